@@ -1,0 +1,37 @@
+"""Networks and the maps that they give: PyTorch only, with no knowledge of Beam, files of a run, or commands.
+
+`ModelSpec` is importable without torch; everything else is imported when it is first asked for.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from camboxes.models.spec import ModelSpec as ModelSpec
+
+if TYPE_CHECKING:
+    from camboxes.models.cam import class_activation_maps as class_activation_maps
+    from camboxes.models.classifier import Activations as Activations
+    from camboxes.models.classifier import Classifier as Classifier
+    from camboxes.models.classifier import load_classifier as load_classifier
+    from camboxes.models.localization import Localization as Localization
+    from camboxes.models.localization import localize as localize
+    from camboxes.models.preprocessing import Preprocessing as Preprocessing
+
+_HOMES = {
+    "Activations": "classifier",
+    "Classifier": "classifier",
+    "Localization": "localization",
+    "Preprocessing": "preprocessing",
+    "class_activation_maps": "cam",
+    "load_classifier": "classifier",
+    "localize": "localization",
+}
+
+__all__ = ["ModelSpec", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

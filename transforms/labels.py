@@ -1,0 +1,110 @@
+"""From a data set's labels to the classes of a network."""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+ClassNames = Sequence[Sequence[str]]
+LabelMap = Mapping[str, "int | str | Sequence[int | str] | None"]
+
+
+class UnmatchedLabelsError(ValueError):
+    """Labels that no class, or more than one, answers to. The message lists each with its candidates."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Category:
+    """One of the data set's labels.
+
+    Attributes:
+      id: from 1, in the sorted order of the labels.
+      name: the label.
+      class_indices: the classes of the network that it stands for; none where the label map says so.
+    """
+
+    id: int
+    name: str
+    class_indices: tuple[int, ...]
+
+
+class LabelMatcher:
+    """Finds the classes that a label stands for.
+
+    A label map, where it has the label, decides. Else the label is looked for among the classes' own names (the
+    first of each), then among all their names (synonyms, synset ids); case, underscores and hyphens don't count.
+    """
+
+    def __init__(self, class_names: ClassNames, label_map: LabelMap | None = None):
+        """Takes the names of each class, the first one first, and an optional map from labels to classes.
+
+        A label map's values are class indices, class names, lists of either, or an empty list or None for a label
+        that stands for no class of the network.
+
+        Raises:
+          UnmatchedLabelsError: the label map names a class that the network does not have.
+        """
+        self._class_names = class_names
+        self._own: dict[str, list[int]] = {}
+        self._any: dict[str, list[int]] = {}
+        for index, names in enumerate(class_names):
+            self._own.setdefault(_plain(names[0]), []).append(index)
+            for name in {_plain(name) for name in names}:
+                self._any.setdefault(name, []).append(index)
+        self._mapped: dict[str, tuple[int, ...]] = {}
+        problems = []
+        for label, classes in (label_map or {}).items():
+            wanted = [] if classes is None else [classes] if isinstance(classes, int | str) else list(classes)
+            try:
+                self._mapped[label] = tuple(sorted({self._index(item) for item in wanted}))
+            except UnmatchedLabelsError as error:
+                problems.append(f"label map, {label!r}: {error}")
+        if problems:
+            raise UnmatchedLabelsError("\n".join(problems))
+
+    def match(self, label: str) -> tuple[int, ...]:
+        """The classes that a label stands for, in ascending order.
+
+        Raises:
+          UnmatchedLabelsError: no class or more than one answers to the label.
+        """
+        return self._mapped[label] if label in self._mapped else (self._index(label),)
+
+    def categories(self, labels: Iterable[str]) -> list[Category]:
+        """The data set's categories: its labels, sorted, with ids from 1.
+
+        Raises:
+          UnmatchedLabelsError: lists every label that does not match, each with its candidates.
+        """
+        categories, problems = [], []
+        for number, label in enumerate(sorted(set(labels)), start=1):
+            try:
+                categories.append(Category(number, label, self.match(label)))
+            except UnmatchedLabelsError as error:
+                problems.append(f"  {error}")
+        if problems:
+            raise UnmatchedLabelsError(
+                f"{len(problems)} of {len(problems) + len(categories)} labels match no single class of the network; "
+                "map them with --label-map FILE, a JSON object from label to class names or indices "
+                "(an empty list: stands for none):\n" + "\n".join(problems)
+            )
+        return categories
+
+    def _index(self, name: int | str) -> int:
+        if isinstance(name, int):
+            if not 0 <= name < len(self._class_names):
+                raise UnmatchedLabelsError(f"class index {name} is not in 0 to {len(self._class_names) - 1}")
+            return name
+        found = self._own.get(_plain(name)) or self._any.get(_plain(name)) or []
+        if len(found) == 1:
+            return found[0]
+        if found:
+            candidates = "; ".join(f"{index}: {', '.join(self._class_names[index])}" for index in found)
+            raise UnmatchedLabelsError(f"{name!r} is the name of {len(found)} classes: {candidates}")
+        near = difflib.get_close_matches(_plain(name), self._any, n=3, cutoff=0.5)
+        candidates = ", ".join(f"{key} ({self._any[key][0]})" for key in near) or "nothing near"
+        raise UnmatchedLabelsError(f"{name!r} is the name of no class; nearest: {candidates}")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()

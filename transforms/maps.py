@@ -1,0 +1,44 @@
+"""Score maps as they are stored: at their own resolution, in uint8, with the raw range beside them."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StoredMap:
+    """A quantised score map.
+
+    Attributes:
+      cells: uint8 [height, width]; 0 stands for raw_min and 255 for raw_max.
+      raw_min: the map's smallest value before quantisation; NaN where the map was not finite.
+      raw_max: its largest value; likewise.
+    """
+
+    cells: np.ndarray
+    raw_min: float
+    raw_max: float
+
+    @property
+    def empty_because(self) -> str | None:
+        """Why no box can come from this map, whatever the threshold; None where one can."""
+        if not (math.isfinite(self.raw_min) and math.isfinite(self.raw_max)):
+            return "map_not_finite: the map holds NaN or infinity"
+        if self.raw_max <= 0:
+            return "map_not_positive: no cell of the map speaks for the class"
+        if self.cells.min() == self.cells.max():
+            return "map_constant: every cell of the map has the same value"
+        return None
+
+
+def quantize(score_map: np.ndarray) -> StoredMap:
+    """Stores a float map [height, width] in 256 steps between its smallest and its largest value."""
+    score_map = np.asarray(score_map, np.float32)
+    low, high = float(score_map.min()), float(score_map.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return StoredMap(np.zeros(score_map.shape, np.uint8), math.nan, math.nan)
+    # In float64: high - low of two float32 values can overflow float32.
+    scale = 255 / (high - low) if high > low else 0.0
+    cells = np.rint((score_map.astype(np.float64) - low) * scale)
+    return StoredMap(cells.astype(np.uint8), low, high)

@@ -1,0 +1,116 @@
+"""The first step: shards of references to images, planned, made from a stream, or read back from a run."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import apache_beam as beam
+
+from camboxes.transforms import storage
+from camboxes.transforms.plan import Plan, PlannedRun, shard_file, shards_folder
+from camboxes.transforms.records import PLANNED, LabeledImage, Shard, table
+
+
+@beam.typehints.with_output_types(Shard)
+class ReadLabeledImages(beam.PTransform):
+    """Plans a data set and emits its planned shards, but for those that the run's folder holds already.
+
+    A shard holds references, never pixels. The plan is made when the transform is applied, on the machine that
+    builds the pipeline.
+    """
+
+    def __init__(self, source: str, plan: Plan):
+        """Takes what `read_source` reads, and how to plan it.
+
+        Raises, when applied:
+          SourceError, UnmatchedLabelsError, PlanConflictError: see `Plan.make`.
+        """
+        super().__init__()
+        self._source = source
+        self._plan = plan
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Shard]:
+        """Applies the transform to a pipeline."""
+        run = self._plan.make(self._source)
+        return (
+            pipeline
+            | "MissingShards" >> beam.Create(run.missing(), reshuffle=False)
+            # Keys are shuffled, pixels never: the steps that follow run fused, on any worker.
+            | "Spread" >> beam.Reshuffle().with_input_types(str)
+            | "PlannedRows" >> beam.ParDo(_PlannedShard(self._plan.output))
+        )
+
+
+class _PlannedShard(beam.DoFn):
+    def __init__(self, output: str):
+        self._output = output
+        self._run: PlannedRun | None = None
+
+    def setup(self) -> None:
+        self._run = PlannedRun.load(self._output)
+
+    def process(self, key: str) -> Iterator[Shard]:
+        assert self._run is not None, f"{self._output} had a plan when the pipeline was built"
+        yield Shard(key, self._run.planned_rows(key))
+
+
+@beam.typehints.with_output_types(Shard)
+class ReadShards(beam.PTransform):
+    """Emits the finished shards of a run: `p | ReadShards(run) | BoxesFromMaps(0.4) | WriteCoco(output)`."""
+
+    def __init__(self, run: str):
+        super().__init__()
+        self._run = run
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Shard]:
+        """Applies the transform to a pipeline."""
+        keys = [name.removesuffix(".parquet") for name in storage.names(shards_folder(self._run), ".parquet")]
+        return (
+            pipeline
+            | "Keys" >> beam.Create(keys, reshuffle=False)
+            | "Spread" >> beam.Reshuffle().with_input_types(str)
+            | "Rows" >> beam.Map(_read_shard, run=self._run).with_output_types(Shard)
+        )
+
+
+def _read_shard(key: str, run: str) -> Shard:
+    return Shard(key, storage.read_table(shard_file(run, key)))
+
+
+@beam.typehints.with_input_types(LabeledImage)
+@beam.typehints.with_output_types(Shard)
+class BatchImages(beam.PTransform):
+    """Makes shards of images that arrive one by one in a pipeline of the user's own.
+
+    Such shards are unplanned: their keys are hashes of their paths, images get their ids in the order of their paths
+    when the run is merged, and there is no promise of resuming or of equal bytes. A bundle's last shard is shorter.
+    """
+
+    def __init__(self, n: int, categories: Sequence[str]):
+        """Takes the number of images in a shard, and the data set's labels; ids are given in sorted order, from 1.
+
+        A label that is not among the categories is no error of the job: its image is skipped, with the reason.
+        """
+        super().__init__()
+        if n < 1:
+            raise ValueError(f"n is {n}; expected the number of images in a shard, at least 1")
+        self._n = n
+        self._categories = sorted(set(categories))
+
+    def expand(self, images: beam.PCollection[LabeledImage]) -> beam.PCollection[Shard]:
+        """Applies the transform to a collection of images."""
+        return images | beam.BatchElements(self._n, self._n) | beam.Map(_unplanned, categories=self._categories)
+
+
+def _unplanned(images: Sequence[LabeledImage], categories: Sequence[str]) -> Shard:
+    ids = {name: number for number, name in enumerate(categories, start=1)}
+    rows = [
+        {
+            "path": image.path,
+            "labels": [{"label": label, "category_id": ids.get(label)} for label in sorted(set(image.labels))],
+            "location": image.path,
+            "image": image.image,
+        }
+        for image in images
+    ]
+    key = hashlib.sha256("\n".join(sorted(image.path for image in images)).encode()).hexdigest()[:16]
+    return Shard(key, table(rows, PLANNED, {"categories": list(categories)}))

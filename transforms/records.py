@@ -1,0 +1,175 @@
+"""What flows between the steps: a shard, some hundred rows in Arrow, one row per image.
+
+Every step hands on the same shard with its rows extended, so there are three schemas, each a prefix of the meaning
+of the next. `LABELED` is the schema of a shard file, version 1:
+
+    image_id      int64, dense from 1 over a planned run; null in an unplanned shard
+    path          relative to the input root, with forward slashes; the image's identity
+    digest        SHA-256 of the file's bytes, hexadecimal; null where they could not be read
+    width, height pixels, after EXIF orientation; null where the image could not be decoded
+    status        ok, no_box, skipped (all its labels map to nothing), or rejected
+    reason        "code: what happened", also per label; null where there is nothing to say
+    labels        label, category_id, class_index (the model class chosen; null: the label maps to nothing), logit,
+                  probability
+    top5          class_index, name and probability of the network's first five classes
+    maps          per label: category_id, height, width (cells), raw_min, raw_max (float32, before quantisation), cells
+                  (uint8, row-major), rectangle (x, y, width, height of the oriented image that the map covers, in
+                  pixels), method, scales (short sides of the network's input, in pixels)
+    boxes         per box: category_id, bbox (x, y, width, height in pixels of the oriented image), score,
+                  calibrated_score (null before calibration), rank, box_uid, component_area (share of the working
+                  grid's cells), threshold
+
+What a step was told stands in the schema's metadata (`settings`), so that a shard file explains itself.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+OK, NO_BOX, SKIPPED, REJECTED = "ok", "no_box", "skipped", "rejected"
+STATUSES = (OK, NO_BOX, SKIPPED, REJECTED)
+
+_PLANNED_LABEL = pa.struct(
+    [("label", pa.string()), ("category_id", pa.int32()), ("class_indices", pa.list_(pa.int32()))]
+)
+_LABEL = pa.struct(
+    [
+        ("label", pa.string()),
+        ("category_id", pa.int32()),
+        ("class_index", pa.int32()),
+        ("logit", pa.float32()),
+        ("probability", pa.float32()),
+    ]
+)
+_CLASS = pa.struct([("class_index", pa.int32()), ("name", pa.string()), ("probability", pa.float32())])
+_MAP = pa.struct(
+    [
+        ("category_id", pa.int32()),
+        ("height", pa.int16()),
+        ("width", pa.int16()),
+        ("raw_min", pa.float32()),
+        ("raw_max", pa.float32()),
+        ("cells", pa.binary()),
+        ("rectangle", pa.list_(pa.int32(), 4)),
+        ("method", pa.string()),
+        ("scales", pa.list_(pa.int16())),
+    ]
+)
+_BOX = pa.struct(
+    [
+        ("category_id", pa.int32()),
+        ("bbox", pa.list_(pa.float64(), 4)),
+        ("score", pa.float64()),
+        ("calibrated_score", pa.float64()),
+        ("rank", pa.int32()),
+        ("box_uid", pa.string()),
+        ("component_area", pa.float64()),
+        ("threshold", pa.float64()),
+    ]
+)
+
+# What a reader hands over. `location` says where to read the image; `image` holds its bytes where a job of the
+# user's own has them already; `reason` is set where the plan itself rejects the image. None of the three, and no
+# class_indices, reaches a shard file.
+PLANNED = pa.schema(
+    [
+        ("image_id", pa.int64()),
+        ("path", pa.string()),
+        ("labels", pa.list_(_PLANNED_LABEL)),
+        ("location", pa.string()),
+        ("image", pa.binary()),
+        ("reason", pa.string()),
+    ]
+)
+MAPPED = pa.schema(
+    [
+        ("image_id", pa.int64()),
+        ("path", pa.string()),
+        ("digest", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("labels", pa.list_(_LABEL)),
+        ("top5", pa.list_(_CLASS)),
+        ("maps", pa.list_(_MAP)),
+    ]
+)
+LABELED = MAPPED.append(pa.field("boxes", pa.list_(_BOX)))
+
+
+class LabeledImage(NamedTuple):
+    """One image of a user's own pipeline, for `BatchImages`.
+
+    Attributes:
+      path: the image's identity; also where it is read, on any Beam filesystem, unless `image` is given.
+      labels: its image-level labels.
+      image: the encoded file's bytes, or None.
+    """
+
+    path: str
+    labels: tuple[str, ...]
+    image: bytes | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """The element between the steps.
+
+    Attributes:
+      key: names the shard's file; the same input makes the same key.
+      rows: in one of this module's schemas.
+    """
+
+    key: str
+    rows: pa.Table
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the steps so far were told."""
+        return json.loads((self.rows.schema.metadata or {}).get(b"camboxes", b"{}"))
+
+    def extended(self, rows: Iterable[Mapping[str, Any]], schema: pa.Schema, settings: Mapping[str, Any]) -> "Shard":
+        """This shard with other rows, its settings joined by a step's own."""
+        return Shard(self.key, table(rows, schema, self.settings | settings))
+
+
+def table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema, settings: Mapping[str, Any]) -> pa.Table:
+    """Rows as one Arrow table that carries its schema's version and the settings of the steps that made it."""
+    record = json.dumps({"schema_version": SCHEMA_VERSION} | dict(settings), sort_keys=True)
+    return pa.Table.from_pylist(list(rows), schema.with_metadata({"camboxes": record}))
+
+
+class ShardCoder(beam.coders.Coder):
+    """A length-prefixed key, then the rows as an Arrow IPC stream. Equal shards have equal bytes."""
+
+    def encode(self, value: Shard) -> bytes:
+        """Serialises a shard."""
+        sink = pa.BufferOutputStream()
+        rows = value.rows.combine_chunks()
+        with pa.ipc.new_stream(sink, rows.schema) as stream:
+            stream.write_table(rows)
+        key = value.key.encode()
+        return len(key).to_bytes(4, "big") + key + sink.getvalue().to_pybytes()
+
+    def decode(self, encoded: bytes) -> Shard:
+        """The inverse of encode."""
+        start = 4 + int.from_bytes(encoded[:4], "big")
+        return Shard(encoded[4:start].decode(), pa.ipc.open_stream(encoded[start:]).read_all())
+
+    def is_deterministic(self) -> bool:
+        """Shards may be keys and may be compared by their bytes."""
+        return True
+
+    def to_type_hint(self) -> type:
+        """The type that this coder serves."""
+        return Shard
+
+
+beam.coders.registry.register_coder(Shard, ShardCoder)

@@ -1,0 +1,141 @@
+"""The last step: shard files, and the merge of a whole run into COCO."""
+
+import functools
+import importlib.metadata
+import platform
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+
+from camboxes.transforms import coco, storage
+from camboxes.transforms.metering import count, milliseconds
+from camboxes.transforms.plan import PlannedRun, shard_file
+from camboxes.transforms.records import Shard
+
+# What can change the bytes of a result, or a person's trust in it.
+_LIBRARIES = "camboxes torch torchvision timm apache-beam pyarrow numpy opencv-python-headless pillow".split()  # noqa: SIM905
+
+_FOR_JSON = ["image_id", "path", "width", "height", "status", "reason", "labels", "boxes"]
+
+
+@beam.typehints.with_input_types(Shard)
+@beam.typehints.with_output_types(dict[str, Any])
+class WriteCoco(beam.PTransform):
+    """Writes each shard as OUT/shards/KEY.parquet, then annotations.json, results.json and summary.json of the run.
+
+    A shard's file is written as soon as the shard arrives, and stands under its name only when it is whole. The merge
+    covers all shards of the plan in OUT/plan, those written by earlier, interrupted jobs included; without a plan, the
+    shards that arrived. Counters: written, milliseconds_write.
+
+    The result is a collection of one element: the summary, as it stands in summary.json.
+    """
+
+    def __init__(self, output: str):
+        """Takes the run's folder, local or on any Beam filesystem.
+
+        Raises, in the job:
+          IncompleteRunError: planned images are missing from the shards.
+        """
+        super().__init__()
+        self._output = output
+
+    def expand(self, shards: beam.PCollection[Shard]) -> beam.PCollection[dict[str, Any]]:
+        """Applies the transform to a collection of shards."""
+        return (
+            shards
+            | "WriteShards" >> beam.Map(_write_shard, output=self._output).with_output_types(str)
+            | "AllWritten" >> beam.combiners.ToList()
+            | "Merge" >> beam.Map(merge, output=self._output).with_output_types(dict[str, Any])
+        )
+
+
+class IncompleteRunError(RuntimeError):
+    """Not every planned image has a row. Never expected; the job fails rather than lose one in silence."""
+
+
+def _write_shard(shard: Shard, output: str) -> str:
+    with milliseconds("write"):
+        storage.write_table(shard_file(output, shard.key), shard.rows)
+    count("written", shard.rows.num_rows)
+    return shard.key
+
+
+def merge(written: Iterable[str], output: str) -> dict[str, Any]:
+    """Writes the JSON files of a run from its shard files, and returns the summary.
+
+    Args:
+      written: the keys of the shards to merge where the run has no plan.
+      output: the run's folder.
+
+    Raises:
+      IncompleteRunError: a planned shard has no file, or fewer or more rows than planned.
+      ValueError: the shards were not made with the same settings.
+    """
+    run = PlannedRun.load(output)
+    if run is not None:
+        if missing := run.missing():
+            raise IncompleteRunError(f"{len(missing)} of {len(run.shards)} planned shards are missing in {output!r}")
+        settings = _settings(output, run.shards)
+        names = [category.name for category in run.categories]
+        rows = functools.partial(_rows, output, run.shards)
+    else:
+        keys = sorted(written)
+        settings = _settings(output, keys)
+        names = settings.pop("categories", [])
+        rows = functools.partial(_numbered_by_path, output, keys)
+    info = {
+        "description": "Pseudo-boxes from image-level labels, by camboxes: drawn by a network, not by a person.",
+        "version": importlib.metadata.version("camboxes"),
+        "settings": settings,
+    }
+    categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
+    with (
+        storage.replacing(storage.join(output, "annotations.json")) as dataset,
+        storage.replacing(storage.join(output, "results.json")) as results,
+    ):
+        counts = coco.write_coco(dataset, results, rows, categories, info)
+        if run is not None and counts.images["planned"] != run.images:
+            raise IncompleteRunError(
+                f"{run.images} images were planned, and {counts.images['planned']} have a row in {output!r}"
+            )
+    summary = {
+        "images": counts.images,
+        "annotations": counts.annotations,
+        "rejected": dict(sorted(counts.rejected.items())),
+        "categories": dict(sorted(counts.categories.items())),
+        "input": {} if run is None else {"root": run.root, "repeated": run.repeated, "passed_over": run.passed_over},
+        "settings": settings,
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _LIBRARIES},
+    }
+    storage.write_json(storage.join(output, "summary.json"), summary)
+    return summary
+
+
+def _version(library: str) -> str | None:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _rows(output: str, keys: Iterable[str]) -> Iterator[dict[str, Any]]:
+    for key in keys:
+        yield from storage.read_table(shard_file(output, key), _FOR_JSON).to_pylist()
+
+
+def _numbered_by_path(output: str, keys: Iterable[str]) -> Iterator[dict[str, Any]]:
+    rows = sorted(_rows(output, keys), key=lambda row: row["path"])
+    for number, row in enumerate(rows, start=1):
+        yield row | {"image_id": number}
+
+
+def _settings(output: str, keys: Iterable[str]) -> dict[str, Any]:
+    """What all shards were made with."""
+    found: dict[str, Any] | None = None
+    for key in keys:
+        settings = Shard(key, storage.read_table(shard_file(output, key), [])).settings
+        if found is not None and settings != found:
+            raise ValueError(f"shard {key} of {output!r} was made with {settings}, the ones before it with {found}")
+        found = settings
+    return found or {}
