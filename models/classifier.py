@@ -1,8 +1,9 @@
 """A network that ends in global average pooling and one linear layer: what class activation maps are read from."""
 
 import dataclasses
-from pathlib import Path
-from typing import NamedTuple
+import functools
+import hashlib
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -75,11 +76,16 @@ class Classifier(nn.Module):
         with torch.inference_mode():
             return self(images.contiguous(memory_format=torch.channels_last))
 
-    def save(self, path: str | Path) -> None:
-        """Writes the network's weights as safetensors, for `ModelSpec.weights` of the same name."""
-        from safetensors.torch import save_file
+    def safetensors(self) -> bytes:
+        """The network's weights as the bytes of a file for `ModelSpec.weights` of the same name."""
+        from safetensors.torch import save
 
-        save_file({key: value.cpu().contiguous() for key, value in self.network.state_dict().items()}, path)
+        return save({key: value.cpu().contiguous() for key, value in self.network.state_dict().items()})
+
+    @functools.cached_property
+    def settings(self) -> dict[str, Any]:
+        """What decides the maps, the weights by their SHA-256; nothing that names a machine."""
+        return self.spec.settings() | {"weights_sha256": hashlib.sha256(self.safetensors()).hexdigest()}
 
 
 def load_classifier(model: str | ModelSpec) -> Classifier:

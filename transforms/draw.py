@@ -1,5 +1,6 @@
 """The third step: boxes from the stored maps, during a run or years later."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,8 +40,7 @@ class _DrawBoxes(beam.DoFn):
     def process(self, shard: Shard) -> Iterator[Shard]:
         with milliseconds("boxes"):
             rows = [draw(row, self._rule) for row in shard.rows.to_pylist()]
-        settings = {name: getattr(self._rule, name) for name in ("threshold", "min_area", "boxes")}
-        yield shard.extended(rows, LABELED, {"rule": settings})
+        yield shard.extended(rows, LABELED, {"rule": dataclasses.asdict(self._rule)})
 
 
 def draw(row: dict[str, Any], rule: BoxRule) -> dict[str, Any]:

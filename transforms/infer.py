@@ -106,7 +106,7 @@ class _InferClassMaps(beam.DoFn):
                 batch.clear()
         for batch in filter(None, waiting.values()):
             mapped |= self._infer(rows, batch)
-        settings = {"model": self._classifier.spec.settings()}
+        settings = {"method": "cam", "model": self._classifier.settings}
         yield shard.extended((mapped[index] for index in range(len(rows))), MAPPED, settings)
 
     def _match(self, label: _Row) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ So ids and shards depend on the input alone, not on a runner, a number of worker
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -74,17 +74,39 @@ class PlannedRun:
         del values["output"]
         storage.write_json(_plan_file(self.output), {"schema_version": 1} | values)
 
+    def copy(self, output: str, settings: Mapping[str, Any]) -> "PlannedRun":
+        """The same plan with other settings, written to another run's folder.
+
+        Raises:
+          PlanConflictError: the other folder holds a different run.
+        """
+        configuration = _configuration(settings, self.categories, len(self.shards))
+        fingerprints = {**self.fingerprints, "configuration": configuration}
+        run = dataclasses.replace(self, output=output, settings=settings, fingerprints=fingerprints)
+        before = PlannedRun.load(output)
+        if before is not None:
+            _check_same(before, run)
+        for key in self.shards:
+            storage.write_bytes(_planned_file(output, key), storage.read_bytes(_planned_file(self.output, key)))
+        run.save()
+        return run
+
     def missing(self) -> list[str]:
         """The keys of the shards that are not written yet."""
         written = set(storage.names(shards_folder(self.output), ".parquet"))
         return [key for key in self.shards if f"{key}.parquet" not in written]
 
+    def location(self, path: str) -> str | None:
+        """Where to read an image; None where its path leads outside the root."""
+        if path.startswith(("/", "../")) or path == ".." or "://" in path:
+            return None
+        return storage.join(self.root, path)
+
     def planned_rows(self, key: str) -> pa.Table:
         """A shard as planned, in the schema PLANNED, with the locations of its images."""
-        source = Source(self.root, {})
         rows = storage.read_table(_planned_file(self.output, key)).to_pylist()
         for row in rows:
-            row["location"] = source.location(row["path"])
+            row["location"] = self.location(row["path"])
             if row["location"] is None:
                 row["reason"] = "outside_root: the path leads outside the input root, where nothing is read"
         return table(rows, PLANNED, {})
@@ -123,7 +145,7 @@ class Plan:
         count = self.shards or _shard_count(len(found.labels))
         rows = _rows_by_shard(found, {category.name: category for category in categories}, count)
         listing = sorted((path, sorted(labels)) for path, labels in found.labels.items())
-        configuration = [dict(self.settings), [dataclasses.astuple(category) for category in categories], count]
+        configuration = _configuration(self.settings, categories, count)
         run = PlannedRun(
             output=self.output,
             root=found.root,
@@ -133,7 +155,7 @@ class Plan:
             categories=tuple(categories),
             shards={key: len(shard) for key, shard in rows.items()},
             settings=dict(self.settings),
-            fingerprints={"input": _fingerprint(listing), "configuration": _fingerprint(configuration)},
+            fingerprints={"input": _fingerprint(listing), "configuration": configuration},
         )
         return run, rows
 
@@ -208,6 +230,10 @@ def _bucket(path: str, count: int) -> int:
 
 def _fingerprint(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _configuration(settings: Mapping[str, Any], categories: Iterable[Category], shards: int) -> str:
+    return _fingerprint([dict(settings), [dataclasses.astuple(category) for category in categories], shards])
 
 
 def _check_same(before: PlannedRun, now: PlannedRun) -> None:

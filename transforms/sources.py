@@ -41,12 +41,6 @@ class Source:
     repeated: int = 0
     passed_over: int = 0
 
-    def location(self, path: str) -> str | None:
-        """Where to read an image; None where its path leads outside the root."""
-        if path.startswith("../") or path == ".." or path.startswith("/") or "://" in path:
-            return None
-        return storage.join(self.root, path)
-
 
 def read_source(path: str, root: str | None = None) -> Source:
     """Lists a data set.

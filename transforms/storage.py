@@ -97,3 +97,8 @@ def names(folder: str, suffix: str) -> list[str]:
         return sorted(path.name for path in Path(folder).glob(f"*{suffix}"))
     found = FileSystems.match([join(folder, f"*{suffix}")])[0].metadata_list
     return sorted(file.path.rpartition("/")[2] for file in found)
+
+
+def delete(path: str) -> None:
+    """Deletes a file, or everything below a folder."""
+    FileSystems.delete([path])

@@ -1,0 +1,56 @@
+"""The command `camboxes`. Every heavy import happens in the command that needs it, so that --help answers at once."""
+
+import argparse
+import importlib
+import importlib.metadata
+import logging
+import sys
+from collections.abc import Sequence
+
+from camboxes.pipeline.errors import CallError
+
+_COMMANDS = {
+    "label": "labelled images in, pseudo-boxes out",
+    "rebox": "boxes again from a run's stored maps, without a model",
+    "demo": "the whole way on a few real photographs",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns 0 where it is done, 1 where the job failed, 2 where the call was wrong."""
+    parser = argparse.ArgumentParser(
+        prog="camboxes", description="Image-level labels in, pseudo bounding boxes out.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"camboxes {importlib.metadata.version('camboxes')}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    modules = {name: importlib.import_module(f"camboxes.pipeline.{name}") for name in _COMMANDS}
+    for name, summary in _COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=modules[name].__doc__,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_argument("--verbose", action="store_true", help="log what happens, and tracebacks of errors")
+        modules[name].add_arguments(command)
+    known, beam_arguments = parser.parse_known_args(arguments)
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level="INFO" if known.verbose else "ERROR", force=True)
+    try:
+        modules[known.command].run(known, beam_arguments)
+    except CallError as error:
+        logging.getLogger("camboxes").info("the call was wrong", exc_info=True)
+        print(f"camboxes {known.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues where this one stopped", file=sys.stderr)
+        return 1
+    except Exception as error:
+        logging.getLogger("camboxes").info("the job failed", exc_info=True)
+        print(f"camboxes {known.command}: the job failed: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""Draws a run's boxes again from its stored maps: another threshold in seconds, without a GPU or a model."""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+
+from camboxes.pipeline.label import add_box_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's options."""
+    parser.add_argument("--run", required=True, metavar="OUT", help="a finished run's folder")
+    parser.add_argument("--output", required=True, metavar="OUT2", help="folder for the new run")
+    add_box_arguments(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace the run that OUT2 holds")
+
+
+def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
+    """Runs the command.
+
+    Raises:
+      CallError: the call cannot be carried out as it was made.
+      Exception: the job failed.
+    """
+    from camboxes.pipeline.errors import CallError, blaming_the_call
+
+    with blaming_the_call():
+        from camboxes.pipeline import runs
+        from camboxes.pipeline.beam_options import beam_options
+        from camboxes.transforms import BoxesFromMaps, BoxRule, PlannedRun, ReadShards, WriteCoco
+
+        options = beam_options(beam_arguments)
+        rule = BoxRule(arguments.threshold, arguments.min_area, arguments.boxes)
+        runs.check_output(arguments.output, arguments.run)
+        source = PlannedRun.load(arguments.run)
+        if source is None:
+            raise CallError(f"--run {arguments.run!r} holds no run; expected the --output of camboxes label")
+        if missing := source.missing():
+            raise CallError(
+                f"--run {arguments.run!r} is not finished: {len(missing)} of {len(source.shards)} shards are missing; "
+                "camboxes label with the options that it was begun with finishes it"
+            )
+        if arguments.overwrite:
+            runs.remove(arguments.output)
+        planned = source.copy(arguments.output, {**source.settings, "rule": dataclasses.asdict(rule)})
+    runs.announce(planned, "boxes from the maps stored in " + arguments.run)
+    runs.execute(
+        lambda p: (
+            p
+            | ReadShards(arguments.run)
+            | BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes)
+            | WriteCoco(arguments.output)
+        ),
+        options,
+        planned,
+        images=planned.images,
+    )

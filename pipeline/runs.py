@@ -1,0 +1,173 @@
+"""A run's folder, and running a job into it: progress, dead workers, and what is said at the end."""
+
+import contextlib
+import os
+import resource
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+
+from camboxes.pipeline import report
+from camboxes.pipeline.beam_options import local_processes
+from camboxes.pipeline.errors import CallError
+from camboxes.transforms import PlannedRun, storage
+
+_CONTENTS = ("annotations.json", "results.json", "summary.json", "report.html", "shards", "plan")  # the plan goes last
+
+
+def check_output(output: str, *inputs: str) -> None:
+    """Refuses a folder that would be read and written in one run.
+
+    Raises:
+      CallError: the output is one of the inputs.
+    """
+    for path in inputs:
+        if storage.is_local(path) and storage.is_local(output) and Path(path).resolve() == Path(output).resolve():
+            raise CallError(f"--output {output!r} is the input itself; choose another folder")
+
+
+def remove(output: str) -> None:
+    """Deletes what a run left in its folder, and nothing else that lies there."""
+    for name in _CONTENTS:
+        path = storage.join(output, name)
+        if storage.is_local(path):
+            if Path(path).is_dir():
+                shutil.rmtree(path)
+            else:
+                Path(path).unlink(missing_ok=True)
+        elif storage.exists(path):
+            storage.delete(path)
+
+
+def announce(run: PlannedRun, network: str) -> None:
+    """Says what is about to be done."""
+    done = len(run.shards) - len(run.missing())
+    notes = [
+        f"{run.repeated} repeated rows dropped" if run.repeated else "",
+        f"{run.passed_over} files that are no images by their name passed over" if run.passed_over else "",
+        f"{done} shards are done already" if done else "",
+    ]
+    print(
+        f"{run.images} images, {len(run.categories)} labels, {len(run.shards)} shards; {network}"
+        + "".join(f"; {note}" for note in notes if note),
+        file=sys.stderr,
+    )
+
+
+def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, run: PlannedRun, *, images: int) -> None:
+    """Runs the job that `build` assembles, writes the report, and says what came out and what to do next.
+
+    Args:
+      build: applies the job's transforms to a pipeline.
+      options: Beam's.
+      run: the plan of the folder that the job writes to.
+      images: how many the job has to do.
+
+    Raises:
+      Exception: whatever made the job fail. A worker process that dies ends this process with exit code 1.
+    """
+    processes = local_processes(options)
+    start = time.monotonic()
+    pipeline = beam.Pipeline(options=options)
+    build(pipeline)
+    with _progress(run, images), _workers(run, processes):
+        result = pipeline.run()
+        result.wait_until_finish()
+    seconds = time.monotonic() - start
+    path = storage.join(run.output, "summary.json")
+    summary = storage.read_json(path)
+    summary["run"] = {
+        "runner": str(options.view_as(StandardOptions).runner),
+        "processes": processes,
+        "images": images,
+        "seconds": round(seconds, 2),
+        "images_per_second": round(images / seconds, 2),
+        "counters": {
+            counter.key.metric.name: counter.committed
+            for counter in result.metrics().query()["counters"]
+            if counter.key.metric.namespace == "camboxes"
+        },
+        "peak_memory_bytes": 1024
+        * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)),
+    }
+    storage.write_json(path, summary)
+    report.write(run.output)
+    _conclude(run.output, summary)
+
+
+def _conclude(output: str, summary: dict[str, Any]) -> None:
+    images = summary["images"]
+    print(
+        f"{images['planned']} images: {images['ok']} with boxes, {images['no_box']} without, {images['skipped']} skipped, "
+        f"{images['rejected']} rejected{''.join(f' ({code} {n})' for code, n in summary['rejected'].items())}; "
+        f"{summary['annotations']} boxes in {summary['run']['seconds']:.1f} s"
+    )
+    print(f"wrote {', '.join(storage.join(output, name) for name in ('annotations.json', 'results.json', 'summary.json'))}")
+    print(f"look at {storage.join(output, 'report.html')}")
+    print(f"draw again: camboxes rebox --run {output} --output {output.rstrip('/')}-t40 --threshold 0.4")
+
+
+@contextlib.contextmanager
+def _progress(run: PlannedRun, images: int) -> Iterator[None]:
+    """Shows the images of finished shards, their rate and the time left, where stderr is a terminal.
+
+    A shard's file is the one sign of progress that every runner and every process gives.
+    """
+    from tqdm import tqdm
+
+    before, ended = set(run.shards) - set(run.missing()), threading.Event()
+
+    def watch() -> None:
+        with tqdm(total=images, unit="image", disable=None, smoothing=0.1) as bar:
+            while not bar.disable:
+                last = ended.wait(0.5 if storage.is_local(run.output) else 10)
+                done = set(run.shards) - set(run.missing()) - before
+                bar.update(sum(run.shards[key] for key in done) - bar.n)
+                if last:
+                    return
+
+    thread = threading.Thread(target=watch, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def _workers(run: PlannedRun, processes: int) -> Iterator[None]:
+    """Shares the cores among worker processes, and ends the job where one of them dies: Beam would wait forever."""
+    if processes == 1:
+        yield
+        return
+    previous = threading.excepthook
+    # Workers inherit the environment and nothing else: no option reaches them.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+
+    def give_up(failure: threading.ExceptHookArgs) -> None:
+        if failure.thread is None or failure.thread.name != "run_worker":
+            previous(failure)
+            return
+        missing = len(run.missing())
+        print(
+            f"\ncamboxes: a worker process died ({failure.exc_value}); {len(run.shards) - missing} of {len(run.shards)} "
+            "shards are written, and the same command continues with the rest. If it dies again: was it killed for "
+            "its memory? Then ask for fewer workers or a smaller --batch-size",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)  # the main thread waits inside Beam for an answer that will not come
+
+    threading.excepthook = give_up
+    try:
+        yield
+    finally:
+        threading.excepthook = previous
