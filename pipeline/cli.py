@@ -6,6 +6,7 @@ import importlib.metadata
 import logging
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from camboxes.pipeline.errors import CallError
 
@@ -16,9 +17,16 @@ _COMMANDS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0 where it is done, 1 where the job failed, 2 where the call was wrong."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="camboxes", description="Image-level labels in, pseudo bounding boxes out.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"camboxes {importlib.metadata.version('camboxes')}")

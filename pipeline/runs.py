@@ -5,11 +5,13 @@ import os
 import resource
 import shutil
 import sys
+import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
@@ -55,7 +57,7 @@ def announce(run: PlannedRun, network: str) -> None:
         f"{done} shards are done already" if done else "",
     ]
     print(
-        f"{run.images} images, {len(run.categories)} labels, {len(run.shards)} shards; {network}"
+        f"{run.images} images, {len(run.categories)} labels, {len(run.shards)} shard{'s' * (len(run.shards) != 1)}; {network}"
         + "".join(f"; {note}" for note in notes if note),
         file=sys.stderr,
     )
@@ -144,23 +146,51 @@ def _progress(run: PlannedRun, images: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _workers(run: PlannedRun, processes: int) -> Iterator[None]:
-    """Shares the cores among worker processes, and ends the job where one of them dies: Beam would wait forever."""
+    """Shares the cores among worker processes, keeps their log, and ends the job where one of them dies."""
     if processes == 1:
         yield
         return
-    previous = threading.excepthook
     # Workers inherit the environment and nothing else: no option reaches them.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    with tempfile.NamedTemporaryFile("w", prefix="camboxes-workers-", suffix=".log", delete=False) as log:
+        with _inherited_stderr(log), _deaths_end_the_job(run, log):
+            try:
+                yield
+            except BaseException:
+                print(f"camboxes: the workers' log is {log.name}", file=sys.stderr)
+                raise
+    Path(log.name).unlink()
+
+
+@contextlib.contextmanager
+def _inherited_stderr(log: IO[str]) -> Iterator[None]:
+    """Gives child processes a file for their stderr, while this process keeps the terminal: Beam's workers log every
+    step there, and no option reaches them that would stop it.
+    """
+    terminal, python_stderr = os.dup(2), sys.stderr
+    os.dup2(log.fileno(), 2)
+    with os.fdopen(terminal, "w", buffering=1) as sys.stderr:
+        try:
+            yield
+        finally:
+            os.dup2(terminal, 2)
+            sys.stderr = python_stderr
+
+
+@contextlib.contextmanager
+def _deaths_end_the_job(run: PlannedRun, log: IO[str]) -> Iterator[None]:
+    """Ends this process when a worker process dies: Beam would wait for it forever."""
+    previous = threading.excepthook
 
     def give_up(failure: threading.ExceptHookArgs) -> None:
+        traceback.print_exception(failure.exc_value, file=log)
         if failure.thread is None or failure.thread.name != "run_worker":
-            previous(failure)
             return
-        missing = len(run.missing())
+        written = len(run.shards) - len(run.missing())
         print(
-            f"\ncamboxes: a worker process died ({failure.exc_value}); {len(run.shards) - missing} of {len(run.shards)} "
-            "shards are written, and the same command continues with the rest. If it dies again: was it killed for "
-            "its memory? Then ask for fewer workers or a smaller --batch-size",
+            f"\ncamboxes: a worker process died ({failure.exc_value}); {written} of {len(run.shards)} shards are "
+            "written, and the same command continues with the rest. If it dies again, was it killed for its memory? "
+            f"Then ask for fewer workers or a smaller --batch-size. The workers' log is {log.name}",
             file=sys.stderr,
             flush=True,
         )

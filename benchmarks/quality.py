@@ -1,0 +1,113 @@
+"""How good are the boxes? One row per setting and data set.
+
+    python benchmarks/quality.py DATA_FOLDER [DATA_FOLDER ...]
+
+A data folder holds images/, labels.csv (path,label), label_map.json (label -> class indices) and instances.json (COCO
+boxes; images are matched by file name, categories by name). Each row is a run of `camboxes label`, judged over every
+labelled pair of an image and a category that the network knows and that has a box (crowds left out):
+
+    GT-known   share of pairs whose box reaches IoU 0.3, 0.5, 0.7 with any ground-truth box of the category, percent
+    CorLoc     the same at 0.5, as a mean over categories
+    V2         mean over 0.3, 0.5, 0.7 of GT-known at the threshold that is best for it on this very data: flattering
+    centre     GT-known of a centred box of 80% of each side: what a box without any network reaches
+"""
+
+import argparse
+import collections
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from camboxes.transforms import BoxRule, PlannedRun, boxes_from_map, storage
+from camboxes.transforms.maps import StoredMap
+from camboxes.transforms.plan import shard_file
+
+SETTINGS = {
+    "cam, 224 squash": ["--size", "224", "--aspect", "squash"],
+    "cam, 448 keep": ["--size", "448", "--aspect", "keep"],
+}
+DELTAS = (0.3, 0.5, 0.7)
+THRESHOLDS = np.arange(0.05, 0.75, 0.05)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="+", type=Path)
+    parser.add_argument("--model", default="efficientnet_lite0")
+    arguments = parser.parse_args()
+    print(f"| {arguments.model} | pairs | GT-known .3 / .5 / .7 at t 0.25 | CorLoc | best-t V2 | centre .5 |\n|---|---|---|---|---|---|")
+    for folder in arguments.data:
+        for name, options in SETTINGS.items():
+            with tempfile.TemporaryDirectory() as output:
+                label(folder, output, ["--model", arguments.model, *options])
+                print(f"| {folder.name}: {name} {row(folder, output)}", flush=True)
+
+
+def label(folder: Path, output: str, options: list[str]) -> None:
+    call = [sys.executable, "-m", "camboxes.pipeline.cli", "label", "--input", str(folder / "labels.csv"),
+            "--label-map", str(folder / "label_map.json"), "--output", output, "--overwrite", *options]  # fmt: skip
+    subprocess.run(call, check=True, stdout=subprocess.DEVNULL)
+
+
+def row(folder: Path, output: str) -> str:
+    truth = boxes_by_pair(json.loads((folder / "instances.json").read_text()))
+    maps = list(maps_of(output))
+    pairs = [(map_, truth[map_[:2]]) for map_ in maps if map_[:2] in truth]
+    at = {t: np.array([best_iou(draw(*map_[2:], t), boxes) for map_, boxes in pairs]) for t in (0.25, *THRESHOLDS)}
+    centre = np.array([best_iou((0.1 * w, 0.1 * h, 0.8 * w, 0.8 * h), boxes) for (_, _, _, w, h), boxes in pairs])
+    known = [100 * (at[0.25] >= delta).mean() for delta in DELTAS]
+    v2 = np.mean([max(100 * (ious >= delta).mean() for ious in at.values()) for delta in DELTAS])
+    by_category = collections.defaultdict(list)
+    for ((_, category, *_), _), iou in zip(pairs, at[0.25], strict=True):
+        by_category[category].append(iou >= 0.5)
+    corloc = 100 * np.mean([np.mean(hits) for hits in by_category.values()])
+    return (
+        f"| {len(pairs)} | {' / '.join(f'{value:.1f}' for value in known)} | {corloc:.1f} | {v2:.1f} "
+        f"| {100 * (centre >= 0.5).mean():.1f} |"
+    )
+
+
+def boxes_by_pair(truth: dict) -> dict[tuple[str, str], list[list[float]]]:
+    files = {image["id"]: image["file_name"] for image in truth["images"]}
+    names = {category["id"]: category["name"] for category in truth["categories"]}
+    boxes = collections.defaultdict(list)
+    for annotation in truth["annotations"]:
+        if not annotation["iscrowd"]:
+            boxes[files[annotation["image_id"]], names[annotation["category_id"]]].append(annotation["bbox"])
+    return boxes
+
+
+def maps_of(output: str):
+    """File name, category name, map, width and height of every map of a run."""
+    run = PlannedRun.load(output)
+    for key in run.shards:
+        for image in storage.read_table(shard_file(output, key)).to_pylist():
+            names = {label["category_id"]: label["label"] for label in image["labels"]}
+            for stored in image["maps"]:
+                cells = np.frombuffer(stored["cells"], np.uint8).reshape(stored["height"], stored["width"])
+                name = Path(image["path"]).name, names[stored["category_id"]]
+                yield *name, StoredMap(cells, stored["raw_min"], stored["raw_max"]), image["width"], image["height"]
+
+
+def draw(stored: StoredMap, width: int, height: int, threshold: float):
+    boxes = boxes_from_map(stored, width, height, BoxRule(threshold=float(threshold))).boxes
+    return boxes[0].bbox if boxes else None
+
+
+def best_iou(box, others) -> float:
+    if box is None:
+        return 0.0
+    x, y, w, h = box
+    best = 0.0
+    for ox, oy, ow, oh in others:
+        common = max(0.0, min(x + w, ox + ow) - max(x, ox)) * max(0.0, min(y + h, oy + oh) - max(y, oy))
+        best = max(best, common / (w * h + ow * oh - common))
+    return best
+
+
+if __name__ == "__main__":
+    main()
