@@ -128,11 +128,15 @@ def _largest_first(areas: np.ndarray, rule: BoxRule) -> np.ndarray:
 
 
 def _peaks(cells: np.ndarray, scaled: np.ndarray, labels: np.ndarray, components: np.ndarray) -> list[tuple[int, int]]:
-    """Each component's highest cell in the stored map: a cell belongs to the component that its centre lies in."""
+    """Each component's highest cell in the stored map.
+
+    A cell belongs to the component that the grid's points around the cell's centre lie in; there is but one, for the
+    four points are 8-connected to each other.
+    """
     (rows, columns), (grid_rows, grid_columns) = cells.shape, labels.shape
-    centre_rows = ((np.arange(rows) + 0.5) * grid_rows / rows).astype(int)
-    centre_columns = ((np.arange(columns) + 0.5) * grid_columns / columns).astype(int)
-    owners = labels[np.ix_(centre_rows, centre_columns)]
+    owners = np.maximum.reduce(
+        [labels[np.ix_(r, c)] for r in _around_centres(rows, grid_rows) for c in _around_centres(columns, grid_columns)]
+    )
     peaks = []
     for component in components:
         owned = owners == component
@@ -143,6 +147,12 @@ def _peaks(cells: np.ndarray, scaled: np.ndarray, labels: np.ndarray, components
             highest = int(np.where(labels == component, scaled, -1).argmax())
             peaks.append((highest // grid_columns * rows // grid_rows, highest % grid_columns * columns // grid_columns))
     return peaks
+
+
+def _around_centres(cells: int, points: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each cell along a side the grid's points on either side of its centre."""
+    centres = (np.arange(cells) + 0.5) * points / cells - 0.5
+    return np.floor(centres).clip(0).astype(int), np.ceil(centres).clip(0, points - 1).astype(int)
 
 
 def _in_pixels(start: int, end: int, cells: int, pixels: int) -> tuple[float, float]:

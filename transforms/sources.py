@@ -112,8 +112,9 @@ def _collect(pairs: Iterator[tuple[str, list[str]]], root: str) -> Source:
     repeated = 0
     for path, labels in pairs:
         of_image = found.setdefault(_within(path, root), {})
-        repeated += sum(label in of_image for label in labels)
-        of_image.update(dict.fromkeys(labels))
+        for label in labels:
+            repeated += label in of_image
+            of_image[label] = None
     return Source(root, {path: tuple(labels) for path, labels in found.items()}, repeated=repeated)
 
 

@@ -1,0 +1,193 @@
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from torch import nn
+
+from camboxes.models import ModelSpec, class_activation_maps, load_classifier
+from camboxes.models.classifier import Classifier
+from camboxes.models.networks import qualified_name
+from camboxes.models.preprocessing import Preprocessing
+
+
+class Tiny(nn.Module):
+    """Two channels that copy red and green, GAP, and a linear layer."""
+
+    def __init__(self, hidden: bool = False):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 1, bias=False)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.norm = nn.LayerNorm(2) if hidden else nn.Identity()
+        self.fc = nn.Linear(2, 3)
+        with torch.no_grad():
+            self.conv.weight.copy_(torch.tensor([[1.0, 0, 0], [0, 1.0, 0]]).view(2, 3, 1, 1))
+            self.fc.weight.copy_(torch.tensor([[1.0, 0], [0, 1.0], [2.0, -1.0]]))
+            self.fc.bias.copy_(torch.tensor([0.0, 0.5, 1.0]))
+
+    def forward(self, x):
+        return self.fc(self.norm(self.pool(torch.relu(self.conv(x))).flatten(1)))
+
+
+PLAIN = Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 2, "bilinear")
+SPEC = ModelSpec("tiny", size=2, device="cpu", batch_size=1)
+
+
+def test_a_tiny_network_by_hand():
+    classifier = Classifier(Tiny().eval(), PLAIN, SPEC)
+    red, green = [[0, 255], [51, 0]], [[255, 0], [0, 102]]
+    images = torch.tensor([[red, green, [[0, 0], [0, 0]]]], dtype=torch.uint8)
+    features, logits = classifier.infer(images)
+    # means: red (1 + 0.2) / 4 = 0.3, green (1 + 0.4) / 4 = 0.35
+    np.testing.assert_allclose(logits, [[0.3, 0.85, 1.25]], rtol=1e-6)
+    maps = class_activation_maps(features, classifier.weight, torch.tensor([[2]]))
+    np.testing.assert_allclose(maps[0, 0], [[-1, 2], [0.4, -0.4]], atol=1e-6)
+    assert classifier.class_names == [("0",), ("1",), ("2",)]
+
+
+def test_a_norm_before_the_linear_layer_is_refused():
+    with pytest.raises(ValueError, match="CAM is not exact for tiny.*choose one that ends so"):
+        Classifier(Tiny(hidden=True).eval(), PLAIN, SPEC)
+
+
+def _random_weights(name, folder, **arguments):
+    torch.manual_seed(0)
+    network = torchvision.models.get_model(name, weights=None, **arguments)
+    path = folder / f"{name}.pth"
+    torch.save(network.state_dict(), path)
+    return network.eval(), path
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "mobilenet_v2", "shufflenet_v2_x0_5", "regnet_y_400mf"])
+def test_torchvision_networks_keep_their_logits(name, tmp_path):
+    network, path = _random_weights(name, tmp_path)
+    classifier = load_classifier(ModelSpec(name, weights=str(path), size=96))
+    images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        features, logits = classifier(images)
+        torch.testing.assert_close(logits, network(images), rtol=1e-4, atol=1e-5)
+    assert features.shape[2:] == (3, 3)
+    assert classifier.spec.name == f"torchvision:{name}"
+    assert classifier.class_names[285] == ("Egyptian cat", "n02124075")
+
+
+@pytest.mark.parametrize("name", ["torchvision:mobilenet_v3_small", "timm:convnext_atto", "timm:vit_tiny_patch16_224"])
+def test_networks_that_end_otherwise_are_refused(name, tmp_path):
+    library, bare = name.split(":")
+    if library == "timm":
+        import timm
+
+        network = timm.create_model(bare)
+    else:
+        network = torchvision.models.get_model(bare)
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=rf"{name}.*choose one that ends so, such as efficientnet_lite0"):
+        load_classifier(ModelSpec(name, weights=str(tmp_path / "w.pth")))
+
+
+def test_a_file_with_another_number_of_classes(tmp_path):
+    _, path = _random_weights("resnet18", tmp_path, num_classes=7)
+    assert load_classifier(ModelSpec("resnet18", weights=str(path), size=64)).weight.shape == (7, 512)
+
+
+def test_wrappers_and_prefixes_of_state_dicts(tmp_path):
+    network, _ = _random_weights("resnet18", tmp_path)
+    wrapped = {"state_dict": {f"module.{key}": value for key, value in network.state_dict().items()}, "epoch": 3}
+    torch.save(wrapped, tmp_path / "wrapped.pth")
+    classifier = load_classifier(ModelSpec("resnet18", weights=str(tmp_path / "wrapped.pth"), size=64))
+    assert torch.equal(classifier.weight, network.fc.weight)
+
+
+def test_saved_weights_load_again_and_give_the_same_bits(classifier, tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(classifier.safetensors())
+    again = load_classifier(ModelSpec(classifier.spec.name, weights=str(tmp_path / "w.safetensors")))
+    images = torch.randint(0, 256, (8, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(again.infer(images).logits, classifier.infer(images).logits)
+    assert again.settings == classifier.settings
+
+
+def test_weights_of_another_network(classifier, tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(classifier.safetensors())
+    with pytest.raises(ValueError, match=r"are not those of torchvision:resnet18: \d+ of its 122 tensors are missing"):
+        load_classifier(ModelSpec("resnet18", weights=str(tmp_path / "w.safetensors")))
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights at all"])
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_a_file_that_holds_no_weights(content, suffix, tmp_path):
+    path = tmp_path / f"w.{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="not readable as safetensors or as a PyTorch state dict"):
+        load_classifier(ModelSpec("resnet18", weights=str(path)))
+
+
+def test_a_pickle_that_runs_code_is_not_run(tmp_path):
+    import os
+    import pickle
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "was_here"),)
+
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(ValueError, match="not readable"):
+        load_classifier(ModelSpec("resnet18", weights=str(tmp_path / "evil.pth")))
+    assert not (tmp_path / "was_here").exists()
+
+
+def test_names():
+    assert qualified_name("resnet50") == "torchvision:resnet50"
+    assert qualified_name("timm:resnet50") == "timm:resnet50"
+    assert qualified_name("resnet26d") == "timm:resnet26d"
+    assert qualified_name("efficientnet_lite0") == "timm:tf_efficientnet_lite0"
+    assert qualified_name("timm:efficientnet_lite0") == "timm:efficientnet_lite0"
+    with pytest.raises(ValueError, match="'resnte50' is not known to torchvision or timm; nearest names: .*resnet50"):
+        qualified_name("resnte50")
+    with pytest.raises(ValueError, match="'keras' is no library of networks"):
+        qualified_name("keras:resnet50")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_an_absent_gpu_is_an_error():
+    with pytest.raises(RuntimeError, match="device cuda was asked for, and PyTorch sees no GPU"):
+        load_classifier(ModelSpec("efficientnet_lite0", device="cuda"))
+
+
+def _photographs(folder):
+    return [np.array(Image.open(path).convert("RGB")) for path in sorted(folder.glob("*/*"))]
+
+
+def test_what_the_network_says_of_the_photographs(classifier, photographs):
+    said = {}
+    for path, image in zip(sorted(photographs.glob("*/*")), _photographs(photographs), strict=True):
+        probabilities = classifier.infer(classifier.preprocessing.resize(image)[None]).logits.softmax(1)[0]
+        said[path.parent.name] = (classifier.class_names[probabilities.argmax()][0], round(float(probabilities.max()), 2))
+    # As measured with another implementation (Pillow's resizing): .77, .90, .95, .46, .47
+    expected = {"Egyptian cat": 0.77, "espresso": 0.90, "tripod": 0.95, "moped": 0.46, "military uniform": 0.47}
+    assert {label: name for label, (name, _) in said.items()} == {label: label for label in expected}
+    assert all(abs(said[label][1] - probability) <= 0.02 for label, probability in expected.items())
+
+
+def test_parity_with_torchcam_and_grad_cam(classifier, photographs):
+    """Behind GAP and a linear layer, HiResCAM is CAM divided by the number of cells."""
+    from pytorch_grad_cam import HiResCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+    from torchcam.methods import CAM
+
+    images = torch.stack([classifier.preprocessing.resize(image) for image in _photographs(photographs)])
+    images = classifier.preprocessing.normalize(images)
+    network, ids = classifier.network, [285, 967, 872, 665, 652]
+    with torch.inference_mode():
+        features, _ = classifier(images)
+        ours = class_activation_maps(features, classifier.weight, torch.tensor(ids)[:, None])[:, 0]
+    with CAM(network, target_layer="bn2", fc_layer="classifier") as extractor:
+        logits = network(images)
+        theirs = extractor(ids, logits, normalized=False)[0].detach()
+    torch.testing.assert_close(theirs.clamp(min=0), ours.clamp(min=0), rtol=1e-4, atol=1e-4)
+
+    with HiResCAM(network, [network.bn2]) as extractor:
+        scaled = torch.from_numpy(extractor(images, [ClassifierOutputTarget(index) for index in ids]))
+    # grad-cam rectifies, brings the map to the input's size, and only then gives it out, min-max scaled.
+    large = nn.functional.interpolate(ours.clamp(min=0)[:, None], (224, 224), mode="bilinear")[:, 0]
+    lowest, highest = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
+    torch.testing.assert_close(scaled, (large - lowest) / (highest - lowest), rtol=0, atol=1e-4)

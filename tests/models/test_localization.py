@@ -1,0 +1,35 @@
+import numpy as np
+import pytest
+import torch
+
+from camboxes.models import localize
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.randint(0, 256, (8, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_label_of_several_classes_takes_the_one_with_the_highest_logit(classifier, images):
+    [found] = localize(classifier, images[:1], [[range(151, 269), [7]]])
+    assert found.class_ids == (151 + int(found.logits[151:269].argmax()), 7)
+    assert found.maps.shape == (2, 7, 7)
+    np.testing.assert_allclose(found.maps.mean((1, 2)) + classifier.bias[list(found.class_ids)].numpy(),
+                               found.logits[list(found.class_ids)], rtol=1e-4)  # fmt: skip
+    np.testing.assert_allclose(found.probabilities.sum(), 1, rtol=1e-5)
+
+
+def test_an_image_has_the_same_bits_alone_and_in_a_full_batch(classifier, images):
+    together = localize(classifier, images, [[[index], [3]] if index % 2 else [[index]] for index in range(8)])
+    [alone] = localize(classifier, images[5:6], [[[5], [3]]])
+    assert np.array_equal(alone.maps, together[5].maps)
+    assert np.array_equal(alone.logits, together[5].logits)
+
+
+def test_an_image_without_labels_gets_no_map(classifier, images):
+    assert [len(found.maps) for found in localize(classifier, images[:2], [[], []])] == [0, 0]
+
+
+def test_too_many_images(classifier, images):
+    with pytest.raises(ValueError, match="9 images were given; a batch of this classifier holds 8"):
+        localize(classifier, [*images, images[0]], [[]] * 9)

@@ -1,0 +1,88 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from camboxes.transforms.images import BadImageError, decode
+
+QUARTERS = np.zeros((40, 60, 3), np.uint8)  # red, green / blue, white: no two orientations look alike
+QUARTERS[:20, :30] = 255, 0, 0
+QUARTERS[:20, 30:] = 0, 255, 0
+QUARTERS[20:, :30] = 0, 0, 255
+QUARTERS[20:, 30:] = 255, 255, 255
+
+
+def encoded(image, kind, **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(orientation):
+    stored = {
+        1: QUARTERS, 2: QUARTERS[:, ::-1], 3: QUARTERS[::-1, ::-1], 4: QUARTERS[::-1],
+        5: QUARTERS.transpose(1, 0, 2), 6: np.rot90(QUARTERS), 7: np.rot90(QUARTERS.transpose(1, 0, 2), 2),
+        8: np.rot90(QUARTERS, -1),
+    }[orientation]  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = decode(encoded(Image.fromarray(np.ascontiguousarray(stored)), "PNG", exif=exif))
+    assert np.array_equal(upright, QUARTERS)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF", "PPM"])
+def test_lossless_formats(kind):
+    assert np.array_equal(decode(encoded(Image.fromarray(QUARTERS), kind)), QUARTERS)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK", "L"])
+def test_jpeg(mode):
+    expected = np.asarray(Image.fromarray(QUARTERS).convert(mode).convert("RGB")).astype(int)
+    found = decode(encoded(Image.fromarray(QUARTERS).convert(mode), "JPEG", quality=95)).astype(int)
+    assert np.abs(found - expected)[5:15, 5:25].max() <= 6
+    assert np.abs(found - expected)[25:35, 35:55].max() <= 6
+
+
+def test_webp_and_palette_and_alpha():
+    image = Image.fromarray(QUARTERS)
+    assert np.array_equal(decode(encoded(image, "WEBP", lossless=True)), QUARTERS)
+    assert np.array_equal(decode(encoded(image.quantize(8), "PNG")), QUARTERS)
+    image.putalpha(200)
+    assert np.array_equal(decode(encoded(image, "PNG")), QUARTERS)
+
+
+def test_sixteen_bits_are_scaled_not_clipped():
+    levels = np.array([[0, 256, 32768, 65535]], np.uint16)
+    assert decode(encoded(Image.fromarray(levels), "PNG"))[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_what_comes_back_is_uint8_rgb():
+    for image in (Image.new("1", (3, 2), 1), Image.new("L", (3, 2), 255), Image.new("LA", (3, 2), (255, 0))):
+        found = decode(encoded(image, "PNG"))
+        assert found.shape == (2, 3, 3)
+        assert found.dtype == np.uint8
+        assert found.tolist() == [[[255] * 3] * 3] * 2
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"", "empty"),
+        (b"a text file named .jpg", "not_an_image"),
+        (encoded(Image.fromarray(QUARTERS), "JPEG")[:-300], "truncated"),
+        (encoded(Image.fromarray(QUARTERS), "PNG")[:-40], "truncated"),
+        (encoded(Image.fromarray(QUARTERS), "PNG")[:60], "truncated"),
+    ],
+)
+def test_bad_files(data, code):
+    with pytest.raises(BadImageError, match=f"^{code}: ") as error:
+        decode(data)
+    assert error.value.code == code
+
+
+def test_a_decompression_bomb(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(BadImageError, match="^too_large: "):
+        decode(encoded(Image.fromarray(QUARTERS), "PNG"))

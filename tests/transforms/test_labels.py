@@ -1,0 +1,48 @@
+import pytest
+
+from camboxes.transforms.labels import Category, LabelMatcher, UnmatchedLabelsError
+
+NAMES = [
+    ("tench", "Tinca tinca", "n01440764"),
+    ("crane", "n02012849"),
+    ("crane", "n03126707"),
+    ("projectile", "missile", "n04008634"),
+    ("missile", "n03773504"),
+]
+
+
+@pytest.mark.parametrize(
+    ("label", "index"),
+    [("tench", 0), ("Tinca tinca", 0), ("tinca_tinca", 0), ("TINCA-TINCA", 0), ("n02012849", 1), ("missile", 4)],
+)
+def test_names_synonyms_and_synset_ids(label, index):
+    assert LabelMatcher(NAMES).match(label) == (index,)
+
+
+def test_every_wrong_label_is_listed_with_its_candidates():
+    with pytest.raises(UnmatchedLabelsError) as error:
+        LabelMatcher(NAMES).categories(["tench", "crane", "tensh"])
+    lines = str(error.value).splitlines()
+    assert lines[0].startswith("2 of 3 labels match no single class of the network; map them with --label-map FILE")
+    assert lines[1] == "  'crane' is the name of 2 classes: 1: crane, n02012849; 2: crane, n03126707"
+    assert lines[2] == "  'tensh' is the name of no class; nearest: tench (0)"
+
+
+def test_a_label_map_decides_and_may_stand_for_several_classes_or_none():
+    label_map = {"crane": "n03126707", "fish": ["Tinca tinca", 3], "thing": [], "other": None, "tench": 1}
+    matcher = LabelMatcher(NAMES, label_map)
+    assert matcher.categories(["tench", "missile", *label_map]) == [
+        Category(1, "crane", (2,)),
+        Category(2, "fish", (0, 3)),
+        Category(3, "missile", (4,)),
+        Category(4, "other", ()),
+        Category(5, "tench", (1,)),
+        Category(6, "thing", ()),
+    ]
+
+
+def test_a_label_map_that_names_no_class():
+    with pytest.raises(UnmatchedLabelsError, match="label map, 'dog': class index 5 is not in 0 to 4"):
+        LabelMatcher(NAMES, {"dog": [5]})
+    with pytest.raises(UnmatchedLabelsError, match="label map, 'dog': 'hound' is the name of no class"):
+        LabelMatcher(NAMES, {"dog": "hound"})

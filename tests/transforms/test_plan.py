@@ -1,0 +1,80 @@
+import hashlib
+import itertools
+import json
+
+import pytest
+
+from camboxes.transforms import Plan, PlannedRun
+from camboxes.transforms.plan import PlanConflictError, _shard_count
+
+NAMES = [("cat",), ("dog",), ("eel",)]
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    def write(paths, label="cat"):
+        path = tmp_path / "m.csv"
+        path.write_text("path,label\n" + "".join(f"{name},{label}\n" for name in paths))
+        return str(path)
+
+    return write
+
+
+def test_shards_by_hash_and_ids_by_prefix_sum(manifest, tmp_path):
+    paths = [f"{number}.jpg" for number in range(40)]
+    run = Plan(str(tmp_path / "out"), NAMES, shards=3).make(manifest(paths))
+    by_shard = [[] for _ in range(3)]
+    for path in paths:
+        by_shard[int(hashlib.sha256(path.encode()).hexdigest()[:16], 16) % 3].append(path)
+    assert list(run.shards) == ["00000-of-00003", "00001-of-00003", "00002-of-00003"]
+    planned = [(row["image_id"], row["path"]) for key in run.shards for row in run.planned_rows(key).to_pylist()]
+    assert planned == list(enumerate(itertools.chain(*map(sorted, by_shard)), start=1))
+
+
+def test_the_plan_does_not_depend_on_the_order_of_the_input(manifest, tmp_path):
+    paths = [f"{number}.jpg" for number in range(30)]
+    one = Plan(str(tmp_path / "one"), NAMES).make(manifest(paths))
+    other = Plan(str(tmp_path / "other"), NAMES).make(manifest(paths[::-1]))
+    assert one.fingerprints == other.fingerprints
+    assert [one.planned_rows(key) for key in one.shards] == [other.planned_rows(key) for key in other.shards]
+
+
+def test_a_plan_is_found_again(manifest, tmp_path):
+    plan = Plan(str(tmp_path / "out"), NAMES, settings={"rule": {"threshold": 0.25}})
+    made = plan.make(manifest(["a.jpg", "b.jpg"]))
+    assert plan.make(manifest(["b.jpg", "a.jpg"])) == made == PlannedRun.load(str(tmp_path / "out"))
+
+
+def test_another_input_or_configuration_is_told(manifest, tmp_path):
+    source, output = manifest(["a.jpg"]), str(tmp_path / "out")
+    Plan(output, NAMES, settings={"rule": {"threshold": 0.25}, "method": "cam"}).make(source)
+    with pytest.raises(PlanConflictError, match=r'rule was \{"threshold": 0.25\}, is \{"threshold": 0.5\}'):
+        Plan(output, NAMES, settings={"rule": {"threshold": 0.5}, "method": "cam"}).make(source)
+    same = {"rule": {"threshold": 0.25}, "method": "cam"}
+    with pytest.raises(PlanConflictError, match="the label map or the number of shards changed"):
+        Plan(output, NAMES, label_map={"cat": "dog"}, settings=same).make(source)
+    with pytest.raises(PlanConflictError, match=r"paths or labels changed \(1 images then, 2 now\)"):
+        Plan(output, NAMES, settings=same).make(manifest(["a.jpg", "b.jpg"]))
+    with pytest.raises(PlanConflictError, match=r"paths or labels changed \(1 images then, 1 now\)"):
+        Plan(output, NAMES, settings=same).make(manifest(["a.jpg"], label="dog"))
+
+
+def test_a_path_that_leads_outside_is_planned_with_the_reason(manifest, tmp_path):
+    outside = ["../a.jpg", "/etc/passwd", "b/../../c.jpg", "gs://bucket/d.jpg"]
+    run = Plan(str(tmp_path / "out"), NAMES, shards=1).make(manifest([*outside, "b/../inside.jpg"]))
+    rows = {row["path"]: row for row in run.planned_rows("00000-of-00001").to_pylist()}
+    assert rows.pop("inside.jpg")["location"] == str(tmp_path / "inside.jpg")
+    assert set(rows) == {"../a.jpg", "/etc/passwd", "../c.jpg", "gs://bucket/d.jpg"}
+    assert all(row["location"] is None and row["reason"].startswith("outside_root: ") for row in rows.values())
+
+
+@pytest.mark.parametrize(("images", "shards"), [(0, 1), (5, 1), (650, 10), (2000, 20), (10_000, 39), (10**6, 3906)])
+def test_numbers_of_shards(images, shards):
+    assert _shard_count(images) == shards
+
+
+def test_no_machine_path_is_in_what_is_promised_to_be_equal(manifest, tmp_path):
+    Plan(str(tmp_path / "out"), NAMES).make(manifest(["a.jpg"]))
+    for path in (tmp_path / "out" / "plan" / "shards").iterdir():
+        assert str(tmp_path).encode() not in path.read_bytes()
+    assert json.loads((tmp_path / "out" / "plan" / "plan.json").read_text())["root"] == str(tmp_path)

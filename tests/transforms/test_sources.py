@@ -1,0 +1,90 @@
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from camboxes.transforms.sources import SourceError, read_source
+
+EXPECTED = {"a.jpg": ("cat",), "b/c.png": ("cat", "dog"), "../d.jpg": ("dog",), "e.jpg": ()}
+
+
+def _csv(folder):
+    rows = "path,label\na.jpg,cat\nb/c.png,cat\n./b//c.png,dog\nb/c.png,dog\n../d.jpg,dog\ne.jpg,\n"
+    (folder / "m.csv").write_text("\ufeff" + rows, encoding="utf-8")
+    return folder / "m.csv"
+
+
+def _jsonl(folder):
+    rows = [
+        {"path": "a.jpg", "label": "cat"},
+        {"path": "b/c.png", "labels": ["cat", "dog", "dog"]},
+        {"path": "../d.jpg", "labels": ["dog"]},
+        {"path": "e.jpg", "labels": []},
+    ]
+    (folder / "m.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    return folder / "m.jsonl"
+
+
+def _parquet(folder):
+    rows = {"path": ["a.jpg", "b/c.png", "b/c.png", "../d.jpg", "e.jpg"],
+            "label": [["cat"], ["cat", "dog"], ["dog"], ["dog"], None], "other": [1, 2, 3, 4, 5]}  # fmt: skip
+    pq.write_table(pa.table(rows), folder / "m.parquet")
+    return folder / "m.parquet"
+
+
+@pytest.mark.parametrize("write", [_csv, _jsonl, _parquet])
+def test_manifests(write, tmp_path):
+    source = read_source(str(write(tmp_path)))
+    assert dict(source.labels) == EXPECTED
+    assert source.root == str(tmp_path)
+    assert source.repeated == 1
+
+
+def test_a_manifest_of_absolute_paths_below_a_root(tmp_path):
+    (tmp_path / "m.csv").write_text(f"path,label\n{tmp_path}/images/a.jpg,cat\n/etc/passwd,cat\n")
+    source = read_source(str(tmp_path / "m.csv"), root=str(tmp_path / "images"))
+    assert dict(source.labels) == {"a.jpg": ("cat",), "/etc/passwd": ("cat",)}
+
+
+def test_class_folders(tmp_path):
+    for name in ("cat/a.jpg", "cat/deep/b.JPEG", "dog/c.png", "dog/notes.txt", "loose.jpg", ".hidden/d.jpg", "cat/.e.jpg"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).touch()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "f.webp").touch()
+    (tmp_path / "data" / "linked").symlink_to(tmp_path / "elsewhere")
+    source = read_source(str(tmp_path / "data"))
+    assert dict(source.labels) == {
+        "cat/a.jpg": ("cat",),
+        "cat/deep/b.JPEG": ("cat",),
+        "dog/c.png": ("dog",),
+        "linked/f.webp": ("linked",),
+    }
+    assert source.passed_over == 2  # notes.txt and loose.jpg; hidden files are nobody's images
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("m.csv", b"image,class\na,b\n", "begins with 'image,class'; expected a header with path and label"),
+        ("m.csv", b"", "begins with ''; expected a header"),
+        ("m.csv", b"path,label\n,cat\n", "line 2: expected a path and a label"),
+        ("m.csv", b"path,label\n\xff,cat\n", "is not UTF-8"),
+        ("m.jsonl", b'{"path": "a", "label": "b"}\n{', "line 2: not JSON"),
+        ("m.jsonl", b"[1]", "line 1: expected an object"),
+        ("m.parquet", b"PAR1", "is not readable as Parquet"),
+        ("m.txt", b"", "is none of these; expected a folder of class folders, or a manifest ending in .csv, .jsonl, .parquet"),
+    ],
+)
+def test_manifests_that_cannot_be_understood(name, content, message, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceError, match=message):
+        read_source(str(tmp_path / name))
+
+
+def test_inputs_that_are_not_there(tmp_path):
+    with pytest.raises(SourceError, match=r"nowhere.csv' does not exist"):
+        read_source(str(tmp_path / "nowhere.csv"))
+    with pytest.raises(SourceError, match="holds no class folders with images"):
+        read_source(str(tmp_path))
