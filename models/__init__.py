@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from camboxes.models.classifier import load_classifier as load_classifier
     from camboxes.models.localization import Localization as Localization
     from camboxes.models.localization import localize as localize
+    from camboxes.models.localization import passes_side_by_side as passes_side_by_side
+    from camboxes.models.localization import use_one_core as use_one_core
     from camboxes.models.preprocessing import Preprocessing as Preprocessing
 
 _HOMES = {
@@ -24,6 +26,8 @@ _HOMES = {
     "class_activation_maps": "cam",
     "load_classifier": "classifier",
     "localize": "localization",
+    "passes_side_by_side": "localization",
+    "use_one_core": "localization",
 }
 
 __all__ = ["ModelSpec", *_HOMES]

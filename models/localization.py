@@ -1,5 +1,6 @@
 """One forward pass over a batch of photographs: where is each of the classes that they are labelled with?"""
 
+import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -24,6 +25,23 @@ class Localization(NamedTuple):
     probabilities: np.ndarray
     class_ids: tuple[int, ...]
     maps: np.ndarray
+
+
+def use_one_core() -> None:
+    """Makes the calling thread run its forward passes on one core: the initializer of a pool of such threads.
+
+    The last bits of a convolution depend on the number of threads that share it (measured: oneDNN, channels_last), so
+    passes that take all cores would give other bytes on a machine with more cores, or with two worker processes. One
+    pass a core, side by side, gives the same bytes everywhere, and is faster: see docs/development.md.
+    """
+    torch.set_num_threads(1)
+
+
+def passes_side_by_side(classifier: Classifier) -> int:
+    """How many threads of `use_one_core` keep the device busy: the cores that this process may use; 1 for a GPU."""
+    if classifier.spec.device != "cpu":
+        return 1
+    return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
 
 
 def localize(

@@ -1,11 +1,8 @@
 """The second step: maps, by one forward pass per image in batches of one shape."""
 
 import hashlib
-import itertools
-import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import apache_beam as beam
@@ -17,7 +14,8 @@ from camboxes.transforms import storage
 from camboxes.transforms.images import BadImageError, decode
 from camboxes.transforms.labels import LabelMap, LabelMatcher, UnmatchedLabelsError
 from camboxes.transforms.maps import quantize
-from camboxes.transforms.metering import count, milliseconds
+from camboxes.transforms.metering import count
+from camboxes.transforms.overlap import ahead
 from camboxes.transforms.records import MAPPED, OK, REJECTED, SKIPPED, Shard
 
 if TYPE_CHECKING:
@@ -36,10 +34,11 @@ _BATCHES_AHEAD = 2
 class InferClassMaps(beam.PTransform):
     """Reads each shard's images, runs the network, and computes a class activation map for every label of an image.
 
-    The network is loaded once in each process. A forward pass has one fixed shape whatever a shard holds, because a
-    result's last bits depend on the batch's shape (and on nothing else of the batch). An image that cannot be read
-    costs that image alone: its row is `rejected`, with a reason. Counters: decoded, rejected_REASON,
-    milliseconds_decode (summed over threads), milliseconds_forward.
+    The network is loaded once in each process. A forward pass has one fixed shape whatever a shard holds, and on a
+    CPU it runs on one core, as many side by side as there are cores: a result's last bits depend on the batch's shape
+    and on the number of threads that share it, and on nothing else. An image that cannot be read costs that image
+    alone: its row is `rejected`, with a reason. Counters: decoded, rejected_REASON, milliseconds_decode and
+    milliseconds_forward (summed over threads).
     """
 
     def __init__(self, model: str | ModelSpec = "efficientnet_lite0", label_map: LabelMap | None = None):
@@ -60,9 +59,10 @@ class InferClassMaps(beam.PTransform):
 
 
 class _Photograph(NamedTuple):
-    """What decoding made of a row's image: pixels for the network, or the reason why there are none."""
+    """A row of the shard, and what decoding made of its image: pixels for the network, or an error."""
 
-    seconds: float
+    index: int
+    row: _Row
     digest: str | None = None
     width: int | None = None
     height: int | None = None
@@ -86,28 +86,43 @@ class _InferClassMaps(beam.DoFn):
         self._matcher = LabelMatcher(self._classifier.class_names, self._label_map)
 
     def process(self, shard: Shard) -> Iterator[Shard]:
+        from camboxes.models import passes_side_by_side, use_one_core
+
         rows = shard.rows.to_pylist()
-        for label in itertools.chain.from_iterable(row["labels"] for row in rows):
+        done: list[_Row] = [{}] * len(rows)
+        size = self._classifier.spec.batch_size
+        assert size is not None, "a loaded classifier's spec is resolved"
+        side_by_side = passes_side_by_side(self._classifier)
+
+        def readable() -> Iterator[_Photograph]:
+            for photograph in ahead("decode", decoders, self._read, enumerate(rows), _BATCHES_AHEAD * size):
+                if photograph.error is None:
+                    yield photograph
+                else:
+                    done[photograph.index] = _rejected(photograph, photograph.error)
+
+        with (
+            ThreadPoolExecutor(_DECODERS) as decoders,
+            ThreadPoolExecutor(side_by_side, initializer=use_one_core) as passes,
+        ):
+            for batch, found in ahead("forward", passes, self._localize, _batches(readable(), size), side_by_side):
+                for photograph, localization in zip(batch, found, strict=True):
+                    done[photograph.index] = self._mapped(photograph, localization)
+        yield shard.extended(done, MAPPED, {"method": "cam", "model": self._classifier.settings})
+
+    def _read(self, numbered: tuple[int, _Row]) -> _Photograph:
+        photograph = _Photograph(*numbered)
+        for label in photograph.row["labels"]:
             if label["class_indices"] is None:
                 label["class_indices"] = self._match(label)
-        mapped: dict[int, _Row] = {}
-        waiting: dict[tuple[int, ...], dict[int, _Photograph]] = {}
-        for index, photograph in self._photographs(rows):
-            count("milliseconds_decode", round(photograph.seconds * 1000))
-            if photograph.error is not None:
-                count(f"rejected_{photograph.error.code}")
-                mapped[index] = _rejected(rows[index], photograph)
-                continue
-            count("decoded")
-            batch = waiting.setdefault(tuple(photograph.pixels.shape), {})
-            batch[index] = photograph
-            if len(batch) == self._classifier.spec.batch_size:
-                mapped |= self._infer(rows, batch)
-                batch.clear()
-        for batch in filter(None, waiting.values()):
-            mapped |= self._infer(rows, batch)
-        settings = {"method": "cam", "model": self._classifier.settings}
-        yield shard.extended((mapped[index] for index in range(len(rows))), MAPPED, settings)
+        try:
+            data = _bytes(photograph.row)
+            photograph = photograph._replace(digest=hashlib.sha256(data).hexdigest())
+            image = decode(data)
+        except BadImageError as error:
+            return photograph._replace(error=error)
+        pixels = self._classifier.preprocessing.resize(image)
+        return photograph._replace(width=image.shape[1], height=image.shape[0], pixels=pixels)
 
     def _match(self, label: _Row) -> tuple[int, ...]:
         if label["category_id"] is None:
@@ -117,62 +132,42 @@ class _InferClassMaps(beam.DoFn):
         except UnmatchedLabelsError:
             return ()
 
-    def _photographs(self, rows: Sequence[_Row]) -> Iterator[tuple[int, _Photograph]]:
-        """Reads and decodes in threads, a bounded number of images ahead of the network."""
-        ahead = _BATCHES_AHEAD * self._classifier.spec.batch_size
-        with ThreadPoolExecutor(_DECODERS) as threads:
-            waiting: deque[Future[_Photograph]] = deque()
-            upcoming = iter(rows)
-            for index in range(len(rows)):
-                waiting += (threads.submit(self._read, row) for row in itertools.islice(upcoming, ahead - len(waiting)))
-                yield index, waiting.popleft().result()
-
-    def _read(self, row: _Row) -> _Photograph:
-        start = time.perf_counter()
-        digest = None
-        try:
-            data = _bytes(row)
-            digest = hashlib.sha256(data).hexdigest()
-            image = decode(data)
-        except BadImageError as error:
-            return _Photograph(time.perf_counter() - start, digest, error=error)
-        pixels = self._classifier.preprocessing.resize(image)
-        return _Photograph(time.perf_counter() - start, digest, image.shape[1], image.shape[0], pixels)
-
-    def _infer(self, rows: Sequence[_Row], batch: dict[int, _Photograph]) -> dict[int, _Row]:
-        """The rows of one batch, by their index in the shard."""
+    def _localize(self, batch: list[_Photograph]) -> "tuple[list[_Photograph], list[Localization]]":
         from camboxes.models import localize
 
+        pixels = [photograph.pixels for photograph in batch if photograph.pixels is not None]
         candidates = [
-            [label["class_indices"] for label in rows[index]["labels"] if label["class_indices"]] for index in batch
+            [label["class_indices"] for label in photograph.row["labels"] if label["class_indices"]]
+            for photograph in batch
         ]
-        with milliseconds("forward"):
-            found = localize(self._classifier, [photograph.pixels for photograph in batch.values()], candidates)
-        return {
-            index: self._mapped(rows[index], photograph, localization)
-            for (index, photograph), localization in zip(batch.items(), found, strict=True)
-        }
+        return batch, localize(self._classifier, pixels, candidates)
 
-    def _mapped(self, row: _Row, photograph: _Photograph, localization: "Localization") -> _Row:
+    def _mapped(self, photograph: _Photograph, localization: "Localization") -> _Row:
         if not np.isfinite(localization.logits).all():
-            error = BadImageError("not_finite", "the network's output holds NaN or infinity")
-            count(f"rejected_{error.code}")
-            return _rejected(row, photograph._replace(error=error))
-        best = np.argsort(-localization.probabilities, kind="stable")[:5]
-        slots = itertools.count()
-        labels, maps = [], []
-        for label in row["labels"]:
-            slot = next(slots) if label["class_indices"] else None
-            labels.append(_label(label, localization, slot))
-            if slot is not None:
-                maps.append(self._map(label, photograph, localization.maps[slot]))
-        return _mapped_row(row, photograph) | {
+            return _rejected(photograph, BadImageError("not_finite", "the network's output holds NaN or infinity"))
+        count("decoded")
+        labels: list[_Row] = []
+        maps: list[_Row] = []
+        for planned in photograph.row["labels"]:
+            label = {name: planned[name] for name in ("label", "category_id")}
+            if planned["class_indices"]:
+                index = localization.class_ids[len(maps)]
+                label |= {
+                    "class_index": index,
+                    "logit": localization.logits[index],
+                    "probability": localization.probabilities[index],
+                }
+                maps.append(self._map(label, photograph, localization.maps[len(maps)]))
+            labels.append(label)
+        best = np.argsort(-localization.probabilities, kind="stable")[:5].tolist()
+        names = self._classifier.class_names
+        return _started(photograph) | {
             "status": OK if maps else SKIPPED,
             "reason": None if maps else "no_class: none of its labels stands for a class of the network",
             "labels": labels,
             "top5": [
-                {"class_index": i, "name": self._classifier.class_names[i][0], "probability": localization.probabilities[i]}
-                for i in best.tolist()
+                {"class_index": index, "name": names[index][0], "probability": localization.probabilities[index]}
+                for index in best
             ],
             "maps": maps,
         }
@@ -205,30 +200,26 @@ def _bytes(row: _Row) -> bytes:
         raise BadImageError("unreadable", f"{type(error).__name__}: {error}") from error
 
 
-def _label(label: _Row, localization: "Localization", slot: int | None) -> _Row:
-    chosen = {name: label[name] for name in ("label", "category_id")}
-    if slot is None:
-        return chosen
-    index = localization.class_ids[slot]
-    return chosen | {
-        "class_index": index,
-        "logit": localization.logits[index],
-        "probability": localization.probabilities[index],
-    }
+def _batches(photographs: Iterable[_Photograph], size: int) -> Iterator[list[_Photograph]]:
+    """Photographs of one shape, as many as a pass takes; at the end what is left of each shape."""
+    waiting: dict[tuple[int, ...], list[_Photograph]] = {}
+    for photograph in photographs:
+        assert photograph.pixels is not None, "only what could be read comes here"
+        shape = tuple(photograph.pixels.shape)
+        waiting.setdefault(shape, []).append(photograph)
+        if len(waiting[shape]) == size:
+            yield waiting.pop(shape)
+    yield from waiting.values()
 
 
-def _mapped_row(row: _Row, photograph: _Photograph) -> _Row:
-    return {name: row[name] for name in ("image_id", "path")} | {
+def _rejected(photograph: _Photograph, error: BadImageError) -> _Row:
+    count(f"rejected_{error.code}")
+    labels = [{name: label[name] for name in ("label", "category_id")} for label in photograph.row["labels"]]
+    return _started(photograph) | {"status": REJECTED, "reason": str(error), "labels": labels, "top5": [], "maps": []}
+
+
+def _started(photograph: _Photograph) -> _Row:
+    """What a row holds whatever becomes of its image."""
+    return {name: photograph.row[name] for name in ("image_id", "path")} | {
         name: getattr(photograph, name) for name in ("digest", "width", "height")
-    }
-
-
-def _rejected(row: _Row, photograph: _Photograph) -> _Row:
-    labels = [{name: label[name] for name in ("label", "category_id")} for label in row["labels"]]
-    return _mapped_row(row, photograph) | {
-        "status": REJECTED,
-        "reason": str(photograph.error),
-        "labels": labels,
-        "top5": [],
-        "maps": [],
     }

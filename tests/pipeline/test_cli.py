@@ -1,0 +1,90 @@
+import pytest
+
+from camboxes.pipeline.cli import main
+
+
+def _fails(capsys, *arguments):
+    """The one line that a wrong call gets."""
+    try:
+        code = main([str(argument) for argument in arguments])
+    except SystemExit as end:
+        code = end.code
+    [line] = capsys.readouterr().err.splitlines()
+    assert code == 2
+    return line
+
+
+def test_wrong_calls_get_one_line(photographs, tmp_path, capsys):
+    label = ("label", "--input", photographs, "--output", tmp_path / "out")
+    assert "unknown option --treshold 0.3" in _fails(capsys, *label, "--treshold", "0.3")
+    assert "unknown option --thresh=0.3" in _fails(capsys, *label, "--thresh=0.3")
+    assert "threshold is 2.0; expected a share" in _fails(capsys, *label, "--threshold", "2")
+    assert "nowhere' does not exist; expected a folder of class folders, or a manifest ending in .csv, .jsonl, .parquet" in _fails(
+        capsys, "label", "--input", tmp_path / "nowhere", "--output", tmp_path / "out"
+    )
+    assert "'resnte50' is not known to torchvision or timm; nearest names: " in _fails(capsys, *label, "--model", "resnte50")
+    assert "there is no such file" in _fails(capsys, *label, "--weights", tmp_path / "w.pth")
+    assert "DaskRunner is refused: it drops" in _fails(capsys, *label, "--runner", "DaskRunner")
+    assert "map.json" in _fails(capsys, *label, "--label-map", tmp_path / "map.json")
+    assert "size is 0; expected a positive number" in _fails(capsys, *label, "--size", "0")
+    assert "is the input itself" in _fails(capsys, "label", "--input", photographs, "--output", photographs)
+    assert "required: --output; see camboxes label --help" in _fails(capsys, "label", "--input", photographs)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_absent_gpu_that_was_asked_for(photographs, tmp_path, capsys):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    line = _fails(capsys, "label", "--input", photographs, "--output", tmp_path / "out", "--device", "cuda")
+    assert "device cuda was asked for, and PyTorch sees no GPU here" in line
+
+
+def test_labels_without_a_class_are_told_before_anything_runs(photographs, tmp_path, capsys):
+    (photographs / "odd.csv").write_text("path,label\na.jpg,crane\nb.jpg,egyptain cat\nc.jpg,tripod\n")
+    assert main(["label", "--input", str(photographs / "odd.csv"), "--output", str(tmp_path / "out")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("camboxes label: 2 of 3 labels match no single class of the network")
+    assert lines[1] == "  'crane' is the name of 2 classes: 134: crane, n02012849; 517: crane, n03126707"
+    assert lines[2] == "  'egyptain cat' is the name of no class; nearest: egyptian cat (285)" or "egyptian cat (285)" in lines[2]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_command_or_version(capsys):
+    assert "required: COMMAND" in _fails(capsys)
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith("camboxes 0.")
+
+
+def test_no_option_of_ours_hides_one_of_beams():
+    import argparse
+
+    from camboxes.pipeline import demo, label, rebox
+    from camboxes.pipeline.beam_options import _parser
+
+    beams = {option for action in _parser()._actions for option in action.option_strings}
+    for command in (label, rebox, demo):
+        parser = argparse.ArgumentParser(add_help=False)
+        command.add_arguments(parser)
+        assert not beams & {option for action in parser._actions for option in action.option_strings}
+
+
+def test_a_job_that_fails_says_so(run, tmp_path, capsys):
+    import shutil
+
+    shutil.copytree(run, tmp_path / "broken")
+    shard = next((tmp_path / "broken" / "shards").iterdir())
+    shard.write_bytes(shard.read_bytes()[:100])
+    assert main(["rebox", "--run", str(tmp_path / "broken"), "--output", str(tmp_path / "out")]) == 1
+    assert "camboxes rebox: the job failed: " in capsys.readouterr().err
+
+
+def test_the_demo(tmp_path, capsys):
+    assert main(["demo", "--output", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "5 images: 5 with boxes, 0 without, 0 skipped, 0 rejected; 5 boxes" in said
+    assert f"look at {tmp_path}/boxes/report.html" in said
+    assert (tmp_path / "boxes" / "report.html").read_text().count("<figure>") == 5

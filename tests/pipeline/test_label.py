@@ -1,0 +1,228 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from camboxes.pipeline.cli import main
+from camboxes.transforms import PlannedRun
+
+TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
+
+
+def _label(source, output, *options):
+    return main(["label", "--input", str(source), "--output", str(output), *options])
+
+
+def test_the_boxes_sit_on_the_objects(annotations, run):
+    """Ground truth drawn by hand on the five photographs."""
+    truth = {
+        "chelsea.png": (55, 0, 380, 300),
+        "coffee.png": (93, 12, 317, 350),
+        "camera.png": (205, 140, 200, 372),
+        "motorcycle_left.png": (90, 90, 585, 310),
+        "grace_hopper.jpg": (28, 20, 464, 580),
+    }
+    written = annotations(run)
+    names = {image["id"]: image["file_name"].rpartition("/")[2] for image in written["images"]}
+    assert len(written["annotations"]) == 5
+    for annotation in written["annotations"]:
+        x, y, w, h = annotation["bbox"]
+        tx, ty, tw, th = truth[names[annotation["image_id"]]]
+        common = max(0, min(x + w, tx + tw) - max(x, tx)) * max(0, min(y + h, ty + th) - max(y, ty))
+        assert common / (w * h + tw * th - common) >= 0.5, names[annotation["image_id"]]
+
+
+def test_the_output_contract(annotations, run, rows):
+    written = annotations(run)
+    assert written["categories"] == [
+        {"id": 1, "name": "Egyptian cat"}, {"id": 2, "name": "espresso"}, {"id": 3, "name": "military uniform"},
+        {"id": 4, "name": "moped"}, {"id": 5, "name": "tripod"},
+    ]  # fmt: skip
+    assert [image["id"] for image in written["images"]] == [1, 2, 3, 4, 5]
+    assert [annotation["id"] for annotation in written["annotations"]] == [1, 2, 3, 4, 5]
+    by_id = {row["image_id"]: row for row in rows(run)}
+    for annotation, result in zip(written["annotations"], json.loads((run / "results.json").read_text()), strict=True):
+        row = by_id[annotation["image_id"]]
+        [box], [label] = row["boxes"], row["labels"]
+        assert row["status"] == "ok" and row["reason"] is None
+        assert annotation == {
+            "id": annotation["image_id"], "image_id": row["image_id"], "category_id": label["category_id"],
+            "bbox": box["bbox"], "area": round(box["bbox"][2] * box["bbox"][3], 2), "iscrowd": 0, "segmentation": [],
+            "score": box["score"], "rank": 1, "box_uid": box["box_uid"],
+        }  # fmt: skip
+        assert result == {key: annotation[key] for key in ("image_id", "category_id", "bbox", "score")}
+        assert row["top5"][0] == {"class_index": label["class_index"], "name": label["label"], "probability": label["probability"]}
+        assert len(row["digest"]) == 64
+        assert len(row["maps"][0]["cells"]) == 49 and row["maps"][0]["rectangle"] == [0, 0, row["width"], row["height"]]
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["images"] == {"planned": 5, "ok": 5, "no_box": 0, "skipped": 0, "rejected": 0}
+    assert summary["categories"]["tripod"] == {"images": 1, "with_box": 1, "boxes": 1}
+    assert summary["run"]["images"] == 5 and summary["run"]["peak_memory_bytes"] > 0
+    assert (run / "plan" / "weights.safetensors").stat().st_size > 10**7
+    assert "<img src=\"data:image/jpeg;base64," in (run / "report.html").read_text()
+
+
+def test_pycocotools_loads_both_files_and_finds_a_copy_perfect(run):
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    truth = COCO(str(run / "annotations.json"))
+    evaluation = COCOeval(truth, truth.loadRes(str(run / "results.json")), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    assert evaluation.stats[0] == pytest.approx(1.0)
+
+
+def test_bad_files_cost_themselves_alone(photographs, run, tmp_path, rows, annotations):
+    data = tmp_path / "data"
+    shutil.copytree(photographs, data, ignore=shutil.ignore_patterns("*.csv"))
+    whole = (data / "military uniform" / "grace_hopper.jpg").read_bytes()
+    (data / "tripod" / "empty.jpg").touch()
+    (data / "tripod" / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (data / "tripod" / "text.jpg").write_text("not an image")
+    (data / "tripod" / "missing.jpg").symlink_to(tmp_path / "nowhere")
+    (data / "tripod" / "folder.jpg").mkdir()
+    Image.new("RGB", (1, 1), "red").save(data / "tripod" / "pixel.png")
+    Image.new("RGB", (3000, 2), "red").save(data / "tripod" / "strip.png")
+    assert _label(data, tmp_path / "out", "--boxes", "all") == 0
+    found = {row["path"]: (row["status"], (row["reason"] or "").partition(":")[0]) for row in rows(tmp_path / "out")}
+    assert {path: status for path, status in found.items() if status[0] == "rejected"} == {
+        "tripod/empty.jpg": ("rejected", "empty"),
+        "tripod/missing.jpg": ("rejected", "missing"),
+        "tripod/text.jpg": ("rejected", "not_an_image"),
+        "tripod/truncated.jpg": ("rejected", "truncated"),
+    }
+    assert found["tripod/pixel.png"] == ("no_box", "image_too_small")
+    assert len(found) == 5 + 4 + 2
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["rejected"] == {"empty": 1, "missing": 1, "not_an_image": 1, "truncated": 1}
+    assert summary["images"]["planned"] == 11 == sum(summary["images"].values()) - 11
+    # ids of rejected images stay unused; the others' boxes are those of a run without bad files
+    ids = [image["id"] for image in annotations(tmp_path / "out")["images"]]
+    assert len(ids) == 7 and max(ids) <= 11
+    clean = {row["path"]: row["maps"] for row in rows(run)}
+    assert all(row["maps"] == clean[row["path"]] for row in rows(tmp_path / "out") if row["path"] in clean)
+    assert "not_an_image: no image format begins with" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_manifests_of_every_kind_give_the_same_bytes(photographs, run, tmp_path, results):
+    rows = [{"path": str(path.relative_to(photographs)), "label": path.parent.name} for path in photographs.glob("*/*.*")]
+    (photographs / "m.csv").write_text("path,label\n" + "".join(f"{row['path']},{row['label']}\n" for row in rows))
+    (photographs / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    pq.write_table(pa.Table.from_pylist(rows), photographs / "m.parquet")
+    for kind in ("csv", "jsonl", "parquet"):
+        assert _label(photographs / f"m.{kind}", tmp_path / kind, "--shards", "2") == 0
+        assert results(tmp_path / kind) == results(run)
+
+
+def test_several_labels_an_image_a_label_map_and_skipped_images(photographs, tmp_path, annotations, rows):
+    (photographs / "multi.csv").write_text(
+        "path,label\nespresso/coffee.png,cup\nespresso/coffee.png,pet\nespresso/coffee.png,unknown\n"
+        "Egyptian cat/chelsea.png,unknown\nmoped/motorcycle_left.png,\n"
+    )
+    (tmp_path / "map.json").write_text(json.dumps({"cup": ["espresso", "cup", 968], "pet": list(range(151, 294)), "unknown": []}))
+    options = ["--label-map", str(tmp_path / "map.json"), "--boxes", "all", "--min-area", "0.01"]
+    assert _label(photographs / "multi.csv", tmp_path / "out", *options) == 0
+    written = annotations(tmp_path / "out")
+    assert [category["name"] for category in written["categories"]] == ["cup", "pet", "unknown"]
+    assert {annotation["category_id"] for annotation in written["annotations"]} <= {1, 2}
+    by_name = {row["path"].rpartition("/")[2]: row for row in rows(tmp_path / "out")}
+    coffee = by_name["coffee.png"]
+    assert [label["class_index"] for label in coffee["labels"]][0] == 967
+    assert coffee["labels"][2]["class_index"] is None
+    assert "no_class: unknown stands for no class of the network" in coffee["reason"]
+    assert by_name["chelsea.png"]["status"] == by_name["motorcycle_left.png"]["status"] == "skipped"
+    assert by_name["chelsea.png"]["width"] == 451
+    ranks = [(a["image_id"], a["category_id"], a["rank"]) for a in written["annotations"]]
+    assert ranks == sorted(ranks)
+
+
+def test_a_kept_aspect_ratio_and_another_size(photographs, tmp_path, rows):
+    assert _label(photographs, tmp_path / "out", "--aspect", "keep", "--size", "192", "--batch-size", "2") == 0
+    shapes = {row["path"].rpartition("/")[2]: (row["maps"][0]["height"], row["maps"][0]["width"]) for row in rows(tmp_path / "out")}
+    assert shapes == {"camera.png": (6, 6), "chelsea.png": (6, 9), "coffee.png": (6, 9), "grace_hopper.jpg": (7, 6),
+                      "motorcycle_left.png": (6, 9)}  # fmt: skip
+
+
+def test_two_worker_processes_give_the_same_bytes(photographs, run, tmp_path, results):
+    call = [sys.executable, "-m", "camboxes.pipeline.cli", "label", "--input", str(photographs), "--shards", "2"]
+    done = subprocess.run([*call, "--output", str(tmp_path / "out"), *TWO_PROCESSES], capture_output=True, text=True, check=True)
+    assert results(tmp_path / "out") == results(run)
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["run"]["processes"] == 2
+    assert done.stderr.count("\n") <= 2, done.stderr  # Beam's workers would log hundreds of lines
+
+
+def _many(folder, count):
+    """Photographs enough for a job of many seconds."""
+    for number in range(count):
+        Image.effect_noise((300, 200), number + 1).convert("RGB").save(folder / f"{number}.jpg")
+    (folder / "m.csv").write_text("path,label\n" + "".join(f"{number}.jpg,tripod\n" for number in range(count)))
+    return folder / "m.csv"
+
+
+def _until(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come about in time"
+        time.sleep(0.05)
+
+
+def _workers_of(pid):
+    """Beam's workers are run by a shell: the grandchildren of the command."""
+    return [worker for shell in _children(pid) for worker in _children(shell) or [shell]]
+
+
+def _children(pid):
+    files = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for file in files for child in file.read_text().split()]
+
+
+def test_a_worker_that_dies_ends_the_job_and_the_same_command_finishes_it(tmp_path, results):
+    manifest = _many(tmp_path, 300)
+    call = [sys.executable, "-m", "camboxes.pipeline.cli", "label", "--input", str(manifest), "--shards", "60"]
+    killed = [*call, "--output", str(tmp_path / "killed"), *TWO_PROCESSES]
+    shards = tmp_path / "killed" / "shards"
+    job = subprocess.Popen(killed, stderr=subprocess.PIPE, text=True)
+    _until(lambda: len(list(shards.glob("*.parquet"))) >= 2)
+    os.kill(_workers_of(job.pid)[0], signal.SIGKILL)
+    _, errors = job.communicate(timeout=60)
+    assert job.returncode == 1
+    assert "a worker process died" in errors and "the same command continues with the rest" in errors
+    before = {path.name: path.stat().st_mtime_ns for path in shards.glob("*.parquet")}
+    assert 2 <= len(before) < 60
+    assert main(killed[3:-2]) == 0
+    assert _label(manifest, tmp_path / "undisturbed", "--shards", "60") == 0
+    assert results(tmp_path / "killed") == results(tmp_path / "undisturbed")
+    assert all((shards / name).stat().st_mtime_ns == time for name, time in before.items()), "a shard was done twice"
+
+
+def test_a_second_call_does_nothing_again(photographs, tmp_path, capsys, results):
+    assert _label(photographs, tmp_path / "out") == 0
+    first = results(tmp_path / "out")
+    assert _label(photographs, tmp_path / "out") == 0
+    assert "1 shards are done already" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["run"]["images"] == 0
+    assert results(tmp_path / "out") == first
+
+
+def test_overwrite(photographs, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").touch()
+    assert _label(photographs, tmp_path / "out") == 0
+    assert _label(photographs, tmp_path / "out", "--threshold", "0.4") == 2
+    assert "holds another run: rule was" in capsys.readouterr().err
+    assert _label(photographs, tmp_path / "out", "--threshold", "0.4", "--overwrite") == 0
+    assert PlannedRun.load(str(tmp_path / "out")).settings["rule"]["threshold"] == 0.4
+    assert (tmp_path / "out" / "mine.txt").exists()
+    assert _label(tmp_path / "nowhere.csv", tmp_path / "out", "--overwrite") == 2
+    assert (tmp_path / "out" / "annotations.json").exists(), "a wrong call must not cost the run that it would replace"

@@ -1,0 +1,142 @@
+"""The steps in pipelines of the user's own."""
+
+import json
+
+import apache_beam as beam
+import numpy as np
+import pytest
+from apache_beam.testing.util import assert_that, equal_to
+
+from camboxes.pipeline.beam_options import beam_options
+from camboxes.transforms import BatchImages, BoxesFromMaps, InferClassMaps, LabeledImage, Plan, ReadLabeledImages, WriteCoco
+from camboxes.transforms.records import LABELED, Shard, table
+from camboxes.transforms.write import IncompleteRunError, merge
+
+
+def _pipeline():
+    return beam.Pipeline(options=beam_options([]))
+
+
+def test_images_that_arrive_one_by_one(photographs, tmp_path, rows, run):
+    """The same maps as in a planned run, ids by path, and every odd image accounted for."""
+    cat, cup = photographs / "Egyptian cat" / "chelsea.png", photographs / "espresso" / "coffee.png"
+    images = [
+        LabeledImage("z/cat.png", ("Egyptian cat",), cat.read_bytes()),
+        LabeledImage(str(cup), ("espresso", "no such class")),
+        LabeledImage("a.jpg", ("espresso",), b"no image"),
+        LabeledImage("b.png", ("no such class",), cat.read_bytes()),
+        LabeledImage("c.png", ("not a category",), cat.read_bytes()),
+    ]
+    categories = ["espresso", "Egyptian cat", "no such class"]
+    with _pipeline() as pipeline:
+        summary = (
+            pipeline
+            | beam.Create(images)
+            | BatchImages(4, categories)
+            | InferClassMaps("efficientnet_lite0", label_map={"no such class": []})
+            | BoxesFromMaps()
+            | WriteCoco(str(tmp_path))
+        )
+        assert_that(summary | beam.Map(lambda value: value["images"]), equal_to(
+            [{"planned": 5, "ok": 2, "no_box": 0, "skipped": 2, "rejected": 1}]))  # fmt: skip
+    written = json.loads((tmp_path / "annotations.json").read_text())
+    assert [(image["id"], image["file_name"]) for image in written["images"]] == [
+        (1, str(cup)), (3, "b.png"), (4, "c.png"), (5, "z/cat.png"),
+    ]  # fmt: skip
+    assert [category["name"] for category in written["categories"]] == sorted(categories)
+    planned = {row["path"].rpartition("/")[2]: row for row in rows(run)}
+    ours = {annotation["image_id"]: annotation for annotation in written["annotations"]}
+    assert ours[5]["bbox"] == planned["chelsea.png"]["boxes"][0]["bbox"]
+    assert ours[1]["score"] == planned["coffee.png"]["boxes"][0]["score"]
+    assert written["info"]["settings"]["model"]["name"] == "timm:tf_efficientnet_lite0"
+
+
+def test_a_planned_job_counts_what_it_does(photographs, tmp_path, classifier):
+    (photographs / "broken.csv").write_text("path,label\nnowhere.jpg,tripod\nespresso/coffee.png,espresso\n")
+    plan = Plan(str(tmp_path), classifier.class_names)
+    pipeline = _pipeline()
+    source = str(photographs / "broken.csv")
+    pipeline | ReadLabeledImages(source, plan) | InferClassMaps() | BoxesFromMaps(0.4) | WriteCoco(str(tmp_path))
+    result = pipeline.run()
+    result.wait_until_finish()
+    counters = {c.key.metric.name: c.committed for c in result.metrics().query()["counters"]
+                if c.key.metric.namespace == "camboxes"}  # fmt: skip
+    assert {name: counters[name] for name in ("decoded", "rejected_missing", "written")} == {
+        "decoded": 1, "rejected_missing": 1, "written": 2,
+    }  # fmt: skip
+    assert {"milliseconds_decode", "milliseconds_forward", "milliseconds_boxes", "milliseconds_write"} <= set(counters)
+
+
+def test_the_network_is_only_asked_for_images_that_decode(tmp_path, classifier, rows):
+    (tmp_path / "m.csv").write_text("path,label\n" + "".join(f"{n}.jpg,tripod\n" for n in range(3)))
+    plan = Plan(str(tmp_path / "out"), classifier.class_names)
+    with _pipeline() as pipeline:
+        pipeline | ReadLabeledImages(str(tmp_path / "m.csv"), plan) | InferClassMaps() | BoxesFromMaps() | WriteCoco(plan.output)
+    assert [(row["status"], row["reason"], row["labels"][0]["label"]) for row in rows(plan.output)] == [
+        ("rejected", "missing: there is no file at this path", "tripod")
+    ] * 3
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == []
+
+
+def test_a_network_whose_output_is_not_finite(tmp_path, photographs, rows, classifier):
+    import dataclasses
+
+    from safetensors.torch import load, save_file
+
+    state = load(classifier.safetensors())
+    state["classifier.bias"][3] = float("nan")
+    save_file(state, tmp_path / "nan.safetensors")
+    spec = dataclasses.replace(classifier.spec, weights=str(tmp_path / "nan.safetensors"))
+    plan = Plan(str(tmp_path / "out"), classifier.class_names)
+    with pytest.raises(Exception, match="CAM is not exact"), _pipeline() as pipeline:
+        pipeline | ReadLabeledImages(str(photographs), plan) | InferClassMaps(spec) | BoxesFromMaps() | WriteCoco(plan.output)
+
+
+def test_a_merge_that_misses_images_fails(photographs, tmp_path, classifier):
+    output = str(tmp_path / "out")
+    run = Plan(output, classifier.class_names, shards=2).make(str(photographs))
+    with pytest.raises(IncompleteRunError, match="2 of 2 planned shards are missing"):
+        merge([], output)
+    from camboxes.transforms import storage
+    from camboxes.transforms.plan import shard_file
+
+    for key in run.shards:
+        storage.write_table(shard_file(output, key), table([], LABELED, {}))
+    with pytest.raises(IncompleteRunError, match="5 images were planned, and 0 have a row"):
+        merge([], output)
+    assert not (tmp_path / "out" / "annotations.json").exists()
+    assert not list((tmp_path / "out").glob("*.tmp"))
+
+
+def test_shards_of_different_settings_are_never_merged(tmp_path):
+    from camboxes.transforms import storage
+    from camboxes.transforms.plan import shard_file
+
+    for key, threshold in (("a", 0.25), ("b", 0.5)):
+        storage.write_table(shard_file(str(tmp_path), key), table([], LABELED, {"rule": {"threshold": threshold}}))
+    with pytest.raises(ValueError, match="shard b of .* was made with .*0.5.*, the ones before it with .*0.25"):
+        merge(["a", "b"], str(tmp_path))
+
+
+def test_boxes_of_several_labels_and_maps(tmp_path):
+    """Drawn by hand from stored cells: a map for each label, one without a box, one label without a class."""
+    cells = np.array([[0, 0, 255], [0, 0, 0]], np.uint8)
+    labels = [
+        {"label": "cat", "category_id": 1, "class_index": 285, "logit": 3.0, "probability": 0.5},
+        {"label": "dog", "category_id": 2, "class_index": 151, "logit": 1.0, "probability": 0.25},
+        {"label": "thing", "category_id": 3},
+    ]
+    a_map = {"height": 2, "width": 3, "cells": cells.tobytes(), "rectangle": [0, 0, 3, 2], "method": "cam", "scales": [224]}
+    maps = [{**a_map, "category_id": 1, "raw_min": -1.0, "raw_max": 2.0}, {**a_map, "category_id": 2, "raw_min": -2.0, "raw_max": -1.0}]
+    row = {"image_id": 7, "path": "a.jpg", "width": 3, "height": 2, "status": "ok", "labels": labels, "maps": maps}
+    with _pipeline() as pipeline:
+        shards = pipeline | beam.Create([Shard("k", table([row], LABELED, {}))]) | BoxesFromMaps(0.5)
+        assert_that(shards | beam.FlatMap(lambda shard: [
+            (row["status"], row["reason"], row["boxes"][0]["bbox"], row["boxes"][0]["score"], len(row["boxes"]))
+            for row in shard.rows.to_pylist()
+        ]), equal_to([(
+            "ok",
+            "no_class: thing stands for no class of the network; "
+            "map_not_positive: no cell of the map speaks for the class (dog)",
+            [2, 0, 1, 1], 0.5, 1,
+        )]))  # fmt: skip
