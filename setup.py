@@ -11,5 +11,9 @@ ROOMS = ("models", "transforms", "pipeline")
 setup(
     packages=[f"camboxes.{room}" for room in ROOMS],
     package_dir={f"camboxes.{room}": room for room in ROOMS},
-    package_data={"camboxes.models": ["py.typed"], "camboxes.transforms": ["py.typed"], "camboxes.pipeline": ["py.typed", "*.jinja"]},
+    package_data={
+        "camboxes.models": ["py.typed"],
+        "camboxes.transforms": ["py.typed"],
+        "camboxes.pipeline": ["py.typed", "*.jinja"],
+    },
 )

@@ -39,7 +39,8 @@ def main() -> None:
     parser.add_argument("data", nargs="+", type=Path)
     parser.add_argument("--model", default="efficientnet_lite0")
     arguments = parser.parse_args()
-    print(f"| {arguments.model} | pairs | GT-known .3 / .5 / .7 at t 0.25 | CorLoc | best-t V2 | centre .5 |\n|---|---|---|---|---|---|")
+    print(f"| {arguments.model} | pairs | GT-known .3 / .5 / .7 at t 0.25 | CorLoc | best-t V2 | centre .5 |")
+    print("|---|---|---|---|---|---|")
     for folder in arguments.data:
         for name, options in SETTINGS.items():
             with tempfile.TemporaryDirectory() as output:

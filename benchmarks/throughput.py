@@ -1,4 +1,4 @@
-"""What does the pipeline cost beside a bare loop over the same images, with the same network and settings?
+"""What the pipeline costs beside a bare loop over the same images, with the same network and settings.
 
     python benchmarks/throughput.py DATA_FOLDER [--rounds N]
 
@@ -42,7 +42,8 @@ def main() -> None:
         command = (whole - single) * images / (images - 1)
         ratios.append(command / loop["seconds"])
         print(
-            f"{images} images: bare loop {images / loop['seconds']:.1f} images/s, {loop['peak_memory_bytes'] / 2**20:.0f} MiB; "
+            f"{images} images: bare loop {images / loop['seconds']:.1f} images/s, "
+            f"{loop['peak_memory_bytes'] / 2**20:.0f} MiB; "
             f"command {images / command:.1f} images/s, {summary['run']['peak_memory_bytes'] / 2**20:.0f} MiB "
             f"(start-up {single:.1f} s left out); time of the command / time of the loop: {ratios[-1]:.3f}",
             flush=True,

@@ -30,8 +30,6 @@ _HOMES = {
     "use_one_core": "localization",
 }
 
-__all__ = ["ModelSpec", *_HOMES]
-
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:

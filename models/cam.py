@@ -23,7 +23,9 @@ def class_activation_maps(features: torch.Tensor, weight: torch.Tensor, class_id
     """
     outside = class_ids[(class_ids < 0) | (class_ids >= len(weight))]
     if len(outside):
-        raise ValueError(f"class id {int(outside[0])} is not among the network's {len(weight)} classes, 0 to {len(weight) - 1}")
+        raise ValueError(
+            f"class id {int(outside[0])} is not among the network's {len(weight)} classes, 0 to {len(weight) - 1}"
+        )
     height, width = features.shape[2:]
     cells = features.flatten(2)
     # One product of a fixed shape per label slot: a map's last bits depend on the shape of the product that made

@@ -98,7 +98,9 @@ def load_classifier(model: str | ModelSpec) -> Classifier:
     """
     spec = ModelSpec(model) if isinstance(model, str) else model
     if spec.device == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError("device cuda was asked for, and PyTorch sees no GPU here; use --device cpu, or mend the driver")
+        raise RuntimeError(
+            "device cuda was asked for, and PyTorch sees no GPU here; use --device cpu, or mend the driver"
+        )
     network = load_network(spec.name, spec.weights)
     return _ready(network, spec)
 
@@ -115,14 +117,14 @@ def _ready(network: Network, spec: ModelSpec) -> Classifier:
         device=device,
         batch_size=spec.batch_size or (64 if device == "cuda" else 8),
     )
-    classifier = Classifier(network.module, preprocessing, spec)
-    return classifier.to(device, memory_format=torch.channels_last).eval()
+    classifier = Classifier(network.module, preprocessing, spec).to(device)
+    return classifier.to(memory_format=torch.channels_last).eval()
 
 
 class _TimmFeatures(nn.Module):
     """timm's networks offer their features: no hook is needed."""
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: Any):
         super().__init__()
         self.network = network
 
@@ -130,14 +132,14 @@ class _TimmFeatures(nn.Module):
         return self.network.forward_features(images)
 
 
-def _features_and_head(network: nn.Module, name: str, probe: torch.Tensor) -> tuple[nn.Module, nn.Module]:
+def _features_and_head(network: Any, name: str, probe: torch.Tensor) -> tuple[nn.Module, Any]:
     """The part of a network before pooling, and its last layer."""
     if hasattr(network, "forward_features") and hasattr(network, "get_classifier"):
         return _TimmFeatures(network), network.get_classifier()
     return _cut_before_pooling(network, name, probe)
 
 
-def _cut_before_pooling(network: nn.Module, name: str, probe: torch.Tensor) -> tuple[nn.Module, nn.Module]:
+def _cut_before_pooling(network: nn.Module, name: str, probe: torch.Tensor) -> tuple[nn.Module, nn.Linear]:
     """Follows a traced network from its output back through its last linear layer to the last feature maps.
 
     torchvision's networks offer no features of their own, and each ends in its own way (a pooling layer, a function,
@@ -184,7 +186,9 @@ def _check_exactness(classifier: Classifier, network: nn.Module, name: str, prob
         try:
             given = classifier(probe).logits
         except (RuntimeError, IndexError) as error:  # shapes that do not fit: a hidden layer, tokens for maps
-            raise ValueError(f"{refusal} (a hidden layer or another kind of pooling stands between); {_SUGGESTION}") from error
+            raise ValueError(
+                f"{refusal} (a hidden layer or another kind of pooling stands between); {_SUGGESTION}"
+            ) from error
     scale = float(expected.abs().max())
     difference = float((given - expected).abs().max()) if given.shape == expected.shape else float("inf")
     if not difference <= 1e-4 * scale:

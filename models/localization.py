@@ -65,12 +65,10 @@ def localize(
         raise ValueError(f"{len(images)} images were given; a batch of this classifier holds {size}")
     batch = torch.zeros((size, *images[0].shape), dtype=torch.uint8)
     torch.stack(list(images), out=batch[: len(images)])
-    features, logits = classifier.infer(batch)
-    probabilities = logits.softmax(1).cpu().numpy()
-    logits = logits.cpu().numpy()
+    features, raw = classifier.infer(batch)
+    logits, probabilities = raw.cpu().numpy(), raw.softmax(1).cpu().numpy()
     chosen = [
-        tuple(max(ids, key=lambda i, row=row: row[i]) for ids in labels)
-        for labels, row in zip(candidates, logits, strict=False)
+        tuple(max(ids, key=row.__getitem__) for ids in labels) for labels, row in zip(candidates, logits, strict=False)
     ]
     slots = torch.zeros((size, max(map(len, chosen))), dtype=torch.int64)
     for slot, ids in enumerate(chosen):

@@ -4,6 +4,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -49,7 +50,9 @@ def qualified_name(name: str) -> str:
     if not colon and bare in _PACKAGED:
         return f"timm:{_PACKAGED[bare]}"
     if library not in ("", "torchvision", "timm"):
-        raise ValueError(f"model {name!r}: {library!r} is no library of networks; expected torchvision:NAME or timm:NAME")
+        raise ValueError(
+            f"model {name!r}: {library!r} is no library of networks; expected torchvision:NAME or timm:NAME"
+        )
     for candidate, names in (("torchvision", _torchvision_names), ("timm", _timm_names)):
         if library in ("", candidate) and bare in names():
             return f"{candidate}:{bare}"
@@ -105,7 +108,7 @@ def _torchvision_network(name: str, bare: str, classes: int | None, *, pretraine
 
     published = torchvision.models.get_model_weights(bare).DEFAULT
     transforms = published.transforms()
-    arguments = {} if classes is None else {"num_classes": classes}
+    arguments: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     if not pretrained:
         arguments |= _TORCHVISION_ARGUMENTS.get(bare, {})
     module = _downloading(
@@ -120,9 +123,9 @@ def _torchvision_network(name: str, bare: str, classes: int | None, *, pretraine
 def _timm_network(name: str, bare: str, classes: int | None, *, pretrained: bool) -> Network:
     import timm
 
-    arguments = {} if classes is None else {"num_classes": classes}
+    arguments: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     module = _downloading(name, lambda: timm.create_model(bare, pretrained=pretrained, **arguments))
-    config = module.pretrained_cfg
+    config: Any = module.pretrained_cfg
     preprocessing = Preprocessing(
         tuple(config["mean"]), tuple(config["std"]), config["input_size"][1], config["interpolation"]
     )
@@ -156,6 +159,7 @@ def _packaged_weights(bare: str) -> str | None:
 def _read_state(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise OSError(f"weights {path}: there is no such file")
+    state: dict[str, Any]
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -168,8 +172,9 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
             f"weights {path}: not readable as safetensors or as a PyTorch state dict ({type(error).__name__}: {error})"
         ) from error
     for wrapper in ("state_dict", "model"):
-        if isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
+        inner: Any = state.get(wrapper)
+        if isinstance(inner, dict):
+            state = inner
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 

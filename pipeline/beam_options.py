@@ -1,7 +1,9 @@
 """Beam's options on the command line of camboxes."""
 
+import argparse
 from collections.abc import Sequence
 
+from apache_beam.options import pipeline_options
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
 from camboxes.pipeline.errors import CallError
@@ -22,7 +24,9 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
     except SystemExit:
         raise CallError("one of Beam's options has a wrong value (see the line above)") from None
     if unknown:
-        raise CallError(f"unknown option {' '.join(unknown)}; see --help for camboxes' own, and Beam's documentation for Beam's")
+        raise CallError(
+            f"unknown option {' '.join(unknown)}; see --help for camboxes' own, and Beam's documentation for Beam's"
+        )
     options = PipelineOptions(list(arguments))
     standard = options.view_as(StandardOptions)
     if (standard.runner or "").rpartition(".")[2] == "DaskRunner":
@@ -40,13 +44,8 @@ def local_processes(options: PipelineOptions) -> int:
     return direct.direct_num_workers if direct.direct_running_mode == "multi_processing" else 1
 
 
-def _parser() -> "argparse.ArgumentParser":
-    import argparse
-
-    from apache_beam.options import pipeline_options
-
+def _parser() -> argparse.ArgumentParser:
     parser = pipeline_options._BeamArgumentParser(allow_abbrev=False, prog="camboxes")
     for options in {str(options): options for options in PipelineOptions.__subclasses__()}.values():
         options._add_argparse_args(parser)
-    assert isinstance(parser, argparse.ArgumentParser)
     return parser

@@ -43,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument("--verbose", action="store_true", help="log what happens, and tracebacks of errors")
         modules[name].add_arguments(command)
     known, beam_arguments = parser.parse_known_args(arguments)
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level="INFO" if known.verbose else "ERROR", force=True)
+    logging.basicConfig(
+        format="%(levelname)s %(name)s: %(message)s", level="INFO" if known.verbose else "ERROR", force=True
+    )
     try:
         modules[known.command].run(known, beam_arguments)
     except CallError as error:

@@ -20,7 +20,12 @@ _PHOTOGRAPHS = [
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
-    parser.add_argument("--output", default="demo", metavar="DIR", help="photographs go to DIR/photographs, the run to DIR/boxes (default: %(default)s)")
+    parser.add_argument(
+        "--output",
+        default="demo",
+        metavar="DIR",
+        help="photographs go to DIR/photographs, the run to DIR/boxes (default: %(default)s)",
+    )
 
 
 def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
@@ -54,7 +59,9 @@ def gather(folder: Path) -> None:
     for package, name, label in _PHOTOGRAPHS:
         found = importlib.util.find_spec(package)
         if found is None or found.origin is None:
-            raise CallError(f'the demo\'s photographs come with {package}, which is not installed: pip install "camboxes[demo]"')
+            raise CallError(
+                f'the demo\'s photographs come with {package}, which is not installed: pip install "camboxes[demo]"'
+            )
         source = Path(found.origin).parent / name
         target = folder / label / source.name
         target.parent.mkdir(parents=True, exist_ok=True)

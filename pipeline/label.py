@@ -18,14 +18,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
     parser.add_argument("--input", required=True, metavar="DATA", help="class folders or a manifest (see above)")
     parser.add_argument("--output", required=True, metavar="OUT", help="folder for the run")
-    parser.add_argument("--root", metavar="DIR", help="what a manifest's paths are relative to (default: its folder); nothing outside is read")
-    parser.add_argument("--label-map", metavar="FILE", help="JSON object: label -> class names or indices of the network (default: match names)")
+    parser.add_argument(
+        "--root",
+        metavar="DIR",
+        help="what a manifest's paths are relative to (default: its folder); nothing outside is read",
+    )
+    parser.add_argument(
+        "--label-map",
+        metavar="FILE",
+        help="JSON object: label -> class names or indices of the network (default: match names)",
+    )
     model = parser.add_argument_group("network")
-    model.add_argument("--model", default="efficientnet_lite0", metavar="[torchvision:|timm:]NAME", help="a classifier that ends in global average pooling and a linear layer (default: %(default)s)")
-    model.add_argument("--weights", metavar="FILE", help="local safetensors or state-dict file (default: the library's pretrained weights)")
-    model.add_argument("--size", type=int, metavar="PIXELS", help="short side of the network's input (default: the weights')")
-    model.add_argument("--aspect", choices=["squash", "keep"], default="squash", help="bring the whole image to a square, or keep its aspect ratio (default: %(default)s)")
-    model.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: cuda where there is one")
+    model.add_argument(
+        "--model",
+        default="efficientnet_lite0",
+        metavar="[torchvision:|timm:]NAME",
+        help="a classifier that ends in global average pooling and a linear layer (default: %(default)s)",
+    )
+    model.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="local safetensors or state-dict file (default: the library's pretrained weights)",
+    )
+    model.add_argument(
+        "--size", type=int, metavar="PIXELS", help="short side of the network's input (default: the weights')"
+    )
+    model.add_argument(
+        "--aspect",
+        choices=["squash", "keep"],
+        default="squash",
+        help="bring the whole image to a square, or keep its aspect ratio (default: %(default)s)",
+    )
+    model.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: cuda where there is one"
+    )
     model.add_argument("--batch-size", type=int, metavar="N", help="default: 8 on a CPU, 64 on a GPU")
     add_box_arguments(parser)
     parser.add_argument("--shards", type=int, metavar="N", help="default: one per 64 to 256 images")
@@ -35,9 +61,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_box_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of a BoxRule."""
     boxes = parser.add_argument_group("boxes")
-    boxes.add_argument("--threshold", type=float, default=0.25, metavar="T", help="smallest foreground value of the min-max scaled map, 0 to 1 (default: %(default)s)")
-    boxes.add_argument("--min-area", type=float, default=0.0, metavar="A", help="smallest component, as a share of the image (default: %(default)s)")
-    boxes.add_argument("--boxes", choices=["largest", "all"], default="largest", help="of each label's components (default: %(default)s)")
+    boxes.add_argument(
+        "--threshold",
+        type=float,
+        default=0.25,
+        metavar="T",
+        help="smallest foreground value of the min-max scaled map, 0 to 1 (default: %(default)s)",
+    )
+    boxes.add_argument(
+        "--min-area",
+        type=float,
+        default=0.0,
+        metavar="A",
+        help="smallest component, as a share of the image (default: %(default)s)",
+    )
+    boxes.add_argument(
+        "--boxes",
+        choices=["largest", "all"],
+        default="largest",
+        help="of each label's components (default: %(default)s)",
+    )
 
 
 def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
@@ -52,7 +95,15 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     with blaming_the_call():
         from camboxes.pipeline import runs
         from camboxes.pipeline.beam_options import beam_options
-        from camboxes.transforms import BoxesFromMaps, BoxRule, InferClassMaps, Plan, ReadLabeledImages, WriteCoco, storage
+        from camboxes.transforms import (
+            BoxesFromMaps,
+            BoxRule,
+            InferClassMaps,
+            Plan,
+            ReadLabeledImages,
+            WriteCoco,
+            storage,
+        )
 
         options = beam_options(beam_arguments)
         rule = BoxRule(arguments.threshold, arguments.min_area, arguments.boxes)
@@ -62,7 +113,14 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         from camboxes.models import ModelSpec, load_classifier
 
         classifier = load_classifier(
-            ModelSpec(arguments.model, arguments.weights, arguments.size, arguments.aspect, arguments.device, arguments.batch_size)
+            ModelSpec(
+                arguments.model,
+                arguments.weights,
+                arguments.size,
+                arguments.aspect,
+                arguments.device,
+                arguments.batch_size,
+            )
         )
         plan = Plan(
             arguments.output,
@@ -103,5 +161,7 @@ def _read_label_map(path: str | None) -> dict[str, Any] | None:
     except ValueError as error:
         raise ValueError(f"label map {path!r} is not JSON ({error})") from None
     if not isinstance(label_map, dict):
-        raise ValueError(f'label map {path!r} holds a {type(label_map).__name__}; expected an object, as {{"dog": [151, 152]}}')
+        raise ValueError(
+            f'label map {path!r} holds a {type(label_map).__name__}; expected an object, as {{"dog": [151, 152]}}'
+        )
     return label_map

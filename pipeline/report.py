@@ -35,8 +35,12 @@ def write(output: str) -> None:
             rejected.append({"path": row["path"], "reason": row["reason"]})
         elif (row["image_id"] - 1) % every == 0:
             shown.append(_card(run, row))
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string(importlib.resources.files(__package__).joinpath("report.html.jinja").read_text("utf-8"))
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    template = environment.from_string(
+        importlib.resources.files(__package__).joinpath("report.html.jinja").read_text("utf-8")
+    )
     page = template.render(
         summary=summary,
         categories=sorted(summary["categories"].items(), key=lambda item: (-item[1]["images"], item[0]))[:_ROWS],
@@ -82,8 +86,7 @@ def _card(run: PlannedRun, row: dict[str, Any]) -> dict[str, Any]:
 
 def _thumbnail(run: PlannedRun, row: dict[str, Any]) -> str | None:
     try:
-        location = run.location(row["path"])
-        image = Image.fromarray(decode(storage.read_bytes(location)))
+        image = Image.fromarray(decode(storage.read_bytes(run.location(row["path"]) or "")))
     except (BadImageError, OSError):  # it was there when the job ran; a report without one picture is still a report
         return None
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))

@@ -53,14 +53,11 @@ def announce(run: PlannedRun, network: str) -> None:
     done = len(run.shards) - len(run.missing())
     notes = [
         f"{run.repeated} repeated rows dropped" if run.repeated else "",
-        f"{run.passed_over} files that are no images by their name passed over" if run.passed_over else "",
+        f"{run.passed_over} files passed over: no image by name, or in no class folder" if run.passed_over else "",
         f"{done} shards are done already" if done else "",
     ]
-    print(
-        f"{run.images} images, {len(run.categories)} labels, {len(run.shards)} shard{'s' * (len(run.shards) != 1)}; {network}"
-        + "".join(f"; {note}" for note in notes if note),
-        file=sys.stderr,
-    )
+    what = f"{run.images} images, {len(run.categories)} labels, shards: {len(run.shards)}; {network}"
+    print("; ".join([what, *filter(None, notes)]), file=sys.stderr)
 
 
 def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, run: PlannedRun, *, images: int) -> None:
@@ -106,12 +103,14 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, run
 
 def _conclude(output: str, summary: dict[str, Any]) -> None:
     images = summary["images"]
+    reasons = "".join(f" ({code} {number})" for code, number in summary["rejected"].items())
     print(
-        f"{images['planned']} images: {images['ok']} with boxes, {images['no_box']} without, {images['skipped']} skipped, "
-        f"{images['rejected']} rejected{''.join(f' ({code} {n})' for code, n in summary['rejected'].items())}; "
+        f"{images['planned']} images: {images['ok']} with boxes, {images['no_box']} without, "
+        f"{images['skipped']} skipped, {images['rejected']} rejected{reasons}; "
         f"{summary['annotations']} boxes in {summary['run']['seconds']:.1f} s"
     )
-    print(f"wrote {', '.join(storage.join(output, name) for name in ('annotations.json', 'results.json', 'summary.json'))}")
+    written = [storage.join(output, name) for name in ("annotations.json", "results.json", "summary.json")]
+    print(f"wrote {', '.join(written)}")
     print(f"look at {storage.join(output, 'report.html')}")
     print(f"draw again: camboxes rebox --run {output} --output {output.rstrip('/')}-t40 --threshold 0.4")
 
@@ -152,28 +151,33 @@ def _workers(run: PlannedRun, processes: int) -> Iterator[None]:
         return
     # Workers inherit the environment and nothing else: no option reaches them.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    with tempfile.NamedTemporaryFile("w", prefix="camboxes-workers-", suffix=".log", delete=False) as log:
-        with _inherited_stderr(log), _deaths_end_the_job(run, log):
-            try:
-                yield
-            except BaseException:
-                print(f"camboxes: the workers' log is {log.name}", file=sys.stderr)
-                raise
+    with (
+        tempfile.NamedTemporaryFile("w", prefix="camboxes-workers-", suffix=".log", delete=False) as log,
+        _inherited_stderr(log),
+        _deaths_end_the_job(run, log),
+    ):
+        try:
+            yield
+        except BaseException:
+            print(f"camboxes: the workers' log is {log.name}", file=sys.stderr)
+            raise
     Path(log.name).unlink()
 
 
 @contextlib.contextmanager
 def _inherited_stderr(log: IO[str]) -> Iterator[None]:
-    """Gives child processes a file for their stderr, while this process keeps the terminal: Beam's workers log every
-    step there, and no option reaches them that would stop it.
+    """Gives child processes a file for their stderr, while this process keeps the terminal.
+
+    Beam's workers log every step there, and no option reaches them that would stop it.
     """
-    terminal, python_stderr = os.dup(2), sys.stderr
+    descriptor, python_stderr = os.dup(2), sys.stderr
     os.dup2(log.fileno(), 2)
-    with os.fdopen(terminal, "w", buffering=1) as sys.stderr:
+    with os.fdopen(descriptor, "w", buffering=1) as terminal:
+        sys.stderr = terminal
         try:
             yield
         finally:
-            os.dup2(terminal, 2)
+            os.dup2(descriptor, 2)
             sys.stderr = python_stderr
 
 

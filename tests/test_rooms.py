@@ -60,4 +60,6 @@ def test_help_imports_nothing_heavy():
 
 def test_rebox_imports_no_torch(run, tmp_path):
     call = ["rebox", "--run", str(run), "--output", str(tmp_path / "again"), "--threshold", "0.4"]
-    assert _loaded(f"from camboxes.pipeline.cli import main\nassert main({call!r}) == 0", "torch", "torchvision") == "[]"
+    assert (
+        _loaded(f"from camboxes.pipeline.cli import main\nassert main({call!r}) == 0", "torch", "torchvision") == "[]"
+    )

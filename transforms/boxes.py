@@ -145,7 +145,9 @@ def _peaks(cells: np.ndarray, scaled: np.ndarray, labels: np.ndarray, components
             peaks.append((peak // columns, peak % columns))
         else:  # a sliver between the centres: the cell that its highest point lies in
             highest = int(np.where(labels == component, scaled, -1).argmax())
-            peaks.append((highest // grid_columns * rows // grid_rows, highest % grid_columns * columns // grid_columns))
+            peaks.append(
+                (highest // grid_columns * rows // grid_rows, highest % grid_columns * columns // grid_columns)
+            )
     return peaks
 
 

@@ -48,11 +48,14 @@ def draw(row: dict[str, Any], rule: BoxRule) -> dict[str, Any]:
     if not row["maps"]:
         return row | {"boxes": []}
     labels = {label["category_id"]: label for label in row["labels"]}
-    boxes, reasons = [], [
-        f"no_class: {label['label']} stands for no class of the network"
-        for label in row["labels"]
-        if label["class_index"] is None
-    ]
+    boxes, reasons = (
+        [],
+        [
+            f"no_class: {label['label']} stands for no class of the network"
+            for label in row["labels"]
+            if label["class_index"] is None
+        ],
+    )
     for stored in row["maps"]:
         label = labels[stored["category_id"]]
         cells = np.frombuffer(stored["cells"], np.uint8).reshape(stored["height"], stored["width"])

@@ -61,7 +61,7 @@ class InferClassMaps(beam.PTransform):
 class _Photograph(NamedTuple):
     """A row of the shard, and what decoding made of its image: pixels for the network, or an error."""
 
-    index: int
+    number: int
     row: _Row
     digest: str | None = None
     width: int | None = None
@@ -99,7 +99,7 @@ class _InferClassMaps(beam.DoFn):
                 if photograph.error is None:
                     yield photograph
                 else:
-                    done[photograph.index] = _rejected(photograph, photograph.error)
+                    done[photograph.number] = _rejected(photograph, photograph.error)
 
         with (
             ThreadPoolExecutor(_DECODERS) as decoders,
@@ -107,7 +107,7 @@ class _InferClassMaps(beam.DoFn):
         ):
             for batch, found in ahead("forward", passes, self._localize, _batches(readable(), size), side_by_side):
                 for photograph, localization in zip(batch, found, strict=True):
-                    done[photograph.index] = self._mapped(photograph, localization)
+                    done[photograph.number] = self._mapped(photograph, localization)
         yield shard.extended(done, MAPPED, {"method": "cam", "model": self._classifier.settings})
 
     def _read(self, numbered: tuple[int, _Row]) -> _Photograph:

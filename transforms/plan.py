@@ -203,9 +203,7 @@ def _shard_count(images: int) -> int:
     return max(1, round(images / rows))
 
 
-def _rows_by_shard(
-    source: Source, categories: Mapping[str, Category], count: int
-) -> dict[str, list[dict[str, Any]]]:
+def _rows_by_shard(source: Source, categories: Mapping[str, Category], count: int) -> dict[str, list[dict[str, Any]]]:
     paths: list[list[str]] = [[] for _ in range(count)]
     for path in source.labels:
         paths[_bucket(path, count)].append(path)

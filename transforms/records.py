@@ -136,13 +136,13 @@ class Shard:
         return json.loads((self.rows.schema.metadata or {}).get(b"camboxes", b"{}"))
 
     def extended(self, rows: Iterable[Mapping[str, Any]], schema: pa.Schema, settings: Mapping[str, Any]) -> "Shard":
-        """This shard with other rows, its settings joined by a step's own."""
-        return Shard(self.key, table(rows, schema, self.settings | settings))
+        """The same shard with other rows, its settings joined by a step's own."""
+        return Shard(self.key, table(rows, schema, {**self.settings, **settings}))
 
 
 def table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema, settings: Mapping[str, Any]) -> pa.Table:
     """Rows as one Arrow table that carries its schema's version and the settings of the steps that made it."""
-    record = json.dumps({"schema_version": SCHEMA_VERSION} | dict(settings), sort_keys=True)
+    record = json.dumps({"schema_version": SCHEMA_VERSION, **settings}, sort_keys=True)
     return pa.Table.from_pylist(list(rows), schema.with_metadata({"camboxes": record}))
 
 

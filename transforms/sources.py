@@ -101,8 +101,8 @@ def _read_class_folders(folder: str) -> Source:
             passed_over += visible
     if not labels:
         raise SourceError(
-            f"input {folder!r} holds no class folders with images; expected {posixpath.join(folder, 'LABEL', 'IMAGE.jpg')}, "
-            "or name a manifest"
+            f"input {folder!r} holds no class folders with images; "
+            f"expected {posixpath.join(folder, 'LABEL', 'IMAGE.jpg')}, or name a manifest"
         )
     return Source(folder, labels, passed_over=passed_over)
 

@@ -46,7 +46,7 @@ def test_a_tiny_network_by_hand():
 
 
 def test_a_norm_before_the_linear_layer_is_refused():
-    with pytest.raises(ValueError, match="CAM is not exact for tiny.*choose one that ends so"):
+    with pytest.raises(ValueError, match=r"CAM is not exact for tiny.*choose one that ends so"):
         Classifier(Tiny(hidden=True).eval(), PLAIN, SPEC)
 
 
@@ -141,7 +141,7 @@ def test_names():
     assert qualified_name("resnet26d") == "timm:resnet26d"
     assert qualified_name("efficientnet_lite0") == "timm:tf_efficientnet_lite0"
     assert qualified_name("timm:efficientnet_lite0") == "timm:efficientnet_lite0"
-    with pytest.raises(ValueError, match="'resnte50' is not known to torchvision or timm; nearest names: .*resnet50"):
+    with pytest.raises(ValueError, match=r"'resnte50' is not known to torchvision or timm; nearest names: .*resnet50"):
         qualified_name("resnte50")
     with pytest.raises(ValueError, match="'keras' is no library of networks"):
         qualified_name("keras:resnet50")
@@ -161,7 +161,10 @@ def test_what_the_network_says_of_the_photographs(classifier, photographs):
     said = {}
     for path, image in zip(sorted(photographs.glob("*/*")), _photographs(photographs), strict=True):
         probabilities = classifier.infer(classifier.preprocessing.resize(image)[None]).logits.softmax(1)[0]
-        said[path.parent.name] = (classifier.class_names[probabilities.argmax()][0], round(float(probabilities.max()), 2))
+        said[path.parent.name] = (
+            classifier.class_names[probabilities.argmax()][0],
+            round(float(probabilities.max()), 2),
+        )
     # As measured with another implementation (Pillow's resizing): .77, .90, .95, .46, .47
     expected = {"Egyptian cat": 0.77, "espresso": 0.90, "tripod": 0.95, "moped": 0.46, "military uniform": 0.47}
     assert {label: name for label, (name, _) in said.items()} == {label: label for label in expected}

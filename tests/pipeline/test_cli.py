@@ -19,10 +19,13 @@ def test_wrong_calls_get_one_line(photographs, tmp_path, capsys):
     assert "unknown option --treshold 0.3" in _fails(capsys, *label, "--treshold", "0.3")
     assert "unknown option --thresh=0.3" in _fails(capsys, *label, "--thresh=0.3")
     assert "threshold is 2.0; expected a share" in _fails(capsys, *label, "--threshold", "2")
-    assert "nowhere' does not exist; expected a folder of class folders, or a manifest ending in .csv, .jsonl, .parquet" in _fails(
-        capsys, "label", "--input", tmp_path / "nowhere", "--output", tmp_path / "out"
+    assert (
+        "nowhere' does not exist; expected a folder of class folders, or a manifest ending in .csv, .jsonl, .parquet"
+        in _fails(capsys, "label", "--input", tmp_path / "nowhere", "--output", tmp_path / "out")
     )
-    assert "'resnte50' is not known to torchvision or timm; nearest names: " in _fails(capsys, *label, "--model", "resnte50")
+    assert "'resnte50' is not known to torchvision or timm; nearest names: " in _fails(
+        capsys, *label, "--model", "resnte50"
+    )
     assert "there is no such file" in _fails(capsys, *label, "--weights", tmp_path / "w.pth")
     assert "DaskRunner is refused: it drops" in _fails(capsys, *label, "--runner", "DaskRunner")
     assert "map.json" in _fails(capsys, *label, "--label-map", tmp_path / "map.json")
@@ -47,7 +50,10 @@ def test_labels_without_a_class_are_told_before_anything_runs(photographs, tmp_p
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("camboxes label: 2 of 3 labels match no single class of the network")
     assert lines[1] == "  'crane' is the name of 2 classes: 134: crane, n02012849; 517: crane, n03126707"
-    assert lines[2] == "  'egyptain cat' is the name of no class; nearest: egyptian cat (285)" or "egyptian cat (285)" in lines[2]
+    assert (
+        lines[2] == "  'egyptain cat' is the name of no class; nearest: egyptian cat (285)"
+        or "egyptian cat (285)" in lines[2]
+    )
     assert not (tmp_path / "out").exists()
 
 

@@ -20,7 +20,9 @@ def test_another_threshold_gives_what_label_gives_at_it(photographs, run, tmp_pa
     options = ["--shards", "2", "--threshold", "0.5", "--boxes", "all"]
     assert main(["label", "--input", str(photographs), "--output", str(tmp_path / "label"), *options]) == 0
     assert results(tmp_path / "again") == results(tmp_path / "label")
-    assert PlannedRun.load(str(tmp_path / "again")).fingerprints == PlannedRun.load(str(tmp_path / "label")).fingerprints
+    assert (
+        PlannedRun.load(str(tmp_path / "again")).fingerprints == PlannedRun.load(str(tmp_path / "label")).fingerprints
+    )
     before = {a["box_uid"]: a["bbox"] for a in annotations(run)["annotations"]}
     after = {a["box_uid"]: a["bbox"] for a in annotations(tmp_path / "again")["annotations"]}
     assert set(before) <= set(after), "every box of one component keeps its name"

@@ -77,12 +77,12 @@ def test_what_comes_back_is_uint8_rgb():
     ],
 )
 def test_bad_files(data, code):
-    with pytest.raises(BadImageError, match=f"^{code}: ") as error:
+    with pytest.raises(BadImageError, match=rf"^{code}: ") as error:
         decode(data)
     assert error.value.code == code
 
 
 def test_a_decompression_bomb(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(BadImageError, match="^too_large: "):
+    with pytest.raises(BadImageError, match=r"^too_large: "):
         decode(encoded(Image.fromarray(QUARTERS), "PNG"))

@@ -8,7 +8,15 @@ import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
 from camboxes.pipeline.beam_options import beam_options
-from camboxes.transforms import BatchImages, BoxesFromMaps, InferClassMaps, LabeledImage, Plan, ReadLabeledImages, WriteCoco
+from camboxes.transforms import (
+    BatchImages,
+    BoxesFromMaps,
+    InferClassMaps,
+    LabeledImage,
+    Plan,
+    ReadLabeledImages,
+    WriteCoco,
+)
 from camboxes.transforms.records import LABELED, Shard, table
 from camboxes.transforms.write import IncompleteRunError, merge
 
@@ -71,7 +79,13 @@ def test_the_network_is_only_asked_for_images_that_decode(tmp_path, classifier, 
     (tmp_path / "m.csv").write_text("path,label\n" + "".join(f"{n}.jpg,tripod\n" for n in range(3)))
     plan = Plan(str(tmp_path / "out"), classifier.class_names)
     with _pipeline() as pipeline:
-        pipeline | ReadLabeledImages(str(tmp_path / "m.csv"), plan) | InferClassMaps() | BoxesFromMaps() | WriteCoco(plan.output)
+        (
+            pipeline
+            | ReadLabeledImages(str(tmp_path / "m.csv"), plan)
+            | InferClassMaps()
+            | BoxesFromMaps()
+            | WriteCoco(plan.output)
+        )
     assert [(row["status"], row["reason"], row["labels"][0]["label"]) for row in rows(plan.output)] == [
         ("rejected", "missing: there is no file at this path", "tripod")
     ] * 3
@@ -89,7 +103,13 @@ def test_a_network_whose_output_is_not_finite(tmp_path, photographs, rows, class
     spec = dataclasses.replace(classifier.spec, weights=str(tmp_path / "nan.safetensors"))
     plan = Plan(str(tmp_path / "out"), classifier.class_names)
     with pytest.raises(Exception, match="CAM is not exact"), _pipeline() as pipeline:
-        pipeline | ReadLabeledImages(str(photographs), plan) | InferClassMaps(spec) | BoxesFromMaps() | WriteCoco(plan.output)
+        (
+            pipeline
+            | ReadLabeledImages(str(photographs), plan)
+            | InferClassMaps(spec)
+            | BoxesFromMaps()
+            | WriteCoco(plan.output)
+        )
 
 
 def test_a_merge_that_misses_images_fails(photographs, tmp_path, classifier):
@@ -114,7 +134,7 @@ def test_shards_of_different_settings_are_never_merged(tmp_path):
 
     for key, threshold in (("a", 0.25), ("b", 0.5)):
         storage.write_table(shard_file(str(tmp_path), key), table([], LABELED, {"rule": {"threshold": threshold}}))
-    with pytest.raises(ValueError, match="shard b of .* was made with .*0.5.*, the ones before it with .*0.25"):
+    with pytest.raises(ValueError, match=r"shard b of .* was made with .*0.5.*, the ones before it with .*0.25"):
         merge(["a", "b"], str(tmp_path))
 
 
@@ -126,8 +146,18 @@ def test_boxes_of_several_labels_and_maps(tmp_path):
         {"label": "dog", "category_id": 2, "class_index": 151, "logit": 1.0, "probability": 0.25},
         {"label": "thing", "category_id": 3},
     ]
-    a_map = {"height": 2, "width": 3, "cells": cells.tobytes(), "rectangle": [0, 0, 3, 2], "method": "cam", "scales": [224]}
-    maps = [{**a_map, "category_id": 1, "raw_min": -1.0, "raw_max": 2.0}, {**a_map, "category_id": 2, "raw_min": -2.0, "raw_max": -1.0}]
+    a_map = {
+        "height": 2,
+        "width": 3,
+        "cells": cells.tobytes(),
+        "rectangle": [0, 0, 3, 2],
+        "method": "cam",
+        "scales": [224],
+    }
+    maps = [
+        {**a_map, "category_id": 1, "raw_min": -1.0, "raw_max": 2.0},
+        {**a_map, "category_id": 2, "raw_min": -2.0, "raw_max": -1.0},
+    ]
     row = {"image_id": 7, "path": "a.jpg", "width": 3, "height": 2, "status": "ok", "labels": labels, "maps": maps}
     with _pipeline() as pipeline:
         shards = pipeline | beam.Create([Shard("k", table([row], LABELED, {}))]) | BoxesFromMaps(0.5)

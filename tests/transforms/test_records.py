@@ -10,7 +10,9 @@ from camboxes.transforms.records import LABELED, MAPPED, PLANNED, ShardCoder, ta
 
 
 def _shard():
-    rows = [{"image_id": 1, "path": "ü.jpg", "labels": [{"label": "cat", "category_id": 1, "class_indices": [281, 285]}]}]
+    rows = [
+        {"image_id": 1, "path": "ü.jpg", "labels": [{"label": "cat", "category_id": 1, "class_indices": [281, 285]}]}
+    ]
     return Shard("00000-of-00001", table(rows, PLANNED, {"b": 1, "a": [2]}))
 
 
@@ -35,7 +37,9 @@ def test_every_step_hands_over_shards_by_this_coder(tmp_path):
         assert shards.element_type is Shard
     assert (shards | WriteCoco(str(tmp_path))).element_type == beam.typehints.Dict[str, beam.typehints.Any]
     coders = pipeline.to_runner_api().components.coders
-    assert any(coder.spec.urn == "beam:coder:pickled_python:v1" or "ShardCoder" in str(coder) for coder in coders.values())
+    assert any(
+        coder.spec.urn == "beam:coder:pickled_python:v1" or "ShardCoder" in str(coder) for coder in coders.values()
+    )
 
 
 def test_batches_are_shards_with_stable_keys():

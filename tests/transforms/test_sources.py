@@ -48,7 +48,15 @@ def test_a_manifest_of_absolute_paths_below_a_root(tmp_path):
 
 
 def test_class_folders(tmp_path):
-    for name in ("cat/a.jpg", "cat/deep/b.JPEG", "dog/c.png", "dog/notes.txt", "loose.jpg", ".hidden/d.jpg", "cat/.e.jpg"):
+    for name in (
+        "cat/a.jpg",
+        "cat/deep/b.JPEG",
+        "dog/c.png",
+        "dog/notes.txt",
+        "loose.jpg",
+        ".hidden/d.jpg",
+        "cat/.e.jpg",
+    ):
         (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "data" / name).touch()
     (tmp_path / "elsewhere").mkdir()
@@ -74,7 +82,11 @@ def test_class_folders(tmp_path):
         ("m.jsonl", b'{"path": "a", "label": "b"}\n{', "line 2: not JSON"),
         ("m.jsonl", b"[1]", "line 1: expected an object"),
         ("m.parquet", b"PAR1", "is not readable as Parquet"),
-        ("m.txt", b"", "is none of these; expected a folder of class folders, or a manifest ending in .csv, .jsonl, .parquet"),
+        (
+            "m.txt",
+            b"",
+            "is none of these; expected a folder of class folders, or a manifest ending in .csv, .jsonl, .parquet",
+        ),
     ],
 )
 def test_manifests_that_cannot_be_understood(name, content, message, tmp_path):

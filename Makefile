@@ -1,0 +1,36 @@
+# make demo, make test: each sets up what it needs in .venv, once.
+
+PYTHON ?= $(shell command -v python3.11 || echo python3)
+# pip's options for where wheels come from; for CPU-only torch wheels (0.2 GB instead of 5.5) name an index that has
+# them: make demo PIP_OPTIONS="--extra-index-url URL"
+PIP_OPTIONS ?=
+VENV ?= .venv
+
+BIN = $(VENV)/bin
+
+.PHONY: demo test lint types clean
+
+demo: $(VENV)/.demo
+	$(BIN)/camboxes demo
+
+test: $(VENV)/.test lint types
+	$(BIN)/pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# Type checkers cannot follow the editable install's mapping of folders, so what is checked is a plain one.
+types: $(VENV)/.test
+	rm -rf build
+	$(BIN)/pip install --quiet --no-deps --target build/installed .
+	cd build/installed && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p camboxes
+
+# An editable install of the package with the extra that the stamp file is named after.
+$(VENV)/.%: pyproject.toml setup.py
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $(PIP_OPTIONS) --editable ".[$*]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build demo
