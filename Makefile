@@ -27,9 +27,9 @@ types: $(VENV)/.test
 	cd build/installed && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p camboxes
 
 # An editable install of the package with the extra that the stamp file is named after.
-$(VENV)/.%: pyproject.toml setup.py
+$(VENV)/.%: pyproject.toml setup.py constraints.txt
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet $(PIP_OPTIONS) --editable ".[$*]"
+	$(BIN)/pip install --quiet $(PIP_OPTIONS) --constraint constraints.txt --editable ".[$*]"
 	touch $@
 
 clean:

@@ -90,21 +90,12 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
       CallError: the call cannot be carried out as it was made.
       Exception: the job failed.
     """
+    from camboxes.pipeline import runs
+    from camboxes.pipeline.beam_options import beam_options
     from camboxes.pipeline.errors import blaming_the_call
+    from camboxes.transforms import BoxesFromMaps, BoxRule, InferClassMaps, Plan, ReadLabeledImages, WriteCoco, storage
 
     with blaming_the_call():
-        from camboxes.pipeline import runs
-        from camboxes.pipeline.beam_options import beam_options
-        from camboxes.transforms import (
-            BoxesFromMaps,
-            BoxRule,
-            InferClassMaps,
-            Plan,
-            ReadLabeledImages,
-            WriteCoco,
-            storage,
-        )
-
         options = beam_options(beam_arguments)
         rule = BoxRule(arguments.threshold, arguments.min_area, arguments.boxes)
         runs.check_output(arguments.output, arguments.input)
@@ -133,23 +124,23 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         if arguments.overwrite:
             plan.draft(arguments.input)  # a call that cannot succeed must not cost the run that it would replace
             runs.remove(arguments.output)
-        planned = plan.make(arguments.input)
+        read = ReadLabeledImages(arguments.input, plan)
         weights = storage.join(arguments.output, "plan", "weights.safetensors")
         if not storage.exists(weights):
             storage.write_bytes(weights, classifier.safetensors())
     spec = dataclasses.replace(classifier.spec, weights=weights)
-    runs.announce(planned, f"{spec.name} at {spec.size} ({spec.aspect}) on {spec.device}")
+    runs.announce(read.planned, f"{spec.name} at {spec.size} ({spec.aspect}) on {spec.device}")
     runs.execute(
         lambda p: (
             p
-            | ReadLabeledImages(arguments.input, plan)
+            | read
             | InferClassMaps(spec)
             | BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes)
             | WriteCoco(arguments.output)
         ),
         options,
-        planned,
-        images=sum(planned.shards[key] for key in planned.missing()),
+        read.planned,
+        images=sum(read.planned.shards[key] for key in read.planned.missing()),
     )
 
 

@@ -22,13 +22,12 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
       CallError: the call cannot be carried out as it was made.
       Exception: the job failed.
     """
+    from camboxes.pipeline import runs
+    from camboxes.pipeline.beam_options import beam_options
     from camboxes.pipeline.errors import CallError, blaming_the_call
+    from camboxes.transforms import BoxesFromMaps, BoxRule, PlannedRun, ReadShards, WriteCoco
 
     with blaming_the_call():
-        from camboxes.pipeline import runs
-        from camboxes.pipeline.beam_options import beam_options
-        from camboxes.transforms import BoxesFromMaps, BoxRule, PlannedRun, ReadShards, WriteCoco
-
         options = beam_options(beam_arguments)
         rule = BoxRule(arguments.threshold, arguments.min_area, arguments.boxes)
         runs.check_output(arguments.output, arguments.run)

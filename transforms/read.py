@@ -14,29 +14,29 @@ from camboxes.transforms.records import PLANNED, LabeledImage, Shard, table
 class ReadLabeledImages(beam.PTransform):
     """Plans a data set and emits its planned shards, but for those that the run's folder holds already.
 
-    A shard holds references, never pixels. The plan is made when the transform is applied, on the machine that
-    builds the pipeline.
+    A shard holds references, never pixels. The plan is made when the transform is constructed.
+
+    Attributes:
+      planned: the run as planned.
     """
 
     def __init__(self, source: str, plan: Plan):
         """Takes what `read_source` reads, and how to plan it.
 
-        Raises, when applied:
+        Raises:
           SourceError, UnmatchedLabelsError, PlanConflictError: see `Plan.make`.
         """
         super().__init__()
-        self._source = source
-        self._plan = plan
+        self.planned = plan.make(source)
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Shard]:
         """Applies the transform to a pipeline."""
-        run = self._plan.make(self._source)
         return (
             pipeline
-            | "MissingShards" >> beam.Create(run.missing(), reshuffle=False)
+            | "MissingShards" >> beam.Create(self.planned.missing(), reshuffle=False)
             # Keys are shuffled, pixels never: the steps that follow run fused, on any worker.
             | "Spread" >> beam.Reshuffle().with_input_types(str)
-            | "PlannedRows" >> beam.ParDo(_PlannedShard(self._plan.output))
+            | "PlannedRows" >> beam.ParDo(_PlannedShard(self.planned.output))
         )
 
 

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import shutil
@@ -173,6 +174,23 @@ def test_two_worker_processes_give_the_same_bytes(photographs, run, tmp_path, re
     assert results(tmp_path / "out") == results(run)
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["run"]["processes"] == 2
     assert done.stderr.count("\n") <= 2, done.stderr  # Beam's workers would log hundreds of lines
+
+
+def test_progress_is_shown_on_a_terminal(photographs, tmp_path):
+    import pty
+    import termios
+
+    main_end, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 100))
+    call = [sys.executable, "-m", "camboxes.pipeline.cli", "label", "--input", str(photographs)]
+    job = subprocess.Popen([*call, "--output", str(tmp_path / "out")], stderr=terminal, stdout=subprocess.DEVNULL)
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # what reading says when the other end is closed
+        while chunk := os.read(main_end, 4096):
+            shown += chunk
+    assert job.wait() == 0
+    assert b"5/5" in shown and b"image/s" in shown
 
 
 def _many(folder, count):
