@@ -13,6 +13,7 @@ from camboxes.models.networks import Network, load_network
 from camboxes.models.preprocessing import Preprocessing
 from camboxes.models.spec import ModelSpec
 
+_BATCH = {"cpu": 4, "cuda": 64}  # images of 224 x 224 pixels
 _SUGGESTION = "choose one that ends so, such as efficientnet_lite0, resnet50 or densenet121"
 
 
@@ -115,7 +116,7 @@ def _ready(network: Network, spec: ModelSpec) -> Classifier:
         name=network.name,
         size=preprocessing.size,
         device=device,
-        batch_size=spec.batch_size or (64 if device == "cuda" else 8),
+        batch_size=spec.batch_size or max(1, round(_BATCH[device] * (224 / preprocessing.size) ** 2)),
     )
     classifier = Classifier(network.module, preprocessing, spec).to(device)
     return classifier.to(memory_format=torch.channels_last).eval()

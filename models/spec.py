@@ -20,7 +20,8 @@ class ModelSpec:
         the long side rounded to the network's stride.
       device: "cpu", "cuda", or "auto" for cuda where there is one.
       batch_size: images in a forward pass; every pass has exactly this many, the last one padded with zeros. None
-        for 8 on a CPU (the fastest of 1 to 32 for EfficientNet-Lite0 on two cores) and 64 on a GPU.
+        for 4 on a CPU (measured: docs/development.md) and 64 on a GPU (not measured) at 224 pixels, and for as many
+        pixels as those at another size.
     """
 
     name: str = "efficientnet_lite0"

@@ -1,8 +1,10 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 
-from camboxes.models import localize
+from camboxes.models import ModelSpec, load_classifier, localize, use_one_core
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +22,26 @@ def test_a_label_of_several_classes_takes_the_one_with_the_highest_logit(classif
 
 
 def test_an_image_has_the_same_bits_alone_and_in_a_full_batch(classifier, images):
-    together = localize(classifier, images, [[[index], [3]] if index % 2 else [[index]] for index in range(8)])
-    [alone] = localize(classifier, images[5:6], [[[5], [3]]])
-    assert np.array_equal(alone.maps, together[5].maps)
-    assert np.array_equal(alone.logits, together[5].logits)
+    together = localize(classifier, images[:4], [[[index], [9]] if index % 2 else [[index]] for index in range(4)])
+    [alone] = localize(classifier, images[3:4], [[[3], [9]]])
+    assert np.array_equal(alone.maps, together[3].maps)
+    assert np.array_equal(alone.logits, together[3].logits)
+
+
+def test_an_image_has_the_same_bits_with_any_number_of_threads_in_the_process(classifier, images):
+    """What `use_one_core` is for: on two threads a convolution's last bits are others."""
+    found = []
+    for threads in (1, 2):
+        with ThreadPoolExecutor(threads, initializer=use_one_core) as passes:
+            batches = [images[start : start + 4] for start in (0, 4, 0, 4)]
+            found.append(
+                [f for batch in passes.map(lambda b: localize(classifier, b, [[[7]]] * 4), batches) for f in batch]
+            )
+    assert all(np.array_equal(one.maps, two.maps) for one, two in zip(*found, strict=True))
+
+
+def test_sizes_of_batches():
+    assert [load_classifier(ModelSpec(size=size)).spec.batch_size for size in (224, 160, 448, 600)] == [4, 8, 1, 1]
 
 
 def test_an_image_without_labels_gets_no_map(classifier, images):
@@ -31,5 +49,5 @@ def test_an_image_without_labels_gets_no_map(classifier, images):
 
 
 def test_too_many_images(classifier, images):
-    with pytest.raises(ValueError, match="9 images were given; a batch of this classifier holds 8"):
+    with pytest.raises(ValueError, match="9 images were given; a batch of this classifier holds 4"):
         localize(classifier, [*images, images[0]], [[]] * 9)
