@@ -7,11 +7,16 @@ Started again with the same options, a run that was cut short continues.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from camboxes.models import Classifier
+    from camboxes.transforms import PlannedRun
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +61,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_box_arguments(parser)
     parser.add_argument("--shards", type=int, metavar="N", help="default: one per 64 to 256 images")
     parser.add_argument("--overwrite", action="store_true", help="replace the run that OUT holds")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
+    parser.add_argument(
+        "--max-reject-rate",
+        type=float,
+        default=0.5,
+        metavar="R",
+        help="share of rejected images above which the job fails, keeping what it has (default: %(default)s)",
+    )
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--retry-rejected", action="store_true", help="try the rejected images of the run in OUT again")
+    again.add_argument(
+        "--reuse", metavar="OUT1", help="take over what another run found for images of the same content and labels"
+    )
 
 
 def add_box_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,10 +108,13 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
       CallError: the call cannot be carried out as it was made.
       Exception: the job failed.
     """
+    from apache_beam.options.pipeline_options import StandardOptions
+
     from camboxes.pipeline import runs
     from camboxes.pipeline.beam_options import beam_options
     from camboxes.pipeline.errors import blaming_the_call
     from camboxes.transforms import BoxesFromMaps, BoxRule, InferClassMaps, Plan, ReadLabeledImages, WriteCoco, storage
+    from camboxes.transforms.reuse import reusable
 
     with blaming_the_call():
         options = beam_options(beam_arguments)
@@ -121,27 +142,67 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             settings={"method": "cam", "model": classifier.settings, "rule": dataclasses.asdict(rule)},
             shards=arguments.shards,
         )
-        if arguments.overwrite:
-            plan.draft(arguments.input)  # a call that cannot succeed must not cost the run that it would replace
-            runs.remove(arguments.output)
-        read = ReadLabeledImages(arguments.input, plan)
-        weights = storage.join(arguments.output, "plan", "weights.safetensors")
-        if not storage.exists(weights):
-            storage.write_bytes(weights, classifier.safetensors())
-    spec = dataclasses.replace(classifier.spec, weights=weights)
-    runs.announce(read.planned, f"{spec.name} at {spec.size} ({spec.aspect}) on {spec.device}")
-    runs.execute(
-        lambda p: (
-            p
-            | read
-            | InferClassMaps(spec)
-            | BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes)
-            | WriteCoco(arguments.output)
-        ),
-        options,
-        read.planned,
-        images=sum(read.planned.shards[key] for key in read.planned.missing()),
-    )
+        if arguments.reuse:
+            reusable(arguments.reuse, {"method": "cam", "model": classifier.settings})
+        if arguments.dry_run:
+            draft, _ = plan.draft(arguments.input)
+            _describe(draft, classifier, str(options.view_as(StandardOptions).runner))
+            return
+    with contextlib.ExitStack() as held:
+        with blaming_the_call():
+            held.enter_context(runs.locked(arguments.output))
+            if arguments.overwrite:
+                plan.draft(arguments.input)  # a call that cannot succeed must not cost the run that it would replace
+                runs.remove(arguments.output)
+            read = ReadLabeledImages(arguments.input, plan)
+            reuse = runs.set_aside_rejected(arguments.output) if arguments.retry_rejected else arguments.reuse
+            weights = storage.join(arguments.output, "plan", "weights.safetensors")
+            if not storage.exists(weights):
+                storage.write_bytes(weights, classifier.safetensors())
+        spec = dataclasses.replace(classifier.spec, weights=weights)
+        runs.announce(read.planned, _network(classifier))
+        runs.execute(
+            lambda p: (
+                p
+                | read
+                | InferClassMaps(spec, reuse=reuse)
+                | BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes)
+                | WriteCoco(arguments.output)
+            ),
+            options,
+            read.planned,
+            images=sum(read.planned.shards[key] for key in read.planned.missing()),
+            max_reject_rate=arguments.max_reject_rate,
+        )
+        if arguments.retry_rejected and reuse:
+            storage.delete(reuse)
+
+
+def _network(classifier: "Classifier") -> str:
+    spec = classifier.spec
+    return f"{spec.name} at {spec.size} ({spec.aspect}) on {spec.device}"
+
+
+def _describe(draft: "PlannedRun", classifier: "Classifier", runner: str) -> None:
+    """Prints a plan that is not carried out."""
+    print(f"input     {draft.images} images below {draft.root}")
+    print(f"          {draft.repeated} repeated rows dropped, {draft.passed_over} files passed over")
+    print(f"output    {draft.output}, {len(draft.shards)} shards of {_extent(draft.shards.values())} images")
+    print(f"network   {_network(classifier)}, batches of {classifier.spec.batch_size}")
+    print(f"          weights {classifier.settings['weights_sha256'][:16]}")
+    print(f"boxes     {', '.join(f'{name} {value}' for name, value in draft.settings['rule'].items())}")
+    print(f"runner    {runner}")
+    print(f"labels    {len(draft.categories)} matched")
+    for category in draft.categories:
+        names = [classifier.class_names[index][0] for index in category.class_indices]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        print(f"          {category.name} = {', '.join(names[:3]) + more or 'no class: its images get no box of it'}")
+    print("nothing was written: this was a dry run")
+
+
+def _extent(counts: Iterable[int]) -> str:
+    found = sorted(counts)
+    return f"{found[0]} to {found[-1]}" if found[0] < found[-1] else str(found[0])
 
 
 def _read_label_map(path: str | None) -> dict[str, Any] | None:

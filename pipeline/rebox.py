@@ -1,6 +1,7 @@
 """Draws a run's boxes again from its stored maps: another threshold in seconds, without a GPU or a model."""
 
 import argparse
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 
@@ -39,18 +40,21 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
                 f"--run {arguments.run!r} is not finished: {len(missing)} of {len(source.shards)} shards are missing; "
                 "camboxes label with the options that it was begun with finishes it"
             )
-        if arguments.overwrite:
-            runs.remove(arguments.output)
-        planned = source.copy(arguments.output, {**source.settings, "rule": dataclasses.asdict(rule)})
-    runs.announce(planned, "boxes from the maps stored in " + arguments.run)
-    runs.execute(
-        lambda p: (
-            p
-            | ReadShards(arguments.run)
-            | BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes)
-            | WriteCoco(arguments.output)
-        ),
-        options,
-        planned,
-        images=planned.images,
-    )
+    with contextlib.ExitStack() as held:
+        with blaming_the_call():
+            held.enter_context(runs.locked(arguments.output))
+            if arguments.overwrite:
+                runs.remove(arguments.output)
+            planned = source.copy(arguments.output, {**source.settings, "rule": dataclasses.asdict(rule)})
+        runs.announce(planned, "boxes from the maps stored in " + arguments.run)
+        runs.execute(
+            lambda p: (
+                p
+                | ReadShards(arguments.run)
+                | BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes)
+                | WriteCoco(arguments.output)
+            ),
+            options,
+            planned,
+            images=planned.images,
+        )

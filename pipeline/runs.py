@@ -1,6 +1,7 @@
 """A run's folder, and running a job into it: progress, dead workers, and what is said at the end."""
 
 import contextlib
+import dataclasses
 import os
 import resource
 import shutil
@@ -14,12 +15,15 @@ from pathlib import Path
 from typing import IO, Any
 
 import apache_beam as beam
+import filelock
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from camboxes.pipeline import report
 from camboxes.pipeline.beam_options import local_processes
 from camboxes.pipeline.errors import CallError
 from camboxes.transforms import PlannedRun, storage
+from camboxes.transforms.plan import shard_file, shards_folder
+from camboxes.transforms.records import REJECTED
 
 _CONTENTS = ("annotations.json", "results.json", "summary.json", "report.html", "shards", "plan")  # the plan goes last
 
@@ -33,6 +37,61 @@ def check_output(output: str, *inputs: str) -> None:
     for path in inputs:
         if storage.is_local(path) and storage.is_local(output) and Path(path).resolve() == Path(output).resolve():
             raise CallError(f"--output {output!r} is the input itself; choose another folder")
+
+
+@contextlib.contextmanager
+def locked(output: str) -> Iterator[None]:
+    """Keeps other jobs off a local folder, and sweeps out what a killed one left half-written.
+
+    The lock ends with the process that holds it, however it ends. A folder on a store is not locked yet.
+
+    Raises:
+      CallError: another job is writing to the folder.
+    """
+    if not storage.is_local(output):
+        yield
+        return
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise CallError(f"another job is writing to {output!r}; wait for it, or choose another --output") from None
+    try:
+        for path in folder.rglob("*.tmp"):
+            if storage.is_temporary(path.name):
+                path.unlink()
+        yield
+    finally:
+        lock.release()
+        if [path.name for path in folder.iterdir()] in ([], [".lock"]):  # a call that came to nothing
+            shutil.rmtree(folder)
+
+
+def set_aside_rejected(output: str) -> str | None:
+    """Moves the shards that hold rejected images out of a run, into a folder to take their other rows over from.
+
+    Returns:
+      That folder, as for `InferClassMaps(reuse=...)`; None where nothing is rejected.
+    """
+    run = PlannedRun.load(output)
+    aside = storage.join(output, "plan", "retried")
+    if run is None:
+        return None
+    found = False
+    for key in set(run.shards) - set(run.missing()):
+        statuses = storage.read_table(shard_file(output, key), ["status"]).column("status").to_pylist()
+        if REJECTED in statuses:
+            storage.write_bytes(shard_file(aside, key), storage.read_bytes(shard_file(output, key)))
+            found = True
+    if found:
+        dataclasses.replace(run, output=aside).save()
+        for name in storage.names(shards_folder(aside), ".parquet"):
+            path = storage.join(shards_folder(output), name)
+            if storage.exists(path):
+                storage.delete(path)
+    return aside if storage.exists(aside) else None
 
 
 def remove(output: str) -> None:
@@ -60,7 +119,14 @@ def announce(run: PlannedRun, network: str) -> None:
     print("; ".join([what, *filter(None, notes)]), file=sys.stderr)
 
 
-def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, run: PlannedRun, *, images: int) -> None:
+def execute(
+    build: Callable[[beam.Pipeline], Any],
+    options: PipelineOptions,
+    run: PlannedRun,
+    *,
+    images: int,
+    max_reject_rate: float = 1.0,
+) -> None:
     """Runs the job that `build` assembles, writes the report, and says what came out and what to do next.
 
     Args:
@@ -68,6 +134,7 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, run
       options: Beam's.
       run: the plan of the folder that the job writes to.
       images: how many the job has to do.
+      max_reject_rate: the share of the run's images that may be rejected; above it the job fails, and keeps all it has.
 
     Raises:
       Exception: whatever made the job fail. A worker process that dies ends this process with exit code 1.
@@ -99,6 +166,12 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, run
     storage.write_json(path, summary)
     report.write(run.output)
     _conclude(run.output, summary)
+    rejected, planned = summary["images"]["rejected"], summary["images"]["planned"]
+    if rejected > max_reject_rate * planned:
+        raise RuntimeError(
+            f"{rejected} of {planned} images were rejected, more than --max-reject-rate {max_reject_rate:g} allows; "
+            f"their reasons stand in {storage.join(run.output, 'report.html')}, and --retry-rejected tries them again"
+        )
 
 
 def _conclude(output: str, summary: dict[str, Any]) -> None:

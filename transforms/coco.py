@@ -51,11 +51,13 @@ class Counts:
 def write_coco(
     dataset: IO[bytes],
     results: IO[bytes],
+    *,
     rows: Callable[[], Iterable[Row]],
     categories: Iterable[Mapping[str, Any]],
     info: Mapping[str, Any],
-) -> Counts:
-    """Writes a COCO data set and its results.
+    counts: Counts,
+) -> None:
+    """Writes a COCO data set and its results, or one part of them.
 
     Args:
       dataset: where the data set goes.
@@ -64,30 +66,27 @@ def write_coco(
         are never held together.
       categories: id and name of each.
       info: stands in the data set as it is.
-
-    Returns:
-      What was counted on the way.
+      counts: is added to; annotation ids go on from its number of annotations.
     """
-    counts = Counts()
+    first_id = counts.annotations + 1
     dataset.write(b'{"info": ' + _json(info) + b',\n"images": [\n')
     _write_list([dataset], ([_image(row)] for row in counts.counted(rows()) if row["status"] != REJECTED))
     dataset.write(b'],\n"annotations": [\n')
     results.write(b"[\n")
-    _write_list([dataset, results], _annotations(rows()))
+    _write_list([dataset, results], _annotations(rows(), first_id))
     results.write(b"]\n")
     dataset.write(b'],\n"categories": [\n')
     _write_list([dataset], ([category] for category in categories))
     dataset.write(b"]}\n")
-    return counts
 
 
 def _image(row: Row) -> dict[str, Any]:
     return {"id": row["image_id"], "file_name": row["path"], "width": row["width"], "height": row["height"]}
 
 
-def _annotations(rows: Iterable[Row]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Each box as an annotation (ids dense from 1, by image, category and rank) and as an entry of the results."""
-    number = 0
+def _annotations(rows: Iterable[Row], first_id: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Each box as an annotation (ids dense, by image, category and rank) and as an entry of the results."""
+    number = first_id - 1
     for row in rows:
         for box in sorted(row["boxes"], key=lambda box: (box["category_id"], box["rank"])):
             number += 1

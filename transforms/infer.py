@@ -17,6 +17,7 @@ from camboxes.transforms.maps import quantize
 from camboxes.transforms.metering import count
 from camboxes.transforms.overlap import ahead
 from camboxes.transforms.records import MAPPED, OK, REJECTED, SKIPPED, Shard
+from camboxes.transforms.reuse import ReusableRows
 
 if TYPE_CHECKING:
     import torch
@@ -41,25 +42,32 @@ class InferClassMaps(beam.PTransform):
     milliseconds_forward (summed over threads).
     """
 
-    def __init__(self, model: str | ModelSpec = "efficientnet_lite0", label_map: LabelMap | None = None):
+    def __init__(
+        self,
+        model: str | ModelSpec = "efficientnet_lite0",
+        label_map: LabelMap | None = None,
+        reuse: str | None = None,
+    ):
         """Takes a network, by name or in full.
 
         Args:
           model: see `ModelSpec`.
           label_map: see `LabelMatcher`; for shards whose labels were not matched by a plan. There a label without
             a class is no error of the job: it gets no map, and an image without any other label is skipped.
+          reuse: the folder of another run; see `ReusableRows`. Counter: reused.
         """
         super().__init__()
         self._model = ModelSpec(model) if isinstance(model, str) else model
         self._label_map = label_map
+        self._reuse = reuse
 
     def expand(self, shards: beam.PCollection[Shard]) -> beam.PCollection[Shard]:
         """Applies the transform to a collection of shards."""
-        return shards | beam.ParDo(_InferClassMaps(self._model, self._label_map))
+        return shards | beam.ParDo(_InferClassMaps(self._model, self._label_map, self._reuse))
 
 
 class _Photograph(NamedTuple):
-    """A row of the shard, and what decoding made of its image: pixels for the network, or an error."""
+    """A row of the shard, and what became of its image: pixels for the network, an error, or a row known already."""
 
     number: int
     row: _Row
@@ -68,22 +76,28 @@ class _Photograph(NamedTuple):
     height: int | None = None
     pixels: "torch.Tensor | None" = None
     error: BadImageError | None = None
+    known: _Row | None = None
 
 
 @beam.typehints.with_output_types(Shard)
 class _InferClassMaps(beam.DoFn):
-    def __init__(self, model: ModelSpec, label_map: LabelMap | None):
+    def __init__(self, model: ModelSpec, label_map: LabelMap | None, reuse: str | None):
         self._model = model
         self._label_map = label_map
+        self._reuse = reuse
         self._shared = shared.Shared()
         self._classifier: Classifier
         self._matcher: LabelMatcher
+        self._reusable: ReusableRows | None = None
 
     def setup(self) -> None:
         from camboxes.models import load_classifier
 
         self._classifier = self._shared.acquire(lambda: load_classifier(self._model), tag=self._model)
         self._matcher = LabelMatcher(self._classifier.class_names, self._label_map)
+        self._settings = {"method": "cam", "model": self._classifier.settings}
+        if self._reuse is not None:
+            self._reusable = ReusableRows(self._reuse, self._settings)
 
     def process(self, shard: Shard) -> Iterator[Shard]:
         from camboxes.models import passes_side_by_side, use_one_core
@@ -94,21 +108,24 @@ class _InferClassMaps(beam.DoFn):
         assert size is not None, "a loaded classifier's spec is resolved"
         side_by_side = passes_side_by_side(self._classifier)
 
-        def readable() -> Iterator[_Photograph]:
+        def to_infer() -> Iterator[_Photograph]:
             for photograph in ahead("decode", decoders, self._read, enumerate(rows), _BATCHES_AHEAD * size):
-                if photograph.error is None:
-                    yield photograph
-                else:
+                if photograph.error is not None:
                     done[photograph.number] = _rejected(photograph, photograph.error)
+                elif photograph.known is not None:
+                    count("reused")
+                    done[photograph.number] = photograph.known
+                else:
+                    yield photograph
 
         with (
             ThreadPoolExecutor(_DECODERS) as decoders,
             ThreadPoolExecutor(side_by_side, initializer=use_one_core) as passes,
         ):
-            for batch, found in ahead("forward", passes, self._localize, _batches(readable(), size), side_by_side):
+            for batch, found in ahead("forward", passes, self._localize, _batches(to_infer(), size), side_by_side):
                 for photograph, localization in zip(batch, found, strict=True):
                     done[photograph.number] = self._mapped(photograph, localization)
-        yield shard.extended(done, MAPPED, {"method": "cam", "model": self._classifier.settings})
+        yield shard.extended(done, MAPPED, self._settings)
 
     def _read(self, numbered: tuple[int, _Row]) -> _Photograph:
         photograph = _Photograph(*numbered)
@@ -117,7 +134,10 @@ class _InferClassMaps(beam.DoFn):
                 label["class_indices"] = self._match(label)
         try:
             data = _bytes(photograph.row)
-            photograph = photograph._replace(digest=hashlib.sha256(data).hexdigest())
+            digest = hashlib.sha256(data).hexdigest()
+            photograph = photograph._replace(digest=digest)
+            if self._reusable is not None and (known := self._reusable.find(digest, photograph.row)) is not None:
+                return photograph._replace(known=known)
             image = decode(data)
         except BadImageError as error:
             return photograph._replace(error=error)

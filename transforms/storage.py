@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -67,6 +68,11 @@ def write_bytes(path: str, data: bytes) -> None:
         return
     with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
         file.write(data)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file's name is one that `replacing` gives to what is not finished."""
+    return re.search(r"\.[0-9a-f]{32}\.tmp$", name) is not None
 
 
 @contextlib.contextmanager

@@ -1,9 +1,10 @@
 """The last step: shard files, and the merge of a whole run into COCO."""
 
+import contextlib
 import functools
 import importlib.metadata
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import apache_beam as beam
@@ -16,6 +17,9 @@ from camboxes.transforms.records import Shard
 # What can change the bytes of a result, or a person's trust in it.
 _LIBRARIES = "camboxes torch torchvision timm apache-beam pyarrow numpy opencv-python-headless pillow".split()  # noqa: SIM905
 
+# A part of annotations.json is a COCO data set of its own, of a size that pycocotools still loads on a laptop.
+_IMAGES_PER_PART = 500_000
+
 _FOR_JSON = ["image_id", "path", "width", "height", "status", "reason", "labels", "boxes"]
 
 
@@ -26,7 +30,8 @@ class WriteCoco(beam.PTransform):
 
     A shard's file is written as soon as the shard arrives, and stands under its name only when it is whole. The merge
     covers all shards of the plan in OUT/plan, those written by earlier, interrupted jobs included; without a plan, the
-    shards that arrived. Counters: written, milliseconds_write.
+    shards that arrived. Past 500,000 images the JSON files are written in parts, annotations-00001-of-00003.json and so
+    on, each a data set of its own, with ids that go on from part to part. Counters: written, milliseconds_write.
 
     The result is a collection of one element: the summary, as it stands in summary.json.
     """
@@ -78,23 +83,27 @@ def merge(written: Iterable[str], output: str) -> dict[str, Any]:
             raise IncompleteRunError(f"{len(missing)} of {len(run.shards)} planned shards are missing in {output!r}")
         settings = _settings(output, run.shards)
         names = [category.name for category in run.categories]
-        rows = functools.partial(_rows, output, run.shards)
+        parts = [functools.partial(_rows, output, keys) for keys in _parts(run.shards)]
     else:
         keys = sorted(written)
         settings = _settings(output, keys)
         names = settings.pop("categories", [])
-        rows = functools.partial(_numbered_by_path, output, keys)
+        parts = [functools.partial(_numbered_by_path, output, keys)]
     info = {
         "description": "Pseudo-boxes from image-level labels, by camboxes: drawn by a network, not by a person.",
         "version": importlib.metadata.version("camboxes"),
         "settings": settings,
     }
     categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
-    with (
-        storage.replacing(storage.join(output, "annotations.json")) as dataset,
-        storage.replacing(storage.join(output, "results.json")) as results,
-    ):
-        counts = coco.write_coco(dataset, results, rows, categories, info)
+    counts = coco.Counts()
+    with contextlib.ExitStack() as files:
+        for number, rows in enumerate(parts, start=1):
+            part = f"-{number:05d}-of-{len(parts):05d}" if len(parts) > 1 else ""
+            dataset, results = (
+                files.enter_context(storage.replacing(storage.join(output, f"{name}{part}.json")))
+                for name in ("annotations", "results")
+            )
+            coco.write_coco(dataset, results, rows=rows, categories=categories, info=info, counts=counts)
         if run is not None and counts.images["planned"] != run.images:
             raise IncompleteRunError(
                 f"{run.images} images were planned, and {counts.images['planned']} have a row in {output!r}"
@@ -110,6 +119,19 @@ def merge(written: Iterable[str], output: str) -> dict[str, Any]:
     }
     storage.write_json(storage.join(output, "summary.json"), summary)
     return summary
+
+
+def _parts(shards: Mapping[str, int]) -> list[list[str]]:
+    """The keys of the shards, cut into parts of at most _IMAGES_PER_PART images; at least one part."""
+    parts: list[list[str]] = [[]]
+    images = 0
+    for key, rows in shards.items():
+        if images + rows > _IMAGES_PER_PART and parts[-1]:
+            parts.append([])
+            images = 0
+        parts[-1].append(key)
+        images += rows
+    return parts
 
 
 def _version(library: str) -> str | None:

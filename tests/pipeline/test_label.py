@@ -2,11 +2,8 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +11,6 @@ import pytest
 from PIL import Image
 
 from camboxes.pipeline.cli import main
-from camboxes.transforms import PlannedRun
 
 TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
 
@@ -98,23 +94,29 @@ def test_bad_files_cost_themselves_alone(photographs, run, tmp_path, rows, annot
     (data / "tripod" / "missing.jpg").symlink_to(tmp_path / "nowhere")
     (data / "tripod" / "folder.jpg").mkdir()
     Image.new("RGB", (1, 1), "red").save(data / "tripod" / "pixel.png")
-    Image.new("RGB", (3000, 2), "red").save(data / "tripod" / "strip.png")
+    Image.new("RGB", (20_000, 10), "red").save(data / "tripod" / "strip.png")
+    Image.new("1", (20_000, 20_000)).save(data / "tripod" / "bomb.png")
     assert _label(data, tmp_path / "out", "--boxes", "all") == 0
     found = {row["path"]: (row["status"], (row["reason"] or "").partition(":")[0]) for row in rows(tmp_path / "out")}
     assert {path: status for path, status in found.items() if status[0] == "rejected"} == {
+        "tripod/bomb.png": ("rejected", "too_large"),
         "tripod/empty.jpg": ("rejected", "empty"),
         "tripod/missing.jpg": ("rejected", "missing"),
         "tripod/text.jpg": ("rejected", "not_an_image"),
         "tripod/truncated.jpg": ("rejected", "truncated"),
     }
     assert found["tripod/pixel.png"] == ("no_box", "image_too_small")
-    assert len(found) == 5 + 4 + 2
+    strip = next(row for row in rows(tmp_path / "out") if row["path"] == "tripod/strip.png")
+    assert (strip["width"], strip["height"]) == (20_000, 10) and strip["status"] in ("ok", "no_box")
+    assert len(found) == 5 + 5 + 2
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert summary["rejected"] == {"empty": 1, "missing": 1, "not_an_image": 1, "truncated": 1}
-    assert summary["images"]["planned"] == 11 == sum(summary["images"].values()) - 11
+    assert summary["rejected"] == {
+        "empty": 1, "missing": 1, "not_an_image": 1, "too_large": 1, "truncated": 1,
+    }  # fmt: skip
+    assert summary["images"]["planned"] == 12 == sum(summary["images"].values()) - 12
     # ids of rejected images stay unused; the others' boxes are those of a run without bad files
     ids = [image["id"] for image in annotations(tmp_path / "out")["images"]]
-    assert len(ids) == 7 and max(ids) <= 11
+    assert len(ids) == 7 and max(ids) <= 12
     clean = {row["path"]: row["maps"] for row in rows(run)}
     assert all(row["maps"] == clean[row["path"]] for row in rows(tmp_path / "out") if row["path"] in clean)
     assert "not_an_image: no image format begins with" in (tmp_path / "out" / "report.html").read_text()
@@ -191,69 +193,3 @@ def test_progress_is_shown_on_a_terminal(photographs, tmp_path):
             shown += chunk
     assert job.wait() == 0
     assert b"5/5" in shown and b"image/s" in shown
-
-
-def _many(folder, count):
-    """Photographs enough for a job of many seconds."""
-    for number in range(count):
-        Image.effect_noise((300, 200), number + 1).convert("RGB").save(folder / f"{number}.jpg")
-    (folder / "m.csv").write_text("path,label\n" + "".join(f"{number}.jpg,tripod\n" for number in range(count)))
-    return folder / "m.csv"
-
-
-def _until(condition, seconds=120):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come about in time"
-        time.sleep(0.05)
-
-
-def _workers_of(pid):
-    """Beam's workers are run by a shell: the grandchildren of the command."""
-    return [worker for shell in _children(pid) for worker in _children(shell) or [shell]]
-
-
-def _children(pid):
-    files = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for file in files for child in file.read_text().split()]
-
-
-def test_a_worker_that_dies_ends_the_job_and_the_same_command_finishes_it(tmp_path, results):
-    manifest = _many(tmp_path, 300)
-    call = [sys.executable, "-m", "camboxes.pipeline.cli", "label", "--input", str(manifest), "--shards", "60"]
-    killed = [*call, "--output", str(tmp_path / "killed"), *TWO_PROCESSES]
-    shards = tmp_path / "killed" / "shards"
-    job = subprocess.Popen(killed, stderr=subprocess.PIPE, text=True)
-    _until(lambda: len(list(shards.glob("*.parquet"))) >= 2)
-    os.kill(_workers_of(job.pid)[0], signal.SIGKILL)
-    _, errors = job.communicate(timeout=60)
-    assert job.returncode == 1
-    assert "a worker process died" in errors and "the same command continues with the rest" in errors
-    before = {path.name: path.stat().st_mtime_ns for path in shards.glob("*.parquet")}
-    assert 2 <= len(before) < 60
-    assert main(killed[3:-2]) == 0
-    assert _label(manifest, tmp_path / "undisturbed", "--shards", "60") == 0
-    assert results(tmp_path / "killed") == results(tmp_path / "undisturbed")
-    assert all((shards / name).stat().st_mtime_ns == time for name, time in before.items()), "a shard was done twice"
-
-
-def test_a_second_call_does_nothing_again(photographs, tmp_path, capsys, results):
-    assert _label(photographs, tmp_path / "out") == 0
-    first = results(tmp_path / "out")
-    assert _label(photographs, tmp_path / "out") == 0
-    assert "1 shards are done already" in capsys.readouterr().err
-    assert json.loads((tmp_path / "out" / "summary.json").read_text())["run"]["images"] == 0
-    assert results(tmp_path / "out") == first
-
-
-def test_overwrite(photographs, tmp_path, capsys):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine.txt").touch()
-    assert _label(photographs, tmp_path / "out") == 0
-    assert _label(photographs, tmp_path / "out", "--threshold", "0.4") == 2
-    assert "holds another run: rule was" in capsys.readouterr().err
-    assert _label(photographs, tmp_path / "out", "--threshold", "0.4", "--overwrite") == 0
-    assert PlannedRun.load(str(tmp_path / "out")).settings["rule"]["threshold"] == 0.4
-    assert (tmp_path / "out" / "mine.txt").exists()
-    assert _label(tmp_path / "nowhere.csv", tmp_path / "out", "--overwrite") == 2
-    assert (tmp_path / "out" / "annotations.json").exists(), "a wrong call must not cost the run that it would replace"

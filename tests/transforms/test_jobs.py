@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
+from camboxes.models import ModelSpec
 from camboxes.pipeline.beam_options import beam_options
 from camboxes.transforms import (
     BatchImages,
@@ -17,6 +18,7 @@ from camboxes.transforms import (
     ReadLabeledImages,
     WriteCoco,
 )
+from camboxes.transforms.infer import _InferClassMaps
 from camboxes.transforms.records import LABELED, Shard, table
 from camboxes.transforms.write import IncompleteRunError, merge
 
@@ -92,24 +94,17 @@ def test_the_network_is_only_asked_for_images_that_decode(tmp_path, classifier, 
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == []
 
 
-def test_a_network_whose_output_is_not_finite(tmp_path, photographs, rows, classifier):
-    import dataclasses
-
-    from safetensors.torch import load, save_file
-
-    state = load(classifier.safetensors())
-    state["classifier.bias"][3] = float("nan")
-    save_file(state, tmp_path / "nan.safetensors")
-    spec = dataclasses.replace(classifier.spec, weights=str(tmp_path / "nan.safetensors"))
-    plan = Plan(str(tmp_path / "out"), classifier.class_names)
-    with pytest.raises(Exception, match="CAM is not exact"), _pipeline() as pipeline:
-        (
-            pipeline
-            | ReadLabeledImages(str(photographs), plan)
-            | InferClassMaps(spec)
-            | BoxesFromMaps()
-            | WriteCoco(plan.output)
-        )
+def test_a_network_whose_output_is_not_finite(photographs, tmp_path, classifier):
+    """Every image is rejected with the reason, and none is lost; the fault is put into a loaded network's bias."""
+    step = _InferClassMaps(ModelSpec("efficientnet_lite0"), None, None)
+    step.setup()
+    step._classifier.bias[3] = float("nan")
+    run = Plan(str(tmp_path), classifier.class_names).make(str(photographs))
+    [shard] = step.process(Shard("00000-of-00001", run.planned_rows("00000-of-00001")))
+    found = shard.rows.select(["status", "reason", "maps"]).to_pylist()
+    assert found == [
+        {"status": "rejected", "reason": "not_finite: the network's output holds NaN or infinity", "maps": []}
+    ] * 5  # fmt: skip
 
 
 def test_a_merge_that_misses_images_fails(photographs, tmp_path, classifier):
@@ -126,6 +121,27 @@ def test_a_merge_that_misses_images_fails(photographs, tmp_path, classifier):
         merge([], output)
     assert not (tmp_path / "out" / "annotations.json").exists()
     assert not list((tmp_path / "out").glob("*.tmp"))
+
+
+def test_large_results_are_written_in_parts(run, tmp_path, monkeypatch):
+    """Three parts are what the one file is, cut between shards."""
+    from camboxes.pipeline.cli import main
+    from camboxes.transforms import write
+
+    photographs = json.loads((run / "plan" / "plan.json").read_text())["root"]
+    assert (
+        main(["label", "--input", photographs, "--output", str(tmp_path / "out"), "--shards", "3", "--reuse", str(run)])
+        == 0
+    )
+    expected = json.loads((tmp_path / "out" / "annotations.json").read_text())
+    monkeypatch.setattr(write, "_IMAGES_PER_PART", 1)
+    summary = merge([], str(tmp_path / "out"))
+    names = [f"annotations-{number:05d}-of-00003.json" for number in (1, 2, 3)]
+    parts = [json.loads((tmp_path / "out" / name).read_text()) for name in names]
+    assert [image for part in parts for image in part["images"]] == expected["images"]
+    assert [annotation for part in parts for annotation in part["annotations"]] == expected["annotations"]
+    assert all(part["categories"] == expected["categories"] and part["info"] == expected["info"] for part in parts)
+    assert summary["images"]["planned"] == 5 and summary["annotations"] == 5
 
 
 def test_shards_of_different_settings_are_never_merged(tmp_path):

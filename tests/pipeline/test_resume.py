@@ -1,0 +1,227 @@
+"""Jobs that are cut short, started again, or kept off each other."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from camboxes.pipeline.cli import main
+from camboxes.transforms import PlannedRun
+
+TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
+
+
+def _label(source, output, *options):
+    return main(["label", "--input", str(source), "--output", str(output), *options])
+
+
+def _many(folder, count):
+    """Photographs enough for a job of many seconds."""
+    for number in range(count):
+        Image.effect_noise((300, 200), number + 1).convert("RGB").save(folder / f"{number}.jpg")
+    (folder / "m.csv").write_text("path,label\n" + "".join(f"{number}.jpg,tripod\n" for number in range(count)))
+    return folder / "m.csv"
+
+
+def _until(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come about in time"
+        time.sleep(0.05)
+
+
+def _workers_of(pid):
+    """Beam's workers are run by a shell: the grandchildren of the command."""
+    return [worker for shell in _children(pid) for worker in _children(shell) or [shell]]
+
+
+def _children(pid):
+    files = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for file in files for child in file.read_text().split()]
+
+
+def test_a_worker_that_dies_ends_the_job_and_the_same_command_finishes_it(tmp_path, results):
+    manifest = _many(tmp_path, 200)
+    call = [sys.executable, "-m", "camboxes.pipeline.cli", "label", "--input", str(manifest), "--shards", "50"]
+    killed = [*call, "--output", str(tmp_path / "killed"), *TWO_PROCESSES]
+    shards = tmp_path / "killed" / "shards"
+    job = subprocess.Popen(killed, stderr=subprocess.PIPE, text=True)
+    _until(lambda: len(list(shards.glob("*.parquet"))) >= 2)
+    os.kill(_workers_of(job.pid)[0], signal.SIGKILL)
+    _, errors = job.communicate(timeout=60)
+    assert job.returncode == 1
+    assert "a worker process died" in errors and "the same command continues with the rest" in errors
+    before = {path.name: path.stat().st_mtime_ns for path in shards.glob("*.parquet")}
+    assert 2 <= len(before) < 50
+    assert main(killed[3:-2]) == 0
+    assert _label(manifest, tmp_path / "undisturbed", "--shards", "50") == 0
+    assert results(tmp_path / "killed") == results(tmp_path / "undisturbed")
+    assert all((shards / name).stat().st_mtime_ns == time for name, time in before.items()), "a shard was done twice"
+
+
+def test_a_second_call_does_nothing_again(photographs, tmp_path, capsys, results):
+    assert _label(photographs, tmp_path / "out") == 0
+    first = results(tmp_path / "out")
+    assert _label(photographs, tmp_path / "out") == 0
+    assert "1 shards are done already" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["run"]["images"] == 0
+    assert results(tmp_path / "out") == first
+
+
+def test_overwrite(photographs, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").touch()
+    assert _label(photographs, tmp_path / "out") == 0
+    assert _label(photographs, tmp_path / "out", "--threshold", "0.4") == 2
+    assert "holds another run: rule was" in capsys.readouterr().err
+    assert _label(photographs, tmp_path / "out", "--threshold", "0.4", "--overwrite") == 0
+    assert PlannedRun.load(str(tmp_path / "out")).settings["rule"]["threshold"] == 0.4
+    assert (tmp_path / "out" / "mine.txt").exists()
+    assert _label(tmp_path / "nowhere.csv", tmp_path / "out", "--overwrite") == 2
+    assert (tmp_path / "out" / "annotations.json").exists(), "a wrong call must not cost the run that it would replace"
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    return _many(tmp_path_factory.mktemp("many"), 160)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(manifest, tmp_path_factory):
+    output = tmp_path_factory.mktemp("undisturbed") / "out"
+    assert _label(manifest, output, "--shards", "40") == 0
+    return output
+
+
+def _command(manifest, output, *options):
+    call = [sys.executable, "-m", "camboxes.pipeline.cli", "label", "--input", str(manifest), "--shards", "40"]
+    return [*call, "--output", str(output), *options]
+
+
+def _times(output):
+    return {path.name: path.stat().st_mtime_ns for path in (output / "shards").glob("*.parquet")}
+
+
+def test_a_driver_killed_again_and_again_ends_with_the_same_bytes(manifest, undisturbed, tmp_path, results):
+    output, seed = tmp_path / "killed", random.Random(0)
+    for _ in range(3):
+        before = _times(output)
+        job = subprocess.Popen(_command(manifest, output), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        wanted = len(before) + seed.randint(1, 8)
+        _until(lambda wanted=wanted: len(_times(output)) >= wanted)
+        time.sleep(seed.random() / 5)
+        job.kill()
+        job.wait()
+        after = _times(output)
+        assert len(before) < len(after) < 40
+        assert {name: after[name] for name in before} == before, "a shard was done twice"
+    before = _times(output)
+    assert main(_command(manifest, output)[3:]) == 0
+    assert {name: stamp for name, stamp in _times(output).items() if name in before} == before
+    assert json.loads((output / "summary.json").read_text())["run"]["images"] < 160
+    assert results(output) == results(undisturbed)
+    assert not list(output.rglob("*.tmp"))
+
+
+def test_two_jobs_on_one_output(manifest, undisturbed, tmp_path, capsys, results):
+    output = tmp_path / "out"
+    first = subprocess.Popen(_command(manifest, output), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    _until(lambda: _times(output))
+    assert main(_command(manifest, output)[3:]) == 2
+    assert "another job is writing to" in capsys.readouterr().err
+    assert main(["rebox", "--run", str(undisturbed), "--output", str(output), "--overwrite"]) == 2
+    assert first.wait(timeout=120) == 0
+    assert results(output) == results(undisturbed)
+
+
+def test_rejected_images_are_tried_again_alone(photographs, tmp_path, results, run):
+    data = tmp_path / "data"
+    shutil.copytree(photographs, data, ignore=shutil.ignore_patterns("*.csv", "*.jsonl", "*.parquet"))
+    cat = data / "Egyptian cat" / "chelsea.png"
+    whole = cat.read_bytes()
+    cat.write_bytes(whole[:5000])
+    assert _label(data, tmp_path / "out", "--shards", "2") == 0
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["images"]["rejected"] == 1
+    cat.write_bytes(whole)
+    assert _label(data, tmp_path / "out", "--shards", "2", "--retry-rejected") == 0
+    assert results(tmp_path / "out") == results(run)
+    counters = json.loads((tmp_path / "out" / "summary.json").read_text())["run"]["counters"]
+    assert counters["decoded"] == 1
+    assert counters["reused"] == counters["written"] - 1
+    assert not (tmp_path / "out" / "plan" / "retried").exists()
+
+
+def test_images_added_to_a_data_set(photographs, tmp_path, results, run):
+    data = tmp_path / "data"
+    shutil.copytree(photographs, data, ignore=shutil.ignore_patterns("*.csv", "*.jsonl", "*.parquet"))
+    shutil.move(data / "tripod" / "camera.png", data / "tripod" / "renamed.png")
+    Image.effect_noise((300, 200), 9).convert("RGB").save(data / "espresso" / "new.jpg")
+    (data / "drill").mkdir()
+    shutil.copy(data / "espresso" / "coffee.png", data / "drill" / "coffee.png")  # known pixels, another label
+    (tmp_path / "map.json").write_text(json.dumps({"drill": "power drill"}))
+    options = ["--label-map", str(tmp_path / "map.json")]
+    assert _label(data, tmp_path / "more", "--reuse", str(run), *options) == 0
+    counters = json.loads((tmp_path / "more" / "summary.json").read_text())["run"]["counters"]
+    assert (counters["reused"], counters["decoded"]) == (5, 2)
+    assert _label(data, tmp_path / "afresh", *options) == 0
+    assert results(tmp_path / "more") == results(tmp_path / "afresh")
+
+
+def test_rows_of_another_network_are_not_taken_over(photographs, tmp_path, capsys, run):
+    assert _label(photographs, tmp_path / "out", "--reuse", str(run), "--size", "192") == 2
+    assert "cannot be taken over: model was" in capsys.readouterr().err
+    assert _label(photographs, tmp_path / "out", "--reuse", str(tmp_path)) == 2
+    assert "holds no run to take rows from" in capsys.readouterr().err
+
+
+def test_too_many_rejected_images_fail_the_job_and_keep_what_it_has(photographs, tmp_path, capsys):
+    (photographs / "few.csv").write_text(
+        "path,label\nno.jpg,tripod\nnowhere.jpg,tripod\nespresso/coffee.png,espresso\n"
+    )
+    assert _label(photographs / "few.csv", tmp_path / "out") == 1
+    assert "2 of 3 images were rejected, more than --max-reject-rate 0.5 allows" in capsys.readouterr().err
+    assert len(json.loads((tmp_path / "out" / "annotations.json").read_text())["annotations"]) == 1
+    assert (tmp_path / "out" / "report.html").exists()
+    assert _label(photographs / "few.csv", tmp_path / "out", "--max-reject-rate", "0.7") == 0
+
+
+def test_an_empty_data_set(tmp_path, capsys):
+    (tmp_path / "m.csv").write_text("path,label\n")
+    assert _label(tmp_path / "m.csv", tmp_path / "out") == 0
+    assert "0 images: 0 with boxes" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "annotations.json").read_text())["images"] == []
+
+
+def test_a_dry_run_writes_nothing(photographs, tmp_path, capsys):
+    assert _label(photographs, tmp_path / "out", "--dry-run", "--threshold", "0.4") == 0
+    said = capsys.readouterr().out
+    for expected in ("5 images below", "1 shards of 5 images", "timm:tf_efficientnet_lite0 at 224 (squash) on cpu",
+                     "threshold 0.4", "runner    apache_beam.runners", "espresso = espresso", "labels    5 matched"):  # fmt: skip
+        assert expected in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_portable_job_service_gives_the_same_bytes(photographs, tmp_path, results, run):
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    module = "apache_beam.runners.portability.local_job_service_main"
+    service = subprocess.Popen([sys.executable, "-m", module, "--port", str(port)], stderr=subprocess.DEVNULL)
+    try:
+        options = ["--runner=PortableRunner", f"--job_endpoint=localhost:{port}", "--environment_type=LOOPBACK"]
+        assert _label(photographs, tmp_path / "out", "--shards", "2", *options) == 0
+    finally:
+        service.terminate()
+        service.wait()
+    assert results(tmp_path / "out") == results(run)
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["run"]["runner"] == "PortableRunner"
