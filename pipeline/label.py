@@ -119,6 +119,8 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     with blaming_the_call():
         options = beam_options(beam_arguments)
         rule = BoxRule(arguments.threshold, arguments.min_area, arguments.boxes)
+        if not 0 <= arguments.max_reject_rate <= 1:
+            raise ValueError(f"--max-reject-rate is {arguments.max_reject_rate}; expected a share from 0 to 1")
         runs.check_output(arguments.output, arguments.input)
         label_map = _read_label_map(arguments.label_map)
 

@@ -132,6 +132,10 @@ class Plan:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     shards: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.shards is not None and self.shards < 1:
+            raise ValueError(f"shards is {self.shards}; expected at least 1")
+
     def draft(self, source: str) -> tuple[PlannedRun, dict[str, list[dict[str, Any]]]]:
         """The plan for a source, and the rows of each of its shards; nothing is written.
 
@@ -170,6 +174,9 @@ class Plan:
         before = PlannedRun.load(self.output)
         if before is not None:
             _check_same(before, run)
+            if before.root != run.root:  # the data set was moved
+                before = dataclasses.replace(before, root=run.root)
+                before.save()
             return before
         if storage.names(shards_folder(self.output), ".parquet"):
             raise PlanConflictError(f"output {self.output!r} holds shards without a plan; choose another folder")

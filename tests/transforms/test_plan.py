@@ -45,6 +45,20 @@ def test_a_plan_is_found_again(manifest, tmp_path):
     assert plan.make(manifest(["b.jpg", "a.jpg"])) == made == PlannedRun.load(str(tmp_path / "out"))
 
 
+def test_a_data_set_that_moved(manifest, tmp_path):
+    plan = Plan(str(tmp_path / "out"), NAMES)
+    plan.make(manifest(["a.jpg"]))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "m.csv").rename(tmp_path / "elsewhere" / "m.csv")
+    assert plan.make(str(tmp_path / "elsewhere" / "m.csv")).root == str(tmp_path / "elsewhere")
+    assert PlannedRun.load(str(tmp_path / "out")).location("a.jpg") == str(tmp_path / "elsewhere" / "a.jpg")
+
+
+def test_no_shards_at_all():
+    with pytest.raises(ValueError, match="shards is 0; expected at least 1"):
+        Plan("out", NAMES, shards=0)
+
+
 def test_another_input_or_configuration_is_told(manifest, tmp_path):
     source, output = manifest(["a.jpg"]), str(tmp_path / "out")
     Plan(output, NAMES, settings={"rule": {"threshold": 0.25}, "method": "cam"}).make(source)
