@@ -8,12 +8,14 @@ VENV ?= .venv
 
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint types clean
+SUDO = $(shell test "$$(id -u)" = 0 || echo sudo)
+
+.PHONY: demo test lint types chromium clean
 
 demo: $(VENV)/.demo
 	$(BIN)/camboxes demo
 
-test: $(VENV)/.test lint types
+test: $(VENV)/.test lint types chromium
 	$(BIN)/pytest
 
 lint: $(VENV)/.test
@@ -25,6 +27,10 @@ types: $(VENV)/.test
 	rm -rf build
 	$(BIN)/pip install --quiet --no-deps --target build/installed .
 	cd build/installed && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p camboxes
+
+# The report is tested in a real browser; playwright's own download of one is not used.
+chromium:
+	test -x /usr/bin/chromium || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq chromium; }
 
 # An editable install of the package with the extra that the stamp file is named after.
 $(VENV)/.%: pyproject.toml setup.py constraints.txt

@@ -25,21 +25,14 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     """
     from camboxes.pipeline import runs
     from camboxes.pipeline.beam_options import beam_options
-    from camboxes.pipeline.errors import CallError, blaming_the_call
-    from camboxes.transforms import BoxesFromMaps, BoxRule, PlannedRun, ReadShards, WriteCoco
+    from camboxes.pipeline.errors import blaming_the_call
+    from camboxes.transforms import BoxesFromMaps, BoxRule, ReadShards, WriteCoco
 
     with blaming_the_call():
         options = beam_options(beam_arguments)
         rule = BoxRule(arguments.threshold, arguments.min_area, arguments.boxes)
         runs.check_output(arguments.output, arguments.run)
-        source = PlannedRun.load(arguments.run)
-        if source is None:
-            raise CallError(f"--run {arguments.run!r} holds no run; expected the --output of camboxes label")
-        if missing := source.missing():
-            raise CallError(
-                f"--run {arguments.run!r} is not finished: {len(missing)} of {len(source.shards)} shards are missing; "
-                "camboxes label with the options that it was begun with finishes it"
-            )
+        source = runs.finished(arguments.run)
     with contextlib.ExitStack() as held:
         with blaming_the_call():
             held.enter_context(runs.locked(arguments.output))

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,7 +25,8 @@ from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.plan import shard_file, shards_folder
 from camboxes.transforms.records import REJECTED
 
-_CONTENTS = ("annotations.json", "results.json", "summary.json", "report.html", "shards", "plan")  # the plan goes last
+# What a run leaves in its folder; the plan, which marks it as one, goes last.
+CONTENTS = ("annotations.json", "results.json", "summary.json", "report.html", "shards", "plan")
 
 
 def check_output(output: str, *inputs: str) -> None:
@@ -69,6 +70,23 @@ def locked(output: str) -> Iterator[None]:
             shutil.rmtree(folder)
 
 
+def finished(path: str) -> PlannedRun:
+    """The run that a folder holds.
+
+    Raises:
+      CallError: there is none, or it is not finished.
+    """
+    run = PlannedRun.load(path)
+    if run is None:
+        raise CallError(f"--run {path!r} holds no run; expected the --output of camboxes label")
+    if missing := run.missing():
+        raise CallError(
+            f"--run {path!r} is not finished: {len(missing)} of {len(run.shards)} shards are missing; "
+            "camboxes label with the options that it was begun with finishes it"
+        )
+    return run
+
+
 def set_aside_rejected(output: str) -> str | None:
     """Moves the shards that hold rejected images out of a run, into a folder to take their other rows over from.
 
@@ -94,9 +112,9 @@ def set_aside_rejected(output: str) -> str | None:
     return aside if storage.exists(aside) else None
 
 
-def remove(output: str) -> None:
-    """Deletes what a run left in its folder, and nothing else that lies there."""
-    for name in _CONTENTS:
+def remove(output: str, contents: Sequence[str] = CONTENTS) -> None:
+    """Deletes what a run, or another command, left in a folder, and nothing else that lies there."""
+    for name in contents:
         path = storage.join(output, name)
         if storage.is_local(path):
             if Path(path).is_dir():

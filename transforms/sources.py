@@ -29,7 +29,7 @@ class Source:
     """A data set's image-label pairs.
 
     Attributes:
-      root: the folder that paths are relative to, and that nothing is read outside of.
+      root: the folder that paths are relative to, and that nothing is read outside of; absolute.
       labels: for each image's path its labels, in the order given, without repetitions. Paths within the root are
         relative to it, with forward slashes; others are kept as they were given.
       repeated: how many (path, label) pairs were given more than once and dropped.
@@ -54,7 +54,7 @@ def read_source(path: str, root: str | None = None) -> Source:
       SourceError: there is no such input, or it cannot be understood.
     """
     if _is_folder(path):
-        return _read_class_folders(path)
+        return _read_class_folders(storage.absolute(path))
     suffix = posixpath.splitext(path)[1].lower()
     if suffix not in _MANIFESTS:
         expected = "a folder of class folders, or a manifest ending in " + ", ".join(_MANIFESTS)
@@ -62,7 +62,7 @@ def read_source(path: str, root: str | None = None) -> Source:
         raise SourceError(f"input {path!r} {found}; expected {expected}")
     if not storage.exists(path):
         raise SourceError(f"input {path!r} does not exist")
-    return _collect(_MANIFESTS[suffix](path), root or _parent(path))
+    return _collect(_MANIFESTS[suffix](path), storage.absolute(root or _parent(path)))
 
 
 def _parent(path: str) -> str:
@@ -120,12 +120,7 @@ def _collect(pairs: Iterator[tuple[str, list[str]]], root: str) -> Source:
 
 def _within(path: str, root: str) -> str:
     """A path's one spelling: relative to the root where it lies inside it."""
-    prefix = root.rstrip("/") + "/"
-    if path.startswith(prefix):
-        path = path.removeprefix(prefix)
-    elif path.startswith("/") and storage.is_local(root):
-        absolute = os.path.abspath(root).rstrip("/") + "/"  # noqa: PTH100 (Path.resolve would follow links)
-        path = path.removeprefix(absolute)
+    path = path.removeprefix(root.rstrip("/") + "/")
     return path if "://" in path else posixpath.normpath(path)
 
 

@@ -25,6 +25,11 @@ def is_local(path: str) -> bool:
     return FileSystems.get_scheme(path) is None
 
 
+def absolute(path: str) -> str:
+    """A local path from the root of the filesystem; links are not followed. A store's path as it is."""
+    return os.path.abspath(path) if is_local(path) else path  # noqa: PTH100
+
+
 def exists(path: str) -> bool:
     """Whether there is a file or, locally, a folder at a path."""
     return FileSystems.exists(path)

@@ -183,9 +183,8 @@ def test_rows_of_another_network_are_not_taken_over(photographs, tmp_path, capsy
 
 
 def test_too_many_rejected_images_fail_the_job_and_keep_what_it_has(photographs, tmp_path, capsys):
-    (photographs / "few.csv").write_text(
-        "path,label\nno.jpg,tripod\nnowhere.jpg,tripod\nespresso/coffee.png,espresso\n"
-    )
+    rows = "no.jpg,tripod\nnowhere.jpg,tripod\nespresso/coffee.png,espresso\n"
+    (photographs / "few.csv").write_text("path,label\n" + rows)
     assert _label(photographs / "few.csv", tmp_path / "out") == 1
     assert "2 of 3 images were rejected, more than --max-reject-rate 0.5 allows" in capsys.readouterr().err
     assert len(json.loads((tmp_path / "out" / "annotations.json").read_text())["annotations"]) == 1
@@ -203,8 +202,16 @@ def test_an_empty_data_set(tmp_path, capsys):
 def test_a_dry_run_writes_nothing(photographs, tmp_path, capsys):
     assert _label(photographs, tmp_path / "out", "--dry-run", "--threshold", "0.4") == 0
     said = capsys.readouterr().out
-    for expected in ("5 images below", "1 shards of 5 images", "timm:tf_efficientnet_lite0 at 224 (squash) on cpu",
-                     "threshold 0.4", "runner    apache_beam.runners", "espresso = espresso", "labels    5 matched"):  # fmt: skip
+    expected_lines = [
+        "5 images below",
+        "1 shards of 5 images",
+        "timm:tf_efficientnet_lite0 at 224 (squash) on cpu",
+        "threshold 0.4",
+        "runner    apache_beam.runners",
+        "espresso = espresso",
+        "labels    5 matched",
+    ]
+    for expected in expected_lines:
         assert expected in said
     assert not (tmp_path / "out").exists()
 
