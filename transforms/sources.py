@@ -120,7 +120,11 @@ def _collect(pairs: Iterator[tuple[str, list[str]]], root: str) -> Source:
 
 def _within(path: str, root: str) -> str:
     """A path's one spelling: relative to the root where it lies inside it."""
-    path = path.removeprefix(root.rstrip("/") + "/")
+    prefix = root.rstrip("/") + "/"
+    if storage.is_local(root) and "://" not in path:
+        absolute = posixpath.normpath(posixpath.join(root, path))
+        return absolute.removeprefix(prefix) if absolute.startswith(prefix) else posixpath.normpath(path)
+    path = path.removeprefix(prefix)
     return path if "://" in path else posixpath.normpath(path)
 
 

@@ -53,6 +53,13 @@ def test_webp_and_palette_and_alpha():
     assert np.array_equal(decode(encoded(image, "PNG")), QUARTERS)
 
 
+def test_the_first_frame_of_an_animation():
+    frames = [Image.fromarray(QUARTERS), Image.fromarray(255 - QUARTERS)]
+    for kind, options in (("GIF", {}), ("WEBP", {"lossless": True}), ("TIFF", {})):
+        data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+        assert np.array_equal(decode(data), QUARTERS), kind
+
+
 def test_sixteen_bits_are_scaled_not_clipped():
     levels = np.array([[0, 256, 32768, 65535]], np.uint16)
     assert decode(encoded(Image.fromarray(levels), "PNG"))[0, :, 0].tolist() == [0, 1, 128, 255]

@@ -94,6 +94,23 @@ def test_the_network_is_only_asked_for_images_that_decode(tmp_path, classifier, 
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == []
 
 
+def test_a_path_that_leads_outside_the_root_is_not_read(tmp_path, photographs, classifier, rows):
+    (tmp_path / "data").mkdir()
+    cat = photographs / "Egyptian cat" / "chelsea.png"
+    (tmp_path / "secret.png").write_bytes(cat.read_bytes())
+    (tmp_path / "data" / "cat.png").write_bytes(cat.read_bytes())
+    paths = ["../secret.png", str(tmp_path / "secret.png"), "cat.png", f"{tmp_path}/data/../data/cat.png"]
+    manifest = tmp_path / "data" / "m.csv"
+    manifest.write_text("path,label\n" + "".join(f"{path},Egyptian cat\n" for path in paths))
+    plan = Plan(str(tmp_path / "out"), classifier.class_names)
+    with _pipeline() as pipeline:
+        pipeline | ReadLabeledImages(str(manifest), plan) | InferClassMaps() | BoxesFromMaps() | WriteCoco(plan.output)
+    found = {row["path"]: (row["status"], row["reason"], row["digest"]) for row in rows(plan.output)}
+    outside = "outside_root: the path leads outside the input root, where nothing is read"
+    assert found.pop("cat.png")[:2] == ("ok", None)
+    assert found == dict.fromkeys(paths[:2], ("rejected", outside, None))
+
+
 def test_a_network_whose_output_is_not_finite(photographs, tmp_path, classifier):
     """Every image is rejected with the reason, and none is lost; the fault is put into a loaded network's bias."""
     step = _InferClassMaps(ModelSpec("efficientnet_lite0"), None, None)
