@@ -115,6 +115,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     from camboxes.pipeline.errors import blaming_the_call
     from camboxes.transforms import BoxesFromMaps, BoxRule, InferClassMaps, Plan, ReadLabeledImages, WriteCoco, storage
     from camboxes.transforms.reuse import reusable
+    from camboxes.transforms.sources import read_source
 
     with blaming_the_call():
         options = beam_options(beam_arguments)
@@ -123,6 +124,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             raise ValueError(f"--max-reject-rate is {arguments.max_reject_rate}; expected a share from 0 to 1")
         runs.check_output(arguments.output, arguments.input)
         label_map = _read_label_map(arguments.label_map)
+        source = read_source(arguments.input, arguments.root)  # before torch is loaded: a wrong path is told at once
 
         from camboxes.models import ModelSpec, load_classifier
 
@@ -140,23 +142,22 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             arguments.output,
             classifier.class_names,
             label_map=label_map,
-            root=arguments.root,
             settings={"method": "cam", "model": classifier.settings, "rule": dataclasses.asdict(rule)},
             shards=arguments.shards,
         )
         if arguments.reuse:
             reusable(arguments.reuse, {"method": "cam", "model": classifier.settings})
         if arguments.dry_run:
-            draft, _ = plan.draft(arguments.input)
+            draft, _ = plan.draft(source)
             _describe(draft, classifier, str(options.view_as(StandardOptions).runner))
             return
     with contextlib.ExitStack() as held:
         with blaming_the_call():
             held.enter_context(runs.locked(arguments.output))
             if arguments.overwrite:
-                plan.draft(arguments.input)  # a call that cannot succeed must not cost the run that it would replace
+                plan.draft(source)  # a call that cannot succeed must not cost the run that it would replace
                 runs.remove(arguments.output)
-            read = ReadLabeledImages(arguments.input, plan)
+            read = ReadLabeledImages(source, plan)
             reuse = runs.set_aside_rejected(arguments.output) if arguments.retry_rejected else arguments.reuse
             weights = storage.join(arguments.output, "plan", "weights.safetensors")
             if not storage.exists(weights):

@@ -136,14 +136,17 @@ class Plan:
         if self.shards is not None and self.shards < 1:
             raise ValueError(f"shards is {self.shards}; expected at least 1")
 
-    def draft(self, source: str) -> tuple[PlannedRun, dict[str, list[dict[str, Any]]]]:
+    def draft(self, source: str | Source) -> tuple[PlannedRun, dict[str, list[dict[str, Any]]]]:
         """The plan for a source, and the rows of each of its shards; nothing is written.
+
+        Args:
+          source: what `read_source` reads, or what it made of it.
 
         Raises:
           SourceError: the source cannot be read.
           UnmatchedLabelsError: labels without a class, all of them listed.
         """
-        found = read_source(source, self.root)
+        found = read_source(source, self.root) if isinstance(source, str) else source
         matcher = LabelMatcher(self.class_names, self.label_map)
         categories = matcher.categories(label for labels in found.labels.values() for label in labels)
         count = self.shards or _shard_count(len(found.labels))
@@ -163,8 +166,8 @@ class Plan:
         )
         return run, rows
 
-    def make(self, source: str) -> PlannedRun:
-        """Makes the plan and writes it, or finds the same plan written before.
+    def make(self, source: str | Source) -> PlannedRun:
+        """Makes the plan and writes it, or finds the same plan written before. Argument: see `draft`.
 
         Raises:
           PlanConflictError: the output folder holds a run of another input or configuration; says what differs.

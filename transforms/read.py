@@ -8,6 +8,7 @@ import apache_beam as beam
 from camboxes.transforms import storage
 from camboxes.transforms.plan import Plan, PlannedRun, shard_file, shards_folder
 from camboxes.transforms.records import PLANNED, LabeledImage, Shard, table
+from camboxes.transforms.sources import Source
 
 
 @beam.typehints.with_output_types(Shard)
@@ -20,8 +21,8 @@ class ReadLabeledImages(beam.PTransform):
       planned: the run as planned.
     """
 
-    def __init__(self, source: str, plan: Plan):
-        """Takes what `read_source` reads, and how to plan it.
+    def __init__(self, source: str | Source, plan: Plan):
+        """Takes what `read_source` reads, or what it made of it, and how to plan it.
 
         Raises:
           SourceError, UnmatchedLabelsError, PlanConflictError: see `Plan.make`.
