@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -191,6 +192,8 @@ def _check_exactness(classifier: Classifier, network: nn.Module, name: str, prob
                 f"{refusal} (a hidden layer or another kind of pooling stands between); {_SUGGESTION}"
             ) from error
     scale = float(expected.abs().max())
+    if not math.isfinite(scale):
+        raise ValueError(f"the output of {name} is not finite: its weights hold NaN or infinity")
     difference = float((given - expected).abs().max()) if given.shape == expected.shape else float("inf")
     if not difference <= 1e-4 * scale:
         raise ValueError(

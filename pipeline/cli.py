@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"camboxes {known.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command continues where this one stopped", file=sys.stderr)
+        print("interrupted; camboxes label goes on where it stopped when it is called again", file=sys.stderr)
         return 1
     except Exception as error:
         logging.getLogger("camboxes").info("the job failed", exc_info=True)

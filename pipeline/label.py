@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from camboxes.models import Classifier
     from camboxes.transforms import PlannedRun
+    from camboxes.transforms.labels import Category
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,6 +115,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     from camboxes.pipeline.beam_options import beam_options
     from camboxes.pipeline.errors import blaming_the_call
     from camboxes.transforms import BoxesFromMaps, BoxRule, InferClassMaps, Plan, ReadLabeledImages, WriteCoco, storage
+    from camboxes.transforms.labels import UnmatchedLabelsError
     from camboxes.transforms.reuse import reusable
     from camboxes.transforms.sources import read_source
 
@@ -148,7 +150,11 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         if arguments.reuse:
             reusable(arguments.reuse, {"method": "cam", "model": classifier.settings})
         if arguments.dry_run:
-            draft, _ = plan.draft(source)
+            try:
+                draft, _ = plan.draft(source)
+            except UnmatchedLabelsError as error:
+                _describe_labels(error.matched, classifier)
+                raise
             _describe(draft, classifier, str(options.view_as(StandardOptions).runner))
             return
     with contextlib.ExitStack() as held:
@@ -195,12 +201,16 @@ def _describe(draft: "PlannedRun", classifier: "Classifier", runner: str) -> Non
     print(f"          weights {classifier.settings['weights_sha256'][:16]}")
     print(f"boxes     {', '.join(f'{name} {value}' for name, value in draft.settings['rule'].items())}")
     print(f"runner    {runner}")
-    print(f"labels    {len(draft.categories)} matched")
-    for category in draft.categories:
+    _describe_labels(draft.categories, classifier)
+    print("nothing was written: this was a dry run")
+
+
+def _describe_labels(matched: Sequence["Category"], classifier: "Classifier") -> None:
+    print(f"labels    {len(matched)} matched")
+    for category in matched:
         names = [classifier.class_names[index][0] for index in category.class_indices]
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         print(f"          {category.name} = {', '.join(names[:3]) + more or 'no class: its images get no box of it'}")
-    print("nothing was written: this was a dry run")
 
 
 def _extent(counts: Iterable[int]) -> str:

@@ -9,10 +9,6 @@ ClassNames = Sequence[Sequence[str]]
 LabelMap = Mapping[str, "int | str | Sequence[int | str] | None"]
 
 
-class UnmatchedLabelsError(ValueError):
-    """Labels that no class, or more than one, answers to. The message lists each with its candidates."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Category:
     """One of the data set's labels.
@@ -26,6 +22,18 @@ class Category:
     id: int
     name: str
     class_indices: tuple[int, ...]
+
+
+class UnmatchedLabelsError(ValueError):
+    """Labels that no class, or more than one, answers to. The message lists each with its candidates.
+
+    Attributes:
+      matched: the categories of the labels that do match.
+    """
+
+    def __init__(self, message: str, matched: Sequence[Category] = ()):
+        super().__init__(message)
+        self.matched = matched
 
 
 class LabelMatcher:
@@ -86,7 +94,8 @@ class LabelMatcher:
             raise UnmatchedLabelsError(
                 f"{len(problems)} of {len(problems) + len(categories)} labels match no single class of the network; "
                 "map them with --label-map FILE, a JSON object from label to class names or indices "
-                "(an empty list: stands for none):\n" + "\n".join(problems)
+                "(an empty list: stands for none):\n" + "\n".join(problems),
+                categories,
             )
         return categories
 

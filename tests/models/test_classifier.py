@@ -106,6 +106,14 @@ def test_saved_weights_load_again_and_give_the_same_bits(classifier, tmp_path):
     assert again.settings == classifier.settings
 
 
+def test_weights_that_are_not_finite(tmp_path):
+    network, path = _random_weights("resnet18", tmp_path)
+    network.fc.bias.data[3] = float("nan")
+    torch.save(network.state_dict(), path)
+    with pytest.raises(ValueError, match="the output of torchvision:resnet18 is not finite: its weights hold NaN"):
+        load_classifier(ModelSpec("resnet18", weights=str(path), size=64))
+
+
 def test_weights_of_another_network(classifier, tmp_path):
     (tmp_path / "w.safetensors").write_bytes(classifier.safetensors())
     with pytest.raises(ValueError, match=r"are not those of torchvision:resnet18: \d+ of its 122 tensors are missing"):

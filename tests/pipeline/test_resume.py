@@ -216,6 +216,15 @@ def test_a_dry_run_writes_nothing(photographs, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_tells_matched_and_unmatched_labels(photographs, tmp_path, capsys):
+    (photographs / "mixed.csv").write_text("path,label\na.jpg,tripod\nb.jpg,tripot\n")
+    assert _label(photographs / "mixed.csv", tmp_path / "out", "--dry-run") == 2
+    said = capsys.readouterr()
+    assert said.out.splitlines() == ["labels    1 matched", "          tripod = tripod"]
+    assert "1 of 2 labels match no single class" in said.err
+    assert "'tripot' is the name of no class; nearest: tripod (872)" in said.err
+
+
 def test_the_portable_job_service_gives_the_same_bytes(photographs, tmp_path, results, run):
     import socket
 
