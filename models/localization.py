@@ -41,7 +41,11 @@ def passes_side_by_side(classifier: Classifier) -> int:
     """How many threads of `use_one_core` keep the device busy: the cores that this process may use; 1 for a GPU."""
     if classifier.spec.device != "cpu":
         return 1
-    return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    if asked.isdecimal():
+        return max(1, int(asked))
+    # Only Linux says which cores this process may use.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def localize(

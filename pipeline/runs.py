@@ -178,8 +178,7 @@ def execute(
             for counter in result.metrics().query()["counters"]
             if counter.key.metric.namespace == "camboxes"
         },
-        "peak_memory_bytes": 1024
-        * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)),
+        "peak_memory_bytes": _peak_memory(),
     }
     storage.write_json(path, summary)
     report.write(run.output)
@@ -190,6 +189,12 @@ def execute(
             f"{rejected} of {planned} images were rejected, more than --max-reject-rate {max_reject_rate:g} allows; "
             f"their reasons stand in {storage.join(run.output, 'report.html')}, and --retry-rejected tries them again"
         )
+
+
+def _peak_memory() -> int:
+    """Of this process or of the largest worker, in bytes."""
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return peak if sys.platform == "darwin" else 1024 * peak  # macOS counts in bytes, Linux in KiB
 
 
 def _conclude(output: str, summary: dict[str, Any]) -> None:
