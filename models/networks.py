@@ -83,10 +83,10 @@ def load_network(name: str, weights: str | None) -> Network:
         return build(name, bare, None, pretrained=True)
     state = _read_state(Path(weights))
     network = build(name, bare, None, pretrained=False)
-    head = [key for key, layer in network.module.named_modules() if isinstance(layer, nn.Linear)][-1:]
-    classes = state[f"{head[0]}.weight"].shape[0] if head and f"{head[0]}.weight" in state else None
-    if classes not in (None, network.module.get_submodule(head[0]).out_features):
-        network = build(name, bare, classes, pretrained=False)
+    heads = [(key, layer) for key, layer in network.module.named_modules() if isinstance(layer, nn.Linear)]
+    if heads and (weight := state.get(f"{heads[-1][0]}.weight")) is not None:
+        if len(weight) != heads[-1][1].out_features:
+            network = build(name, bare, len(weight), pretrained=False)
     _load_state(network, state, weights)
     return network
 
@@ -193,4 +193,6 @@ def _load_state(network: Network, state: dict[str, torch.Tensor], weights: str) 
             f"weights {weights} are not those of {network.name}: {len(wrong)} of its {len(expected)} tensors are "
             f"missing or of another shape, the first of them {wrong[0]!r} {tuple(expected[wrong[0]].shape)}"
         )
-    network.module.load_state_dict({key: state[key] for key in expected if key in state}, strict=False)
+    # Into the network's own state dict, which also carries the versions that some layers ask for.
+    expected.update({key: state[key] for key in expected if key in state})
+    network.module.load_state_dict(expected)

@@ -39,6 +39,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             if arguments.overwrite:
                 runs.remove(arguments.output)
             planned = source.copy(arguments.output, {**source.settings, "rule": dataclasses.asdict(rule)})
+            runs.remove(arguments.output, ["shards"])  # all are drawn anew: the run that they come from may have grown
         runs.announce(planned, "boxes from the maps stored in " + arguments.run)
         runs.execute(
             lambda p: (

@@ -58,7 +58,9 @@ def _random_weights(name, folder, **arguments):
     return network.eval(), path
 
 
-@pytest.mark.parametrize("name", ["resnet18", "densenet121", "mobilenet_v2", "shufflenet_v2_x0_5", "regnet_y_400mf"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "densenet121", "mobilenet_v2", "shufflenet_v2_x0_5", "regnet_y_400mf", "mnasnet0_5", "swin_t"]
+)
 def test_torchvision_networks_keep_their_logits(name, tmp_path):
     network, path = _random_weights(name, tmp_path)
     classifier = load_classifier(ModelSpec(name, weights=str(path), size=96))
@@ -67,11 +69,22 @@ def test_torchvision_networks_keep_their_logits(name, tmp_path):
         features, logits = classifier(images)
         torch.testing.assert_close(logits, network(images), rtol=1e-4, atol=1e-5)
     assert features.shape[2:] == (3, 3)
+    (tmp_path / "w.safetensors").write_bytes(classifier.safetensors())  # as a job's workers load them
+    again = load_classifier(ModelSpec(name, weights=str(tmp_path / "w.safetensors"), size=96))
+    assert again.settings == classifier.settings
     assert classifier.spec.name == f"torchvision:{name}"
     assert classifier.class_names[285] == ("Egyptian cat", "n02124075")
 
 
-@pytest.mark.parametrize("name", ["torchvision:mobilenet_v3_small", "timm:convnext_atto", "timm:vit_tiny_patch16_224"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "torchvision:mobilenet_v3_small",
+        "torchvision:squeezenet1_1",
+        "timm:convnext_atto",
+        "timm:vit_tiny_patch16_224",
+    ],
+)
 def test_networks_that_end_otherwise_are_refused(name, tmp_path):
     library, bare = name.split(":")
     if library == "timm":

@@ -15,6 +15,13 @@ def test_the_same_threshold_gives_the_same_bytes(run, tmp_path, results):
     assert (tmp_path / "same" / "report.html").exists()
 
 
+def test_a_second_call_draws_all_boxes_anew(run, tmp_path, results, capsys):
+    for _ in range(2):
+        assert _rebox(run, tmp_path / "same") == 0
+        assert "done already" not in capsys.readouterr().err
+        assert results(tmp_path / "same") == results(run)
+
+
 def test_another_threshold_gives_what_label_gives_at_it(photographs, run, tmp_path, results, annotations):
     assert _rebox(run, tmp_path / "again", "--threshold", "0.5", "--boxes", "all") == 0
     options = ["--shards", "2", "--threshold", "0.5", "--boxes", "all"]
