@@ -1,4 +1,4 @@
-"""How a CPU is kept busiest: one forward pass on all cores, or one pass a core side by side, and in batches of what size.
+"""How a CPU is kept busiest: one forward pass on all cores or one a core, and in what batches.
 
     python benchmarks/passes.py [--model NAME] [--size PIXELS] [--rounds N]
 

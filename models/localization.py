@@ -32,7 +32,7 @@ def use_one_core() -> None:
 
     The last bits of a convolution depend on the number of threads that share it (measured: oneDNN, channels_last), so
     passes that take all cores would give other bytes on a machine with more cores, or with two worker processes. One
-    pass a core, side by side, gives the same bytes everywhere, and is faster: see docs/development.md.
+    pass a core, side by side, gives the same bytes everywhere, and is no slower: benchmarks/passes.py.
     """
     torch.set_num_threads(1)
 

@@ -84,9 +84,9 @@ def load_network(name: str, weights: str | None) -> Network:
     state = _read_state(Path(weights))
     network = build(name, bare, None, pretrained=False)
     heads = [(key, layer) for key, layer in network.module.named_modules() if isinstance(layer, nn.Linear)]
-    if heads and (weight := state.get(f"{heads[-1][0]}.weight")) is not None:
-        if len(weight) != heads[-1][1].out_features:
-            network = build(name, bare, len(weight), pretrained=False)
+    weight = state.get(f"{heads[-1][0]}.weight") if heads else None
+    if weight is not None and len(weight) != heads[-1][1].out_features:
+        network = build(name, bare, len(weight), pretrained=False)
     _load_state(network, state, weights)
     return network
 
