@@ -48,9 +48,8 @@ def main() -> None:
     for cores in (all_cores, use_one_core):
         with ThreadPoolExecutor(1, initializer=cores) as thread:
             features.append(thread.submit(classifier.infer, batches[8]).result().features)
-    print(
-        f"largest difference of a feature between all cores and one: {float((features[0] - features[1]).abs().max()):.1e}"
-    )
+    difference = float((features[0] - features[1]).abs().max())
+    print(f"largest difference of a feature between all cores and one: {difference:.1e}")
 
 
 def all_cores() -> None:
