@@ -1,10 +1,11 @@
 """Networks and the maps that they give: PyTorch only, with no knowledge of Beam, files of a run, or commands.
 
-`ModelSpec` is importable without torch; everything else is imported when it is first asked for.
+`ModelSpec` and `MapSpec` are importable without torch; everything else is imported when it is first asked for.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from camboxes.models.spec import MapSpec as MapSpec
 from camboxes.models.spec import ModelSpec as ModelSpec
 
 if TYPE_CHECKING:
@@ -13,19 +14,21 @@ if TYPE_CHECKING:
     from camboxes.models.classifier import Classifier as Classifier
     from camboxes.models.classifier import load_classifier as load_classifier
     from camboxes.models.localization import Localization as Localization
-    from camboxes.models.localization import localize as localize
+    from camboxes.models.localization import Localizer as Localizer
     from camboxes.models.localization import passes_side_by_side as passes_side_by_side
     from camboxes.models.localization import use_one_core as use_one_core
+    from camboxes.models.methods import class_maps as class_maps
     from camboxes.models.preprocessing import Preprocessing as Preprocessing
 
 _HOMES = {
     "Activations": "classifier",
     "Classifier": "classifier",
     "Localization": "localization",
+    "Localizer": "localization",
     "Preprocessing": "preprocessing",
     "class_activation_maps": "cam",
+    "class_maps": "methods",
     "load_classifier": "classifier",
-    "localize": "localization",
     "passes_side_by_side": "localization",
     "use_one_core": "localization",
 }

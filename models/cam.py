@@ -21,14 +21,21 @@ def class_activation_maps(features: torch.Tensor, weight: torch.Tensor, class_id
     Raises:
       ValueError: a class id is not one of the network's.
     """
-    outside = class_ids[(class_ids < 0) | (class_ids >= len(weight))]
-    if len(outside):
-        raise ValueError(
-            f"class id {int(outside[0])} is not among the network's {len(weight)} classes, 0 to {len(weight) - 1}"
-        )
+    check_class_ids(class_ids, len(weight))
     height, width = features.shape[2:]
     cells = features.flatten(2)
     # One product of a fixed shape per label slot: a map's last bits depend on the shape of the product that made
     # it, and so must not depend on how many labels the other images of the batch have.
     maps = [torch.bmm(weight[ids].unsqueeze(1), cells) for ids in class_ids.unbind(1)]
     return torch.cat([cells[:, :0], *maps], dim=1).unflatten(2, (height, width))  # no labels at all: no maps
+
+
+def check_class_ids(class_ids: torch.Tensor, classes: int) -> None:
+    """Raises a ValueError for ids, int64 [n, labels], that are not among the network's classes."""
+    if class_ids.dim() != 2 or class_ids.is_floating_point():
+        raise ValueError(
+            f"class ids are {class_ids.dtype} of shape {list(class_ids.shape)}; expected int64 of [images, labels]"
+        )
+    outside = class_ids[(class_ids < 0) | (class_ids >= classes)]
+    if len(outside):
+        raise ValueError(f"class id {int(outside[0])} is not among the network's {classes} classes, 0 to {classes - 1}")

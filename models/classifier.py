@@ -1,28 +1,30 @@
-"""A network that ends in global average pooling and one linear layer: what class activation maps are read from."""
+"""A classification network whose last feature maps can be read, and what follows them."""
 
 import dataclasses
 import functools
 import hashlib
-import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from camboxes.models.networks import Network, load_network
+from camboxes.models.checkpoints import DESCRIPTION, WEIGHTS, Description, find_network
+from camboxes.models.parts import LAST, Recording, Tap, outermost_layer, recording, take_apart, tapped
 from camboxes.models.preprocessing import Preprocessing
 from camboxes.models.spec import ModelSpec
+from camboxes.models.stride import lower_stride
 
 _BATCH = {"cpu": 4, "cuda": 64}  # images of 224 x 224 pixels
-_SUGGESTION = "choose one that ends so, such as efficientnet_lite0, resnet50 or densenet121"
 
 
 class Activations(NamedTuple):
     """What one forward pass gives.
 
     Attributes:
-      features: the last feature maps before pooling, float32 [n, channels, height, width].
+      features: the last feature maps before pooling, [n, channels, height, width].
       logits: float32 [n, classes].
     """
 
@@ -31,58 +33,148 @@ class Activations(NamedTuple):
 
 
 class Classifier(nn.Module):
-    """Backbone, global average pooling, linear layer (Zhou et al. 2016, section 2).
+    """Feature maps and what follows them: where CAM is exact, global average pooling and a linear layer.
 
     Attributes:
+      network: the network, unchanged.
       spec: the model's spec with nothing left open: qualified name, size, device and batch size.
       preprocessing: how to bring photographs to its input.
-      weight: the linear layer's weight, float32 [classes, channels].
-      bias: its bias, float32 [classes].
-      class_names: for each class its names, the first one first: for ImageNet's classes the names and synonyms of
-        the synset, and last its id; for others the class index alone.
+      inexact_because: why its logits are not linear(GAP(features)), so that CAM is not defined for it; None where
+        they are (Zhou et al. 2016, section 2).
+      weight: the linear layer's weight, [classes, channels]; only where CAM is exact.
+      bias: its bias, [classes]; likewise.
+      class_names: for each class its names, the first one first: a checkpoint's own; for ImageNet's classes the names
+        and synonyms of the synset, and last its id; for others the class index alone.
+      multilabel: whether probabilities are sigmoids of the logits rather than their softmax.
     """
 
     weight: torch.Tensor
     bias: torch.Tensor
 
-    def __init__(self, network: nn.Module, preprocessing: Preprocessing, spec: ModelSpec):
+    def __init__(
+        self,
+        network: nn.Module,
+        preprocessing: Preprocessing,
+        spec: ModelSpec,
+        class_names: Sequence[Sequence[str]] | None = None,
+        *,
+        multilabel: bool = False,
+    ):
         """Takes a network apart.
 
         Raises:
-          ValueError: the network's logits are not linear(GAP(features)), so that CAM is not defined for it.
+          ValueError: the network has no feature maps, or its output is not finite.
         """
         super().__init__()
         self.network = network
         self.spec = spec
-        # The images are noise: only the equality of two ways to the same logits is asked.
+        self.multilabel = multilabel
+        # The images are noise: shapes, and the equality of two ways to the same logits, are all that is asked.
         size = preprocessing.size
-        probe = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-        self._features, head = _features_and_head(network, spec.name, probe)
-        self.register_buffer("weight", head.weight.detach().flatten(1), persistent=False)
-        bias = torch.zeros(len(head.weight)) if head.bias is None else head.bias.detach()
-        self.register_buffer("bias", bias, persistent=False)
-        _check_exactness(self, network, spec.name, probe)
-        with torch.inference_mode():
-            stride = round(size / self(probe).features.shape[2])
-        self.preprocessing = dataclasses.replace(preprocessing, stride=stride)
-        self.class_names = _class_names(len(self.weight))
+        self._probe = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+        with _evaluating(network):
+            self._features, self._tail, head = take_apart(network, spec.name, self._probe)
+            self._last = Tap(LAST)
+            with torch.inference_mode():
+                features, logits = self._features(self._probe), network(self._probe)
+            if not torch.isfinite(logits).all():
+                raise ValueError(f"the output of {spec.name} is not finite: its weights hold NaN or infinity")
+            self._take_head(head, features, logits)
+        self.preprocessing = dataclasses.replace(preprocessing, stride=round(size / features.shape[2]))
+        names = class_names or _class_names(logits.shape[1])
+        self.class_names = [tuple(of_class) for of_class in names]
+
+    def _take_head(self, head: Any, features: torch.Tensor, logits: torch.Tensor) -> None:
+        """Reads CAM's weights from the head where linear(GAP(features)) gives the network's own logits."""
+        classes = logits.shape[1]
+        # No linear layer: where the pooled maps are the logits (SqueezeNet), each class has a map of its own.
+        weight = getattr(head, "weight", torch.eye(classes)).detach().flatten(1)
+        given = getattr(head, "bias", None)
+        bias = torch.zeros(classes) if given is None else given.detach()
+        pooled = features.mean((2, 3))
+        self.inexact_because: str | None = "a hidden layer, a norm or another kind of pooling stands between"
+        if weight.shape == (classes, pooled.shape[1]):
+            scale, difference = logits.abs().max(), (functional.linear(pooled, weight, bias) - logits).abs().max()
+            if difference <= 1e-4 * scale:
+                self.inexact_because = None
+                self.register_buffer("weight", weight, persistent=False)
+                self.register_buffer("bias", bias, persistent=False)
+            else:
+                self.inexact_because += f": they differ by up to {difference:.3g} where the largest is {scale:.3g}"
 
     def forward(self, images: torch.Tensor) -> Activations:
-        """Runs the network on normalised images, [n, 3, height, width]: equation 1 of the paper."""
-        features = self._features(images)
-        return Activations(features, functional.linear(features.mean((2, 3)), self.weight, self.bias))
+        """Runs the network on normalised images, [n, 3, height, width]; where CAM is exact, equation 1 of the paper."""
+        features = self._last(self._features(images))
+        if self.inexact_because is not None:
+            return Activations(features, self._tail(features).float())
+        logits = functional.linear(features.mean((2, 3)), self.weight, self.bias)
+        return Activations(features, logits.float())
 
     def infer(self, images: torch.Tensor) -> Activations:
         """Runs a uint8 batch [n, 3, height, width], as `preprocessing.resize` makes its images, on the device."""
-        images = self.preprocessing.normalize(images.to(self.weight.device))
         with torch.inference_mode():
-            return self(images.contiguous(memory_format=torch.channels_last))
+            return self(self.normalize(images))
+
+    def normalize(self, images: torch.Tensor) -> torch.Tensor:
+        """Brings a uint8 batch [n, 3, height, width] to the device, and to what `forward` takes."""
+        parameter = next(self.network.parameters())
+        images = self.preprocessing.normalize(images.to(parameter.device)).to(parameter.dtype)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def record(self, images: torch.Tensor, layers: frozenset[str], *, gradients: bool) -> tuple[Activations, Recording]:
+        """One forward pass that also gives the maps of layers inside, and the graph of gradients from them on.
+
+        Args:
+          images: normalised, [n, 3, height, width].
+          layers: names that `layer` gave, or LAST.
+          gradients: whether `Recording.maps` can be asked for gradients of the logits.
+        """
+        with _evaluating(self), recording(layers, gradients=gradients) as found:
+            activations = self(images.clone() if gradients and images.is_inference() else images)
+        return activations, found
+
+    def layer(self, wanted: str) -> str:
+        """The name of a layer whose maps can be recorded from now on.
+
+        Args:
+          wanted: its dotted name in the network, or a stride in input pixels per cell: see `outermost_layer`.
+
+        Raises:
+          ValueError: there is no such layer, or its output is no map.
+        """
+        name = outermost_layer(self.network, self._probe_on_device(), int(wanted)) if wanted.isdecimal() else wanted
+        if name not in dict(self.network.named_modules()) or not name:
+            raise ValueError(f"layer {wanted!r}: the network has none of this name; expected one of named_modules()")
+        if name not in {part.layer for part in self._features.modules() if isinstance(part, Tap)}:
+            before = self._features
+            self._features = tapped(before, name)
+            _, found = self.record(self._probe_on_device(), frozenset([name]), gradients=False)
+            maps = found.maps.get(name)
+            if maps is None or maps.dim() != 4:
+                self._features = before
+                raise ValueError(f"layer {name!r} gives no maps of [n, channels, height, width]")
+        return name
+
+    def _probe_on_device(self) -> torch.Tensor:
+        parameter = next(self.network.parameters())
+        return self._probe.to(parameter.device, parameter.dtype)
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits [n, classes] to probabilities."""
+        return logits.sigmoid() if self.multilabel else logits.softmax(1)
 
     def safetensors(self) -> bytes:
         """The network's weights as the bytes of a file for `ModelSpec.weights` of the same name."""
         from safetensors.torch import save
 
         return save({key: value.cpu().contiguous() for key, value in self.network.state_dict().items()})
+
+    def files(self) -> dict[str, bytes]:
+        """A checkpoint of the classifier: the files of a folder that `ModelSpec.name` may name."""
+        described = Description(
+            self.spec.name, tuple(self.class_names), self.preprocessing, self.multilabel, self.spec.map_stride
+        )
+        return {WEIGHTS: self.safetensors(), DESCRIPTION: described.to_json()}
 
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
@@ -91,10 +183,10 @@ class Classifier(nn.Module):
 
 
 def load_classifier(model: str | ModelSpec) -> Classifier:
-    """Loads a classifier, ready to infer on its device.
+    """Loads a classifier, ready to infer on its device, its parameters frozen.
 
     Raises:
-      ValueError: an unknown name, weights of another network, or a network for which CAM is not exact.
+      ValueError: an unknown name, weights of another network, or a network without feature maps.
       OSError: weights that cannot be had.
       RuntimeError: a GPU was asked for and there is none. There is no silent fall-back to the CPU.
     """
@@ -103,11 +195,7 @@ def load_classifier(model: str | ModelSpec) -> Classifier:
         raise RuntimeError(
             "device cuda was asked for, and PyTorch sees no GPU here; use --device cpu, or mend the driver"
         )
-    network = load_network(spec.name, spec.weights)
-    return _ready(network, spec)
-
-
-def _ready(network: Network, spec: ModelSpec) -> Classifier:
+    network, described = find_network(spec)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if spec.device == "auto" else spec.device
     preprocessing = dataclasses.replace(
         network.preprocessing, size=spec.size or network.preprocessing.size, aspect=spec.aspect
@@ -115,91 +203,39 @@ def _ready(network: Network, spec: ModelSpec) -> Classifier:
     spec = dataclasses.replace(
         spec,
         name=network.name,
+        weights=None,
         size=preprocessing.size,
+        map_stride=spec.map_stride or (described.map_stride if described else None),
         device=device,
         batch_size=spec.batch_size or max(1, round(_BATCH[device] * (224 / preprocessing.size) ** 2)),
     )
-    classifier = Classifier(network.module, preprocessing, spec).to(device)
-    return classifier.to(memory_format=torch.channels_last).eval()
-
-
-class _TimmFeatures(nn.Module):
-    """timm's networks offer their features: no hook is needed."""
-
-    def __init__(self, network: Any):
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.network.forward_features(images)
-
-
-def _features_and_head(network: Any, name: str, probe: torch.Tensor) -> tuple[nn.Module, Any]:
-    """The part of a network before pooling, and its last layer."""
-    if hasattr(network, "forward_features") and hasattr(network, "get_classifier"):
-        return _TimmFeatures(network), network.get_classifier()
-    return _cut_before_pooling(network, name, probe)
-
-
-def _cut_before_pooling(network: nn.Module, name: str, probe: torch.Tensor) -> tuple[nn.Module, nn.Linear]:
-    """Follows a traced network from its output back through its last linear layer to the last feature maps.
-
-    torchvision's networks offer no features of their own, and each ends in its own way (a pooling layer, a function,
-    a mean; a ReLU after DenseNet's features). The graph knows them all.
-    """
-    from torch import fx
-    from torch.fx.passes.shape_prop import ShapeProp
-    from torchvision.models.feature_extraction import NodePathTracer
-
-    refusal = f"{name} does not end in global average pooling and one linear layer"
-    try:
-        graph = fx.GraphModule(network, NodePathTracer().trace(network))
-        with torch.inference_mode():
-            ShapeProp(graph).propagate(probe)
-    except Exception as error:  # what cannot be traced fails in its own way
-        raise ValueError(f"{refusal}, or cannot be traced ({error}); {_SUGGESTION}") from error
-    output = next(node for node in graph.graph.nodes if node.op == "output")
-    node, head = output.all_input_nodes[0], None
-    while not _is_map(node):
-        if head is None and node.op == "call_module":
-            layer = network.get_submodule(str(node.target))
-            head = layer if isinstance(layer, nn.Linear) else None
-        if not node.all_input_nodes:
-            break
-        node = node.all_input_nodes[0]
-    if head is None or not _is_map(node):
-        raise ValueError(f"{refusal}; {_SUGGESTION}")
-    output.args = (node,)
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
-    graph.delete_all_unused_submodules()
-    return graph, head
-
-
-def _is_map(node: "torch.fx.Node") -> bool:
-    shape = getattr(node.meta.get("tensor_meta"), "shape", ())
-    return len(shape) == 4 and min(shape[2:]) > 1
-
-
-def _check_exactness(classifier: Classifier, network: nn.Module, name: str, probe: torch.Tensor) -> None:
-    refusal = f"CAM is not exact for {name}: linear(GAP(features)) is not its logits"
-    with torch.inference_mode():
-        expected = network(probe)
-        try:
-            given = classifier(probe).logits
-        except (RuntimeError, IndexError) as error:  # shapes that do not fit: a hidden layer, tokens for maps
-            raise ValueError(
-                f"{refusal} (a hidden layer or another kind of pooling stands between); {_SUGGESTION}"
-            ) from error
-    scale = float(expected.abs().max())
-    if not math.isfinite(scale):
-        raise ValueError(f"the output of {name} is not finite: its weights hold NaN or infinity")
-    difference = float((given - expected).abs().max()) if given.shape == expected.shape else float("inf")
-    if not difference <= 1e-4 * scale:
+    if spec.map_stride is not None:
+        lower_stride(network.module, spec.map_stride, torch.randn(1, 3, preprocessing.size, preprocessing.size))
+    classifier = Classifier(
+        network.module.requires_grad_(False),
+        preprocessing,
+        spec,
+        described.class_names if described else None,
+        multilabel=described.multilabel if described else False,
+    )
+    if spec.map_stride is not None and classifier.preprocessing.stride > spec.map_stride:
         raise ValueError(
-            f"{refusal} (they differ by up to {difference:.3g} where the largest is {scale:.3g}: a norm or a hidden "
-            f"layer stands between); {_SUGGESTION}"
+            f"map_stride {spec.map_stride}: the maps of {spec.name} stay at {classifier.preprocessing.stride}"
         )
+    return classifier.to(device).to(memory_format=torch.channels_last).eval()
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and the modes that there were when it is over."""
+    training = [part for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 def _class_names(count: int) -> list[tuple[str, ...]]:

@@ -1,24 +1,29 @@
-"""One forward pass over a batch of photographs: where is each of the classes that they are labelled with?"""
+"""Where, on a photograph, is each of the classes that it is labelled with?"""
 
+import dataclasses
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.nn import functional
 
-from camboxes.models.cam import class_activation_maps
 from camboxes.models.classifier import Classifier
+from camboxes.models.fusion import fuse
+from camboxes.models.methods import Methods
+from camboxes.models.spec import MapSpec
 
 
 class Localization(NamedTuple):
     """What the network says of one image.
 
     Attributes:
-      logits: float32 [classes].
-      probabilities: their softmax, float32 [classes].
+      logits: float32 [classes], of the first scale.
+      probabilities: float32 [classes], as `Classifier.probabilities` has them.
       class_ids: for each label the class that was chosen for it.
-      maps: for each label its class's map, float32 [labels, height, width]; signed, not scaled.
+      maps: for each label its class's map, float32 [labels, height, width]; of one method at one scale as the method
+        gives it (CAM: signed), else fused, in [0, 1].
     """
 
     logits: np.ndarray
@@ -48,36 +53,100 @@ def passes_side_by_side(classifier: Classifier) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def localize(
-    classifier: Classifier, images: Sequence[torch.Tensor], candidates: Sequence[Sequence[Sequence[int]]]
-) -> list[Localization]:
-    """Maps each image's labels.
+class Localizer:
+    """Maps the labels of photographs: one forward pass for each scale and mirror image, all methods read from it.
 
-    Args:
+    Attributes:
       classifier: the network.
-      images: at most `spec.batch_size`, of one shape, as `preprocessing.resize` makes them. The batch is filled up
-        with zeros, so that every pass has the same shape: the last bits of a result depend on it.
-      candidates: for each image, for each of its labels, the classes that the label stands for; the one with the
-        highest logit is taken, the first among equals.
-
-    Raises:
-      ValueError: more images than the batch holds.
+      scales: short sides of its input, in pixels; at least one.
+      settings: what decides the maps besides the images: method, scales, flip, model.
     """
-    size = classifier.spec.batch_size
-    assert size is not None, "a loaded classifier's spec is resolved"
-    if len(images) > size:
-        raise ValueError(f"{len(images)} images were given; a batch of this classifier holds {size}")
-    batch = torch.zeros((size, *images[0].shape), dtype=torch.uint8)
-    torch.stack(list(images), out=batch[: len(images)])
-    features, raw = classifier.infer(batch)
-    logits, probabilities = raw.cpu().numpy(), raw.softmax(1).cpu().numpy()
-    chosen = [
-        tuple(max(ids, key=row.__getitem__) for ids in labels) for labels, row in zip(candidates, logits, strict=False)
-    ]
-    slots = torch.zeros((size, max(map(len, chosen))), dtype=torch.int64)
-    for slot, ids in enumerate(chosen):
-        slots[slot, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
-    maps = class_activation_maps(features, classifier.weight, slots.to(features.device)).cpu().numpy()
-    return [
-        Localization(logits[slot], probabilities[slot], ids, maps[slot, : len(ids)]) for slot, ids in enumerate(chosen)
-    ]
+
+    def __init__(self, classifier: Classifier, maps: MapSpec | None = None):
+        """Takes the network, and which maps to make of it; None for CAM at the network's own size.
+
+        Raises:
+          ValueError: the network cannot do what is asked.
+        """
+        maps = maps or MapSpec()
+        self.classifier = classifier
+        self.scales = maps.scales or (classifier.preprocessing.size,)
+        self.settings: dict[str, Any] = {
+            "method": maps.method,
+            "scales": list(self.scales),
+            "flip": maps.flip,
+            "model": classifier.settings,
+        }
+        self._preprocessing = [dataclasses.replace(classifier.preprocessing, size=size) for size in self.scales]
+        size = classifier.spec.batch_size
+        assert size is not None, "a loaded classifier's spec is resolved"
+        self._batch_sizes = [max(1, round(size * min(1, (self.scales[0] / scale) ** 2))) for scale in self.scales]
+        flips = (False, True) if maps.flip else (False,)
+        self._looks = [(number, flip) for number in range(len(self.scales)) for flip in flips]
+        self._terms = maps.terms
+        self._methods = Methods(classifier, [factor for term in maps.terms for factor in term.factors])
+
+    def resize(self, image: np.ndarray) -> tuple[torch.Tensor, ...]:
+        """A photograph, uint8 [height, width, 3], as the network takes it at each scale: uint8 [3, height, width]."""
+        return tuple(preprocessing.resize(image) for preprocessing in self._preprocessing)
+
+    def localize(
+        self, images: Sequence[Sequence[torch.Tensor]], candidates: Sequence[Sequence[Sequence[int]]]
+    ) -> list[Localization]:
+        """Maps each image's labels.
+
+        Args:
+          images: at most `classifier.spec.batch_size`, as `resize` makes them, of one shape at each scale. Batches are
+            filled up with zeros, so that every pass has the same shape: the last bits of a result depend on it. At a
+            scale larger than the first a batch holds fewer images, of as many pixels together.
+          candidates: for each image, for each of its labels, the classes that the label stands for; the one with the
+            highest logit at the first scale is taken, the first among equals.
+
+        Raises:
+          ValueError: more images than the batch holds.
+        """
+        size = self._batch_sizes[0]
+        if len(images) > size:
+            raise ValueError(f"{len(images)} images were given; a batch of this classifier holds {size}")
+        first = self._methods.forward(self._batch(images, 0, flip=False))
+        logits, probabilities = first.logits.cpu().numpy(), self.classifier.probabilities(first.logits).cpu().numpy()
+        chosen = [
+            tuple(max(ids, key=row.__getitem__) for ids in labels)
+            for labels, row in zip(candidates, logits, strict=False)
+        ]
+        slots = torch.zeros((size, max(map(len, chosen))), dtype=torch.int64)
+        for slot, ids in enumerate(chosen):
+            slots[slot, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
+        slots = slots.to(first.logits.device)
+        parts = self._methods.maps(first, slots, len(images))
+        for number, flip in self._looks[1:]:
+            parts += self._look(images, slots, number, flip=flip)
+        each = iter(parts)
+        terms = [(term.weight, [next(each) for _ in term.factors]) for _ in self._looks for term in self._terms]
+        maps = fuse(terms).cpu().numpy()
+        return [
+            Localization(logits[slot], probabilities[slot], ids, maps[slot, : len(ids)])
+            for slot, ids in enumerate(chosen)
+        ]
+
+    def _look(
+        self, images: Sequence[Sequence[torch.Tensor]], slots: torch.Tensor, number: int, *, flip: bool
+    ) -> list[torch.Tensor]:
+        """Each factor's maps at one scale, mirrored or not, float32 [batch size, labels, height, width]."""
+        size = self._batch_sizes[number]
+        filled: list[torch.Tensor] = []
+        for start in range(0, len(images), size):
+            some = images[start : start + size]
+            forward = self._methods.forward(self._batch(some, number, flip=flip))
+            ids = functional.pad(slots[start : start + size], (0, 0, 0, size - len(slots[start : start + size])))
+            for factor, maps in enumerate(self._methods.maps(forward, ids, len(some))):
+                if not start:
+                    filled.append(maps.new_zeros((len(slots), *maps.shape[1:])))
+                filled[factor][start : start + len(some)] = maps[: len(some)]
+        return [maps.flip(3) for maps in filled] if flip else filled
+
+    def _batch(self, images: Sequence[Sequence[torch.Tensor]], number: int, *, flip: bool) -> torch.Tensor:
+        pixels = [of_image[number] for of_image in images]
+        batch = torch.zeros((self._batch_sizes[number], *pixels[0].shape), dtype=torch.uint8)
+        torch.stack(pixels, out=batch[: len(pixels)])
+        return self.classifier.normalize(batch.flip(3) if flip else batch)

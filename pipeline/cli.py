@@ -13,6 +13,8 @@ from camboxes.pipeline.errors import CallError
 _COMMANDS = {
     "label": "labelled images in, pseudo-boxes out",
     "rebox": "boxes again from a run's stored maps, without a model",
+    "explain": "one photograph, several methods, side by side",
+    "train": "image-level labels → a classifier that label takes",
     "doctor": "what works on this machine, and how to mend the rest",
     "export": "a data set to train on, from a finished run",
     "demo": "the whole way on a few real photographs",

@@ -14,8 +14,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from camboxes.models.spec import METHODS, MapSpec
+
 if TYPE_CHECKING:
-    from camboxes.models import Classifier
+    from camboxes.models import Classifier, Localizer, ModelSpec
     from camboxes.transforms import PlannedRun
     from camboxes.transforms.labels import Category
 
@@ -34,31 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="JSON object: label -> class names or indices of the network (default: match names)",
     )
-    model = parser.add_argument_group("network")
-    model.add_argument(
-        "--model",
-        default="efficientnet_lite0",
-        metavar="[torchvision:|timm:]NAME",
-        help="a classifier that ends in global average pooling and a linear layer (default: %(default)s)",
-    )
-    model.add_argument(
-        "--weights",
-        metavar="FILE",
-        help="local safetensors or state-dict file (default: the library's pretrained weights)",
-    )
-    model.add_argument(
-        "--size", type=int, metavar="PIXELS", help="short side of the network's input (default: the weights')"
-    )
+    model = add_model_arguments(parser)
     model.add_argument(
         "--aspect",
         choices=["squash", "keep"],
         default="squash",
         help="bring the whole image to a square, or keep its aspect ratio (default: %(default)s)",
     )
-    model.add_argument(
-        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: cuda where there is one"
-    )
     model.add_argument("--batch-size", type=int, metavar="N", help="default: at 224 pixels 4 on a CPU, 64 on a GPU")
+    add_map_arguments(parser, "cam", "[WEIGHT*]METHOD[@LAYER]+…")
     add_box_arguments(parser)
     parser.add_argument("--shards", type=int, metavar="N", help="default: one per 64 to 256 images")
     parser.add_argument("--overwrite", action="store_true", help="replace the run that OUT holds")
@@ -75,6 +61,71 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     again.add_argument(
         "--reuse", metavar="OUT1", help="take over what another run found for images of the same content and labels"
     )
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Declares the options of a ModelSpec that every command with a network has; gives their group."""
+    model = parser.add_argument_group("network")
+    model.add_argument(
+        "--model",
+        default="efficientnet_lite0",
+        metavar="[torchvision:|timm:]NAME|CKPT",
+        help="a classifier by name, or the folder that camboxes train wrote (default: %(default)s)",
+    )
+    model.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="local safetensors or state-dict file (default: the library's pretrained weights)",
+    )
+    model.add_argument(
+        "--size", type=int, metavar="PIXELS", help="short side of the network's input (default: the weights')"
+    )
+    model.add_argument(
+        "--map-stride", type=int, metavar="N", help="lower the last strides, for maps of N input pixels per cell"
+    )
+    model.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: cuda where there is one"
+    )
+    return model
+
+
+def model_spec(arguments: argparse.Namespace, scales: Sequence[int] = ()) -> "ModelSpec":
+    """The spec that the options of `add_model_arguments` ask for; the first of several scales is its size.
+
+    Raises:
+      ValueError: a value out of its range, or both a size and scales.
+    """
+    from camboxes.models import ModelSpec
+
+    if scales and arguments.size:
+        raise ValueError(f"--size {arguments.size} and --scales were both given; the first of the scales is the size")
+    return ModelSpec(
+        arguments.model,
+        arguments.weights,
+        scales[0] if scales else arguments.size,
+        map_stride=arguments.map_stride,
+        device=arguments.device,
+    )
+
+
+def add_map_arguments(parser: argparse.ArgumentParser, method: str, metavar: str) -> None:
+    """Declares the options of a MapSpec."""
+    maps = parser.add_argument_group("maps")
+    maps.add_argument(
+        "--method",
+        default=method,
+        metavar=metavar,
+        help=f"{', '.join(METHODS)}, a sum of them (cam+gradcam++) or a product (cam*layercam@16); @16 reads the maps "
+        "of the last block at stride 16 (default: %(default)s)",
+    )
+    maps.add_argument(
+        "--scales",
+        type=_scales,
+        default=(),
+        metavar="PIXELS,…",
+        help="short sides of the input, whose maps are fused; the first decides probabilities (default: --size)",
+    )
+    maps.add_argument("--flip", action="store_true", help="fuse the maps of the mirrored image in, too")
 
 
 def add_box_arguments(parser: argparse.ArgumentParser) -> None:
@@ -128,34 +179,31 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         label_map = _read_label_map(arguments.label_map)
         source = read_source(arguments.input, arguments.root)  # before torch is loaded: a wrong path is told at once
 
-        from camboxes.models import ModelSpec, load_classifier
+        maps = MapSpec(arguments.method, arguments.scales, arguments.flip)
 
-        classifier = load_classifier(
-            ModelSpec(
-                arguments.model,
-                arguments.weights,
-                arguments.size,
-                arguments.aspect,
-                arguments.device,
-                arguments.batch_size,
-            )
+        from camboxes.models import Localizer, load_classifier
+
+        spec = dataclasses.replace(
+            model_spec(arguments, maps.scales), aspect=arguments.aspect, batch_size=arguments.batch_size
         )
+        localizer = Localizer(load_classifier(spec), maps)
+        classifier = localizer.classifier
         plan = Plan(
             arguments.output,
             classifier.class_names,
             label_map=label_map,
-            settings={"method": "cam", "model": classifier.settings, "rule": dataclasses.asdict(rule)},
+            settings={**localizer.settings, "rule": dataclasses.asdict(rule)},
             shards=arguments.shards,
         )
         if arguments.reuse:
-            reusable(arguments.reuse, {"method": "cam", "model": classifier.settings})
+            reusable(arguments.reuse, localizer.settings)
         if arguments.dry_run:
             try:
                 draft, _ = plan.draft(source)
             except UnmatchedLabelsError as error:
                 _describe_labels(error.matched, classifier)
                 raise
-            _describe(draft, classifier, str(options.view_as(StandardOptions).runner))
+            _describe(draft, localizer, str(options.view_as(StandardOptions).runner))
             return
     with contextlib.ExitStack() as held:
         with blaming_the_call():
@@ -165,16 +213,17 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
                 runs.remove(arguments.output)
             read = ReadLabeledImages(source, plan)
             reuse = runs.set_aside_rejected(arguments.output) if arguments.retry_rejected else arguments.reuse
-            weights = storage.join(arguments.output, "plan", "weights.safetensors")
-            if not storage.exists(weights):
-                storage.write_bytes(weights, classifier.safetensors())
-        spec = dataclasses.replace(classifier.spec, weights=weights)
-        runs.announce(read.planned, _network(classifier))
+            checkpoint = storage.join(arguments.output, "plan")
+            for name, content in classifier.files().items():
+                if not storage.exists(storage.join(checkpoint, name)):
+                    storage.write_bytes(storage.join(checkpoint, name), content)
+        spec = dataclasses.replace(classifier.spec, name=checkpoint)
+        runs.announce(read.planned, _network(localizer))
         runs.execute(
             lambda p: (
                 p
                 | read
-                | InferClassMaps(spec, reuse=reuse)
+                | InferClassMaps(spec, maps, reuse=reuse)
                 | BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes)
                 | WriteCoco(arguments.output)
             ),
@@ -187,17 +236,23 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             storage.delete(reuse)
 
 
-def _network(classifier: "Classifier") -> str:
-    spec = classifier.spec
-    return f"{spec.name} at {spec.size} ({spec.aspect}) on {spec.device}"
+def _scales(text: str) -> tuple[int, ...]:
+    return tuple(int(scale) for scale in text.split(","))
 
 
-def _describe(draft: "PlannedRun", classifier: "Classifier", runner: str) -> None:
+def _network(localizer: "Localizer") -> str:
+    spec, settings = localizer.classifier.spec, localizer.settings
+    scales = " and ".join(map(str, settings["scales"])) + (", flipped too" if settings["flip"] else "")
+    return f"{settings['method']} of {spec.name} at {scales} ({spec.aspect}) on {spec.device}"
+
+
+def _describe(draft: "PlannedRun", localizer: "Localizer", runner: str) -> None:
     """Prints a plan that is not carried out."""
+    classifier = localizer.classifier
     print(f"input     {draft.images} images below {draft.root}")
     print(f"          {draft.repeated} repeated rows dropped, {draft.passed_over} files passed over")
     print(f"output    {draft.output}, {len(draft.shards)} shards of {_extent(draft.shards.values())} images")
-    print(f"network   {_network(classifier)}, batches of {classifier.spec.batch_size}")
+    print(f"network   {_network(localizer)}, batches of {classifier.spec.batch_size}")
     print(f"          weights {classifier.settings['weights_sha256'][:16]}")
     print(f"boxes     {', '.join(f'{name} {value}' for name, value in draft.settings['rule'].items())}")
     print(f"runner    {runner}")

@@ -38,7 +38,7 @@ _BINS = 20  # of a histogram
 
 _STATUS_NAMES = {OK: "with boxes", NO_BOX: "without a box", SKIPPED: "skipped", REJECTED: "rejected"}
 _COLUMNS = ["path", "width", "height", "status", "reason", "labels", "boxes"]  # all but the large ones
-_HEAT_COLOURS = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_INFERNO)[:, 0, ::-1]
+HEAT_COLOURS = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_INFERNO)[:, 0, ::-1]
 
 
 class _Stratum(NamedTuple):
@@ -240,7 +240,7 @@ def _heat_map(row: Mapping[str, Any]) -> str | None:
     if not heat.any():
         return None
     image = Image.fromarray(heat.astype(np.uint8), "P")
-    image.putpalette(_HEAT_COLOURS.tobytes())
+    image.putpalette(HEAT_COLOURS.tobytes())
     file = io.BytesIO()
     image.save(file, "PNG", transparency=bytes(value * 3 // 4 for value in range(256)))
     return _data_uri("png", file.getvalue())

@@ -9,7 +9,7 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.utils import shared
 
-from camboxes.models.spec import ModelSpec
+from camboxes.models.spec import MapSpec, ModelSpec
 from camboxes.transforms import storage
 from camboxes.transforms.images import BadImageError, decode
 from camboxes.transforms.labels import LabelMap, LabelMatcher, UnmatchedLabelsError
@@ -22,7 +22,7 @@ from camboxes.transforms.reuse import ReusableRows
 if TYPE_CHECKING:
     import torch
 
-    from camboxes.models import Classifier, Localization
+    from camboxes.models import Localization, Localizer
 
 _Row = dict[str, Any]
 
@@ -33,7 +33,7 @@ _BATCHES_AHEAD = 2
 @beam.typehints.with_input_types(Shard)
 @beam.typehints.with_output_types(Shard)
 class InferClassMaps(beam.PTransform):
-    """Reads each shard's images, runs the network, and computes a class activation map for every label of an image.
+    """Reads each shard's images, runs the network, and computes a map for every label of an image.
 
     The network is loaded once in each process. A forward pass has one fixed shape whatever a shard holds, and on a
     CPU it runs on one core, as many side by side as there are cores: a result's last bits depend on the batch's shape
@@ -45,68 +45,73 @@ class InferClassMaps(beam.PTransform):
     def __init__(
         self,
         model: str | ModelSpec = "efficientnet_lite0",
+        maps: str | MapSpec = "cam",
         label_map: LabelMap | None = None,
         reuse: str | None = None,
     ):
-        """Takes a network, by name or in full.
+        """Takes a network and a method, by name or in full.
 
         Args:
           model: see `ModelSpec`.
+          maps: see `MapSpec`.
           label_map: see `LabelMatcher`; for shards whose labels were not matched by a plan. There a label without
             a class is no error of the job: it gets no map, and an image without any other label is skipped.
           reuse: the folder of another run; see `ReusableRows`. Counter: reused.
         """
         super().__init__()
         self._model = ModelSpec(model) if isinstance(model, str) else model
+        self._maps = MapSpec(maps) if isinstance(maps, str) else maps
         self._label_map = label_map
         self._reuse = reuse
 
     def expand(self, shards: beam.PCollection[Shard]) -> beam.PCollection[Shard]:
         """Applies the transform to a collection of shards."""
-        return shards | beam.ParDo(_InferClassMaps(self._model, self._label_map, self._reuse))
+        return shards | beam.ParDo(_InferClassMaps(self._model, self._maps, self._label_map, self._reuse))
 
 
 class _Photograph(NamedTuple):
-    """A row of the shard, and what became of its image: pixels for the network, an error, or a row known already."""
+    """A row of the shard, and what became of its image: pixels at each scale, an error, or a row known already."""
 
     number: int
     row: _Row
     digest: str | None = None
     width: int | None = None
     height: int | None = None
-    pixels: "torch.Tensor | None" = None
+    pixels: "tuple[torch.Tensor, ...] | None" = None
     error: BadImageError | None = None
     known: _Row | None = None
 
 
 @beam.typehints.with_output_types(Shard)
 class _InferClassMaps(beam.DoFn):
-    def __init__(self, model: ModelSpec, label_map: LabelMap | None, reuse: str | None):
+    def __init__(self, model: ModelSpec, maps: MapSpec, label_map: LabelMap | None, reuse: str | None):
         self._model = model
+        self._maps = maps
         self._label_map = label_map
         self._reuse = reuse
         self._shared = shared.Shared()
-        self._classifier: Classifier
+        self._localizer: Localizer
         self._matcher: LabelMatcher
         self._reusable: ReusableRows | None = None
 
     def setup(self) -> None:
-        from camboxes.models import load_classifier
+        from camboxes.models import Localizer, load_classifier
 
-        self._classifier = self._shared.acquire(lambda: load_classifier(self._model), tag=self._model)
-        self._matcher = LabelMatcher(self._classifier.class_names, self._label_map)
-        self._settings = {"method": "cam", "model": self._classifier.settings}
+        self._localizer = self._shared.acquire(
+            lambda: Localizer(load_classifier(self._model), self._maps), tag=(self._model, self._maps)
+        )
+        self._matcher = LabelMatcher(self._localizer.classifier.class_names, self._label_map)
         if self._reuse is not None:
-            self._reusable = ReusableRows(self._reuse, self._settings)
+            self._reusable = ReusableRows(self._reuse, self._localizer.settings)
 
     def process(self, shard: Shard) -> Iterator[Shard]:
         from camboxes.models import passes_side_by_side, use_one_core
 
         rows = shard.rows.to_pylist()
         done: list[_Row] = [{}] * len(rows)
-        size = self._classifier.spec.batch_size
+        size = self._localizer.classifier.spec.batch_size
         assert size is not None, "a loaded classifier's spec is resolved"
-        side_by_side = passes_side_by_side(self._classifier)
+        side_by_side = passes_side_by_side(self._localizer.classifier)
 
         def to_infer() -> Iterator[_Photograph]:
             for photograph in ahead("decode", decoders, self._read, enumerate(rows), _BATCHES_AHEAD * size):
@@ -125,7 +130,7 @@ class _InferClassMaps(beam.DoFn):
             for batch, found in ahead("forward", passes, self._localize, _batches(to_infer(), size), side_by_side):
                 for photograph, localization in zip(batch, found, strict=True):
                     done[photograph.number] = self._mapped(photograph, localization)
-        yield shard.extended(done, MAPPED, self._settings)
+        yield shard.extended(done, MAPPED, self._localizer.settings)
 
     def _read(self, numbered: tuple[int, _Row]) -> _Photograph:
         photograph = _Photograph(*numbered)
@@ -141,7 +146,7 @@ class _InferClassMaps(beam.DoFn):
             image = decode(data)
         except BadImageError as error:
             return photograph._replace(error=error)
-        pixels = self._classifier.preprocessing.resize(image)
+        pixels = self._localizer.resize(image)
         return photograph._replace(width=image.shape[1], height=image.shape[0], pixels=pixels)
 
     def _match(self, label: _Row) -> tuple[int, ...]:
@@ -153,14 +158,12 @@ class _InferClassMaps(beam.DoFn):
             return ()
 
     def _localize(self, batch: list[_Photograph]) -> "tuple[list[_Photograph], list[Localization]]":
-        from camboxes.models import localize
-
         pixels = [photograph.pixels for photograph in batch if photograph.pixels is not None]
         candidates = [
             [label["class_indices"] for label in photograph.row["labels"] if label["class_indices"]]
             for photograph in batch
         ]
-        return batch, localize(self._classifier, pixels, candidates)
+        return batch, self._localizer.localize(pixels, candidates)
 
     def _mapped(self, photograph: _Photograph, localization: "Localization") -> _Row:
         if not np.isfinite(localization.logits).all():
@@ -180,7 +183,7 @@ class _InferClassMaps(beam.DoFn):
                 maps.append(self._map(label, photograph, localization.maps[len(maps)]))
             labels.append(label)
         best = np.argsort(-localization.probabilities, kind="stable")[:5].tolist()
-        names = self._classifier.class_names
+        names = self._localizer.classifier.class_names
         return _started(photograph) | {
             "status": OK if maps else SKIPPED,
             "reason": None if maps else "no_class: none of its labels stands for a class of the network",
@@ -202,8 +205,8 @@ class _InferClassMaps(beam.DoFn):
             "raw_max": stored.raw_max,
             "cells": stored.cells.tobytes(),
             "rectangle": [0, 0, photograph.width, photograph.height],
-            "method": "cam",
-            "scales": [self._classifier.spec.size],
+            "method": self._localizer.settings["method"],
+            "scales": self._localizer.settings["scales"],
         }
 
 
@@ -222,10 +225,10 @@ def _bytes(row: _Row) -> bytes:
 
 def _batches(photographs: Iterable[_Photograph], size: int) -> Iterator[list[_Photograph]]:
     """Photographs of one shape, as many as a pass takes; at the end what is left of each shape."""
-    waiting: dict[tuple[int, ...], list[_Photograph]] = {}
+    waiting: dict[tuple[tuple[int, ...], ...], list[_Photograph]] = {}
     for photograph in photographs:
         assert photograph.pixels is not None, "only what could be read comes here"
-        shape = tuple(photograph.pixels.shape)
+        shape = tuple(tuple(pixels.shape) for pixels in photograph.pixels)
         waiting.setdefault(shape, []).append(photograph)
         if len(waiting[shape]) == size:
             yield waiting.pop(shape)

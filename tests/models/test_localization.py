@@ -5,38 +5,53 @@ import numpy as np
 import pytest
 import torch
 
-from camboxes.models import ModelSpec, load_classifier, localize, passes_side_by_side, use_one_core
+from camboxes.models import (
+    Localizer,
+    MapSpec,
+    ModelSpec,
+    class_maps,
+    load_classifier,
+    passes_side_by_side,
+    use_one_core,
+)
+from camboxes.models.fusion import fuse
 
 
 @pytest.fixture(scope="module")
 def images():
-    return torch.randint(0, 256, (8, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pixels = torch.randint(0, 256, (8, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return [(image,) for image in pixels]
 
 
-def test_a_label_of_several_classes_takes_the_one_with_the_highest_logit(classifier, images):
-    [found] = localize(classifier, images[:1], [[range(151, 269), [7]]])
+@pytest.fixture(scope="module")
+def localizer(classifier):
+    return Localizer(classifier)
+
+
+def test_a_label_of_several_classes_takes_the_one_with_the_highest_logit(localizer, images):
+    [found] = localizer.localize(images[:1], [[range(151, 269), [7]]])
     assert found.class_ids == (151 + int(found.logits[151:269].argmax()), 7)
     assert found.maps.shape == (2, 7, 7)
-    np.testing.assert_allclose(found.maps.mean((1, 2)) + classifier.bias[list(found.class_ids)].numpy(),
+    np.testing.assert_allclose(found.maps.mean((1, 2)) + localizer.classifier.bias[list(found.class_ids)].numpy(),
                                found.logits[list(found.class_ids)], rtol=1e-4)  # fmt: skip
     np.testing.assert_allclose(found.probabilities.sum(), 1, rtol=1e-5)
 
 
-def test_an_image_has_the_same_bits_alone_and_in_a_full_batch(classifier, images):
-    together = localize(classifier, images[:4], [[[index], [9]] if index % 2 else [[index]] for index in range(4)])
-    [alone] = localize(classifier, images[3:4], [[[3], [9]]])
+def test_an_image_has_the_same_bits_alone_and_in_a_full_batch(localizer, images):
+    together = localizer.localize(images[:4], [[[index], [9]] if index % 2 else [[index]] for index in range(4)])
+    [alone] = localizer.localize(images[3:4], [[[3], [9]]])
     assert np.array_equal(alone.maps, together[3].maps)
     assert np.array_equal(alone.logits, together[3].logits)
 
 
-def test_an_image_has_the_same_bits_with_any_number_of_threads_in_the_process(classifier, images):
+def test_an_image_has_the_same_bits_with_any_number_of_threads_in_the_process(localizer, images):
     """What `use_one_core` is for: on two threads a convolution's last bits are others."""
     found = []
     for threads in (1, 2):
         with ThreadPoolExecutor(threads, initializer=use_one_core) as passes:
             batches = [images[start : start + 4] for start in (0, 4, 0, 4)]
             found.append(
-                [f for batch in passes.map(lambda b: localize(classifier, b, [[[7]]] * 4), batches) for f in batch]
+                [f for batch in passes.map(lambda b: localizer.localize(b, [[[7]]] * 4), batches) for f in batch]
             )
     assert all(np.array_equal(one.maps, two.maps) for one, two in zip(*found, strict=True))
 
@@ -54,10 +69,84 @@ def test_sizes_of_batches():
     assert [load_classifier(ModelSpec(size=size)).spec.batch_size for size in (224, 160, 448, 600)] == [4, 8, 1, 1]
 
 
-def test_an_image_without_labels_gets_no_map(classifier, images):
-    assert [len(found.maps) for found in localize(classifier, images[:2], [[], []])] == [0, 0]
+def test_an_image_without_labels_gets_no_map(localizer, images):
+    assert [len(found.maps) for found in localizer.localize(images[:2], [[], []])] == [0, 0]
 
 
-def test_too_many_images(classifier, images):
+def test_too_many_images(localizer, images):
     with pytest.raises(ValueError, match="9 images were given; a batch of this classifier holds 4"):
-        localize(classifier, [*images, images[0]], [[]] * 9)
+        localizer.localize([*images, images[0]], [[]] * 9)
+
+
+FUSED = [MapSpec("cam*layercam@16+2*gradcam++", flip=True), MapSpec("layercam@16"), MapSpec(scales=(224, 320))]
+
+
+@pytest.mark.parametrize("maps", FUSED, ids=str)
+def test_any_maps_have_the_same_bits_alone_among_others_and_on_any_number_of_threads(classifier, maps):
+    localizer = Localizer(classifier, maps)
+    photographs = np.random.default_rng(0).integers(0, 256, (4, 240, 200, 3), dtype=np.uint8)
+    images = [localizer.resize(photograph) for photograph in photographs]
+    candidates = [[[3], [9]], [[7]], [[1], [2], [4]], [[3], [9]]]
+
+    def three_times(threads):
+        with ThreadPoolExecutor(threads, initializer=use_one_core) as passes:
+            return list(passes.map(lambda _: localizer.localize(images, candidates), range(3)))
+
+    first = three_times(1)[0]
+    for again in three_times(2):
+        assert all(np.array_equal(one.maps, two.maps) for one, two in zip(first, again, strict=True))
+    with ThreadPoolExecutor(1, initializer=use_one_core) as passes:
+        [alone] = passes.submit(localizer.localize, images[3:], [[[3], [9]]]).result()
+    assert np.array_equal(alone.maps, first[3].maps) and np.array_equal(alone.logits, first[3].logits)
+
+
+def test_fused_maps_are_the_mean_of_their_scaled_parts(classifier):
+    """Against the definition, written out once more with OpenCV's resizing."""
+    import cv2
+
+    spec = MapSpec("2*cam+layercam@16", scales=(224, 448), flip=True)
+    localizer = Localizer(classifier, spec)
+    photograph = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    [found] = localizer.localize([localizer.resize(photograph)], [[[285]]])
+    total, weights = np.zeros((28, 28)), 0
+    for pixels in localizer.resize(photograph):
+        for flip in (False, True):
+            images = classifier.normalize(pixels[None].flip(3) if flip else pixels[None])
+            for weight, method in ((2, "cam"), (1, "layercam@16")):
+                part = class_maps(classifier, images, torch.tensor([[285]]), method)[0, 0].numpy()
+                part = part[:, ::-1] if flip else part
+                large = cv2.resize(np.ascontiguousarray(part), (28, 28), interpolation=cv2.INTER_LINEAR)
+                total += weight * (large - large.min()) / (large.max() - large.min())
+                weights += weight
+    np.testing.assert_allclose(found.maps[0], total / weights, atol=2e-3)
+
+
+def test_fusing_by_hand():
+    def of(*rows):
+        return torch.tensor(rows, dtype=torch.float32)[None, None]
+
+    one, two = of([-1, 0], [1, 3]), of([0, 2], [2, 1])  # scaled: 0 .25 .5 1 and 0 1 1 .5
+    assert fuse([(1, [one])]) is one
+    np.testing.assert_allclose(fuse([(1, [one]), (3, [two])])[0, 0], [[0, 0.8125], [0.875, 0.625]])
+    np.testing.assert_allclose(fuse([(1, [one, two])])[0, 0] ** 2, [[0, 0.25], [0.5, 0.5]], rtol=1e-6)
+    against = of([-2, -1], [-1, -3])  # no cell speaks for the class
+    np.testing.assert_allclose(fuse([(1, [two]), (1, [against])])[0, 0], [[0, 0.5], [0.5, 0.25]])
+    assert fuse([(1, [against]), (1, [against])]).max() == 0
+    assert fuse([(1, [two]), (1, [of([0, float("nan")], [1, 2])])]).isnan().all()
+
+
+def test_a_sum_of_one_map_with_itself_is_that_map_scaled(classifier, images):
+    [once] = Localizer(classifier).localize(images[:1], [[[7]]])
+    [twice] = Localizer(classifier, MapSpec("cam+cam")).localize(images[:1], [[[7]]])
+    scaled = (once.maps - once.maps.min()) / (once.maps.max() - once.maps.min())
+    np.testing.assert_allclose(twice.maps, scaled, atol=1e-6)
+
+
+def test_the_first_scale_decides_logits_and_classes(classifier):
+    both = Localizer(load_classifier(ModelSpec(size=192)), MapSpec(scales=(192, 256)))
+    one = Localizer(load_classifier(ModelSpec(size=192)))
+    photograph = np.random.default_rng(1).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    [with_both] = both.localize([both.resize(photograph)], [[range(1000)]])
+    [with_one] = one.localize([one.resize(photograph)], [[range(1000)]])
+    assert np.array_equal(with_both.logits, with_one.logits) and with_both.class_ids == with_one.class_ids
+    assert both.settings["scales"] == [192, 256] and with_both.maps.shape == (1, 8, 8)

@@ -245,15 +245,15 @@ def test_the_portable_job_service_gives_the_same_bytes(photographs, tmp_path, re
 
 def test_at_half_time_two_fifths_of_the_shards_are_on_disk(manifest, tmp_path, monkeypatch):
     """Counted in forward passes, not in seconds: nothing waits for the end to be written."""
-    from camboxes.models import localization
+    from camboxes.models import Localizer
 
-    written, localize = [], localization.localize
+    written, localize = [], Localizer.localize
 
     def watched(*arguments):
         written.append(len(_times(tmp_path / "out")))
         return localize(*arguments)
 
-    monkeypatch.setattr(localization, "localize", watched)
+    monkeypatch.setattr(Localizer, "localize", watched)
     assert _label(manifest, tmp_path / "out", "--shards", "40") == 0
     assert len(written) >= 40
     assert written[len(written) // 2] >= 0.4 * 40

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from camboxes.models import ModelSpec
+from camboxes.models import MapSpec, ModelSpec
 from camboxes.pipeline.beam_options import beam_options
 from camboxes.transforms import (
     BatchImages,
@@ -113,9 +113,9 @@ def test_a_path_that_leads_outside_the_root_is_not_read(tmp_path, photographs, c
 
 def test_a_network_whose_output_is_not_finite(photographs, tmp_path, classifier):
     """Every image is rejected with the reason, and none is lost; the fault is put into a loaded network's bias."""
-    step = _InferClassMaps(ModelSpec("efficientnet_lite0"), None, None)
+    step = _InferClassMaps(ModelSpec("efficientnet_lite0"), MapSpec(), None, None)
     step.setup()
-    step._classifier.bias[3] = float("nan")
+    step._localizer.classifier.bias[3] = float("nan")
     run = Plan(str(tmp_path), classifier.class_names).make(str(photographs))
     [shard] = step.process(Shard("00000-of-00001", run.planned_rows("00000-of-00001")))
     found = shard.rows.select(["status", "reason", "maps"]).to_pylist()

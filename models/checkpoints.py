@@ -1,0 +1,95 @@
+"""A classifier in a folder: weights.safetensors, and beside it classifier.json with what else must be known."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from camboxes.models.conversions import gap_network
+from camboxes.models.networks import GAP, Network, empty_network, load_network, load_state, qualified_name, read_state
+from camboxes.models.preprocessing import Preprocessing
+from camboxes.models.spec import ModelSpec
+
+DESCRIPTION, WEIGHTS = "classifier.json", "weights.safetensors"
+_PREPROCESSING = ("mean", "std", "size", "interpolation")
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What a classifier is, besides its weights.
+
+    Attributes:
+      network: its qualified name, such as "gap:timm:tf_efficientnet_lite0".
+      class_names: for each class its names, the first one first.
+      preprocessing: what its weights ask for.
+      multilabel: whether its logits are to be read each by itself (sigmoid) rather than against each other (softmax).
+      map_stride: see `ModelSpec.map_stride`.
+      training: how it was trained, on what, and how good it became; empty for a library's own weights.
+    """
+
+    network: str
+    class_names: tuple[tuple[str, ...], ...]
+    preprocessing: Preprocessing
+    multilabel: bool = False
+    map_stride: int | None = None
+    training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        """The bytes of classifier.json."""
+        values = dataclasses.asdict(self)
+        values["preprocessing"] = {name: values["preprocessing"][name] for name in _PREPROCESSING}
+        return (json.dumps({"schema_version": 1} | values, indent=1, ensure_ascii=False) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Description":
+        """The inverse of to_json."""
+        values = json.loads(data)
+        del values["schema_version"]
+        values["class_names"] = tuple(tuple(names) for names in values["class_names"])
+        asked = values["preprocessing"]
+        values["preprocessing"] = Preprocessing(**asked | {"mean": tuple(asked["mean"]), "std": tuple(asked["std"])})
+        return cls(**values)
+
+
+def find_network(spec: ModelSpec) -> tuple[Network, Description | None]:
+    """The network that a spec names, and its description where it comes from a checkpoint.
+
+    Raises:
+      ValueError: an unknown name, a folder that is no checkpoint, weights of another network, or a GAP conversion
+        without weights.
+      OSError: weights that cannot be had.
+    """
+    folder = Path(spec.name)
+    if (folder / DESCRIPTION).is_file():
+        if spec.weights is not None:
+            raise ValueError(f"model {spec.name!r} is a checkpoint with its own weights; leave out {spec.weights!r}")
+        try:
+            described = Description.from_json((folder / DESCRIPTION).read_bytes())
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{folder / DESCRIPTION} is not what camboxes train writes ({error!r})") from error
+        network = _with_weights(described.network, str(folder / WEIGHTS))
+        return dataclasses.replace(network, preprocessing=described.preprocessing), described
+    if folder.is_dir():
+        raise ValueError(
+            f"model {spec.name!r} is a folder without {DESCRIPTION}; expected the --output of camboxes train"
+        )
+    name = qualified_name(spec.name)
+    if name.startswith(GAP) and spec.weights is None:
+        raise ValueError(
+            f"{name} has no trained weights: train it with camboxes train --model {spec.name} --input DATA "
+            "--output CKPT, then give --model CKPT"
+        )
+    return _with_weights(name, spec.weights), None
+
+
+def _with_weights(name: str, weights: str | None) -> Network:
+    if not name.startswith(GAP):
+        return load_network(name, weights)
+    assert weights is not None, "find_network refuses a conversion without"
+    state = read_state(Path(weights))
+    if "head.weight" not in state:
+        raise ValueError(f"weights {weights} are not those of {name}: there is no head.weight among them")
+    network = gap_network(empty_network(name.removeprefix(GAP)), len(state["head.weight"]))
+    load_state(network, state, weights)
+    return network

@@ -1,0 +1,63 @@
+"""One forward pass, and what methods read from it: maps of layers, logits, and gradients of logits to layers."""
+
+import torch
+
+from camboxes.models.classifier import Classifier
+from camboxes.models.parts import LAST
+
+
+class ForwardPass:
+    """A batch's forward pass. The network is left as it was found: without hooks, gradients or another mode.
+
+    Gradients are taken to the layers that were asked for, and never to parameters, whether those are frozen or not.
+
+    Attributes:
+      classifier: the network.
+      images: normalised, [n, 3, height, width], as they were given.
+      logits: float32 [n, classes], outside of any graph.
+    """
+
+    def __init__(
+        self, classifier: Classifier, images: torch.Tensor, layers: frozenset[str], *, gradients: frozenset[str]
+    ):
+        """Runs the network.
+
+        Args:
+          classifier: the network.
+          images: normalised, [n, 3, height, width].
+          layers: those whose maps are asked for, named by `Classifier.layer`, or LAST.
+          gradients: those of them to which gradients are asked for.
+        """
+        self.classifier = classifier
+        self.images = images
+        # Behind the last maps of such a network the gradients are known: nothing has to be kept for them.
+        self._known = frozenset([LAST]) if classifier.inexact_because is None else frozenset()
+        graph = bool(gradients - self._known)
+        activations, recorded = classifier.record(images, layers | gradients, gradients=graph)
+        self._maps = recorded.maps
+        self._graph = activations.logits
+        self.logits = activations.logits.detach()
+
+    def maps(self, layer: str) -> torch.Tensor:
+        """A layer's maps, float32 [n, channels, height, width]."""
+        return self._maps[layer].detach().float()
+
+    def gradients(self, layer: str, class_ids: torch.Tensor) -> torch.Tensor:
+        """The gradient of a logit of each image with respect to a layer's maps.
+
+        Args:
+          layer: see `maps`.
+          class_ids: int64 [n], one class for each image.
+
+        Returns:
+          float32, of the shape of the maps.
+        """
+        maps = self._maps[layer]
+        if layer in self._known:
+            # logit = sum_k w_k mean_xy f_k(x, y) + b
+            cells = maps.shape[2] * maps.shape[3]
+            return (self.classifier.weight[class_ids].float() / cells)[:, :, None, None].expand_as(maps)
+        with torch.inference_mode(False), torch.enable_grad():
+            chosen = self._graph.gather(1, class_ids[:, None]).sum()
+            (found,) = torch.autograd.grad(chosen, maps, retain_graph=True)
+        return found.float()

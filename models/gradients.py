@@ -1,0 +1,53 @@
+"""Maps from a layer's activations A and the gradients G = dY/dA of a class's logit Y: five ways to combine them.
+
+All are written for one class an image: A and G are [n, channels, height, width], a map is [n, height, width].
+"""
+
+import torch
+from torch.nn import functional
+
+
+def grad_cam(maps: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
+    """Grad-CAM (Selvaraju et al., ICCV 2017, equations 1 and 2): relu(sum_k mean(G_k) A_k)."""
+    return functional.relu(_weighted(maps, gradients.mean((2, 3))))
+
+
+def grad_cam_plus_plus(maps: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
+    """Grad-CAM++ (Chattopadhay et al., WACV 2018): relu(sum_k A_k sum_xy alpha relu(G_k)).
+
+    With the exponential of the logit as the score, as in the paper, equation 19 is alpha = G^2 / (2 G^2 + G^3 sum(A)),
+    here divided by G^2: where G is 0, or negative, its weight is 0. The factor exp(Y) > 0 of all weights of an image is
+    left out.
+    """
+    alpha = 1 / (2 + gradients * maps.sum((2, 3), keepdim=True))
+    return functional.relu(_weighted(maps, torch.where(gradients > 0, alpha * gradients, 0).sum((2, 3))))
+
+
+def xgrad_cam(maps: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
+    """XGrad-CAM (Fu et al., BMVC 2020, equation 7): relu(sum_k A_k sum(G_k A_k) / sum(A_k)); 0 for an empty A_k."""
+    total = maps.sum((2, 3))
+    share = (gradients * maps).sum((2, 3)) / torch.where(total == 0, 1, total)
+    return functional.relu(_weighted(maps, torch.where(total == 0, 0, share)))
+
+
+def hires_cam(maps: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
+    """HiResCAM (Draelos and Carin, arXiv 2011.08891, equation 5): sum_k G_k A_k; signed, for the paper has no ReLU."""
+    return (gradients * maps).sum(1)
+
+
+def layer_cam(maps: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
+    """LayerCAM (Jiang et al., TIP 2021, equations 5 and 6): relu(sum_k relu(G_k) A_k)."""
+    return functional.relu((functional.relu(gradients) * maps).sum(1))
+
+
+def _weighted(maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    return torch.bmm(weights[:, None], maps.flatten(2)).unflatten(2, maps.shape[2:])[:, 0]
+
+
+COMBINATIONS = {
+    "gradcam": grad_cam,
+    "gradcam++": grad_cam_plus_plus,
+    "xgradcam": xgrad_cam,
+    "hirescam": hires_cam,
+    "layercam": layer_cam,
+}

@@ -1,0 +1,105 @@
+"""Every method behind one signature: a classifier, images and class ids in, a map for each class id out."""
+
+from collections.abc import Sequence
+
+import torch
+
+from camboxes.models.cam import check_class_ids, class_activation_maps
+from camboxes.models.classifier import Classifier
+from camboxes.models.eigencam import eigen_cam
+from camboxes.models.forward import ForwardPass
+from camboxes.models.gradients import COMBINATIONS
+from camboxes.models.parts import LAST
+from camboxes.models.scorecam import score_cam
+from camboxes.models.spec import Factor, MapSpec
+
+
+def class_maps(
+    classifier: Classifier, images: torch.Tensor, class_ids: torch.Tensor, method: str = "cam"
+) -> torch.Tensor:
+    """Maps classes, in one forward pass and, for a gradient method, one backward pass per column of `class_ids`.
+
+    Args:
+      classifier: the network; it is left as it was found, whatever happens.
+      images: normalised, [n, 3, height, width], in the dtype and on the device of the network.
+      class_ids: int64 [n, labels]; each image may ask for several classes, and images for different ones.
+      method: `METHOD[@LAYER]`; see `MapSpec.method`.
+
+    Returns:
+      float32 [n, labels, height, width] at the layer's own resolution, not scaled.
+
+    Raises:
+      ValueError: an unknown method, layer or class id, CAM of a network for which it is not exact, or several methods.
+    """
+    factors = [factor for term in MapSpec(method).terms for factor in term.factors]
+    if len(factors) > 1:
+        raise ValueError(f"method {method!r} has {len(factors)} parts, of different resolutions; ask for one at a time")
+    found = Methods(classifier, factors)
+    check_class_ids(class_ids, len(classifier.class_names))
+    return found.maps(found.forward(images), class_ids, len(images))[0]
+
+
+class Methods:
+    """Methods that are read from the same forward pass."""
+
+    def __init__(self, classifier: Classifier, factors: Sequence[Factor]):
+        """Checks that the network can do what is asked.
+
+        Raises:
+          ValueError: it has no such layer, or CAM is not exact for it.
+        """
+        self._classifier = classifier
+        # Methods of this family are made for what stands behind a ReLU. Where blocks end without one (MobileNet,
+        # EfficientNet), negative values of a block's output say nothing of what is there: measured in docs/methods.md.
+        self._factors = [
+            (factor.method, classifier.layer(factor.layer) if factor.layer else LAST, (factor.layer or "").isdecimal())
+            for factor in factors
+        ]
+        if classifier.inexact_because is not None and any(factor.method == "cam" for factor in factors):
+            raise ValueError(
+                f"CAM is not exact for {classifier.spec.name}: linear(GAP(features)) is not its logits "
+                f"({classifier.inexact_because}); use --method gradcam or layercam, which need no such layer, or train "
+                f"its GAP conversion on your labels: camboxes train --model gap:{classifier.spec.name.split(':')[-1]}"
+            )
+        self._layers = frozenset(layer for _, layer, _ in self._factors)
+        self._gradients = frozenset(layer for method, layer, _ in self._factors if method in COMBINATIONS)
+
+    def forward(self, images: torch.Tensor) -> ForwardPass:
+        """The pass that the maps are read from; `images` as for `class_maps`."""
+        return ForwardPass(self._classifier, images, self._layers, gradients=self._gradients)
+
+    def maps(self, forward: ForwardPass, class_ids: torch.Tensor, count: int) -> list[torch.Tensor]:
+        """For each factor the maps of the classes, float32 [n, labels, height, width].
+
+        Args:
+          forward: what `forward` gave.
+          class_ids: int64 [n, labels].
+          count: how many images are asked for; those behind them only fill the batch up.
+        """
+        return [
+            self._of(forward, method, layer, class_ids, count, rectified=rectified)
+            for method, layer, rectified in self._factors
+        ]
+
+    def _of(
+        self,
+        forward: ForwardPass,
+        method: str,
+        layer: str,
+        class_ids: torch.Tensor,
+        count: int,
+        *,
+        rectified: bool,
+    ) -> torch.Tensor:
+        maps = forward.maps(layer).clamp(min=0) if rectified else forward.maps(layer)
+        if method == "cam":
+            return class_activation_maps(maps, forward.classifier.weight.float(), class_ids)
+        if method == "scorecam":
+            scored = maps.new_zeros((*class_ids.shape, *maps.shape[2:]))
+            for image in range(count):
+                scored[image] = score_cam(forward.classifier, forward.images[image], maps[image], class_ids[image])
+            return scored
+        if method == "eigencam":
+            return eigen_cam(maps)[:, None].expand(-1, class_ids.shape[1], -1, -1)
+        combined = [COMBINATIONS[method](maps, forward.gradients(layer, ids)) for ids in class_ids.unbind(1)]
+        return torch.stack(combined, 1) if combined else maps[:, :0]

@@ -1,0 +1,338 @@
+"""A network taken apart: the layers up to its last feature maps, what follows them, and the layers in between.
+
+Nothing is hooked, and the network itself is never changed: what runs is a copy of its containers, or of its traced
+graph, around the very same layers and parameters.
+"""
+
+import contextvars
+import copy
+import functools
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import fx, nn
+
+LAST = ""  # the name of the last feature maps, in a `Recording`
+
+
+class Recording:
+    """What the layers gave during one forward pass, and, where gradients are wanted, the graph that follows them.
+
+    Attributes:
+      maps: for each layer that was asked for its feature maps, [n, channels, height, width].
+    """
+
+    def __init__(self, layers: frozenset[str], *, gradients: bool):
+        self.maps: dict[str, torch.Tensor] = {}
+        self._layers = layers
+        self._gradients = gradients
+
+    def take(self, layer: str, maps: torch.Tensor) -> torch.Tensor:
+        """Keeps a layer's maps, and gives what the network goes on with.
+
+        The graph of gradients begins at the first of the layers: nothing before it is kept, whatever its parameters
+        ask for. The network goes on with a copy, which it may change in place.
+        """
+        if layer not in self._layers:
+            return maps
+        if self._gradients and not maps.requires_grad:
+            maps = maps.detach().requires_grad_()
+            torch.set_grad_enabled(True)  # until the end of `recording`
+        self.maps[layer] = maps
+        return maps.clone()
+
+
+_recording: contextvars.ContextVar[Recording | None] = contextvars.ContextVar("recording", default=None)
+
+
+@contextmanager
+def recording(layers: frozenset[str], *, gradients: bool) -> Iterator[Recording]:
+    """Records the taps of the forward passes that the calling thread makes, in evaluation mode or not at all."""
+    found = Recording(layers, gradients=gradients)
+    # Not inference mode where gradients are wanted: what it makes can never be part of a graph.
+    modes = (torch.inference_mode(not gradients), torch.no_grad())
+    token = _recording.set(found)
+    try:
+        with modes[0], modes[1]:
+            yield found
+    finally:
+        _recording.reset(token)
+
+
+class Tap(nn.Module):
+    """Shows a layer's maps to the recording of the calling thread, where there is one."""
+
+    def __init__(self, layer: str, inner: nn.Module | None = None):
+        super().__init__()
+        self.layer = layer
+        self.inner = inner or nn.Identity()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the layer."""
+        maps = self.inner(*args, **kwargs)
+        active = _recording.get()
+        return maps if active is None else active.take(self.layer, maps)
+
+
+class Parts(NamedTuple):
+    """A network in two parts, so that tail(features(images)) are its logits.
+
+    Attributes:
+      features: images to the last feature maps, [n, channels, height, width].
+      tail: those to logits, [n, classes].
+      head: the last linear layer; None where there is none, and the logits are the pooled maps themselves.
+    """
+
+    features: nn.Module
+    tail: nn.Module
+    head: Any
+
+
+def take_apart(network: Any, name: str, probe: torch.Tensor) -> Parts:
+    """Finds the last feature maps of a network, and its last layer.
+
+    Args:
+      network: a classifier of torchvision or timm, or whatever offers timm's methods or can be traced by torch.fx.
+      name: for the error.
+      probe: images to find the shapes with, [n, 3, height, width].
+
+    Raises:
+      ValueError: the network has no feature maps before its output, or cannot be traced.
+    """
+    if hasattr(network, "forward_features") and hasattr(network, "get_classifier"):
+        parts = Parts(_Features(network), _Tail(network), network.get_classifier())
+    else:
+        parts = _traced_parts(network, name, probe)
+    with torch.inference_mode():
+        try:
+            shape = parts.features(probe).shape
+        except AttributeError:  # a list of tensors
+            shape = ()
+    if len(shape) != 4 or min(shape[2:]) < 2:
+        raise ValueError(_no_maps(name))
+    return parts
+
+
+def outermost_layer(network: nn.Module, probe: torch.Tensor, stride: int) -> str:
+    """The dotted name of the last block of a network at a stride, in input pixels per cell.
+
+    A block holds two convolutions at least, so that a lone convolution behind the last block is none; where a network
+    is not built of blocks (VGG), its last layer at that stride. Of layers inside one another the outermost is meant.
+
+    Raises:
+      ValueError: the network has no layer at this stride; the strides that it has are listed.
+    """
+    shapes = _layer_shapes(network, probe)
+    layers, strides = dict(network.named_modules()), dict[int, list[str]]()
+    for name, shape in shapes.items():  # in the order of execution
+        if name in layers and len(shape) == 4 and shape[2] == shape[3] > 1:
+            strides.setdefault(2 ** round(math.log2(probe.shape[2] / shape[2])), []).append(name)
+    if stride not in strides:
+        raise ValueError(
+            f"no layer at stride {stride}; this network has layers at {', '.join(map(str, sorted(strides)))}"
+        )
+    found = strides[stride]
+    blocks = [name for name in found if _convolutions(layers[name]) > 1]
+    depth = min(name.count(".") for name in blocks or found)
+    return [name for name in blocks or found if name.count(".") == depth][-1]
+
+
+def _layer_shapes(network: nn.Module, probe: torch.Tensor) -> dict[str, tuple[int, ...]]:
+    """The shape of each layer's output, in the order in which the layers end."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(layer, fx.GraphModule):  # which calls no containers
+            for node in layer.graph.nodes:
+                *containers, _ = str(node.meta.get("path", "")).split(".")
+                for depth in range(len(containers), 0, -1):
+                    put(f"{name}.{'.'.join(containers[:depth])}", getattr(node.meta.get("tensor_meta"), "shape", ()))
+        put(name, output.shape if isinstance(output, torch.Tensor) else ())
+
+    def put(name: str, shape: Any) -> None:
+        shapes.pop(name, None)  # a layer that runs twice counts where it last ran
+        shapes[name] = tuple(shape)
+
+    hooks = [
+        layer.register_forward_hook(functools.partial(note, name)) for name, layer in network.named_modules() if name
+    ]
+    try:
+        with torch.inference_mode():
+            network(probe)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return shapes
+
+
+def _convolutions(layer: nn.Module) -> int:
+    return sum(isinstance(part, nn.Conv2d) for part in layer.modules())
+
+
+def _no_maps(name: str) -> str:
+    return f"{name} has no feature maps before its output: it works on tokens, for which no method is built yet"
+
+
+class _Features(nn.Module):
+    """timm's networks offer their features; some have the channels last."""
+
+    def __init__(self, network: Any):
+        super().__init__()
+        self.network = network
+        self.channels_last = str(getattr(network, "output_fmt", "NCHW")) == "NHWC"
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = self.network.forward_features(images)
+        return maps.permute(0, 3, 1, 2) if self.channels_last else maps
+
+
+class _Tail(nn.Module):
+    def __init__(self, network: Any):
+        super().__init__()
+        self.network = network
+        self.channels_last = str(getattr(network, "output_fmt", "NCHW")) == "NHWC"
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return self.network.forward_head(maps.permute(0, 2, 3, 1) if self.channels_last else maps)
+
+
+def tapped(features: nn.Module, layer: str) -> nn.Module:
+    """The features of `take_apart` with a `Tap` behind a layer, by its dotted name in the network.
+
+    Around it only the containers on the way to the layer are copied, or the graph that it is called from.
+    """
+    if isinstance(features, fx.GraphModule):
+        return _tapped_graph(features, layer, layer)
+    root = parent = _container(features)
+    *path, last = ["network", *layer.split(".")]
+    for depth, name in enumerate(path):
+        child = parent.get_submodule(name)
+        if isinstance(child, fx.GraphModule):
+            parent._modules[name] = _tapped_graph(child, ".".join([*path[depth + 1 :], last]), layer)
+            return root
+        parent = _copied_child(parent, name)
+        if isinstance(parent, Tap):  # of a layer further out
+            parent = _copied_child(parent, "inner")
+    parent._modules[last] = Tap(layer, parent.get_submodule(last))
+    return root
+
+
+def _copied_child(parent: nn.Module, name: str) -> nn.Module:
+    child = parent._modules[name] = _container(parent.get_submodule(name))
+    return child
+
+
+def _container(module: nn.Module) -> nn.Module:
+    container = copy.copy(module)
+    container._modules = dict(module._modules)
+    return container
+
+
+def _traced_parts(network: nn.Module, name: str, probe: torch.Tensor) -> Parts:
+    """Follows a traced network from its output back through its last linear layer to the last feature maps.
+
+    torchvision's networks offer no features of their own, and each ends in its own way (a pooling layer, a function,
+    a mean; a ReLU after DenseNet's features). The graph knows them all.
+    """
+    from torch.fx.passes.shape_prop import ShapeProp
+    from torchvision.models.feature_extraction import NodePathTracer
+
+    tracer = NodePathTracer()
+    try:
+        graph = tracer.trace(network)
+        with torch.inference_mode():
+            ShapeProp(fx.GraphModule(network, graph)).propagate(probe)
+    except Exception as error:  # what cannot be traced fails in its own way
+        raise ValueError(f"{name} cannot be taken apart: torch.fx cannot trace it ({error})") from error
+    for node in graph.nodes:
+        node.meta["path"] = tracer.node_to_qualname.get(node, "")
+    output = next(node for node in graph.nodes if node.op == "output")
+    node, head = output.all_input_nodes[0], None
+    while not _is_map(node) or _is_pooling(node, network):
+        if head is None and node.op == "call_module":
+            layer = network.get_submodule(str(node.target))
+            head = layer if isinstance(layer, nn.Linear) else None
+        if not node.all_input_nodes:
+            raise ValueError(_no_maps(name))
+        node = node.all_input_nodes[0]
+    return Parts(_front(network, graph, node), _back(network, graph, node), head)
+
+
+def _is_map(node: fx.Node) -> bool:
+    shape = getattr(node.meta.get("tensor_meta"), "shape", ())
+    return len(shape) == 4 and min(shape[2:]) > 1
+
+
+def _is_pooling(node: fx.Node, network: nn.Module) -> bool:
+    """VGG and AlexNet bring their last maps to a fixed size; at a larger input there is more before that."""
+    return node.op == "call_module" and isinstance(network.get_submodule(str(node.target)), nn.AdaptiveAvgPool2d)
+
+
+def cut_behind(features: nn.Module, layer: str) -> nn.Module:
+    """The layers of traced features up to a layer, by its dotted name."""
+    assert isinstance(features, fx.GraphModule), "of a network that torch.fx traces"
+    return _front(features, features.graph, _nodes_of(features.graph, layer)[-1])
+
+
+def _nodes_of(graph: fx.Graph, layer: str) -> list[fx.Node]:
+    found = [
+        node
+        for node in graph.nodes
+        if node.op in ("call_module", "call_function", "call_method")
+        and (str(node.meta.get("path", "")) + ".").startswith(f"{layer}.")
+    ]
+    if not found:
+        raise ValueError(f"layer {layer!r} lies behind the last feature maps, or never runs")
+    return found
+
+
+def _front(network: nn.Module, graph: fx.Graph, last: fx.Node) -> fx.GraphModule:
+    front, copies = fx.Graph(), {}
+    for node in graph.nodes:
+        copies[node] = front.node_copy(node, copies.__getitem__)
+        if node is last:
+            break
+    front.output(copies[last])
+    return _module(network, front)
+
+
+def _back(network: nn.Module, graph: fx.Graph, last: fx.Node) -> nn.Module:
+    back = fx.Graph()
+    copies = {last: back.placeholder("maps")}
+    try:
+        for node in list(graph.nodes)[list(graph.nodes).index(last) + 1 :]:
+            copies[node] = back.node_copy(node, copies.__getitem__)
+    except KeyError:  # it asks for something from before the last maps
+        return _Unknown()
+    return _module(network, back)
+
+
+def _module(network: nn.Module, graph: fx.Graph) -> fx.GraphModule:
+    module = fx.GraphModule(network, graph)
+    graph.eliminate_dead_code()
+    module.recompile()
+    return module
+
+
+class _Unknown(nn.Module):
+    """The tail of a network that is more than a function of its last maps: only linear(GAP(features)) can be tried."""
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError("what follows the last feature maps takes more than these maps")
+
+
+def _tapped_graph(features: fx.GraphModule, path: str, layer: str) -> nn.Module:
+    graph = fx.Graph()
+    graph.output(graph.graph_copy(features.graph, {}))
+    last = _nodes_of(graph, path)[-1]
+    tap = f"tap_{layer.replace('.', '_')}"
+    with graph.inserting_after(last):
+        node = graph.create_node("call_module", tap, (last,))
+    last.replace_all_uses_with(node, delete_user_cb=lambda user: user is not node)
+    root = nn.Module()
+    root.__dict__.update(_container(features).__dict__)
+    root.add_module(tap, Tap(layer))
+    return fx.GraphModule(root, graph)

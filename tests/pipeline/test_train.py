@@ -1,0 +1,312 @@
+import contextlib
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from camboxes.models import ModelSpec, load_classifier
+from camboxes.pipeline import train
+from camboxes.pipeline.cli import main
+
+RED, GREEN, BLUE = (220, 30, 30), (30, 200, 30), (30, 30, 230)
+
+
+def _draw(path, *colours, seed=0):
+    """Noise with a square of each colour, somewhere."""
+    random = np.random.default_rng([seed, *path.name.encode()])
+    pixels = random.integers(90, 160, (64, 96, 3)).astype(np.uint8)
+    for colour in colours:
+        y, x = random.integers(0, (32, 64))
+        pixels[y : y + 32, x : x + 32] = colour
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture(scope="module")
+def squares(tmp_path_factory):
+    """Two class folders of ten images each."""
+    folder = tmp_path_factory.mktemp("squares")
+    for number in range(10):
+        _draw(folder / "red" / f"{number}.png", RED)
+        _draw(folder / "green" / f"{number}.png", GREEN)
+    return folder
+
+
+def _train(data, output, *options):
+    # Small and short, for the sake of time: maps of 2 x 2 cells.
+    call = ["train", "--input", str(data), "--output", str(output), "--size", "64", "--epochs", "3", *options]
+    return main(call)
+
+
+def _described(output):
+    return json.loads((output / "classifier.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def said():
+    """What the training of `trained` printed: stdout, stderr."""
+    return io.StringIO(), io.StringIO()
+
+
+@pytest.fixture(scope="module")
+def trained(squares, said, tmp_path_factory):
+    output = tmp_path_factory.mktemp("trained") / "classifier"
+    with contextlib.redirect_stdout(said[0]), contextlib.redirect_stderr(said[1]):
+        assert _train(squares, output) == 0
+    return output
+
+
+def test_what_is_written(trained):
+    assert {path.name for path in trained.iterdir()} == {
+        ".lock", "weights.safetensors", "classifier.json", "training.json"
+    }  # fmt: skip
+    described = _described(trained)
+    assert described["network"] == "gap:timm:tf_efficientnet_lite0" and described["multilabel"] is False
+    assert described["class_names"] == [["green"], ["red"]]
+    training = described["training"]
+    assert training["images"] == {"training": 16, "validation": 4, "rejected": 0}
+    assert training["labels"] == {label: {"training": 8, "validation": 2} for label in ("green", "red")}
+    assert training["metrics"] == {"mean_class_accuracy": 1.0, "top1_accuracy": 1.0}
+    assert training["guessing"] == {"mean_class_accuracy": 0.5, "top1_accuracy": 0.5}
+    assert training["settings"]["seed"] == 0 and training["settings"]["train"] == "head"
+
+
+def test_the_classifier_knows_the_classes(trained, squares):
+    classifier = load_classifier(ModelSpec(str(trained)))
+    assert classifier.inexact_because is None and classifier.spec.size == 64
+    for label in ("green", "red"):
+        pixels = [np.array(Image.open(path)) for path in sorted((squares / label).iterdir())]
+        images = [classifier.preprocessing.resize(image) for image in pixels]
+        logits = np.concatenate([classifier.infer(image[None]).logits for image in images])
+        assert [classifier.class_names[index] for index in logits.argmax(1)] == [(label,)] * 10
+
+
+def test_label_takes_it(trained, squares, tmp_path, annotations):
+    call = ["label", "--input", str(squares), "--output", str(tmp_path / "boxes"), "--model", str(trained)]
+    assert main(call) == 0
+    categories = {category["name"]: category["id"] for category in annotations(tmp_path / "boxes")["categories"]}
+    assert set(categories) == {"green", "red"}
+    summary = json.loads((tmp_path / "boxes" / "summary.json").read_text())
+    assert summary["images"]["planned"] == 20 and summary["images"]["skipped"] == summary["images"]["rejected"] == 0
+
+
+def test_what_is_said(trained, said, squares):
+    out, err = (stream.getvalue().splitlines() for stream in said)
+    assert err == [
+        "20 images, 2 labels, one an image (softmax); timm:tf_efficientnet_lite0 at 64 on cpu: "
+        "its head, on frozen features",
+        "it is trained as its GAP conversion, gap:timm:tf_efficientnet_lite0",
+    ]
+    assert out == [
+        "mean class accuracy 100.0% on validation images (guessing: 50.0%)",
+        "top1 accuracy 100.0% on validation images (guessing: 50.0%)",
+        f"wrote {trained}/weights.safetensors, {trained}/classifier.json",
+        f"draw boxes: camboxes label --model {trained} --input {squares} --output {trained}-boxes",
+    ]
+
+
+def test_the_same_call_again_and_others(trained, squares, tmp_path, capsys):
+    before = (trained / "weights.safetensors").read_bytes()
+    assert _train(squares, trained) == 0
+    assert "holds this training, finished" in capsys.readouterr().out
+    assert _train(squares, trained, "--epochs", "2", "--seed", "1") == 2
+    assert "holds another training: epochs was 3, is 2; seed was 0, is 1." in capsys.readouterr().err
+    (tmp_path / "data").symlink_to(squares)
+    assert _train(tmp_path / "data", trained) == 0, "the images are the same"
+    _draw(tmp_path / "less" / "red" / "0.png", RED)
+    _draw(tmp_path / "less" / "green" / "0.png", GREEN)
+    assert _train(tmp_path / "less", trained) == 2
+    assert "the input's paths or labels changed (20 images then, 2 now)" in capsys.readouterr().err
+    assert (trained / "weights.safetensors").read_bytes() == before
+    output = tmp_path / "again"
+    assert _train(squares, output, "--seed", "1") == 0
+    assert _train(squares, output, "--overwrite") == 0
+    assert (output / "weights.safetensors").read_bytes() == before, "the same call gives the same bytes"
+    assert (output / "classifier.json").read_bytes() == (trained / "classifier.json").read_bytes()
+
+
+def test_an_interrupted_training_goes_on(trained, squares, tmp_path, monkeypatch, capsys):
+    from camboxes.models import training
+    from camboxes.transforms import images
+
+    monkeypatch.setattr(train, "_CHUNK", 8)
+    read = images.decode
+    seen = []
+
+    def decode(data):
+        seen.append(data)
+        if len(seen) == 12:
+            raise KeyboardInterrupt
+        return read(data)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    output = tmp_path / "c"
+    with monkeypatch.context() as patched:
+        patched.setattr(images, "decode", decode)
+        assert _train(squares, output) == 1
+        assert "interrupted; the same call goes on where it stopped" in capsys.readouterr().err
+        assert [path.name for path in sorted((output / "features").iterdir())] == ["000000.json", "000000.npy"]
+    with monkeypatch.context() as patched:
+        patched.setattr(training._Progress, "on_train_batch_end", interrupt)
+        seen.clear()
+        patched.setattr(images, "decode", lambda data: seen.append(data) or read(data))
+        assert _train(squares, output) == 1
+        assert len(seen) == 20 - 8, "the first chunk is not read again"
+    assert "the same call goes on" in capsys.readouterr().err
+    assert not (output / "classifier.json").exists()
+    assert _train(squares, output) == 0
+    assert (output / "weights.safetensors").read_bytes() == (trained / "weights.safetensors").read_bytes()
+
+
+def test_several_labels_an_image(tmp_path, capsys):
+    kinds = {"r": (RED,), "g": (GREEN,), "rg": (RED, GREEN), "none": ()}
+    with (tmp_path / "images.jsonl").open("w") as manifest:
+        for kind, colours in kinds.items():
+            for number in range(8):
+                _draw(tmp_path / "images" / f"{kind}{number}.png", *colours)
+                labels = [name for name, colour in {"red": RED, "green": GREEN}.items() if colour in colours]
+                print(json.dumps({"path": f"images/{kind}{number}.png", "labels": labels}), file=manifest)
+    assert _train(tmp_path / "images.jsonl", tmp_path / "c") == 0
+    out, err = capsys.readouterr()
+    assert "32 images, 2 labels, any number of them an image (sigmoid)" in err
+    assert "mean average precision" in out
+    described = _described(tmp_path / "c")
+    assert described["multilabel"] is True and described["class_names"] == [["green"], ["red"]]
+    # Strata by the rarest label, of equally rare ones the first: 16 of green (g and rg), 8 of red, 8 without.
+    assert described["training"]["images"] == {"training": 32 - 3 - 2 - 2, "validation": 7, "rejected": 0}
+    assert described["training"]["metrics"]["mean_average_precision"] > 0.9
+    guess = [described["training"]["labels"][label]["validation"] / 7 for label in ("green", "red")]
+    assert described["training"]["guessing"]["mean_average_precision"] == pytest.approx(np.mean(guess), abs=1e-4)
+
+
+def test_one_label_and_images_without_it(squares, tmp_path):
+    rows = [(f"{label}/{n}.png", label if label == "red" else "") for label in ("red", "green") for n in range(10)]
+    (tmp_path / "images.csv").write_bytes(train._csv([("path", "label"), *rows]))
+    assert _train(tmp_path / "images.csv", tmp_path / "c", "--root", str(squares)) == 0
+    described = _described(tmp_path / "c")
+    assert described["multilabel"] is True and described["class_names"] == [["red"]]
+    assert described["training"]["metrics"] == {"mean_average_precision": 1.0}
+
+
+def test_bad_images_and_empty_folders(squares, tmp_path, capsys):
+    data = tmp_path / "data"
+    for label in ("red", "green"):
+        (data / label).mkdir(parents=True)
+        for path in sorted((squares / label).iterdir())[:4]:
+            (data / label / path.name).write_bytes(path.read_bytes())
+    (data / "red" / "cut.png").write_bytes((squares / "red" / "9.png").read_bytes()[:900])
+    (data / "broken").mkdir()
+    (data / "broken" / "a.jpg").write_bytes(b"")
+    (data / "broken" / "b.jpg").write_bytes(b"no image")
+    (data / "empty").mkdir()
+    _draw(data / "alone" / "0.png", BLUE)
+    assert _train(data, tmp_path / "c") == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[2:] == [
+        "labels that occur once are trained on, not validated: alone",
+        "class folders without images are left out: empty",
+        f"images that cannot be used: 3 (1 empty, 1 not_an_image, 1 truncated); see {tmp_path}/c/rejected.csv",
+        "labels none of whose images can be used are left out: broken",
+    ]
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "c" / "rejected.csv").read_text())))
+    assert [row["path"] for row in rows] == ["broken/a.jpg", "broken/b.jpg", "red/cut.png"]
+    assert rows[0]["reason"] == "empty: the file has no bytes"
+    training = _described(tmp_path / "c")["training"]
+    assert training["images"] == {"training": 7, "validation": 2, "rejected": 3}
+    assert training["labels"]["alone"] == {"training": 1, "validation": 0}
+    assert set(training["labels"]) == {"alone", "green", "red"}
+
+
+def test_too_few_images_to_validate(photographs, tmp_path, capsys):
+    assert _train(photographs, tmp_path / "c", "--epochs", "30") == 0
+    out, err = capsys.readouterr()
+    assert "trained on, not validated: Egyptian cat, espresso, military uniform, moped, tripod" in err
+    assert "no images to validate on: the last epoch is kept, and how good it is stays unknown" in err
+    assert "on validation images" not in out
+    training = _described(tmp_path / "c")["training"]
+    assert (training["epochs"], training["metrics"]) == (30, {})
+    classifier = load_classifier(ModelSpec(str(tmp_path / "c")))
+    for path in photographs.glob("*/*"):
+        image = classifier.preprocessing.resize(np.array(Image.open(path).convert("RGB")))
+        assert classifier.class_names[classifier.infer(image[None]).logits.argmax()] == (path.parent.name,)
+
+
+def test_everything_is_trained(trained, squares, tmp_path, capsys):
+    from safetensors.numpy import load_file
+
+    for name in ("all", "again"):
+        assert _train(squares, tmp_path / name, "--train", "all", "--epochs", "2") == 0
+    assert "its head, then everything" in capsys.readouterr().err
+    found, again = (load_file(tmp_path / name / "weights.safetensors") for name in ("all", "again"))
+    assert all(np.array_equal(found[name], again[name]) for name in found), "the same call gives the same weights"
+    before = load_file(trained / "weights.safetensors")
+    assert not np.array_equal(found["features.network.conv_stem.weight"], before["features.network.conv_stem.weight"])
+    name = "features.network.bn1.running_mean"
+    assert np.array_equal(found[name], before[name]), "norms keep their statistics"
+    assert _described(tmp_path / "all")["training"]["metrics"]["top1_accuracy"] == 1.0
+
+
+def test_a_training_can_begin_with_another(trained, squares, tmp_path):
+    call = ["train", "--input", str(squares), "--output", str(tmp_path / "c"), "--model", str(trained), "--epochs", "3"]
+    assert main(call) == 0
+    described = _described(tmp_path / "c")
+    assert described["network"] == "gap:timm:tf_efficientnet_lite0" and described["preprocessing"]["size"] == 64
+    # The features are the same, so that the new head becomes the same.
+    assert (tmp_path / "c" / "weights.safetensors").read_bytes() == (trained / "weights.safetensors").read_bytes()
+
+
+def test_finer_maps(squares, tmp_path):
+    assert _train(squares, tmp_path / "c", "--map-stride", "16", "--model", "gap:efficientnet_lite0") == 0
+    assert _described(tmp_path / "c")["map_stride"] == 16
+    assert load_classifier(ModelSpec(str(tmp_path / "c"))).preprocessing.stride == 16
+
+
+def test_the_split():
+    labels = {f"{n}.png": ("a",) for n in range(10)} | {f"b{n}.png": ("b",) for n in range(2)} | {"c.png": ("c",)}
+    learn, judge = train._split(labels, 0.2, seed=0)
+    assert sorted(learn + judge) == sorted(labels)
+    assert sorted(labels[path] for path in judge) == [("a",), ("a",), ("b",)]
+    assert train._split(dict(reversed(labels.items())), 0.2, seed=0)[1] == judge[::-1], "their order does not matter"
+    assert {*train._split(labels, 0.2, seed=1)[1]} != {*judge}
+    assert train._split(labels, 0, seed=0) == ([*labels], [])
+    # Only images without a label could be judged by: they tell nothing.
+    assert train._split({"0": ("a",), "1": (), "2": ()}, 0.5, seed=0) == (["0", "1", "2"], [])
+
+
+def test_no_label_is_left_to_validation_alone():
+    labels = {"0": ("a", "z"), "1": ("a",), "2": ("b", "z"), "3": ("b",)}
+    for seed in range(50):
+        learn, judge = train._split(labels, 0.5, seed)
+        assert {label for path in learn for label in labels[path]} == {"a", "b", "z"}
+        assert sorted(learn + judge) == ["0", "1", "2", "3"]
+
+
+def test_wrong_calls(squares, tmp_path, capsys, monkeypatch):
+    def refused(data, *options):
+        assert _train(data, tmp_path / "c", *options) == 2
+        assert not (tmp_path / "c").exists()
+        return capsys.readouterr().err
+
+    _draw(tmp_path / "one" / "red" / "0.png", RED)
+    assert "all images are labelled 'red', so there is nothing to tell it from; add images of a background class" in (
+        refused(tmp_path / "one")
+    )
+    (tmp_path / "none.csv").write_text("path,label\none/red/0.png,\n")
+    assert "no image has a label; expected at least two labels" in refused(tmp_path / "none.csv")
+    assert "--validation is 1.0; expected a share from 0 to less than 1" in refused(squares, "--validation", "1")
+    assert "--epochs is 0; expected at least 1" in refused(squares, "--epochs", "0")
+    assert "unknown option --runner=x" in refused(squares, "--runner=x")
+    assert _train(squares, squares) == 2
+    assert "is the input itself" in capsys.readouterr().err
+    assert "nearest names" in refused(squares, "--model", "efficientnet_lite9")
+    (tmp_path / "own" / "features").mkdir(parents=True)
+    assert _train(squares, tmp_path / "own", "--overwrite") == 2
+    assert "holds features, which no training has left there" in capsys.readouterr().err
+    assert (tmp_path / "own" / "features").exists()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert 'not installed: pip install "camboxes[train]"' in refused(squares)
