@@ -126,7 +126,7 @@ def train(
     with _quiet():
         torch.manual_seed(recipe.seed)
         module = _Training(network, preprocessing, training, validation, recipe)
-        trainer = _trainer(module, recipe, folder, progress)
+        trainer = _trainer(recipe, folder, progress, judged=validation is not None)
         last, on_interrupt = folder / LAST, signal.getsignal(signal.SIGINT)
         try:
             trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
@@ -187,6 +187,10 @@ def augment(image: np.ndarray, size: int, seed: int) -> torch.Tensor:
 
 
 class _Training(lightning.LightningModule):
+    centre: torch.Tensor
+    scale: torch.Tensor
+    balance: torch.Tensor
+
     def __init__(
         self,
         network: GapNetwork,
@@ -208,7 +212,7 @@ class _Training(lightning.LightningModule):
         self.register_buffer("centre", centre)
         self.register_buffer("scale", scale)
         self.register_buffer("balance", _balance(training))
-        self.metrics = _metrics(training, validation) if validation else None
+        self.metrics = _metrics(training, validation or training)
         self.losses = MeanMetric()
         self.eval()  # norms keep the statistics that they were pretrained with: batches may be small
         if recipe.everything:
@@ -237,8 +241,8 @@ class _Training(lightning.LightningModule):
     def fold(self) -> None:
         """Puts the centring and scaling of features into the linear layer, which then takes them as they are."""
         with torch.no_grad():
-            self.head.weight /= self.scale
-            self.head.bias -= self.head.weight @ self.centre
+            self.head.weight.div_(self.scale)
+            self.head.bias.sub_(self.head.weight @ self.centre)
             self.centre.zero_()
             self.scale.fill_(1)
 
@@ -349,11 +353,11 @@ def _guessing(training: Examples, validation: Examples) -> dict[str, float]:
     }
 
 
-def _trainer(module: _Training, recipe: Recipe, folder: Path, progress: Callable[[int], None]) -> lightning.Trainer:
-    every_epoch = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+def _trainer(recipe: Recipe, folder: Path, progress: Callable[[int], None], *, judged: bool) -> lightning.Trainer:
+    every_epoch: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
     gpus = torch.cuda.device_count() if recipe.device == "cuda" else 0
     callbacks: list[Callback] = [] if gpus > 1 else [_Progress(progress)]  # no other process can tell this one
-    if module.metrics is not None:
+    if judged:
         watched: dict[str, Any] = {"monitor": _WATCHED, "mode": "max"}
         callbacks.append(EarlyStopping(**watched, patience=_PATIENCE, check_on_train_epoch_end=True))
         callbacks.append(ModelCheckpoint(folder, BEST.removesuffix(".ckpt"), **watched, **every_epoch))

@@ -299,8 +299,8 @@ def _train(arguments: argparse.Namespace, data: _Data, base: "Classifier", recor
     output = Path(arguments.output)
     torch.manual_seed(arguments.seed)  # a conversion has new layers
     converted = gap_network(Network(base.spec.name, base.network.cpu(), base.preprocessing), len(data.classes))
-    converted.module.to(base.spec.device)
-    rejected = _compute_features(data, base, converted.module, output / "features")
+    network: Any = converted.module.to(base.spec.device)
+    rejected = _compute_features(data, base, network, output / "features")
     if rejected:
         reasons = collections.Counter(reason.partition(":")[0] for reason in rejected.values())
         counted = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
@@ -314,14 +314,14 @@ def _train(arguments: argparse.Namespace, data: _Data, base: "Classifier", recor
     if not validation:
         _say("no images to validate on: the last epoch is kept, and how good it is stays unknown")
 
-    converted = gap_network(converted, len(found.classes))
+    network = gap_network(converted, len(found.classes)).module
     reads: dict[str, Any] = {"head": _CachedFeatures(output / "features", [*data.labels])}
     if arguments.train == "all":
         reads["everything"] = _Photographs(data.root, base.preprocessing, arguments.seed)
     for part, read in reads.items():
         with _bar(f"training {part}", arguments.epochs * len(training)) as update:
             outcome = train(
-                converted.module,
+                network,
                 base.preprocessing,
                 _examples(found, training, read),
                 _examples(found, validation, read) if validation else None,
@@ -331,7 +331,7 @@ def _train(arguments: argparse.Namespace, data: _Data, base: "Classifier", recor
             )
     names = [(label,) for label in found.classes]
     spec = dataclasses.replace(base.spec, name=converted.name)
-    trained = Classifier(converted.module.eval(), base.preprocessing, spec, names, multilabel=data.multilabel)
+    trained = Classifier(network.eval(), base.preprocessing, spec, names, multilabel=data.multilabel)
     sides = {"training": training, "validation": validation}
     _write(output, trained, record["settings"], _counted(found, sides, len(rejected)), outcome)
     _conclude(arguments, outcome, rejected)

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from camboxes.models import ModelSpec, load_classifier
@@ -12,6 +13,15 @@ from camboxes.pipeline import train
 from camboxes.pipeline.cli import main
 
 RED, GREEN, BLUE = (220, 30, 30), (30, 200, 30), (30, 30, 230)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_core():
+    """Threads that share a small forward pass wait for each other much longer than it takes, on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def _draw(path, *colours, seed=0):
