@@ -62,9 +62,8 @@ def main() -> None:
                 way()
             if number:  # the first round warms up
                 seconds[name].append((time.perf_counter() - start) / 5)
-    print(
-        f"| {classifier.spec.name} at {side}, batches of {batch}, one core | × bare forward | ms/image |\n|---|---|---|"
-    )
+    print(f"| {classifier.spec.name} at {side}, batches of {batch}, one core | times bare forward | ms/image |")
+    print("|---|---|---|")
     for name, times in seconds.items():
         ratio = statistics.median(one / alone for one, alone in zip(times, seconds["bare forward"], strict=True))
         print(f"| {name} | {ratio:.2f} | {1000 * statistics.median(times) / batch:.1f} |")

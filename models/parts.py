@@ -290,7 +290,7 @@ def _nodes_of(graph: fx.Graph, layer: str) -> list[fx.Node]:
 
 
 def _front(network: nn.Module, graph: fx.Graph, last: fx.Node) -> fx.GraphModule:
-    front, copies = fx.Graph(), {}
+    front, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     for node in graph.nodes:
         copies[node] = front.node_copy(node, copies.__getitem__)
         if node is last:

@@ -19,6 +19,7 @@ _COMMANDS = {
     "export": "a data set to train on, from a finished run",
     "demo": "the whole way on a few real photographs",
 }
+_RESUMABLE = ("label", "train")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -57,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"camboxes {known.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; camboxes label goes on where it stopped when it is called again", file=sys.stderr)
+        goes_on = "; the same call goes on where it stopped" if known.command in _RESUMABLE else ""
+        print(f"camboxes {known.command}: interrupted{goes_on}", file=sys.stderr)
         return 1
     except Exception as error:
         logging.getLogger("camboxes").info("the job failed", exc_info=True)

@@ -10,7 +10,7 @@ import numpy as np
 from apache_beam.utils import shared
 
 from camboxes.models.spec import MapSpec, ModelSpec
-from camboxes.transforms import storage
+from camboxes.transforms.image_files import read_image
 from camboxes.transforms.images import BadImageError, decode
 from camboxes.transforms.labels import LabelMap, LabelMatcher, UnmatchedLabelsError
 from camboxes.transforms.maps import quantize
@@ -211,16 +211,7 @@ class _InferClassMaps(beam.DoFn):
 
 
 def _bytes(row: _Row) -> bytes:
-    if row["reason"]:
-        raise BadImageError(*row["reason"].split(": ", 1))
-    if row["image"] is not None:
-        return row["image"]
-    try:
-        return storage.read_bytes(row["location"])
-    except FileNotFoundError:
-        raise BadImageError("missing", "there is no file at this path") from None
-    except Exception as error:  # a folder, no permission, a store's own errors
-        raise BadImageError("unreadable", f"{type(error).__name__}: {error}") from error
+    return read_image(row["location"]) if row["image"] is None else row["image"]
 
 
 def _batches(photographs: Iterable[_Photograph], size: int) -> Iterator[list[_Photograph]]:

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from camboxes.transforms import storage
+from camboxes.transforms.image_files import locate
 from camboxes.transforms.labels import Category, ClassNames, LabelMap, LabelMatcher
 from camboxes.transforms.records import PLANNED, table
 from camboxes.transforms.sources import Source, read_source
@@ -98,17 +99,13 @@ class PlannedRun:
 
     def location(self, path: str) -> str | None:
         """Where to read an image; None where its path leads outside the root."""
-        if path.startswith(("/", "../")) or path == ".." or "://" in path:
-            return None
-        return storage.join(self.root, path)
+        return locate(self.root, path)
 
     def planned_rows(self, key: str) -> pa.Table:
         """A shard as planned, in the schema PLANNED, with the locations of its images."""
         rows = storage.read_table(_planned_file(self.output, key)).to_pylist()
         for row in rows:
             row["location"] = self.location(row["path"])
-            if row["location"] is None:
-                row["reason"] = "outside_root: the path leads outside the input root, where nothing is read"
         return table(rows, PLANNED, {})
 
 

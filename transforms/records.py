@@ -74,9 +74,8 @@ _BOX = pa.struct(
     ]
 )
 
-# What a reader hands over. `location` says where to read the image; `image` holds its bytes where a job of the
-# user's own has them already; `reason` is set where the plan itself rejects the image. None of the three, and no
-# class_indices, reaches a shard file.
+# What a reader hands over. `location` says where to read the image, null where its path leads outside the root; `image`
+# holds its bytes where a job of the user's own has them already. Neither, and no class_indices, reaches a shard file.
 PLANNED = pa.schema(
     [
         ("image_id", pa.int64()),
@@ -84,7 +83,6 @@ PLANNED = pa.schema(
         ("labels", pa.list_(_PLANNED_LABEL)),
         ("location", pa.string()),
         ("image", pa.binary()),
-        ("reason", pa.string()),
     ]
 )
 MAPPED = pa.schema(

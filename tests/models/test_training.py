@@ -1,12 +1,17 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from camboxes.models import training
+from camboxes.models import training_module
 from camboxes.models.conversions import GapNetwork
+from camboxes.models.examples import Examples, augment
+from camboxes.models.metrics import guessing, validation_metrics
 from camboxes.models.preprocessing import Preprocessing
-from camboxes.models.training import Examples, Recipe, augment, frozen_features, train
+from camboxes.models.training import train
+from camboxes.models.training_module import TrainingModule, frozen_features
 
 PLAIN = Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 4, "bilinear")
 
@@ -38,9 +43,13 @@ def _examples(inputs, targets, classes=2):
     return Examples([str(n) for n in range(len(inputs))], lambda key, epoch: inputs[int(key)], targets, classes)
 
 
-def _train(tmp_path, network, learn, judge=None, **recipe):
-    recipe = Recipe(**{"everything": False, "epochs": 40} | recipe)
-    return train(network, PLAIN, learn, judge, recipe, folder=tmp_path, progress=lambda images: None)
+def _train(tmp_path, network, learn, judge=None, progress=lambda images: None, **options):
+    options = {"everything": False, "epochs": 40, "seed": 0, "device": "cpu"} | options
+    return train(network, PLAIN, learn, judge, folder=tmp_path, progress=progress, **options)
+
+
+def _module(learn):
+    return TrainingModule(_network(), PLAIN, learn, None, everything=False, seed=0)
 
 
 # Two classes that the first channel tells apart; the second is the same for both, and large.
@@ -61,10 +70,20 @@ def test_the_head_learns_what_tells_the_classes_apart(tmp_path):
 
 
 def test_training_stops_when_the_metric_does_not_grow(tmp_path):
-    wrong = TWO._replace(targets=1 - TWO.targets)
+    wrong = dataclasses.replace(TWO, targets=1 - TWO.targets)
     # Nothing is ever right, and the loss grows with every epoch: the first one is kept, and five more are tried.
     assert _train(tmp_path, _network(), TWO, wrong).epochs == 6
     assert torch.load(tmp_path / "best.ckpt", weights_only=True)["epoch"] == 0
+
+
+def test_a_training_that_had_stopped_does_not_go_on(tmp_path):
+    wrong = dataclasses.replace(TWO, targets=1 - TWO.targets)
+    networks, seen = [_network(), _network()], []
+    outcome = _train(tmp_path, networks[0], TWO, wrong)
+    torch.manual_seed(123)
+    assert _train(tmp_path, networks[1], TWO, wrong, progress=seen.append) == outcome
+    assert seen == []
+    assert all(map(torch.equal, *(network.state_dict().values() for network in networks)))
 
 
 def test_of_epochs_that_are_equal_in_the_metric_the_loss_decides(tmp_path):
@@ -79,7 +98,7 @@ def test_without_validation_all_epochs_are_trained(tmp_path):
 
 def test_features_are_centred_and_scaled_by_one_number():
     learn = _examples(_features([1.0, 0.0], [3.0, 4.0]), torch.tensor([0, 1]))
-    module = training._Training(_network(), PLAIN, learn, None, Recipe(False, 1))
+    module = _module(learn)
     # Means 2 and 2; standard deviations 1 and 2, in the mean 1.5.
     np.testing.assert_allclose(module.centre, [2, 2])
     assert module.scale == 1.5
@@ -96,16 +115,16 @@ def test_features_are_centred_and_scaled_by_one_number():
 
 def test_features_that_are_all_the_same_are_not_scaled():
     learn = _examples(_features([1.0, 2.0], [1.0, 2.0]), torch.tensor([0, 1]))
-    assert training._Training(_network(), PLAIN, learn, None, Recipe(False, 1)).scale == 1
+    assert _module(learn).scale == 1
 
 
 def test_rare_classes_weigh_more():
     inputs = _features(*[[0.0, 0.0]] * 4)
     one_each = _examples(inputs, torch.tensor([0, 0, 0, 1]))
-    np.testing.assert_allclose(training._balance(one_each), [4 / (2 * 3), 4 / (2 * 1)])
+    np.testing.assert_allclose(training_module._balance(one_each), [4 / (2 * 3), 4 / (2 * 1)])
     any_number = _examples(inputs, torch.tensor([[1.0, 1, 0], [1, 0, 0], [1, 0, 0], [1, 0, 0]]), 3)
     # Negatives per positive; a class that all images have, or none, counts as if one did not, or did.
-    np.testing.assert_allclose(training._balance(any_number), [1 / 4, 3 / 1, 3 / 1])
+    np.testing.assert_allclose(training_module._balance(any_number), [1 / 4, 3 / 1, 3 / 1])
 
 
 def test_metrics_by_hand():
@@ -113,13 +132,13 @@ def test_metrics_by_hand():
     judge = _examples(_features(*[[0.0, 0.0]] * 4), torch.tensor([0, 0, 0, 1]), 3)
     # Right: two of three, none of one; the third class, guessed once, has no validation image and does not count.
     logits = torch.eye(3)[[0, 0, 2, 0]]
-    found = training._metrics(learn, judge)
+    found = validation_metrics(learn, judge)
     found.update(logits, judge.targets)
     assert found.compute() == {
         "mean_class_accuracy": pytest.approx((2 / 3 + 0) / 2),
         "top1_accuracy": pytest.approx(2 / 4),
     }
-    assert training._guessing(learn, judge) == {"mean_class_accuracy": 1 / 2, "top1_accuracy": 3 / 4}
+    assert guessing(learn, judge) == {"mean_class_accuracy": 1 / 2, "top1_accuracy": 3 / 4}
 
 
 @pytest.mark.parametrize("classes", [1, 2])
@@ -127,10 +146,10 @@ def test_average_precision_by_hand(classes):
     targets = torch.tensor([[1.0], [0.0], [1.0], [0.0]]).expand(4, classes)
     judge = _examples(_features(*[[0.0, 0.0]] * 4), targets, classes)
     # Ranked: right, wrong, right, wrong. Precision at the two hits: 1 and 2/3.
-    found = training._metrics(judge, judge)
+    found = validation_metrics(judge, judge)
     found.update(torch.tensor([[4.0], [3.0], [2.0], [1.0]]).expand(4, classes), targets.long())
     assert found.compute() == {"mean_average_precision": pytest.approx((1 + 2 / 3) / 2)}
-    assert training._guessing(judge, judge) == {"mean_average_precision": 0.5}
+    assert guessing(judge, judge) == {"mean_average_precision": 0.5}
 
 
 def test_several_labels_an_image(tmp_path):
@@ -145,30 +164,30 @@ def test_several_labels_an_image(tmp_path):
     assert weight[0, 1].abs() < 0.05 * weight[0, 0] and weight[1, 0].abs() < 0.05 * weight[1, 1]
 
 
-def test_a_training_that_was_cut_short_ends_with_the_same_bits(tmp_path, monkeypatch):
+def test_a_training_that_was_cut_short_ends_with_the_same_bits(tmp_path):
     torch.manual_seed(1)
     inputs = list(torch.randn(70, 2, 1, 1))  # three batches an epoch
     learn = _examples(inputs, torch.tensor([int(x[0] > 0) for x in inputs]))
 
-    def weights(folder, network):
-        _train(folder, network, learn, epochs=6)
+    def weights(folder, network, progress):
+        _train(folder, network, learn, epochs=6, progress=progress)
         return [tensor.clone() for tensor in network.state_dict().values()]
 
-    whole = weights(tmp_path / "whole", _network())
     seen = []
 
-    def interrupt(*_):
-        seen.append(1)
+    def interrupt(images):
+        seen.append(images)
         if len(seen) == 11:  # in the fourth epoch
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(training._Progress, "on_train_batch_end", interrupt)
-        weights(tmp_path / "cut", _network())
+    whole = weights(tmp_path / "whole", _network(), seen.append)
+    assert seen == [32, 32, 6] * 6
+    seen.clear()
+    with pytest.raises(KeyboardInterrupt):
+        weights(tmp_path / "cut", _network(), interrupt)
     assert torch.load(tmp_path / "cut" / "last.ckpt", weights_only=True)["epoch"] == 2
-    monkeypatch.setattr(training._Progress, "on_train_batch_end", lambda *_: seen.append(1))
     torch.manual_seed(123)
-    assert all(map(torch.equal, whole, weights(tmp_path / "cut", _network())))
+    assert all(map(torch.equal, whole, weights(tmp_path / "cut", _network(), seen.append)))
     assert len(seen) == 11 + 3 * 3, "the last three epochs and no other"
     other = _network()
     _train(tmp_path / "seed", other, learn, epochs=6, seed=1)

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from camboxes.models import ModelSpec, load_classifier
-from camboxes.pipeline import train
 from camboxes.pipeline.cli import main
+from camboxes.pipeline.training_data import TrainingData
 
 RED, GREEN, BLUE = (220, 30, 30), (30, 200, 30), (30, 30, 230)
 
@@ -139,11 +139,11 @@ def test_the_same_call_again_and_others(trained, squares, tmp_path, capsys):
 
 
 def test_an_interrupted_training_goes_on(trained, squares, tmp_path, monkeypatch, capsys):
-    from camboxes.models import training
-    from camboxes.transforms import images
+    from camboxes.models.training_module import TrainingModule
+    from camboxes.pipeline import training_inputs
 
-    monkeypatch.setattr(train, "_CHUNK", 8)
-    read = images.decode
+    monkeypatch.setattr(training_inputs, "_CHUNK", 8)
+    read = training_inputs.decode
     seen = []
 
     def decode(data):
@@ -157,14 +157,14 @@ def test_an_interrupted_training_goes_on(trained, squares, tmp_path, monkeypatch
 
     output = tmp_path / "c"
     with monkeypatch.context() as patched:
-        patched.setattr(images, "decode", decode)
+        patched.setattr(training_inputs, "decode", decode)
         assert _train(squares, output) == 1
-        assert "interrupted; the same call goes on where it stopped" in capsys.readouterr().err
+        assert capsys.readouterr().err.endswith("camboxes train: interrupted; the same call goes on where it stopped\n")
         assert [path.name for path in sorted((output / "features").iterdir())] == ["000000.json", "000000.npy"]
     with monkeypatch.context() as patched:
-        patched.setattr(training._Progress, "on_train_batch_end", interrupt)
+        patched.setattr(TrainingModule, "training_step", interrupt)
         seen.clear()
-        patched.setattr(images, "decode", lambda data: seen.append(data) or read(data))
+        patched.setattr(training_inputs, "decode", lambda data: seen.append(data) or read(data))
         assert _train(squares, output) == 1
         assert len(seen) == 20 - 8, "the first chunk is not read again"
     assert "the same call goes on" in capsys.readouterr().err
@@ -196,7 +196,7 @@ def test_several_labels_an_image(tmp_path, capsys):
 
 def test_one_label_and_images_without_it(squares, tmp_path):
     rows = [(f"{label}/{n}.png", label if label == "red" else "") for label in ("red", "green") for n in range(10)]
-    (tmp_path / "images.csv").write_bytes(train._csv([("path", "label"), *rows]))
+    (tmp_path / "images.csv").write_text("".join(f"{path},{label}\n" for path, label in [("path", "label"), *rows]))
     assert _train(tmp_path / "images.csv", tmp_path / "c", "--root", str(squares)) == 0
     described = _described(tmp_path / "c")
     assert described["multilabel"] is True and described["class_names"] == [["red"]]
@@ -276,22 +276,26 @@ def test_finer_maps(squares, tmp_path):
     assert load_classifier(ModelSpec(str(tmp_path / "c"))).preprocessing.stride == 16
 
 
+def _split(labels, share, seed):
+    return TrainingData("root", labels, multilabel=True).split(share, seed)
+
+
 def test_the_split():
     labels = {f"{n}.png": ("a",) for n in range(10)} | {f"b{n}.png": ("b",) for n in range(2)} | {"c.png": ("c",)}
-    learn, judge = train._split(labels, 0.2, seed=0)
+    learn, judge = _split(labels, 0.2, seed=0)
     assert sorted(learn + judge) == sorted(labels)
     assert sorted(labels[path] for path in judge) == [("a",), ("a",), ("b",)]
-    assert train._split(dict(reversed(labels.items())), 0.2, seed=0)[1] == judge[::-1], "their order does not matter"
-    assert {*train._split(labels, 0.2, seed=1)[1]} != {*judge}
-    assert train._split(labels, 0, seed=0) == ([*labels], [])
+    assert _split(dict(reversed(labels.items())), 0.2, seed=0)[1] == judge[::-1], "their order does not matter"
+    assert {*_split(labels, 0.2, seed=1)[1]} != {*judge}
+    assert _split(labels, 0, seed=0) == ([*labels], [])
     # Only images without a label could be judged by: they tell nothing.
-    assert train._split({"0": ("a",), "1": (), "2": ()}, 0.5, seed=0) == (["0", "1", "2"], [])
+    assert _split({"0": ("a",), "1": (), "2": ()}, 0.5, seed=0) == (["0", "1", "2"], [])
 
 
 def test_no_label_is_left_to_validation_alone():
     labels = {"0": ("a", "z"), "1": ("a",), "2": ("b", "z"), "3": ("b",)}
     for seed in range(50):
-        learn, judge = train._split(labels, 0.5, seed)
+        learn, judge = _split(labels, 0.5, seed)
         assert {label for path in learn for label in labels[path]} == {"a", "b", "z"}
         assert sorted(learn + judge) == ["0", "1", "2", "3"]
 
