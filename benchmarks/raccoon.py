@@ -21,10 +21,9 @@ from quality import DELTAS, best_iou, boxes_by_pair, draw, maps_of
 
 SETTINGS = {
     "cam, 224": [],
-    "cam, 224, flip": ["--flip"],
-    "cam, 224 + 320": ["--scales", "224,320"],
-    "cam + layercam@16, 224": ["--method", "cam+layercam@16"],
     "cam, 224 + 448": ["--scales", "224,448"],
+    "cam*layercam@16, 224": ["--method", "cam*layercam@16"],
+    "cam*layercam@16, 224 + 448": ["--method", "cam*layercam@16", "--scales", "224,448"],
 }
 THRESHOLDS = (0.15, 0.2, 0.25, 0.3, 0.35)
 

@@ -89,7 +89,10 @@ def _with_weights(name: str, weights: str | None) -> Network:
     assert weights is not None, "find_network refuses a conversion without"
     state = read_state(Path(weights))
     if "head.weight" not in state:
-        raise ValueError(f"weights {weights} are not those of {name}: there is no head.weight among them")
+        raise ValueError(
+            f"weights {weights} are not those of {name}: there is no head.weight among them; if they are those of the "
+            f"network that it converts, name that: {name.removeprefix(GAP)}"
+        )
     network = gap_network(empty_network(name.removeprefix(GAP)), len(state["head.weight"]))
     load_state(network, state, weights)
     return network

@@ -175,6 +175,12 @@ def _disk() -> Finding:
     return Finding(OK if free >= _LEAST_DISK else FAIL, f"{free / 1e9:.1f} GB are free in {Path.cwd()}")
 
 
+def _lightning() -> Finding:
+    version = importlib.metadata.version("lightning")
+    _folder("lightning")  # importing it takes seconds
+    return Finding(OK, version)
+
+
 def _pycocotools() -> Finding:
     version = importlib.metadata.version("pycocotools")
     from pycocotools import mask  # noqa: F401 (compiled: fails where it was built for another numpy)
@@ -257,6 +263,7 @@ _CHECKS = (
     Check("torch hub", _torch_hub, _TORCH),
     Check("hugging face", _hugging_face, _reinstall("huggingface-hub")),
     Check("disk", _disk, "make room, or work in another folder"),
+    Check("lightning", _lightning, _reinstall("lightning"), _install("camboxes[train]")),
     Check("pycocotools", _pycocotools, _reinstall("pycocotools"), _install("camboxes[eval]")),
     Check("fiftyone", _fiftyone, _reinstall("fiftyone"), _install("camboxes[review]")),
     Check("mongod", _mongod, _MONGOD, _install("camboxes[review]")),

