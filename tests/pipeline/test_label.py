@@ -178,6 +178,23 @@ def test_two_worker_processes_give_the_same_bytes(photographs, run, tmp_path, re
     assert done.stderr.count("\n") <= 2, done.stderr  # Beam's workers would log hundreds of lines
 
 
+def test_fused_maps_have_the_same_bytes_in_two_processes_and_from_the_runs_own_checkpoint(
+    photographs, tmp_path, results, rows
+):
+    options = ["--shards", "2", "--method", "cam*layercam@16+gradcam++", "--scales", "192,256", "--flip"]
+    options += ["--map-stride", "16", "--aspect", "keep"]
+    assert _label(photographs, tmp_path / "one", *options) == 0
+    call = [sys.executable, "-m", "camboxes.pipeline.cli", "label", "--input", str(photographs), *options]
+    subprocess.run([*call, "--output", str(tmp_path / "two"), *TWO_PROCESSES], check=True, capture_output=True)
+    assert results(tmp_path / "two") == results(tmp_path / "one")
+    assert _label(photographs, tmp_path / "again", *options, "--model", str(tmp_path / "one" / "plan")) == 0
+    assert results(tmp_path / "again") == results(tmp_path / "one")
+    stored = {row["path"].rpartition("/")[2]: row["maps"][0] for row in rows(tmp_path / "one")}
+    assert {(one["method"], *one["scales"]) for one in stored.values()} == {("cam*layercam@16+gradcam++", 192, 256)}
+    assert (stored["camera.png"]["height"], stored["camera.png"]["width"]) == (16, 16)
+    assert (stored["chelsea.png"]["height"], stored["chelsea.png"]["width"]) == (16, 24)
+
+
 def test_progress_is_shown_on_a_terminal(photographs, tmp_path):
     import pty
     import termios
