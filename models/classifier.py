@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -12,10 +13,12 @@ from torch import nn
 from torch.nn import functional
 
 from camboxes.models.checkpoints import DESCRIPTION, WEIGHTS, Description, find_network
-from camboxes.models.parts import LAST, Recording, Tap, outermost_layer, recording, take_apart, tapped
+from camboxes.models.parts import LAST, Recording, Tap, channels_first, outermost_layer, recording, take_apart, tapped
 from camboxes.models.preprocessing import Preprocessing
 from camboxes.models.spec import ModelSpec
 from camboxes.models.stride import lower_stride
+
+_TAPPING = threading.Lock()  # one thread at a time changes what a classifier runs
 
 _BATCH = {"cpu": 4, "cuda": 64}  # images of 224 x 224 pixels
 
@@ -68,6 +71,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.network = network
         self.spec = spec
+        self._layers: dict[str, str] = {}  # wanted -> name, of those that are tapped
         self.multilabel = multilabel
         # The images are noise: shapes, and the equality of two ways to the same logits, are all that is asked.
         size = preprocessing.size
@@ -142,17 +146,27 @@ class Classifier(nn.Module):
         Raises:
           ValueError: there is no such layer, or its output is no map.
         """
+        with _TAPPING:
+            if wanted not in self._layers:
+                self._layers[wanted] = self._tap(wanted)
+        return self._layers[wanted]
+
+    def _tap(self, wanted: str) -> str:
         name = outermost_layer(self.network, self._probe_on_device(), int(wanted)) if wanted.isdecimal() else wanted
         if name not in dict(self.network.named_modules()) or not name:
             raise ValueError(f"layer {wanted!r}: the network has none of this name; expected one of named_modules()")
-        if name not in {part.layer for part in self._features.modules() if isinstance(part, Tap)}:
-            before = self._features
-            self._features = tapped(before, name)
-            _, found = self.record(self._probe_on_device(), frozenset([name]), gradients=False)
-            maps = found.maps.get(name)
-            if maps is None or maps.dim() != 4:
-                self._features = before
-                raise ValueError(f"layer {name!r} gives no maps of [n, channels, height, width]")
+        if name in self._layers.values():
+            return name
+        before = self._features
+        self._features = tapped(before, name)
+        _, found = self.record(self._probe_on_device(), frozenset([name]), gradients=False)
+        shape = tuple(found.maps[name].shape) if name in found.maps else ()
+        if not channels_first(shape):
+            self._features = before
+            raise ValueError(f"layer {name!r} gives no maps of [n, channels, height, width]")
+        for part in self._features.modules():
+            if isinstance(part, Tap) and part.layer == name:
+                part.channels_last = channels_first(shape) != shape
         return name
 
     def _probe_on_device(self) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Every method behind one signature: a classifier, images and class ids in, a map for each class id out."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -36,7 +37,17 @@ def class_maps(
         raise ValueError(f"method {method!r} has {len(factors)} parts, of different resolutions; ask for one at a time")
     found = Methods(classifier, factors)
     check_class_ids(class_ids, len(classifier.class_names))
+    if len(class_ids) != len(images):
+        raise ValueError(f"{len(images)} images and class ids of {len(class_ids)} were given; expected as many")
     return found.maps(found.forward(images), class_ids, len(images))[0]
+
+
+class _Reading(NamedTuple):
+    """What a method reads: a layer's maps, or what is positive in them."""
+
+    method: str
+    layer: str
+    rectified: bool
 
 
 class Methods:
@@ -51,9 +62,9 @@ class Methods:
         self._classifier = classifier
         # Methods of this family are made for what stands behind a ReLU. Where blocks end without one (MobileNet,
         # EfficientNet), negative values of a block's output say nothing of what is there: measured in docs/methods.md.
-        self._factors = [
-            (factor.method, classifier.layer(factor.layer) if factor.layer else LAST, (factor.layer or "").isdecimal())
-            for factor in factors
+        self._readings = [
+            _Reading(method, classifier.layer(layer) if layer else LAST, rectified=(layer or "").isdecimal())
+            for method, layer in factors
         ]
         if classifier.inexact_because is not None and any(factor.method == "cam" for factor in factors):
             raise ValueError(
@@ -61,8 +72,8 @@ class Methods:
                 f"({classifier.inexact_because}); use --method gradcam or layercam, which need no such layer, or train "
                 f"its GAP conversion on your labels: camboxes train --model gap:{classifier.spec.name.split(':')[-1]}"
             )
-        self._layers = frozenset(layer for _, layer, _ in self._factors)
-        self._gradients = frozenset(layer for method, layer, _ in self._factors if method in COMBINATIONS)
+        self._layers = frozenset(reading.layer for reading in self._readings)
+        self._gradients = frozenset(reading.layer for reading in self._readings if reading.method in COMBINATIONS)
 
     def forward(self, images: torch.Tensor) -> ForwardPass:
         """The pass that the maps are read from; `images` as for `class_maps`."""
@@ -76,21 +87,10 @@ class Methods:
           class_ids: int64 [n, labels].
           count: how many images are asked for; those behind them only fill the batch up.
         """
-        return [
-            self._of(forward, method, layer, class_ids, count, rectified=rectified)
-            for method, layer, rectified in self._factors
-        ]
+        return [self._read(reading, forward, class_ids, count) for reading in self._readings]
 
-    def _of(
-        self,
-        forward: ForwardPass,
-        method: str,
-        layer: str,
-        class_ids: torch.Tensor,
-        count: int,
-        *,
-        rectified: bool,
-    ) -> torch.Tensor:
+    def _read(self, reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor, count: int) -> torch.Tensor:
+        method, layer, rectified = reading
         maps = forward.maps(layer).clamp(min=0) if rectified else forward.maps(layer)
         if method == "cam":
             return class_activation_maps(maps, forward.classifier.weight.float(), class_ids)

@@ -8,7 +8,8 @@ import contextvars
 import copy
 import functools
 import math
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -63,18 +64,29 @@ def recording(layers: frozenset[str], *, gradients: bool) -> Iterator[Recording]
 
 
 class Tap(nn.Module):
-    """Shows a layer's maps to the recording of the calling thread, where there is one."""
+    """Shows a layer's maps to the recording of the calling thread, where there is one.
+
+    Attributes:
+      layer: its name in the recording.
+      inner: the layer.
+      channels_last: whether its maps are [n, height, width, channels]; the recording gets them like any others.
+    """
 
     def __init__(self, layer: str, inner: nn.Module | None = None):
         super().__init__()
         self.layer = layer
         self.inner = inner or nn.Identity()
+        self.channels_last = False
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the layer."""
         maps = self.inner(*args, **kwargs)
         active = _recording.get()
-        return maps if active is None else active.take(self.layer, maps)
+        if active is None:
+            return maps
+        if self.channels_last:
+            return active.take(self.layer, maps.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return active.take(self.layer, maps)
 
 
 class Parts(NamedTuple):
@@ -116,6 +128,18 @@ def take_apart(network: Any, name: str, probe: torch.Tensor) -> Parts:
     return parts
 
 
+def channels_first(shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape of the maps of a square image as [n, channels, height, width], whatever the order of its axes.
+
+    Empty where it is none of maps with more than one cell.
+    """
+    if len(shape) == 4 and shape[2] == shape[3] > 1:
+        return tuple(shape)
+    if len(shape) == 4 and shape[1] == shape[2] > 1:
+        return shape[0], shape[3], shape[1], shape[2]
+    return ()
+
+
 def outermost_layer(network: nn.Module, probe: torch.Tensor, stride: int) -> str:
     """The dotted name of the last block of a network at a stride, in input pixels per cell.
 
@@ -128,7 +152,7 @@ def outermost_layer(network: nn.Module, probe: torch.Tensor, stride: int) -> str
     shapes = _layer_shapes(network, probe)
     layers, strides = dict(network.named_modules()), dict[int, list[str]]()
     for name, shape in shapes.items():  # in the order of execution
-        if name in layers and len(shape) == 4 and shape[2] == shape[3] > 1:
+        if name in layers and shape:
             strides.setdefault(2 ** round(math.log2(probe.shape[2] / shape[2])), []).append(name)
     if stride not in strides:
         raise ValueError(
@@ -144,7 +168,11 @@ def _layer_shapes(network: nn.Module, probe: torch.Tensor) -> dict[str, tuple[in
     """The shape of each layer's output, in the order in which the layers end."""
     shapes: dict[str, tuple[int, ...]] = {}
 
+    caller = threading.get_ident()
+
     def note(name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
+        if threading.get_ident() != caller:
+            return
         if isinstance(layer, fx.GraphModule):  # which calls no containers
             for node in layer.graph.nodes:
                 *containers, _ = str(node.meta.get("path", "")).split(".")
@@ -154,7 +182,7 @@ def _layer_shapes(network: nn.Module, probe: torch.Tensor) -> dict[str, tuple[in
 
     def put(name: str, shape: Any) -> None:
         shapes.pop(name, None)  # a layer that runs twice counts where it last ran
-        shapes[name] = tuple(shape)
+        shapes[name] = channels_first(shape)
 
     hooks = [
         layer.register_forward_hook(functools.partial(note, name)) for name, layer in network.named_modules() if name

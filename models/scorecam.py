@@ -15,7 +15,7 @@ def score_cam(classifier: Classifier, image: torch.Tensor, maps: torch.Tensor, c
     classes are read from the same passes. Memory: that of one pass of `spec.batch_size` images.
 
     Args:
-      classifier: the network, in evaluation mode.
+      classifier: the network.
       image: normalised, [3, height, width].
       maps: a layer's activations A, float32 [channels, height, width].
       class_ids: int64 [labels].
@@ -28,13 +28,13 @@ def score_cam(classifier: Classifier, image: torch.Tensor, maps: torch.Tensor, c
     masks, of_channel = torch.unique(_scaled(maps[:, None])[:, 0].flatten(1), dim=0, return_inverse=True)
     masks = masks.unflatten(1, (1, *maps.shape[1:]))
     scores = []
-    with torch.inference_mode():
-        for batch in masks.split(size):
-            # Every pass has the same shape, so that bits do not depend on how many masks are left.
-            padded = functional.pad(batch, (0, 0, 0, 0, 0, 0, 0, size - len(batch)))
-            large = functional.interpolate(padded, image.shape[1:], mode="bilinear", align_corners=False)
-            masked = (image * _scaled(large).to(image.dtype)).contiguous(memory_format=torch.channels_last)
-            scores.append(classifier(masked).logits[: len(batch), class_ids])
+    for batch in masks.split(size):
+        # Every pass has the same shape, so that bits do not depend on how many masks are left.
+        padded = functional.pad(batch, (0, 0, 0, 0, 0, 0, 0, size - len(batch)))
+        large = functional.interpolate(padded, image.shape[1:], mode="bilinear", align_corners=False)
+        masked = (image * _scaled(large).to(image.dtype)).contiguous(memory_format=torch.channels_last)
+        activations, _ = classifier.record(masked, frozenset(), gradients=False)
+        scores.append(activations.logits[: len(batch), class_ids])
     weights = torch.cat(scores)[of_channel].softmax(0)
     return functional.relu(torch.einsum("kl,kyx->lyx", weights, maps))
 

@@ -11,6 +11,7 @@ from camboxes.models import MapSpec, ModelSpec, class_maps
 from camboxes.models.classifier import Classifier
 from camboxes.models.eigencam import eigen_cam
 from camboxes.models.gradients import COMBINATIONS
+from camboxes.models.networks import empty_network
 from camboxes.models.preprocessing import Preprocessing
 from camboxes.models.scorecam import score_cam
 from camboxes.models.spec import METHODS
@@ -296,6 +297,38 @@ def test_the_network_is_left_as_it_was_found(method, training, frozen):
             class_maps(classifier, IMAGE, ids, f"{method}@conv")
 
 
+@pytest.mark.parametrize("method", ["cam", "gradcam@1", "scorecam", "eigencam"])
+def test_a_network_in_training_keeps_its_statistics(method):
+    network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                            nn.Linear(2, 3))  # fmt: skip
+    plain = Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 2, "bilinear")
+    classifier = Classifier(network, plain, ModelSpec("norm", size=2, device="cpu", batch_size=3))
+    classifier.eval()
+    expected = class_maps(classifier, IMAGE, torch.tensor([[2]]), method)
+    classifier.train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    assert torch.equal(class_maps(classifier, IMAGE, torch.tensor([[2]]), method), expected)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["timm:swin_tiny_patch4_window7_224", "torchvision:swin_t"])
+def test_a_stage_with_its_channels_last(name):
+    """Against the gradient of a network that is run with a hook, its maps brought into the usual order by hand."""
+    torch.manual_seed(0)
+    network = empty_network(name)
+    stage = network.module.layers[2] if name.startswith("timm") else network.module.features[5]
+    classifier = Classifier(network.module, network.preprocessing, ModelSpec(name))
+    images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(3))
+    ours = class_maps(classifier, images, torch.tensor([[5], [7]]), "hirescam@16")[:, 0]
+    kept = []
+    hook = stage.register_forward_hook(lambda layer, inputs, output: kept.append(output))
+    logits = network.module(images)
+    hook.remove()
+    (gradient,) = torch.autograd.grad(logits[0, 5] + logits[1, 7], kept[0])
+    assert kept[0].shape[1:3] == (14, 14)
+    torch.testing.assert_close(ours, (gradient * kept[0].relu()).sum(3).detach(), rtol=1e-3, atol=1e-5)
+
+
 def test_frozen_or_not_in_inference_mode_or_not_gives_the_same_maps(classifier, images):
     frozen = class_maps(classifier, images, IDS, "layercam@16")
     try:
@@ -350,6 +383,11 @@ def test_ids_of_a_wrong_shape(classifier, images):
         ValueError, match=r"class ids are torch.int64 of shape \[3\]; expected int64 of \[images, labels\]"
     ):
         class_maps(classifier, images, IDS[:, 0])
+
+
+def test_as_many_rows_of_ids_as_images(classifier, images):
+    with pytest.raises(ValueError, match="3 images and class ids of 2 were given; expected as many"):
+        class_maps(classifier, images, IDS[:2])
 
 
 def test_no_labels_give_no_maps(classifier, images):
