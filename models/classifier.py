@@ -152,7 +152,10 @@ class Classifier(nn.Module):
         return self._layers[wanted]
 
     def _tap(self, wanted: str) -> str:
-        name = outermost_layer(self.network, self._probe_on_device(), int(wanted)) if wanted.isdecimal() else wanted
+        name = wanted
+        if wanted.isdecimal():
+            with _evaluating(self.network):
+                name = outermost_layer(self.network, self._probe_on_device(), int(wanted))
         if name not in dict(self.network.named_modules()) or not name:
             raise ValueError(f"layer {wanted!r}: the network has none of this name; expected one of named_modules()")
         if name in self._layers.values():

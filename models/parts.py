@@ -9,7 +9,7 @@ import copy
 import functools
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -164,15 +164,33 @@ def outermost_layer(network: nn.Module, probe: torch.Tensor, stride: int) -> str
     return [name for name in blocks or found if name.count(".") == depth][-1]
 
 
+def observe(network: nn.Module, images: torch.Tensor, note: Callable[[str, nn.Module, Any, Any], None]) -> None:
+    """Runs a network once, and tells each layer's name, the layer, its inputs and its output, as the layers end.
+
+    Of passes that other threads make at the same time nothing is told.
+    """
+    caller = threading.get_ident()
+
+    def hook(name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
+        if threading.get_ident() == caller:
+            note(name, layer, inputs, output)
+
+    hooks = [
+        layer.register_forward_hook(functools.partial(hook, name)) for name, layer in network.named_modules() if name
+    ]
+    try:
+        with torch.inference_mode():
+            network(images)
+    finally:
+        for handle in hooks:
+            handle.remove()
+
+
 def _layer_shapes(network: nn.Module, probe: torch.Tensor) -> dict[str, tuple[int, ...]]:
     """The shape of each layer's output, in the order in which the layers end."""
     shapes: dict[str, tuple[int, ...]] = {}
 
-    caller = threading.get_ident()
-
     def note(name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
-        if threading.get_ident() != caller:
-            return
         if isinstance(layer, fx.GraphModule):  # which calls no containers
             for node in layer.graph.nodes:
                 *containers, _ = str(node.meta.get("path", "")).split(".")
@@ -184,15 +202,7 @@ def _layer_shapes(network: nn.Module, probe: torch.Tensor) -> dict[str, tuple[in
         shapes.pop(name, None)  # a layer that runs twice counts where it last ran
         shapes[name] = channels_first(shape)
 
-    hooks = [
-        layer.register_forward_hook(functools.partial(note, name)) for name, layer in network.named_modules() if name
-    ]
-    try:
-        with torch.inference_mode():
-            network(probe)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    observe(network, probe, note)
     return shapes
 
 

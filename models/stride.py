@@ -9,6 +9,8 @@ import math
 import torch
 from torch import nn
 
+from camboxes.models.parts import observe
+
 
 def lower_stride(network: nn.Module, stride: int, probe: torch.Tensor) -> None:
     """Changes a network in place, so that its maps have at most `stride` input pixels per cell.
@@ -25,17 +27,12 @@ def lower_stride(network: nn.Module, stride: int, probe: torch.Tensor) -> None:
         raise ValueError(f"map_stride is {stride}; expected a power of 2, such as 16 or 8")
     halved: dict[nn.Module, tuple[int, int]] = {}
 
-    def note(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        before, after = (2 ** round(math.log2(probe.shape[2] / maps.shape[2])) for maps in (inputs[0], output))
-        halved[layer] = before, after
+    def note(name: str, layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        if isinstance(layer, nn.Conv2d | nn.AvgPool2d | nn.MaxPool2d):
+            before, after = (2 ** round(math.log2(probe.shape[2] / maps.shape[2])) for maps in (inputs[0], output))
+            halved[layer] = before, after
 
-    hooks = [layer.register_forward_hook(note) for layer in network.modules() if isinstance(layer, _LAYERS)]
-    try:
-        with torch.inference_mode():
-            network(probe)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    observe(network, probe, note)
     for layer, (before, after) in halved.items():
         if isinstance(layer, nn.Conv2d):
             _dilate(layer, max(1, before // stride))
@@ -47,9 +44,6 @@ def lower_stride(network: nn.Module, stride: int, probe: torch.Tensor) -> None:
                 f"map_stride {stride} cannot be had: a pooling layer brings the maps from stride {before} to {after}, "
                 "and only convolutions can be kept from it"
             )
-
-
-_LAYERS = nn.Conv2d | nn.AvgPool2d | nn.MaxPool2d
 
 
 def _dilate(layer: nn.Conv2d, times: int) -> None:

@@ -302,10 +302,9 @@ def test_a_network_in_training_keeps_its_statistics(method):
     network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
                             nn.Linear(2, 3))  # fmt: skip
     plain = Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 2, "bilinear")
-    classifier = Classifier(network, plain, ModelSpec("norm", size=2, device="cpu", batch_size=3))
-    classifier.eval()
-    expected = class_maps(classifier, IMAGE, torch.tensor([[2]]), method)
-    classifier.train()
+    spec = ModelSpec("norm", size=2, device="cpu", batch_size=3)
+    expected = class_maps(Classifier(network.eval(), plain, spec), IMAGE, torch.tensor([[2]]), method)
+    classifier = Classifier(network, plain, spec).train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     assert torch.equal(class_maps(classifier, IMAGE, torch.tensor([[2]]), method), expected)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
