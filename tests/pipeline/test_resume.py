@@ -177,7 +177,7 @@ def test_images_added_to_a_data_set(photographs, tmp_path, results, run):
 
 def test_rows_of_another_network_are_not_taken_over(photographs, tmp_path, capsys, run):
     assert _label(photographs, tmp_path / "out", "--reuse", str(run), "--size", "192") == 2
-    assert "cannot be taken over: model was" in capsys.readouterr().err
+    assert "cannot be taken over: scales was [224], is [192]" in capsys.readouterr().err
     assert _label(photographs, tmp_path / "out", "--reuse", str(tmp_path)) == 2
     assert "holds no run to take rows from" in capsys.readouterr().err
 
