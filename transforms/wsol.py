@@ -1,0 +1,339 @@
+"""The weakly supervised localization metrics: MaxBoxAcc, MaxBoxAccV2 and PxAP (Choe et al., CVPR 2020).
+
+Pure functions over full-resolution maps, bit-faithful to the authors' evaluator, so that figures stand beside published
+ones. Its steps:
+
+    1. the image counts as squashed to 224 x 224; boxes are scaled with it and truncated       `scale_boxes`
+    2. the map is brought to 224 x 224 by INTER_CUBIC, then min-max scaled                     `scale_map`
+    3. g = uint8(map * 255), cut = int(t * max g), foreground g > cut, for t = arange(0, 1, step)
+    4. each contour of the foreground gives a box, holes included                              `contour_boxes`
+    5. a box is correct where it reaches IoU delta with any ground-truth box                   `BoxCounts.of`
+    6. per delta the best t over the data set                                                  `BoxCounts.result`
+
+    PxAP needs masks instead of boxes: `pixel_labels`, `PixelCounts.of`, `PixelCounts.result`
+
+A map's evaluation is a small accumulator of integers, so adding accumulators gives the same figures in any order and
+grouping. The best t is chosen on the very data that it is judged on, which flatters: read the curve at a t that was
+chosen elsewhere beside it. None of this is how camboxes draws boxes (boxes.py) or what COCO users read: here corners
+are inclusive and a threshold is a share of the map's maximum.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Self
+
+import cv2
+import numpy as np
+
+SIDE = 224  # pixels; maps, boxes and masks are compared on a square of this side
+IOU_PERCENT = (30, 50, 70)  # delta; MaxBoxAcc is the second, MaxBoxAccV2 the mean of all
+FOREGROUND, BACKGROUND, IGNORED = 1, 0, 255  # of `pixel_labels`
+
+_NO_BOX = np.zeros((1, 4), np.int64)  # what the definition takes where there is no contour
+
+
+@contextlib.contextmanager
+def naming(image: str) -> Iterator[None]:
+    """Puts the image's name before the message of a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{image}: {error}") from error
+
+
+def thresholds(step: float) -> np.ndarray:
+    """The thresholds t = arange(0, 1, step), float64, as shares of a map's maximum.
+
+    Raises:
+      ValueError: the step is not in (0, 1].
+    """
+    if not 0 < step <= 1:
+        raise ValueError(f"step is {step}; expected a share in (0, 1], such as 0.001")
+    return np.arange(0, 1, step)
+
+
+def scale_boxes(boxes: Sequence[Sequence[float]], width: int, height: int) -> np.ndarray:
+    """Step 1: boxes (x0, y0, x1, y1 in pixels of the image) on the square: int64 [boxes, 4], truncated.
+
+    Raises:
+      ValueError: a coordinate is not finite, or the image has no pixel.
+    """
+    if width < 1 or height < 1:
+        raise ValueError(f"the image has {width} x {height} pixels; expected at least one")
+    given = np.reshape(np.asarray(boxes, np.float64), (-1, 4))
+    if not np.isfinite(given).all():
+        raise ValueError(f"expected finite boxes x0, y0, x1, y1, not {given.tolist()}")
+    return (given * SIDE / [width, height, width, height]).astype(np.int64)
+
+
+def scale_map(score_map: np.ndarray) -> np.ndarray:
+    """Step 2: a signed map [height, width] on the square: float32 [224, 224] in [0, 1], min-max scaled after resizing.
+
+    A map that is constant, or holds NaN or infinity, becomes zeros.
+
+    Raises:
+      ValueError: the map is not [height, width], or has no cell.
+    """
+    if score_map.ndim != 2 or not score_map.size:
+        raise ValueError(f"the map's shape is {score_map.shape}; expected [height, width], with at least one cell")
+    resized = cv2.resize(np.asarray(score_map, np.float32), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    with np.errstate(invalid="ignore", over="ignore"):
+        low = resized.min()
+        spread = resized.max() - low
+    if not 0 < spread < np.inf:  # nor where it is NaN
+        return np.zeros_like(resized)
+    return (resized - low) / spread
+
+
+def pixel_labels(name: str, masks: Sequence[np.ndarray], ignore: np.ndarray | None = None) -> np.ndarray:
+    """What each pixel of the square is, for PxAP: uint8 [224, 224] of FOREGROUND, BACKGROUND and IGNORED.
+
+    Args:
+      name: names the image in errors.
+      masks: of the class's objects, [height, width] of any size; values above 0.5 are foreground.
+      ignore: what is neither, likewise; foreground wins over it.
+
+    Raises:
+      ValueError: there is no mask.
+    """
+    if not len(masks):
+        raise ValueError(f"{name}: there is no mask; expected at least one [height, width], or leave the image out")
+    foreground = np.any([_on_square(mask) for mask in masks], axis=0)
+    ignored = np.zeros_like(foreground) if ignore is None else _on_square(ignore)
+    return np.where(foreground, FOREGROUND, np.where(ignored, IGNORED, BACKGROUND)).astype(np.uint8)
+
+
+class ContourBoxes(NamedTuple):
+    """A map's boxes at every threshold; those of equal foregrounds are held once.
+
+    Boxes are int64 x0, y0, x1, y1 on the square, with inclusive corners.
+
+    Attributes:
+      every: for each distinct foreground a box [boxes, 4] per contour, for MaxBoxAccV2; [0, 0, 0, 0] where there is none.
+      largest: [foregrounds, 4], the box of the contour of largest area alone, for MaxBoxAcc.
+      foreground: intp [thresholds], which of them stands at each threshold.
+    """
+
+    every: list[np.ndarray]
+    largest: np.ndarray
+    foreground: np.ndarray
+
+
+def contour_boxes(score_map: np.ndarray, step: float) -> ContourBoxes:
+    """Steps 3 to 5: the boxes of a map [224, 224] in [0, 1] at each of `thresholds`.
+
+    Raises:
+      ValueError: the map has another shape, or values outside of [0, 1].
+    """
+    _check_map(score_map)
+    grey = (score_map * 255).astype(np.uint8)
+    # At most 256 foregrounds exist, however many thresholds there are: a cut stands for the lowest level above it.
+    levels = np.unique(grey)
+    cuts = (thresholds(step) * int(levels[-1])).astype(np.intp)
+    above, foreground = np.unique(np.searchsorted(levels, cuts, side="right"), return_inverse=True)
+    every, largest = [], []
+    for number in above:
+        if number == len(levels):  # the map is zero
+            boxes, first = _NO_BOX, 0
+        else:
+            boxes, first = _boxes_from(grey, int(levels[number]))
+        every.append(boxes)
+        largest.append(boxes[first])
+    return ContourBoxes(every, np.array(largest), foreground)
+
+
+class Accuracy(NamedTuple):
+    """MaxBoxAcc or MaxBoxAccV2 over a data set, in percent.
+
+    Attributes:
+      value: the metric.
+      best: float64 [3], the highest point of each curve.
+      curves: float64 [3, thresholds], the share of correct images by IOU_PERCENT and threshold.
+    """
+
+    value: float
+    best: np.ndarray
+    curves: np.ndarray
+
+
+class BoxAccuracy(NamedTuple):
+    """Both box metrics of a data set."""
+
+    max_box_acc: Accuracy
+    max_box_acc_v2: Accuracy
+
+
+class PixelPrecision(NamedTuple):
+    """PxAP over a data set.
+
+    Attributes:
+      value: the metric, in percent.
+      precision, recall: float64 [thresholds + 2] in [0, 1], from the highest edge down; precision is NaN where no pixel
+        is above.
+    """
+
+    value: float
+    precision: np.ndarray
+    recall: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Counts:
+    """An accumulator: what adds up over images.
+
+    Attributes:
+      step: of the thresholds.
+      images: how many are counted.
+      counts: int64, of the shape that `shape` gives.
+    """
+
+    step: float
+    images: int
+    counts: np.ndarray
+
+    @classmethod
+    def shape(cls, step: float) -> tuple[int, ...]:
+        """The shape of the counts."""
+        raise NotImplementedError
+
+    @classmethod
+    def none(cls, step: float) -> Self:
+        """The accumulator of no image."""
+        return cls(step, 0, np.zeros(cls.shape(step), np.int64))
+
+    def __add__(self, other: Self) -> Self:
+        if self.step != other.step:
+            raise ValueError(f"steps {self.step} and {other.step} do not add up; judge all maps with the same step")
+        return type(self)(self.step, self.images + other.images, self.counts + other.counts)
+
+
+class BoxCounts(_Counts):
+    """The accumulator of the box metrics: correct images by [largest contour, every contour], IOU_PERCENT, threshold."""
+
+    @classmethod
+    def shape(cls, step: float) -> tuple[int, ...]:
+        """2, 3, thresholds."""
+        return 2, len(IOU_PERCENT), len(thresholds(step))
+
+    @classmethod
+    def of(cls, name: str, score_map: np.ndarray, boxes: np.ndarray, step: float) -> Self:
+        """Judges one map.
+
+        Args:
+          name: names the image in errors.
+          score_map: [224, 224] in [0, 1]: `scale_map`'s.
+          boxes: the ground truth, `scale_boxes`' [boxes, 4].
+          step: of the thresholds.
+
+        Raises:
+          ValueError: there is no ground-truth box, one has its corners the wrong way round, or the map is none.
+        """
+        truth = np.reshape(np.asarray(boxes, np.int64), (-1, 4))
+        if not len(truth):
+            raise ValueError(f"{name}: there is no ground-truth box; expected at least one, or leave the image out")
+        if (truth[:, 2:] < truth[:, :2]).any():
+            raise ValueError(f"{name}: expected boxes x0, y0, x1, y1 with x0 <= x1 and y0 <= y1, not {truth.tolist()}")
+        with naming(name):
+            found = contour_boxes(score_map, step)
+        starts = np.cumsum([0, *(len(boxes) for boxes in found.every[:-1])])
+        best = np.stack(
+            [
+                _best_iou(found.largest, truth),
+                np.maximum.reduceat(_best_iou(np.concatenate(found.every), truth), starts),
+            ]
+        )
+        correct = best[:, None, :] >= np.array(IOU_PERCENT)[:, None] / 100
+        return cls(step, 1, correct[:, :, found.foreground].astype(np.int64))
+
+    def result(self) -> BoxAccuracy:
+        """Step 6.
+
+        Raises:
+          ValueError: no image was judged.
+        """
+        if not self.images:
+            raise ValueError("no image was judged; expected at least one with a map and a ground-truth box")
+        curves = self.counts * 100.0 / self.images
+        best = curves.max(axis=2)
+        half = IOU_PERCENT.index(50)
+        return BoxAccuracy(
+            Accuracy(float(best[0, half]), best[0], curves[0]), Accuracy(float(best[1].mean()), best[1], curves[1])
+        )
+
+
+class PixelCounts(_Counts):
+    """The accumulator of PxAP: pixels by [foreground, background] and by the bins of [t ..., 1, 2, 3]."""
+
+    @classmethod
+    def shape(cls, step: float) -> tuple[int, ...]:
+        """2, thresholds + 2."""
+        return 2, len(thresholds(step)) + 2
+
+    @classmethod
+    def of(cls, name: str, score_map: np.ndarray, labels: np.ndarray, step: float) -> Self:
+        """Judges one map.
+
+        Args:
+          name: names the image in errors.
+          score_map: [224, 224] in [0, 1]: `scale_map`'s.
+          labels: `pixel_labels`' [224, 224].
+          step: of the thresholds.
+
+        Raises:
+          ValueError: the map or the labels are none.
+        """
+        with naming(name):
+            _check_map(score_map)
+        if np.shape(labels) != (SIDE, SIDE):
+            raise ValueError(f"{name}: the labels' shape is {np.shape(labels)}; expected what pixel_labels gives")
+        edges = np.append(thresholds(step), [1.0, 2.0, 3.0])
+        counts = [np.histogram(score_map[labels == label], edges)[0] for label in (FOREGROUND, BACKGROUND)]
+        return cls(step, 1, np.array(counts, np.int64))
+
+    def result(self) -> PixelPrecision:
+        """The area under precision and recall, from the highest edge down: the sum of precision[1:] * diff(recall).
+
+        Raises:
+          ValueError: no pixel is foreground, or no image was judged.
+        """
+        true, false = self.counts[:, ::-1].cumsum(axis=1)
+        if not true[-1]:
+            raise ValueError(f"none of {self.images} images has a foreground pixel; expected masks of the objects")
+        with np.errstate(invalid="ignore"):
+            precision = true / (true + false)
+        recall = true / true[-1]
+        area = np.where(true + false > 0, precision, 0)[1:] * np.diff(recall)
+        return PixelPrecision(float(area.sum() * 100), precision, recall)
+
+
+def _boxes_from(grey: np.ndarray, level: int) -> tuple[np.ndarray, int]:
+    """The box of each contour of grey >= level, [boxes, 4], and which of them has the largest area."""
+    _, foreground = cv2.threshold(grey, level - 1, 255, cv2.THRESH_BINARY)
+    contours, _ = cv2.findContours(foreground, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+    areas = [cv2.contourArea(contour) for contour in contours]
+    boxes = np.array([cv2.boundingRect(contour) for contour in contours], np.int64)
+    boxes[:, 2:] = np.minimum(boxes[:, :2] + boxes[:, 2:], SIDE - 1)
+    return boxes, areas.index(max(areas))
+
+
+def _best_iou(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Of each box [boxes, 4] the highest IoU with any of [truth, 4], corners inclusive: float64 [boxes]."""
+    low = np.maximum(boxes[:, None, :2], truth[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], truth[None, :, 2:])
+    common = np.maximum(high - low + 1, 0).prod(axis=2)
+    areas, true_areas = ((these[:, 2:] - these[:, :2] + 1).prod(axis=1) for these in (boxes, truth))
+    return (common / (areas[:, None] + true_areas - common)).max(axis=1)
+
+
+def _on_square(mask: np.ndarray) -> np.ndarray:
+    """A mask by nearest neighbour: bool [224, 224]."""
+    return cv2.resize(np.asarray(mask, np.float32), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST) > 0.5
+
+
+def _check_map(score_map: np.ndarray) -> None:
+    if score_map.shape != (SIDE, SIDE):
+        raise ValueError(f"the map's shape is {score_map.shape}; expected ({SIDE}, {SIDE}), which scale_map gives")
+    low, high = score_map.min(), score_map.max()
+    if not (low >= 0 and high <= 1):  # nor where one is NaN
+        raise ValueError(f"the map goes from {low} to {high}; expected values in [0, 1], which scale_map gives")
