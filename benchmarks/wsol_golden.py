@@ -10,8 +10,9 @@ the value, best_per_iou and curve by IoU, for PxAP the value, and images with im
 It then times the box metrics of those maps at step 0.001 on one core, beside a plain implementation that takes every
 threshold on its own, and exits 1 where their counts differ.
 
-With --stored the same functions judge EfficientNet-Lite0's CAM of a data folder (see benchmarks/quality.py) in float,
-and once more quantized to uint8 as a run stores it. --every takes each Nth image alone.
+With --stored the same functions judge EfficientNet-Lite0's CAM of a data folder (see benchmarks/quality.py; one
+category an image, with its imagenet_ids) in float, and once more quantized to uint8 as a run stores it. --every takes
+each Nth image alone.
 """
 
 import argparse
@@ -37,7 +38,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     if arguments.stored:
         compare_stored(arguments.folder, arguments.every)
-    elif not (is_golden(arguments.folder) & is_fast(arguments.folder)):
+    elif not (is_golden(arguments.folder) and is_fast(arguments.folder)):
         sys.exit(1)
 
 
@@ -86,8 +87,9 @@ def is_fast(folder: Path) -> bool:
     ours, our_seconds = timed(lambda: sum((wsol.BoxCounts.of(*each, STEP) for each in maps), wsol.BoxCounts.none(STEP)))
     plain, plain_seconds = timed(lambda: sum(plain_counts(score_map, truth) for _, score_map, truth in maps))
     same = bool((ours.counts == plain).all())
+    ours_a_second, plain_a_second = len(maps) / our_seconds, len(maps) / plain_seconds
     print(
-        f"box metrics at step {STEP}: {len(maps) / our_seconds:.1f} maps/s, plain {len(maps) / plain_seconds:.1f} maps/s, "
+        f"box metrics at step {STEP}: {ours_a_second:.1f} maps/s, plain {plain_a_second:.1f} maps/s, "
         f"{plain_seconds / our_seconds:.1f} times; {'the same' if same else 'DIFFERENT'} counts"
     )
     return same
@@ -163,9 +165,8 @@ def compare_stored(folder: Path, every: int) -> None:
         np.abs(getattr(results["float"], metric).curves - getattr(results["uint8"], metric).curves).max()
         for metric in ("max_box_acc", "max_box_acc_v2")
     ]
-    print(
-        f"{counts['float'].images} images; largest difference of a point, MaxBoxAcc and V2: {apart[0]:.2f}, {apart[1]:.2f}"
-    )
+    judged = counts["float"].images
+    print(f"{judged} images; largest difference of a point, MaxBoxAcc and V2: {apart[0]:.2f}, {apart[1]:.2f}")
 
 
 if __name__ == "__main__":

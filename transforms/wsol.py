@@ -77,11 +77,13 @@ def scale_map(score_map: np.ndarray) -> np.ndarray:
     """
     if score_map.ndim != 2 or not score_map.size:
         raise ValueError(f"the map's shape is {score_map.shape}; expected [height, width], with at least one cell")
-    resized = cv2.resize(np.asarray(score_map, np.float32), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    given = np.asarray(score_map, np.float32)
+    resized = cv2.resize(given, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
     with np.errstate(invalid="ignore", over="ignore"):
         low = resized.min()
         spread = resized.max() - low
-    if not 0 < spread < np.inf:  # nor where it is NaN
+    # What rounding in the interpolation makes of a constant is no map either; a spread of NaN fails the comparison.
+    if given.min() == given.max() or not 0 < spread < np.inf:
         return np.zeros_like(resized)
     return (resized - low) / spread
 
@@ -110,7 +112,7 @@ class ContourBoxes(NamedTuple):
     Boxes are int64 x0, y0, x1, y1 on the square, with inclusive corners.
 
     Attributes:
-      every: for each distinct foreground a box [boxes, 4] per contour, for MaxBoxAccV2; [0, 0, 0, 0] where there is none.
+      every: for each distinct foreground [boxes, 4], a box per contour, for MaxBoxAccV2; without one [0, 0, 0, 0].
       largest: [foregrounds, 4], the box of the contour of largest area alone, for MaxBoxAcc.
       foreground: intp [thresholds], which of them stands at each threshold.
     """
@@ -209,7 +211,10 @@ class _Counts:
 
 
 class BoxCounts(_Counts):
-    """The accumulator of the box metrics: correct images by [largest contour, every contour], IOU_PERCENT, threshold."""
+    """The accumulator of the box metrics.
+
+    Correct images by rule (the largest contour's box, every contour's), IOU_PERCENT and threshold.
+    """
 
     @classmethod
     def shape(cls, step: float) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ collection without an element both fail, for it has no value.
 
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import apache_beam as beam
 import numpy as np
@@ -26,7 +26,7 @@ from camboxes.transforms.wsol import (
     scale_map,
 )
 
-_Counts = TypeVar("_Counts", BoxCounts, PixelCounts)
+Counts = BoxCounts | PixelCounts
 
 
 class BoxedMap(NamedTuple):
@@ -127,18 +127,18 @@ class PxAP(beam.CombineFn):
         return CountsCoder(PixelCounts)
 
 
-class CountsCoder(beam.coders.Coder, Generic[_Counts]):
+class CountsCoder(beam.coders.Coder):
     """The step and the number of images (little-endian float64, int64), then the counts as little-endian int64."""
 
-    def __init__(self, kind: type[_Counts]):
+    def __init__(self, kind: type[Counts]):
         """Takes the kind of accumulator."""
         self._kind = kind
 
-    def encode(self, value: _Counts) -> bytes:
+    def encode(self, value: Counts) -> bytes:
         """Serialises an accumulator."""
         return struct.pack("<dq", value.step, value.images) + value.counts.astype("<i8").tobytes()
 
-    def decode(self, encoded: bytes) -> _Counts:
+    def decode(self, encoded: bytes) -> Counts:
         """The inverse of encode."""
         step, images = struct.unpack_from("<dq", encoded)
         counts = np.frombuffer(encoded, "<i8", offset=16).reshape(self._kind.shape(step))
@@ -148,12 +148,6 @@ class CountsCoder(beam.coders.Coder, Generic[_Counts]):
         """Equal accumulators have equal bytes."""
         return True
 
-    def to_type_hint(self) -> type[_Counts]:
+    def to_type_hint(self) -> type[Counts]:
         """The type that this coder serves."""
         return self._kind
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, CountsCoder) and other._kind is self._kind
-
-    def __hash__(self) -> int:
-        return hash(self._kind)

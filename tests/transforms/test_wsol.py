@@ -77,7 +77,7 @@ def test_the_reference_numbers():
         (
             "MaxBoxAccV2",
             "MaxBoxAccV2: largest difference 10",
-            lambda metric: metric["curve"]["30"].__setitem__(0, 40.0),
+            lambda metric: metric["curve"]["30"].__setitem__(0, 50.0),
         ),
         (
             "PxAP",
@@ -107,7 +107,6 @@ def test_a_map_is_scaled_after_it_is_resized():
     score_map = np.array([[-1, -1, 3, 3], [-1, -1, 3, 3]], np.float32)
     found = scale_map(score_map)
     assert (found.shape, found.dtype, found.min(), found.max()) == ((224, 224), np.float32, 0, 1)
-    # At the middle of the left cell's half, 28 of 56 columns from the border, the curve has passed its lowest point.
     resized = cv2.resize(score_map, (224, 224), interpolation=cv2.INTER_CUBIC)
     assert resized.min() < -1 and resized.max() > 3
     np.testing.assert_array_equal(found, (resized - resized.min()) / (resized.max() - resized.min()))
@@ -118,6 +117,7 @@ def test_a_map_is_scaled_after_it_is_resized():
     [
         np.full((7, 7), 3.0),
         np.array([[5.0]]),
+        np.full((7, 7), 0.1),
         np.where(np.eye(7), np.nan, 1.0),
         np.where(np.eye(7), np.inf, 1.0),
         np.where(np.eye(7), -3e38, 3e38),
@@ -188,7 +188,7 @@ def test_pxap_by_hand():
 def test_pixel_labels_by_hand():
     """Nearest neighbour of masks of 2 x 2 and 1 x 2 cells: quadrants; foreground wins, and 0.5 is not above 0.5."""
     labels = pixel_labels(
-        "a.jpg", [np.array([[255, 0], [0, 0]]), np.array([[0.5, 0.0]])], np.array([[True, True]] + [[False, True]])
+        "a.jpg", [np.array([[255, 0], [0, 0]]), np.array([[0.5, 0.0]])], np.array([[True, True], [False, True]])
     )
     expected = np.full((224, 224), BACKGROUND, np.uint8)
     expected[:, 112:] = IGNORED
@@ -346,4 +346,4 @@ def test_accumulators_are_coded_deterministically(kind):
 
 def test_the_combiners_use_that_coder():
     assert MaxBoxAcc().get_accumulator_coder() == CountsCoder(BoxCounts)
-    assert PxAP().get_accumulator_coder() == CountsCoder(PixelCounts)
+    assert PxAP().get_accumulator_coder() == CountsCoder(PixelCounts) != CountsCoder(BoxCounts)
