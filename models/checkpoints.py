@@ -70,11 +70,14 @@ def find_network(spec: ModelSpec) -> tuple[Network, Description | None]:
             raise ValueError(f"{folder / DESCRIPTION} is not what camboxes train writes ({error!r})") from error
         network = _with_weights(described.network, str(folder / WEIGHTS))
         return dataclasses.replace(network, preprocessing=described.preprocessing), described
-    if folder.is_dir():
+    try:
+        name = qualified_name(spec.name)
+    except ValueError:
+        if not folder.is_dir():
+            raise
         raise ValueError(
             f"model {spec.name!r} is a folder without {DESCRIPTION}; expected the --output of camboxes train"
-        )
-    name = qualified_name(spec.name)
+        ) from None
     if name.startswith(GAP) and spec.weights is None:
         raise ValueError(
             f"{name} has no trained weights: train it with camboxes train --model {spec.name} --input DATA "

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from camboxes.models.spec import MapSpec
+from camboxes.models.spec import Factor, MapSpec
 from camboxes.pipeline.label import add_map_arguments, add_model_arguments, model_spec
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from camboxes.models import Classifier, Localization, Localizer
     from camboxes.transforms.boxes import Drawn
     from camboxes.transforms.maps import StoredMap
+
+_CAM = Factor("cam", None)
+_METHODS = "cam,gradcam++,layercam@16,cam*layercam@16,eigencam"
 
 # In pixels, for a screen of twice the usual density.
 TILE = (360, 540)  # at most, width and height
@@ -71,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the figure, in any format that Pillow writes (default: %(default)s)",
     )
     add_model_arguments(parser)
-    add_map_arguments(parser, "cam,gradcam++,layercam@16,cam*layercam@16,eigencam", "[WEIGHT*]METHOD[@LAYER]+…,…")
+    add_map_arguments(parser, _METHODS, "[WEIGHT*]METHOD[@LAYER]+…,…")
     parser.add_argument(
         "--threshold",
         type=float,
@@ -104,6 +107,9 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         from camboxes.models import Localizer, load_classifier, use_one_core
 
         classifier = load_classifier(dataclasses.replace(model_spec(arguments, arguments.scales), batch_size=1))
+        if classifier.inexact_because and arguments.method == _METHODS:
+            print(f"cam is left out: it is not exact for {classifier.spec.name}")
+            methods = [maps for maps in methods if not any(_CAM in term.factors for term in maps.terms)]
         localizers = [Localizer(classifier, maps) for maps in methods]
         classes = _classes(classifier, localizers[0], photograph, arguments.labels)
     with ThreadPoolExecutor(1, initializer=use_one_core) as core:  # as each of label's passes has

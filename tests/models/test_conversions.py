@@ -108,6 +108,12 @@ def test_a_checkpoint_is_loaded_as_it_was_saved(tmp_path):
     assert load_classifier(str(tmp_path / "again")).settings == after.settings
 
 
+def test_a_folder_that_is_called_like_a_network(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "efficientnet_lite0").mkdir()
+    assert load_classifier("efficientnet_lite0").spec.name == "timm:tf_efficientnet_lite0"
+
+
 def test_descriptions_survive_json():
     preprocessing = Preprocessing((0.0,) * 3, (1.0,) * 3, 9, "bilinear")
     described = Description("gap:timm:resnet26d", (("a", "b"), ("ü",)), preprocessing,

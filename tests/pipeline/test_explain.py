@@ -232,3 +232,18 @@ def test_wrong_images(cat, tmp_path, capsys):
         assert message in error
     assert main(["explain", cat, "--output", cat]) == 2
     assert "is the input itself" in capsys.readouterr().err
+
+
+def test_a_network_for_which_cam_is_not_exact(cat, tmp_path, capsys):
+    import torch
+    import torchvision
+
+    torch.manual_seed(0)
+    torch.save(torchvision.models.mobilenet_v3_small().state_dict(), tmp_path / "w.pth")
+    call = ["explain", cat, "--model", "mobilenet_v3_small", "--weights", str(tmp_path / "w.pth")]
+    assert main([*call, "--output", str(tmp_path / "grid.png")]) == 0
+    assert "cam is left out: it is not exact for torchvision:mobilenet_v3_small" in capsys.readouterr().out
+    with Image.open(tmp_path / "grid.png") as grid:  # the photograph and three of the five methods
+        assert grid.width == 2 * explain.MARGIN + 4 * explain.TILE[0] + 3 * explain.GAP
+    assert main([*call, "--output", str(tmp_path / "grid.png"), "--method", "cam"]) == 2
+    assert "CAM is not exact for torchvision:mobilenet_v3_small" in capsys.readouterr().err
