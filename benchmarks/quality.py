@@ -45,6 +45,7 @@ SETTINGS = {
     "eigencam, 224": ["--method", "eigencam"],
     "layercam@32, 448": ["--method", "layercam@32", "--size", "448"],
     "layercam@16, 224": ["--method", "layercam@16"],
+    "layercam@blocks.4, 224": ["--method", "layercam@blocks.4"],  # of Lite0: the block at stride 16, not rectified
     "gradcam++@16, 224": ["--method", "gradcam++@16"],
     "cam+layercam@16, 224": ["--method", "cam+layercam@16"],
     "cam*layercam@16, 224": ["--method", "cam*layercam@16"],

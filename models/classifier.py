@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -186,10 +186,19 @@ class Classifier(nn.Module):
 
         return save({key: value.cpu().contiguous() for key, value in self.network.state_dict().items()})
 
-    def files(self) -> dict[str, bytes]:
-        """A checkpoint of the classifier: the files of a folder that `ModelSpec.name` may name."""
+    def files(self, training: Mapping[str, Any] | None = None) -> dict[str, bytes]:
+        """A checkpoint of the classifier: the files of a folder that `ModelSpec.name` may name.
+
+        Args:
+          training: see `Description`.
+        """
         described = Description(
-            self.spec.name, tuple(self.class_names), self.preprocessing, self.multilabel, self.spec.map_stride
+            self.spec.name,
+            tuple(self.class_names),
+            self.preprocessing,
+            self.multilabel,
+            self.spec.map_stride,
+            training or {},
         )
         return {WEIGHTS: self.safetensors(), DESCRIPTION: described.to_json()}
 

@@ -24,13 +24,8 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
-    parser.add_argument("--input", required=True, metavar="DATA", help="class folders or a manifest (see above)")
+    add_source_arguments(parser)
     parser.add_argument("--output", required=True, metavar="OUT", help="folder for the run")
-    parser.add_argument(
-        "--root",
-        metavar="DIR",
-        help="what a manifest's paths are relative to (default: its folder); nothing outside is read",
-    )
     parser.add_argument(
         "--label-map",
         metavar="FILE",
@@ -60,6 +55,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     again.add_argument("--retry-rejected", action="store_true", help="try the rejected images of the run in OUT again")
     again.add_argument(
         "--reuse", metavar="OUT1", help="take over what another run found for images of the same content and labels"
+    )
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options that `read_source` takes."""
+    parser.add_argument("--input", required=True, metavar="DATA", help="class folders or a manifest (see above)")
+    parser.add_argument(
+        "--root",
+        metavar="DIR",
+        help="what a manifest's paths are relative to (default: its folder); nothing outside is read",
     )
 
 

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from camboxes.pipeline.label import add_model_arguments, model_spec
+from camboxes.pipeline.label import add_model_arguments, add_source_arguments, model_spec
 from camboxes.pipeline.training_data import TrainingData
 
 if TYPE_CHECKING:
@@ -36,13 +36,8 @@ _CONTENTS = ("classifier.json", "weights.safetensors", "rejected.csv", *_WORKING
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
-    parser.add_argument("--input", required=True, metavar="DATA", help="class folders or a manifest (see above)")
+    add_source_arguments(parser)
     parser.add_argument("--output", required=True, metavar="CKPT", help="local folder for the classifier")
-    parser.add_argument(
-        "--root",
-        metavar="DIR",
-        help="what a manifest's paths are relative to (default: its folder); nothing outside is read",
-    )
     add_model_arguments(parser)
     parser.add_argument(
         "--train", choices=["head", "all"], default="head", help="new layers, or after that all (default: head)"
@@ -263,7 +258,6 @@ def _report(rejected: Mapping[str, str], file: Path) -> None:
 
 
 def _write(output: Path, trained: "Classifier", record: Mapping[str, Any], outcome: "Outcome") -> None:
-    from camboxes.models.checkpoints import DESCRIPTION, WEIGHTS, Description
     from camboxes.pipeline import runs
     from camboxes.transforms import storage
 
@@ -271,16 +265,8 @@ def _write(output: Path, trained: "Classifier", record: Mapping[str, Any], outco
         name: {metric: round(value, 4) for metric, value in getattr(outcome, name).items()}
         for name in ("metrics", "guessing")
     }
-    description = Description(
-        trained.spec.name,
-        tuple(trained.class_names),
-        trained.preprocessing,
-        trained.multilabel,
-        trained.spec.map_stride,
-        {**record, "epochs": outcome.epochs, **figures},
-    )
-    storage.write_bytes(str(output / WEIGHTS), trained.safetensors())
-    storage.write_bytes(str(output / DESCRIPTION), description.to_json())
+    for name, content in trained.files({**record, "epochs": outcome.epochs, **figures}).items():
+        storage.write_bytes(str(output / name), content)
     runs.remove(str(output), _WORKING)  # what only a training that was cut short needs
 
 
