@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from camboxes.models.affinity import LAYER, affinity, coherence
 from camboxes.models.classifier import Classifier
+from camboxes.models.forward import ForwardPass
 from camboxes.models.fusion import fuse
 from camboxes.models.methods import Methods
 from camboxes.models.spec import MapSpec
@@ -24,12 +26,16 @@ class Localization(NamedTuple):
       class_ids: for each label the class that was chosen for it.
       maps: for each label its class's map, float32 [labels, height, width]; of one method at one scale as the method
         gives it (CAM: signed), else fused, in [0, 1].
+      coherence, agreement: float32 [labels], see `affinity.Coherence`; NaN where a map is constant, or the network has
+        no mid-level features.
     """
 
     logits: np.ndarray
     probabilities: np.ndarray
     class_ids: tuple[int, ...]
     maps: np.ndarray
+    coherence: np.ndarray
+    agreement: np.ndarray
 
 
 def use_one_core() -> None:
@@ -85,6 +91,10 @@ class Localizer:
         self._looks = [(number, flip) for number in range(len(self.scales)) for flip in flips]
         self._terms = maps.terms
         self._methods = Methods(classifier, [factor for term in maps.terms for factor in term.factors])
+        try:
+            self._alike = frozenset([classifier.layer(LAYER)])
+        except ValueError:  # no block of that stride: the maps are made all the same
+            self._alike = frozenset()
 
     def resize(self, image: np.ndarray) -> tuple[torch.Tensor, ...]:
         """A photograph, uint8 [height, width, 3], as the network takes it at each scale: uint8 [3, height, width]."""
@@ -108,7 +118,7 @@ class Localizer:
         size = self._batch_sizes[0]
         if len(images) > size:
             raise ValueError(f"{len(images)} images were given; a batch of this classifier holds {size}")
-        first = self._methods.forward(self._batch(images, 0, flip=False))
+        first = self._methods.forward(self._batch(images, 0, flip=False), self._alike)
         logits, probabilities = first.logits.cpu().numpy(), self.classifier.probabilities(first.logits).cpu().numpy()
         chosen = [
             tuple(max(ids, key=row.__getitem__) for ids in labels)
@@ -123,11 +133,23 @@ class Localizer:
             parts += self._look(images, slots, number, flip=flip)
         each = iter(parts)
         terms = [(term.weight, [next(each) for _ in term.factors]) for _ in self._looks for term in self._terms]
-        maps = fuse(terms).cpu().numpy()
+        fused = fuse(terms)
+        known = self._coherence(first, fused).cpu().numpy()
+        maps = fused.cpu().numpy()
         return [
-            Localization(logits[slot], probabilities[slot], ids, maps[slot, : len(ids)])
+            Localization(logits[slot], probabilities[slot], ids, maps[slot, : len(ids)], *known[:, slot, : len(ids)])
             for slot, ids in enumerate(chosen)
         ]
+
+    def _coherence(self, first: ForwardPass, maps: torch.Tensor) -> torch.Tensor:
+        """Coherence and agreement of each map, float32 [2, n, labels]."""
+        found = maps.new_full((2, *maps.shape[:2]), torch.nan)
+        for layer in self._alike:
+            features = first.maps(layer)
+            (height, width), affinities = features.shape[2:], affinity(features)
+            for label in range(maps.shape[1]):  # each by itself: last bits depend on the shape of what is computed
+                found[:, :, label] = torch.stack(coherence(maps[:, label], affinities, (height, width)))
+        return found
 
     def _look(
         self, images: Sequence[Sequence[torch.Tensor]], slots: torch.Tensor, number: int, *, flip: bool

@@ -75,9 +75,9 @@ class Methods:
         self._layers = frozenset(reading.layer for reading in self._readings)
         self._gradients = frozenset(reading.layer for reading in self._readings if reading.method in COMBINATIONS)
 
-    def forward(self, images: torch.Tensor) -> ForwardPass:
-        """The pass that the maps are read from; `images` as for `class_maps`."""
-        return ForwardPass(self._classifier, images, self._layers, gradients=self._gradients)
+    def forward(self, images: torch.Tensor, also: frozenset[str] = frozenset()) -> ForwardPass:
+        """The pass that the maps are read from; `images` as for `class_maps`, `also` further layers to record."""
+        return ForwardPass(self._classifier, images, self._layers | also, gradients=self._gradients)
 
     def maps(self, forward: ForwardPass, class_ids: torch.Tensor, count: int) -> list[torch.Tensor]:
         """For each factor the maps of the classes, float32 [n, labels, height, width].

@@ -123,7 +123,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         rows.append(Row(index, name, probability, list(zip(stored, drawn, strict=True))))
     scales = " and ".join(map(str, localizers[0].scales)) + (", flipped too," if arguments.flip else "")
     notes = (classifier.spec.name, f"at {scales} on {classifier.spec.device}")
-    picture = figure(photograph, columns, rows, rule.threshold, notes)
+    picture = figure(photograph, columns, rows, arguments.threshold, notes)
     storage.write_bytes(arguments.output, _encoded(picture, arguments.output))
     for row in rows:
         print(f"{row.name}  {row.probability:.2f}")

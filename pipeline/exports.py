@@ -32,7 +32,7 @@ SPLITS = ("train", "val")
 
 Row = dict[str, Any]
 
-_COLUMNS = ["image_id", "path", "digest", "width", "height", "status", "labels", "boxes"]
+_COLUMNS = ["image_id", "path", "digest", "width", "height", "status", "labels", "boxes", "review"]
 
 # What every trainer reads, by the ending that it looks for. All else (GIF, TIFF, AVIF, ...) is written anew as PNG.
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "WEBP": ".webp"}

@@ -18,7 +18,7 @@ from camboxes.models.spec import METHODS, MapSpec
 
 if TYPE_CHECKING:
     from camboxes.models import Classifier, Localizer, ModelSpec
-    from camboxes.transforms import PlannedRun
+    from camboxes.transforms import BoxRule, PlannedRun
     from camboxes.transforms.labels import Category
 
 
@@ -134,28 +134,32 @@ def add_map_arguments(parser: argparse.ArgumentParser, method: str, metavar: str
 
 
 def add_box_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of a BoxRule."""
+    """Declares the options of a BoxRule; what is not given is None."""
     boxes = parser.add_argument_group("boxes")
     boxes.add_argument(
         "--threshold",
-        type=float,
-        default=0.25,
         metavar="T",
-        help="smallest foreground value of the min-max scaled map, 0 to 1 (default: %(default)s)",
+        help="smallest foreground value of the min-max scaled map, 0 to 1; or, to suit each image, as a share of the "
+        "map's Otsu level: 0.8*otsu (default: 0.25)",
     )
     boxes.add_argument(
-        "--min-area",
-        type=float,
-        default=0.0,
-        metavar="A",
-        help="smallest component, as a share of the image (default: %(default)s)",
+        "--min-area", type=float, metavar="A", help="smallest component, as a share of the image (default: 0)"
     )
-    boxes.add_argument(
-        "--boxes",
-        choices=["largest", "all"],
-        default="largest",
-        help="of each label's components (default: %(default)s)",
-    )
+    boxes.add_argument("--boxes", choices=["largest", "all"], help="of each label's components (default: largest)")
+
+
+def box_rule(arguments: argparse.Namespace) -> "BoxRule":
+    """The rule that the options of `add_box_arguments` ask for.
+
+    Raises:
+      ValueError: a value out of its range.
+    """
+    from camboxes.transforms import BoxRule
+
+    given = {name: getattr(arguments, name) for name in ("threshold", "min_area", "boxes")}
+    with contextlib.suppress(TypeError, ValueError):  # any other text is for the rule to read
+        given["threshold"] = float(given["threshold"])
+    return BoxRule(**{name: value for name, value in given.items() if value is not None})
 
 
 def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
@@ -170,14 +174,15 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     from camboxes.pipeline import runs
     from camboxes.pipeline.beam_options import beam_options
     from camboxes.pipeline.errors import blaming_the_call
-    from camboxes.transforms import BoxesFromMaps, BoxRule, InferClassMaps, Plan, ReadLabeledImages, WriteCoco, storage
+    from camboxes.transforms import BoxesFromMaps, InferClassMaps, Plan, ReadLabeledImages, WriteCoco, storage
+    from camboxes.transforms.draw import drawing_settings
     from camboxes.transforms.labels import UnmatchedLabelsError
     from camboxes.transforms.reuse import reusable
     from camboxes.transforms.sources import read_source
 
     with blaming_the_call():
         options = beam_options(beam_arguments)
-        rule = BoxRule(arguments.threshold, arguments.min_area, arguments.boxes)
+        rule = box_rule(arguments)
         if not 0 <= arguments.max_reject_rate <= 1:
             raise ValueError(f"--max-reject-rate is {arguments.max_reject_rate}; expected a share from 0 to 1")
         runs.check_output(arguments.output, arguments.input)
@@ -197,7 +202,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             arguments.output,
             classifier.class_names,
             label_map=label_map,
-            settings={**localizer.settings, "rule": dataclasses.asdict(rule)},
+            settings={**localizer.settings, **drawing_settings(rule, None)},
             shards=arguments.shards,
         )
         if arguments.reuse:
@@ -259,7 +264,7 @@ def _describe(draft: "PlannedRun", localizer: "Localizer", runner: str) -> None:
     print(f"output    {draft.output}, {len(draft.shards)} shards of {_extent(draft.shards.values())} images")
     print(f"network   {_network(localizer)}, batches of {classifier.spec.batch_size}")
     print(f"          weights {classifier.settings['weights_sha256'][:16]}")
-    print(f"boxes     {', '.join(f'{name} {value}' for name, value in draft.settings['rule'].items())}")
+    print(f"boxes     {', '.join(f'{name} {value}' for name, value in draft.settings['rule'].items() if value != {})}")
     print(f"runner    {runner}")
     _describe_labels(draft.categories, classifier)
     print("nothing was written: this was a dry run")

@@ -2,10 +2,14 @@
 
 import argparse
 import contextlib
-import dataclasses
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from camboxes.pipeline.label import add_box_arguments
+from camboxes.pipeline.label import add_box_arguments, box_rule
+
+if TYPE_CHECKING:
+    from camboxes.transforms import BoxRule, PlannedRun
+    from camboxes.transforms.calibration import Calibration
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", required=True, metavar="OUT", help="a finished run's folder")
     parser.add_argument("--output", required=True, metavar="OUT2", help="folder for the new run")
     add_box_arguments(parser)
+    parser.add_argument(
+        "--thresholds", metavar="FILE", help="what camboxes tune wrote: thresholds, and how scores are calibrated"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the run that OUT2 holds")
 
 
@@ -26,29 +33,53 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     from camboxes.pipeline import runs
     from camboxes.pipeline.beam_options import beam_options
     from camboxes.pipeline.errors import blaming_the_call
-    from camboxes.transforms import BoxesFromMaps, BoxRule, ReadShards, WriteCoco
+    from camboxes.pipeline.tuning import FILE
+    from camboxes.transforms import BoxesFromMaps, ReadShards, WriteCoco, storage
+    from camboxes.transforms.draw import drawing_settings
 
     with blaming_the_call():
         options = beam_options(beam_arguments)
-        rule = BoxRule(arguments.threshold, arguments.min_area, arguments.boxes)
         runs.check_output(arguments.output, arguments.run)
         source = runs.finished(arguments.run)
+        rule, calibration = _rule(arguments, source)
     with contextlib.ExitStack() as held:
         with blaming_the_call():
             held.enter_context(runs.locked(arguments.output))
             if arguments.overwrite:
                 runs.remove(arguments.output)
-            planned = source.copy(arguments.output, {**source.settings, "rule": dataclasses.asdict(rule)})
-            runs.remove(arguments.output, ["shards"])  # all are drawn anew: the run that they come from may have grown
+            planned = source.copy(arguments.output, {**source.settings, **drawing_settings(rule, calibration)})
+            # All is drawn anew: the run that the shards come from may have grown.
+            runs.remove(arguments.output, ["shards", "evaluation.json", "tuning.json"])
+            if arguments.thresholds is not None:
+                storage.write_bytes(storage.join(arguments.output, FILE), storage.read_bytes(arguments.thresholds))
         runs.announce(planned, "boxes from the maps stored in " + arguments.run)
         runs.execute(
             lambda p: (
                 p
                 | ReadShards(arguments.run)
-                | BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes)
+                | BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes, rule.thresholds, calibration)
                 | WriteCoco(arguments.output)
             ),
             options,
             planned,
             images=planned.images,
         )
+
+
+def _rule(arguments: argparse.Namespace, source: "PlannedRun") -> "tuple[BoxRule, Calibration | None]":
+    """What the options, or the file of camboxes tune, ask for."""
+    if arguments.thresholds is None:
+        return box_rule(arguments), None
+
+    from camboxes.pipeline.tuning import Tuning
+
+    for name in ("threshold", "min_area", "boxes"):
+        if getattr(arguments, name) is not None:
+            option = name.replace("_", "-")
+            raise ValueError(
+                f"--{option} and --thresholds were both given; {arguments.thresholds!r} holds the whole rule, and its "
+                f"scores are calibrated for it: leave --{option} out"
+            )
+    tuning = Tuning.read(arguments.thresholds)
+    tuning.check_maps(source)
+    return tuning.rule, tuning.calibration

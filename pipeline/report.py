@@ -16,7 +16,7 @@ import importlib.resources
 import io
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import jinja2
@@ -28,6 +28,9 @@ from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.images import decode
 from camboxes.transforms.plan import shard_file
 from camboxes.transforms.records import NO_BOX, OK, REJECTED, SKIPPED
+
+if TYPE_CHECKING:
+    from camboxes.pipeline.evaluation_report import Section
 
 _PICTURES = 120  # at most
 _ROWS = 200  # of a table, at most
@@ -48,8 +51,14 @@ class _Stratum(NamedTuple):
     name: str
 
 
-def write(output: str) -> None:
-    """Writes OUT/report.html of a finished run from its shards, its summary and the photographs themselves."""
+def write(output: str, evaluation: "Section | None" = None, folder: str | None = None) -> None:
+    """Writes report.html of a finished run from its shards, its summary and the photographs themselves.
+
+    Args:
+      output: the run's folder.
+      evaluation: how its boxes compare with true ones; None where that is not known.
+      folder: where report.html goes; None for the run's folder.
+    """
     run = PlannedRun.load(output)
     assert run is not None, f"{output} holds a planned run"
     summary = storage.read_json(storage.join(output, "summary.json"))
@@ -70,17 +79,29 @@ def write(output: str) -> None:
         categories=sorted(summary["categories"].items(), key=lambda item: (-item[1]["images"], item[0]))[:_ROWS],
         cards=[_card(run, row) for row in sample if row["status"] != REJECTED],
         rejected=[row for row in sample if row["status"] == REJECTED],
+        evaluation=evaluation,
+        photographs=_photographs(run, evaluation) if evaluation else {},
+        beside_results=folder in (None, output),
     )
-    storage.write_bytes(storage.join(output, "report.html"), page.encode())
+    storage.write_bytes(storage.join(folder or output, "report.html"), page.encode())
 
 
 def _template() -> jinja2.Template:
+    files = importlib.resources.files(__package__)
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        loader=jinja2.FunctionLoader(lambda name: files.joinpath(name).read_text("utf-8")),
     )
     environment.filters["sha256"] = lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    source = importlib.resources.files(__package__).joinpath("report.html.jinja").read_text("utf-8")
-    return environment.from_string(source)
+    return environment.get_template("report.html.jinja")
+
+
+def _photographs(run: PlannedRun, evaluation: "Section") -> dict[str, str | None]:
+    """Of each example of an evaluation the photograph, by path."""
+    return {example.path: _thumbnail(run, example.path) for example in (*evaluation.best, *evaluation.worst)}
 
 
 def _shards(run: PlannedRun, columns: list[str] | None = None) -> Iterator[pa.Table]:
@@ -194,7 +215,7 @@ def _card(run: PlannedRun, row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **row,
         "unit": max(row["width"], row["height"]) / 100,  # of strokes, so that they look alike on every thumbnail
-        "photograph": _thumbnail(run, row),
+        "photograph": _thumbnail(run, row["path"]),
         "heat_map": _heat_map(row),
         "labels": [
             {**label, "colour": _colour(label["category_id"]), "score": best.get(label["category_id"])}
@@ -205,9 +226,9 @@ def _card(run: PlannedRun, row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _thumbnail(run: PlannedRun, row: Mapping[str, Any]) -> str | None:
+def _thumbnail(run: PlannedRun, path: str) -> str | None:
     try:
-        image = _photograph(storage.read_bytes(run.location(row["path"]) or ""))
+        image = _photograph(storage.read_bytes(run.location(path) or ""))
     except Exception:  # it could be read when the job ran; a report without one picture is still a report
         return None
     for quality in (80, 60, 40, 20, 5):

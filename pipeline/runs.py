@@ -26,7 +26,16 @@ from camboxes.transforms.plan import shard_file, shards_folder
 from camboxes.transforms.records import REJECTED
 
 # What a run leaves in its folder; the plan, which marks it as one, goes last.
-CONTENTS = ("annotations.json", "results.json", "summary.json", "report.html", "shards", "plan")
+CONTENTS = (
+    "annotations.json",
+    "results.json",
+    "summary.json",
+    "report.html",
+    "evaluation.json",
+    "tuning.json",
+    "shards",
+    "plan",
+)
 
 
 def check_output(output: str, *inputs: str) -> None:

@@ -4,12 +4,18 @@ The stored map is brought to a working grid (the image's aspect, long side at mo
 with half-pixel centres and min-max scaled; cells of at least the threshold are foreground; each 8-connected
 component gives one box. The raw range cancels, so the uint8 cells are all that is needed: scaling a map changes
 nothing, and boxes drawn during inference and boxes drawn years later are the same.
+
+A threshold is a share of the scaled map's range (0.25), or of the map's own Otsu level ("0.8*otsu"): the value that
+best splits the map's cells into two groups (Otsu, IEEE Transactions on Systems, Man, and Cybernetics, 1979). The second
+kind adapts to the image, and was measured to suit every method: docs/evaluation.md.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import cv2
@@ -18,8 +24,41 @@ import numpy as np
 from camboxes.transforms.maps import StoredMap
 
 Keep = Literal["largest", "all"]
+Threshold = float | str  # 0.25, or "0.8*otsu"
 
 LONG_SIDE = 512  # of the working grid, in cells: a 12-megapixel photograph costs no more than a 512-pixel one
+
+
+class Cut(NamedTuple):
+    """A threshold, taken apart.
+
+    Attributes:
+      share: of the scaled map's range, or of its Otsu level; at least 0.
+      otsu: whether it is a share of the Otsu level.
+    """
+
+    share: float
+    otsu: bool
+
+    @classmethod
+    def parse(cls, threshold: Threshold) -> "Cut":
+        """Reads a number, or a text such as "0.25", "0.8*otsu" and "otsu".
+
+        Raises:
+          ValueError: it is neither, or out of its range.
+        """
+        found = re.fullmatch(r"(?:(?P<share>[\d.eE+-]+)|(?:(?P<factor>[\d.eE+-]+)\*)?(?P<otsu>otsu))", str(threshold))
+        try:
+            share = float((found and (found["share"] or found["factor"])) or 1.0) if found else float("nan")
+        except ValueError:
+            share = float("nan")
+        otsu = found is not None and found["otsu"] is not None
+        if not 0 <= share <= (2 if otsu else 1):
+            raise ValueError(
+                f"threshold is {threshold!r}; expected a share from 0 to 1 of the map's range, as 0.25, or from 0 to 2 "
+                'of its Otsu level, as "0.8*otsu"'
+            )
+        return cls(share, otsu)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,21 +66,28 @@ class BoxRule:
     """How a map becomes boxes.
 
     Attributes:
-      threshold: the smallest foreground value of the min-max scaled map, in [0, 1].
+      threshold: the smallest foreground value of the min-max scaled map, in [0, 1]; or a share of its Otsu level.
       min_area: the smallest component that becomes a box, as a share of the working grid's cells, in [0, 1].
       boxes: "largest" for the largest component alone, "all" for each.
+      thresholds: those of labels that have one of their own.
     """
 
-    threshold: float = 0.25
+    threshold: Threshold = 0.25
     min_area: float = 0.0
     boxes: Keep = "largest"
+    thresholds: Mapping[str, Threshold] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "min_area"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected a share from 0 to 1")
+        for threshold in (self.threshold, *self.thresholds.values()):
+            Cut.parse(threshold)
+        if not 0 <= self.min_area <= 1:
+            raise ValueError(f"min_area is {self.min_area}; expected a share from 0 to 1")
         if self.boxes not in get_args(Keep):
             raise ValueError(f"boxes is {self.boxes!r}; expected one of {', '.join(get_args(Keep))}")
+
+    def of(self, label: str) -> "BoxRule":
+        """The rule for a label's maps."""
+        return dataclasses.replace(self, threshold=self.thresholds.get(label, self.threshold), thresholds={})
 
 
 class MapBox(NamedTuple):
@@ -61,38 +107,91 @@ class MapBox(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """What came of one map: boxes, the largest component first, or the reason ("code: ...") why there are none."""
+    """What came of one map.
+
+    Attributes:
+      boxes: the largest component first.
+      reason: "code: ...", why there are none; else None.
+      level: the smallest foreground value, in [0, 1]; what the threshold came to for this map.
+      areas: of all components, as shares of the working grid's cells, the largest first.
+    """
 
     boxes: list[MapBox]
     reason: str | None
+    level: float = 0.0
+    areas: tuple[float, ...] = ()
+
+
+class WorkingMap:
+    """A stored map on the working grid of the image that it covers, to be cut at any number of thresholds.
+
+    Attributes:
+      stored: the map.
+      width, height: of the image, in pixels.
+      empty_because: "code: ...", why no box can come from it; None where one can.
+      scaled: float32 [grid height, grid width], in [0, 1], min-max scaled; zeros where it is empty.
+    """
+
+    def __init__(self, stored: StoredMap, width: int, height: int):
+        self.stored, self.width, self.height = stored, width, height
+        self.empty_because = stored.empty_because
+        shrink = min(1.0, LONG_SIDE / max(width, height))
+        grid = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+        resized = cv2.resize(stored.cells.astype(np.float32), grid, interpolation=cv2.INTER_LINEAR)
+        low, high = resized.min(), resized.max()
+        if self.empty_because is None and low == high:
+            self.empty_because = f"image_too_small: the map is constant over {width} x {height} pixels"
+        self.scaled = np.zeros_like(resized) if self.empty_because else (resized - low) / (high - low)
+
+    @functools.cached_property
+    def otsu(self) -> float:
+        """The Otsu level: a value in [0, 1] that splits the cells into two groups of least variance inside."""
+        level, _ = cv2.threshold((self.scaled * 255).astype(np.uint8), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+        return (level + 1) / 255  # OpenCV's foreground is what lies above
+
+    def level(self, threshold: Threshold) -> float:
+        """The smallest foreground value that a threshold asks for, in [0, 1]."""
+        share, otsu = Cut.parse(threshold)
+        return min(share * self.otsu, 1.0) if otsu else share
+
+    def draw(self, rule: BoxRule) -> Drawn:
+        """Boxes by a rule; its thresholds of labels are for the caller to choose from: see `BoxRule.of`."""
+        if self.empty_because:
+            return Drawn([], self.empty_because)
+        level = self.level(rule.threshold)
+        foreground = (self.scaled >= np.float32(level)).astype(np.uint8)
+        _, labels, statistics, _ = cv2.connectedComponentsWithStats(foreground, connectivity=8)
+        areas = statistics[1:, cv2.CC_STAT_AREA] / self.scaled.size
+        all_areas = tuple(sorted(areas.tolist(), reverse=True))
+        candidates = _largest_first(areas, rule)
+        if not len(candidates):
+            reason = f"component_too_small: every component covers less than {rule.min_area:g} of the image"
+            return Drawn([], reason, level, all_areas)
+        peaks = _peaks(self.stored.cells, self.scaled, labels, candidates + 1)
+        order = sorted(range(len(candidates)), key=lambda i: (-areas[candidates[i]], peaks[i]))
+        boxes = []
+        for i in order[: 1 if rule.boxes == "largest" else None]:
+            left, top, box_width, box_height = (int(value) for value in statistics[candidates[i] + 1, :4])
+            mean = float(self.scaled[top : top + box_height, left : left + box_width].mean(dtype=np.float64))
+            bbox = self._in_pixels(left, top, box_width, box_height)
+            boxes.append(MapBox(bbox, min(mean, 1.0), float(areas[candidates[i]]), peaks[i]))
+        return Drawn(boxes, None, level, all_areas)
+
+    def components(self, level: float) -> np.ndarray:
+        """Of each component of the cells of at least `level` the box: int32 [components, 4], x, y, width, height."""
+        foreground = (self.scaled >= np.float32(level)).astype(np.uint8)
+        return cv2.connectedComponentsWithStats(foreground, connectivity=8)[2][1:, :4]
+
+    def _in_pixels(self, left: int, top: int, width: int, height: int) -> tuple[float, float, float, float]:
+        grid_height, grid_width = self.scaled.shape
+        x, pixels_wide = _in_pixels(left, left + width, grid_width, self.width)
+        y, pixels_high = _in_pixels(top, top + height, grid_height, self.height)
+        return x, y, pixels_wide, pixels_high
 
 
 def boxes_from_map(stored: StoredMap, width: int, height: int, rule: BoxRule) -> Drawn:
     """Draws boxes from a map that covers an image of `width` x `height` pixels."""
-    if reason := stored.empty_because:
-        return Drawn([], reason)
-    scaled = _on_working_grid(stored.cells, width, height)
-    if scaled is None:
-        return Drawn([], f"image_too_small: the map is constant over {width} x {height} pixels")
-    foreground = (scaled >= np.float32(rule.threshold)).astype(np.uint8)
-    _, labels, statistics, _ = cv2.connectedComponentsWithStats(foreground, connectivity=8)
-    grid_height, grid_width = scaled.shape
-    areas = statistics[1:, cv2.CC_STAT_AREA] / scaled.size
-    candidates = _largest_first(areas, rule)
-    if not len(candidates):
-        return Drawn([], f"component_too_small: every component covers less than {rule.min_area:g} of the image")
-    peaks = _peaks(stored.cells, scaled, labels, candidates + 1)
-    order = sorted(range(len(candidates)), key=lambda i: (-areas[candidates[i]], peaks[i]))
-    boxes = []
-    for i in order[: 1 if rule.boxes == "largest" else None]:
-        left, top, box_width, box_height = (int(value) for value in statistics[candidates[i] + 1, :4])
-        right, bottom = left + box_width, top + box_height
-        mean = float(scaled[top:bottom, left:right].mean(dtype=np.float64))
-        x, pixels_wide = _in_pixels(left, right, grid_width, width)
-        y, pixels_high = _in_pixels(top, bottom, grid_height, height)
-        bbox = (x, y, pixels_wide, pixels_high)
-        boxes.append(MapBox(bbox, min(mean, 1.0), float(areas[candidates[i]]), peaks[i]))
-    return Drawn(boxes, None)
+    return WorkingMap(stored, width, height).draw(rule)
 
 
 def box_uid(path: str, label: str, rectangle: Sequence[int], peak: tuple[int, int]) -> str:
@@ -106,17 +205,6 @@ def box_uid(path: str, label: str, rectangle: Sequence[int], peak: tuple[int, in
     """
     identity = json.dumps([path, label, list(rectangle), list(peak)], ensure_ascii=False)
     return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def _on_working_grid(cells: np.ndarray, width: int, height: int) -> np.ndarray | None:
-    """The min-max scaled map in float32; None where the grid is so small that the map is constant on it."""
-    shrink = min(1.0, LONG_SIDE / max(width, height))
-    grid = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-    resized = cv2.resize(cells.astype(np.float32), grid, interpolation=cv2.INTER_LINEAR)
-    low, high = resized.min(), resized.max()
-    if low == high:
-        return None
-    return (resized - low) / (high - low)
 
 
 def _largest_first(areas: np.ndarray, rule: BoxRule) -> np.ndarray:

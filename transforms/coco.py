@@ -81,7 +81,13 @@ def write_coco(
 
 
 def _image(row: Row) -> dict[str, Any]:
-    return {"id": row["image_id"], "file_name": row["path"], "width": row["width"], "height": row["height"]}
+    return {
+        "id": row["image_id"],
+        "file_name": row["path"],
+        "width": row["width"],
+        "height": row["height"],
+        **({} if (review := row["review"]) is None else {f"review_{name}": value for name, value in review.items()}),
+    }
 
 
 def _annotations(rows: Iterable[Row], first_id: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
@@ -102,6 +108,8 @@ def _annotations(rows: Iterable[Row], first_id: int) -> Iterator[tuple[dict[str,
                 **({} if calibrated is None else {"calibrated_score": calibrated}),
                 "rank": box["rank"],
                 "box_uid": box["box_uid"],
+                # The image's priority: viewers keep what stands at a box.
+                **({} if row["review"] is None else {"review_priority": row["review"]["priority"]}),
             }
             yield annotation, {**place, "score": box["score"] if calibrated is None else calibrated}
 

@@ -1,16 +1,21 @@
 """The third step: boxes from the stored maps, during a run or years later."""
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import numpy as np
 
-from camboxes.transforms.boxes import BoxRule, Keep, box_uid, boxes_from_map
+from camboxes.transforms.boxes import BoxRule, Drawn, Keep, Threshold, WorkingMap, box_uid
+from camboxes.transforms.calibration import Calibration
+from camboxes.transforms.evidence import evidence
 from camboxes.transforms.maps import StoredMap
 from camboxes.transforms.metering import milliseconds
-from camboxes.transforms.records import LABELED, NO_BOX, OK, Shard
+from camboxes.transforms.records import LABELED, NO_BOX, OK, REJECTED, Shard
+from camboxes.transforms.review import review
+
+Row = dict[str, Any]
 
 
 @beam.typehints.with_input_types(Shard)
@@ -18,62 +23,109 @@ from camboxes.transforms.records import LABELED, NO_BOX, OK, Shard
 class BoxesFromMaps(beam.PTransform):
     """Draws boxes from each shard's stored maps; needs no model. Counter: milliseconds_boxes."""
 
-    def __init__(self, threshold: float = 0.25, min_area: float = 0.0, boxes: Keep = "largest"):
-        """Takes the attributes of a `BoxRule`.
+    def __init__(
+        self,
+        threshold: Threshold = 0.25,
+        min_area: float = 0.0,
+        boxes: Keep = "largest",
+        thresholds: Mapping[str, Threshold] | None = None,
+        calibration: Calibration | None = None,
+    ):
+        """Takes the attributes of a `BoxRule`, and how scores are calibrated; None where they are not.
 
         Raises:
           ValueError: a value out of its range.
         """
         super().__init__()
-        self._rule = BoxRule(threshold, min_area, boxes)
+        self._draw = _DrawBoxes(BoxRule(threshold, min_area, boxes, thresholds or {}), calibration)
 
     def expand(self, shards: beam.PCollection[Shard]) -> beam.PCollection[Shard]:
         """Applies the transform to a collection of shards."""
-        return shards | beam.ParDo(_DrawBoxes(self._rule))
+        return shards | beam.ParDo(self._draw)
 
 
 @beam.typehints.with_output_types(Shard)
 class _DrawBoxes(beam.DoFn):
-    def __init__(self, rule: BoxRule):
+    def __init__(self, rule: BoxRule, calibration: Calibration | None):
         self._rule = rule
+        self._calibration = calibration
 
     def process(self, shard: Shard) -> Iterator[Shard]:
         with milliseconds("boxes"):
-            rows = [draw(row, self._rule) for row in shard.rows.to_pylist()]
-        yield shard.extended(rows, LABELED, {"rule": dataclasses.asdict(self._rule)})
+            rows = [draw(row, self._rule, self._calibration) for row in shard.rows.to_pylist()]
+        yield shard.extended(rows, LABELED, drawing_settings(self._rule, self._calibration))
 
 
-def draw(row: dict[str, Any], rule: BoxRule) -> dict[str, Any]:
-    """A row with boxes drawn from its maps, whatever boxes it had; rows without maps get none and keep their status."""
-    if not row["maps"]:
-        return row | {"boxes": []}
+def drawing_settings(rule: BoxRule, calibration: Calibration | None) -> Row:
+    """What decides the boxes besides the maps, for a run's records."""
+    return {"rule": dataclasses.asdict(rule), "calibration": None if calibration is None else calibration.as_json()}
+
+
+class DrawnMap(NamedTuple):
+    """A row's map, and what was drawn from it.
+
+    Attributes:
+      label: the map's entry in the row's labels.
+      stored: its entry in the row's maps.
+      working: the map on its working grid.
+      drawn: boxes in pixels of the rectangle that the map covers.
+    """
+
+    label: Row
+    stored: Row
+    working: WorkingMap
+    drawn: Drawn
+
+
+def drawn_maps(row: Row, rule: BoxRule) -> Iterator[DrawnMap]:
+    """Draws boxes from each of a row's maps."""
     labels = {label["category_id"]: label for label in row["labels"]}
-    boxes, reasons = (
+    for stored in row["maps"]:
+        label = labels[stored["category_id"]]
+        working = working_map(stored)
+        yield DrawnMap(label, stored, working, working.draw(rule.of(label["label"])))
+
+
+def working_map(stored: Row) -> WorkingMap:
+    """An entry of the column `maps` on its working grid."""
+    cells = np.frombuffer(stored["cells"], np.uint8).reshape(stored["height"], stored["width"])
+    return WorkingMap(StoredMap(cells, stored["raw_min"], stored["raw_max"]), *stored["rectangle"][2:])
+
+
+def draw(row: Row, rule: BoxRule, calibration: Calibration | None = None) -> Row:
+    """A row with boxes drawn from its maps, whatever boxes it had; rows without maps get none and keep their status."""
+    boxes, areas, reasons = (
         [],
+        {},
         [
             f"no_class: {label['label']} stands for no class of the network"
             for label in row["labels"]
             if label["class_index"] is None
         ],
     )
-    for stored in row["maps"]:
-        label = labels[stored["category_id"]]
-        cells = np.frombuffer(stored["cells"], np.uint8).reshape(stored["height"], stored["width"])
-        left, top, width, height = stored["rectangle"]
-        drawn = boxes_from_map(StoredMap(cells, stored["raw_min"], stored["raw_max"]), width, height, rule)
+    for label, stored, working, drawn in drawn_maps(row, rule):
+        left, top = stored["rectangle"][:2]
+        areas[label["category_id"]] = drawn.areas
         if drawn.reason:
             reasons.append(f"{drawn.reason} ({label['label']})")
         for rank, box in enumerate(drawn.boxes, start=1):
             x, y, *extent = box.bbox
+            found = evidence(working, drawn, box, label["probability"], stored) if calibration else None
             boxes.append(
                 {
                     "category_id": label["category_id"],
                     "bbox": [x + left, y + top, *extent],
                     "score": round(label["probability"] * box.mean, 6),
+                    "calibrated_score": calibration.probability(found) if calibration and found else None,
                     "rank": rank,
                     "box_uid": box_uid(row["path"], label["label"], stored["rectangle"], box.peak),
                     "component_area": round(box.area, 6),
-                    "threshold": rule.threshold,
+                    "threshold": round(drawn.level, 6),
                 }
             )
-    return row | {"status": OK if boxes else NO_BOX, "reason": "; ".join(reasons) or None, "boxes": boxes}
+    if not row["maps"]:
+        status, reason = row["status"], row["reason"]
+    else:
+        status, reason = OK if boxes else NO_BOX, "; ".join(reasons) or None
+    looked = None if status == REJECTED else review(row["labels"], boxes, areas)
+    return row | {"status": status, "reason": reason, "boxes": boxes, "review": looked}

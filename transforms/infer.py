@@ -1,6 +1,7 @@
 """The second step: maps, by one forward pass per image in batches of one shape."""
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -174,13 +175,14 @@ class _InferClassMaps(beam.DoFn):
         for planned in photograph.row["labels"]:
             label = {name: planned[name] for name in ("label", "category_id")}
             if planned["class_indices"]:
-                index = localization.class_ids[len(maps)]
+                number = len(maps)
+                index = localization.class_ids[number]
                 label |= {
                     "class_index": index,
                     "logit": localization.logits[index],
                     "probability": localization.probabilities[index],
                 }
-                maps.append(self._map(label, photograph, localization.maps[len(maps)]))
+                maps.append(self._map(label, photograph, localization, number))
             labels.append(label)
         best = np.argsort(-localization.probabilities, kind="stable")[:5].tolist()
         names = self._localizer.classifier.class_names
@@ -195,8 +197,8 @@ class _InferClassMaps(beam.DoFn):
             "maps": maps,
         }
 
-    def _map(self, label: _Row, photograph: _Photograph, score_map: np.ndarray) -> _Row:
-        stored = quantize(score_map)
+    def _map(self, label: _Row, photograph: _Photograph, localization: "Localization", number: int) -> _Row:
+        stored = quantize(localization.maps[number])
         return {
             "category_id": label["category_id"],
             "height": stored.cells.shape[0],
@@ -207,7 +209,12 @@ class _InferClassMaps(beam.DoFn):
             "rectangle": [0, 0, photograph.width, photograph.height],
             "method": self._localizer.settings["method"],
             "scales": self._localizer.settings["scales"],
+            **{name: _known(getattr(localization, name)[number]) for name in ("coherence", "agreement")},
         }
+
+
+def _known(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 def _bytes(row: _Row) -> bytes:

@@ -1,7 +1,7 @@
 """What flows between the steps: a shard, some hundred rows in Arrow, one row per image.
 
 Every step hands on the same shard with its rows extended, so there are three schemas, each a prefix of the meaning
-of the next. `LABELED` is the schema of a shard file, version 1:
+of the next. `LABELED` is the schema of a shard file, version 2:
 
     image_id      int64, dense from 1 over a planned run; null in an unplanned shard
     path          relative to the input root, with forward slashes; the image's identity
@@ -14,10 +14,14 @@ of the next. `LABELED` is the schema of a shard file, version 1:
     top5          class_index, name and probability of the network's first five classes
     maps          per label: category_id, height, width (cells), raw_min, raw_max (float32, before quantisation), cells
                   (uint8, row-major), rectangle (x, y, width, height of the oriented image that the map covers, in
-                  pixels), method, scales (short sides of the network's input, in pixels)
+                  pixels), method, scales (short sides of the network's input, in pixels), coherence and agreement
+                  (what spreading the map along the network's mid-level features does to it: `models.affinity`; null
+                  where the network has no such features)
     boxes         per box: category_id, bbox (x, y, width, height in pixels of the oriented image), score,
                   calibrated_score (null before calibration), rank, box_uid, component_area (share of the working
-                  grid's cells), threshold
+                  grid's cells), threshold (the smallest foreground value of this map, in [0, 1])
+    review        priority: how many of its labels a person will probably have to correct; null for rejected images.
+                  reasons: "code: label", why; see `review`
 
 What a step was told stands in the schema's metadata (`settings`), so that a shard file explains itself.
 """
@@ -30,7 +34,7 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 OK, NO_BOX, SKIPPED, REJECTED = "ok", "no_box", "skipped", "rejected"
 STATUSES = (OK, NO_BOX, SKIPPED, REJECTED)
@@ -59,6 +63,8 @@ _MAP = pa.struct(
         ("rectangle", pa.list_(pa.int32(), 4)),
         ("method", pa.string()),
         ("scales", pa.list_(pa.int16())),
+        ("coherence", pa.float32()),
+        ("agreement", pa.float32()),
     ]
 )
 _BOX = pa.struct(
@@ -99,7 +105,8 @@ MAPPED = pa.schema(
         ("maps", pa.list_(_MAP)),
     ]
 )
-LABELED = MAPPED.append(pa.field("boxes", pa.list_(_BOX)))
+_REVIEW = pa.struct([("priority", pa.float64()), ("reasons", pa.list_(pa.string()))])
+LABELED = MAPPED.append(pa.field("boxes", pa.list_(_BOX))).append(pa.field("review", _REVIEW))
 
 
 class LabeledImage(NamedTuple):

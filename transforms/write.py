@@ -20,7 +20,7 @@ _LIBRARIES = "camboxes torch torchvision timm apache-beam pyarrow numpy opencv-p
 # A part of annotations.json is a COCO data set of its own, of a size that pycocotools still loads on a laptop.
 _IMAGES_PER_PART = 500_000
 
-_FOR_JSON = ["image_id", "path", "width", "height", "status", "reason", "labels", "boxes"]
+_FOR_JSON = ["image_id", "path", "width", "height", "status", "reason", "labels", "boxes", "review"]
 
 
 @beam.typehints.with_input_types(Shard)

@@ -46,6 +46,8 @@ def test_the_output_contract(annotations, run, rows):
     ]  # fmt: skip
     assert [image["id"] for image in written["images"]] == [1, 2, 3, 4, 5]
     assert [annotation["id"] for annotation in written["annotations"]] == [1, 2, 3, 4, 5]
+    moped = next(image for image in written["images"] if image["file_name"].startswith("moped"))
+    assert moped["review_reasons"] == ["uncertain_box: moped"], "its class has less than half of the probability"
     by_id = {row["image_id"]: row for row in rows(run)}
     for annotation, result in zip(written["annotations"], json.loads((run / "results.json").read_text()), strict=True):
         row = by_id[annotation["image_id"]]
@@ -55,6 +57,7 @@ def test_the_output_contract(annotations, run, rows):
             "id": annotation["image_id"], "image_id": row["image_id"], "category_id": label["category_id"],
             "bbox": box["bbox"], "area": round(box["bbox"][2] * box["bbox"][3], 2), "iscrowd": 0, "segmentation": [],
             "score": box["score"], "rank": 1, "box_uid": box["box_uid"],
+            "review_priority": round(1 - box["score"], 4),
         }  # fmt: skip
         assert result == {key: annotation[key] for key in ("image_id", "category_id", "bbox", "score")}
         assert row["top5"][0] == {

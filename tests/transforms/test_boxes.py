@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from camboxes.transforms import BoxRule, boxes_from_map
-from camboxes.transforms.boxes import _on_working_grid, box_uid
+from camboxes.transforms.boxes import Cut, WorkingMap, box_uid
 from camboxes.transforms.maps import StoredMap, quantize
 
 ALL = BoxRule(threshold=0.5, boxes="all")
@@ -28,7 +28,7 @@ def test_one_pixel_per_cell_by_hand():
         [0, 128, 0, 0, 130],
         [0, 0, 127, 0, 140],
     ]
-    boxes, reason = boxes_from_map(*grid_of(cells), ALL)
+    boxes, reason = boxes_from_map(*grid_of(cells), ALL)[:2]
     assert reason is None
     assert [box.bbox for box in boxes] == [(0, 0, 2, 2), (4, 1, 1, 2)]
     assert [box.area for box in boxes] == [3 / 15, 2 / 15]
@@ -37,7 +37,7 @@ def test_one_pixel_per_cell_by_hand():
 
 
 def test_components_are_8_connected():
-    boxes, _ = boxes_from_map(*grid_of([[255, 0, 0], [0, 255, 0], [0, 0, 255]]), ALL)
+    boxes, _ = boxes_from_map(*grid_of([[255, 0, 0], [0, 255, 0], [0, 0, 255]]), ALL)[:2]
     assert [box.bbox for box in boxes] == [(0, 0, 3, 3)]
 
 
@@ -50,13 +50,13 @@ def test_the_threshold_itself_is_foreground():
 
 def test_bilinear_with_half_pixel_centres_by_hand():
     # Two cells over four pixels: centres at -0.25 (clamped), 0.25, 0.75, 1.25 (clamped) of the way.
-    scaled = _on_working_grid(np.array([[0, 200]], np.uint8), 4, 1)
+    scaled = WorkingMap(stored([[0, 200]]), 4, 1).scaled
     np.testing.assert_allclose(scaled, [[0, 0.25, 0.75, 1]], atol=1e-6)
     assert boxes_from_map(stored([[0, 200]]), 4, 1, ALL).boxes[0].bbox == (2, 0, 2, 1)
 
 
 def test_large_photographs_are_drawn_on_a_grid_of_512():
-    boxes, _ = boxes_from_map(stored([[255, 0], [0, 0]]), 4000, 3000, ALL)
+    boxes, _ = boxes_from_map(stored([[255, 0], [0, 0]]), 4000, 3000, ALL)[:2]
     # the grid is 512 x 384; the product of two linear ramps reaches 0.5 where (1 - u)(1 - v) >= 0.5, u along the top
     # edge up to 0.5: (0.25 + 0.5 / 2) * 4000
     assert boxes[0].bbox == (0, 0, 2000, 1500)
@@ -67,13 +67,13 @@ def test_min_area_and_largest():
     assert len(boxes_from_map(*grid_of(cells), ALL).boxes) == 2
     assert [box.bbox for box in boxes_from_map(*grid_of(cells), BoxRule(0.5, 0.3, "all")).boxes] == [(0, 0, 1, 2)]
     assert [box.bbox for box in boxes_from_map(*grid_of(cells), BoxRule(0.5)).boxes] == [(0, 0, 1, 2)]
-    none, reason = boxes_from_map(*grid_of(cells), BoxRule(0.5, 0.4))
+    none, reason = boxes_from_map(*grid_of(cells), BoxRule(0.5, 0.4))[:2]
     assert none == []
     assert reason.startswith("component_too_small: every component covers less than 0.4")
 
 
 def test_equal_components_are_ranked_by_their_peaks_cell():
-    boxes, _ = boxes_from_map(*grid_of([[0, 0, 255], [255, 0, 0]]), ALL)
+    boxes, _ = boxes_from_map(*grid_of([[0, 0, 255], [255, 0, 0]]), ALL)[:2]
     assert [box.peak for box in boxes] == [(0, 2), (1, 0)]
     assert boxes_from_map(*grid_of([[0, 0, 255], [255, 0, 0]]), BoxRule(0.5)).boxes[0].peak == (0, 2)
 
@@ -92,13 +92,13 @@ def test_equal_components_are_ranked_by_their_peaks_cell():
     ],
 )
 def test_maps_that_give_no_box(score_map, code):
-    boxes, reason = boxes_from_map(quantize(score_map), 640, 480, BoxRule())
+    boxes, reason = boxes_from_map(quantize(score_map), 640, 480, BoxRule())[:2]
     assert boxes == []
     assert reason.split(":")[0] == code
 
 
 def test_an_image_of_one_pixel():
-    boxes, reason = boxes_from_map(quantize(np.arange(49.0).reshape(7, 7)), 1, 1, BoxRule())
+    boxes, reason = boxes_from_map(quantize(np.arange(49.0).reshape(7, 7)), 1, 1, BoxRule())[:2]
     assert boxes == []
     assert reason == "image_too_small: the map is constant over 1 x 1 pixels"
 
@@ -117,7 +117,7 @@ shares = st.floats(0, 1, width=32)
 @settings(deadline=None)
 @given(maps, sides, sides, shares)
 def test_boxes_are_inside_the_image(cells, width, height, threshold):
-    boxes, reason = boxes_from_map(stored(cells), width, height, BoxRule(threshold, boxes="all"))
+    boxes, reason = boxes_from_map(stored(cells), width, height, BoxRule(threshold, boxes="all"))[:2]
     assert bool(boxes) != bool(reason)
     assert len({box.peak for box in boxes}) == len(boxes)
     assert [box.area for box in boxes] == sorted((box.area for box in boxes), reverse=True)
@@ -163,8 +163,8 @@ def test_scaling_a_map_changes_nothing(score_map, factor):
 @settings(deadline=None)
 @given(maps, sides, sides, shares)
 def test_flips_commute(cells, width, height, threshold):
-    scaled = _on_working_grid(cells, width, height)
-    assume(scaled is not None and np.abs(scaled - threshold).min() > 1e-5)
+    drawing = WorkingMap(stored(cells), width, height)
+    assume(drawing.empty_because is None and np.abs(drawing.scaled - threshold).min() > 1e-5)
     straight = boxes_from_map(stored(cells), width, height, BoxRule(threshold, boxes="all")).boxes
     flipped = boxes_from_map(stored(cells[:, ::-1]), width, height, BoxRule(threshold, boxes="all")).boxes
     mirrored = sorted((round(width - x - w, 2), y, w, h) for (x, y, w, h), *_ in flipped)
@@ -203,4 +203,43 @@ def test_quantization_by_hand():
 
 def test_a_12_megapixel_photograph_is_drawn_on_as_few_cells_as_a_512_pixel_one():
     cells = np.arange(49, dtype=np.uint8).reshape(7, 7)
-    assert _on_working_grid(cells, 4000, 3000).shape == _on_working_grid(cells, 512, 384).shape == (384, 512)
+    large, small = (WorkingMap(stored(cells), *size) for size in ((4000, 3000), (512, 384)))
+    assert large.scaled.shape == small.scaled.shape == (384, 512)
+
+
+def test_the_otsu_level_splits_two_groups_and_a_threshold_may_be_a_share_of_it():
+    # Six cells of 0, two of 100 and two of 200: splitting above 0 leaves the least variance inside the groups.
+    # (Between-group variance, counts x squared difference of means: 6 * 4 * 150**2 against 8 * 2 * 175**2.)
+    cells = [[0, 0, 0, 0, 0], [0, 100, 100, 200, 200]]
+    drawing = WorkingMap(*grid_of(cells))
+    assert drawing.otsu == pytest.approx(1 / 255)
+    assert drawing.level("0.8*otsu") == pytest.approx(0.8 / 255)
+    assert drawing.level("otsu") == drawing.otsu
+    assert drawing.level(0.4) == 0.4
+    by_share = drawing.draw(BoxRule("2*otsu"))
+    assert by_share.boxes[0].bbox == (1, 1, 4, 1)
+    assert by_share.level == pytest.approx(2 / 255)
+
+
+def test_components_are_counted_whatever_becomes_a_box():
+    drawn = boxes_from_map(*grid_of([[255, 0, 255, 0, 255], [255, 0, 255, 0, 0]]), BoxRule(0.5))
+    assert len(drawn.boxes) == 1
+    assert drawn.areas == (0.2, 0.2, 0.1)
+
+
+def test_a_label_may_have_a_threshold_of_its_own():
+    rule = BoxRule(0.5, thresholds={"dog": 0.2, "cat": "otsu"})
+    assert rule.of("dog") == BoxRule(0.2)
+    assert rule.of("cat") == BoxRule("otsu")
+    assert rule.of("cow") == BoxRule(0.5)
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, "nan", "1.5", "3*otsu", "-1*otsu", "otsu*0.8", "0.8*", "", "half"])
+def test_a_threshold_that_is_none_is_refused(threshold):
+    with pytest.raises(ValueError, match=r"expected a share from 0 to 1 .*0.8\*otsu"):
+        BoxRule(threshold)
+
+
+def test_a_threshold_may_be_text():
+    assert Cut.parse("0.25") == Cut.parse(0.25) == (0.25, False)
+    assert Cut.parse("1e-1*otsu") == (0.1, True)

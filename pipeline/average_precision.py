@@ -1,0 +1,181 @@
+"""COCO's AP and AR with a weight for each image, so that a bootstrap costs no second evaluation.
+
+pycocotools matches boxes once. Its precision and recall are then accumulated with weighted counts: at weight 1 that is
+its own value, and an image of weight 2 counts like two images, one of weight 0 not at all.
+"""
+
+import contextlib
+import io
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+MOST = 100  # boxes of a category on an image that count, COCO's maxDets
+
+_RECALLS = np.linspace(0, 1, 101)  # COCO's recThrs
+_CELLS = 2**21  # of one array while accumulating: 16 MiB
+
+
+class Boxes(NamedTuple):
+    """Boxes, true or drawn; indices of images and categories are from 0.
+
+    Attributes:
+      image, category: int64 [boxes].
+      bbox: float64 [boxes, 4], x, y, width, height.
+      score: float64 [boxes]; 0 of true boxes.
+      crowd: bool [boxes]; False of drawn boxes.
+    """
+
+    image: np.ndarray
+    category: np.ndarray
+    bbox: np.ndarray
+    score: np.ndarray
+    crowd: np.ndarray
+
+
+class Matches(NamedTuple):
+    """A category's drawn boxes by descending score, as pycocotools matched them at IoU 0.50, 0.55, ... 0.95.
+
+    Attributes:
+      category: its index.
+      image: int64 [boxes].
+      hit, miss: bool [10, boxes], whether a box found a true one, or none; neither where it found a crowd.
+      true_image: int64 [true boxes], the images of the true boxes without crowds.
+    """
+
+    category: int
+    image: np.ndarray
+    hit: np.ndarray
+    miss: np.ndarray
+    true_image: np.ndarray
+
+
+class Precision(NamedTuple):
+    """Figures in percent, for each row of weights; NaN where no image with a true box has a weight.
+
+    Attributes:
+      ap, ap50, ar: float64 [rows], means over the categories that have a true box there.
+      ap50_of: float64 [rows, categories], in the order of the matches.
+    """
+
+    ap: np.ndarray
+    ap50: np.ndarray
+    ar: np.ndarray
+    ap50_of: np.ndarray
+
+
+def match_boxes(true: Boxes, drawn: Boxes) -> list[Matches]:
+    """Matches drawn boxes with true ones, for each category that has a true box, in the order of their indices."""
+    from pycocotools.cocoeval import COCOeval
+
+    found = []
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells its progress
+        evaluation = COCOeval(_coco(true), _coco(drawn), "bbox")
+        evaluation.params.maxDets = [MOST]
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+        with_true, with_any = _images_of([true]), _images_of([true, drawn])
+        for category in sorted(with_true):
+            # One category at a time, on its images alone: pycocotools visits every pair of what it is given.
+            evaluation.params.catIds = [category + 1]
+            evaluation.params.imgIds = [image + 1 for image in sorted(with_any[category])]
+            evaluation.evaluate()
+            matches = _sorted_matches(category, [each for each in evaluation.evalImgs if each is not None])
+            if len(matches.true_image):
+                found.append(matches)
+    return found
+
+
+def precision(matches: Sequence[Matches], weights: np.ndarray) -> Precision:
+    """COCO's figures for each row of image weights, [rows, images].
+
+    Weights of 1 give what COCOeval.accumulate gives for all areas and MOST boxes.
+    """
+    of_categories = [_of_category(each, weights) for each in matches]
+    ap, recall = (np.stack([figures[name] for figures in of_categories], axis=1) for name in ("ap", "recall"))
+    with np.errstate(invalid="ignore"):  # of a row without any true box
+        defined = (~np.isnan(recall[:, :, 0])).sum(axis=1)
+        mean_ap, mean_recall = (np.nansum(figures, axis=1) / defined[:, None] for figures in (ap, recall))
+    return Precision(100 * mean_ap.mean(axis=1), 100 * mean_ap[:, 0], 100 * mean_recall.mean(axis=1), 100 * ap[:, :, 0])
+
+
+def _of_category(matches: Matches, weights: np.ndarray) -> Mapping[str, np.ndarray]:
+    """AP and the highest recall of one category by row of weights and IoU: [rows, 10] each."""
+    rows = max(1, _CELLS // max(1, matches.hit.size))
+    chunks = [_accumulated(matches, weights[start : start + rows]) for start in range(0, len(weights), rows)]
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in ("ap", "recall")}
+
+
+def _accumulated(matches: Matches, weights: np.ndarray) -> dict[str, np.ndarray]:
+    true = weights[:, matches.true_image].sum(axis=1)[:, None, None]
+    if not matches.hit.size:
+        nothing = np.where(true[:, :, 0] > 0, np.zeros(len(matches.hit)), np.nan)
+        return {"ap": nothing, "recall": nothing}
+    of_box = weights[:, None, matches.image]
+    hits, misses = (np.cumsum(of_box * kind, axis=2) for kind in (matches.hit, matches.miss))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall = hits / true
+    at = hits / (hits + misses + np.spacing(1))
+    at = np.maximum.accumulate(at[:, :, ::-1], axis=2)[:, :, ::-1]
+    # At each recall counts the precision of the first box that reaches it: a box counts as often as recalls are new.
+    reached = np.searchsorted(_RECALLS, recall, side="right")
+    new = np.diff(reached, axis=2, prepend=0)
+    ap = (at * new).sum(axis=2) / len(_RECALLS)
+    return {"ap": np.where(true[:, :, 0] > 0, ap, np.nan), "recall": recall[:, :, -1]}
+
+
+def _sorted_matches(category: int, of_images: Sequence[Mapping[str, Any]]) -> Matches:
+    """What accumulate makes of the evaluated images: all boxes by descending score, equals in the order of images."""
+    scores = np.concatenate([each["dtScores"] for each in of_images])
+    order = np.argsort(-scores, kind="mergesort")
+    image = np.repeat([each["image_id"] - 1 for each in of_images], [len(each["dtScores"]) for each in of_images])
+    matched, ignored = (
+        np.concatenate([each[name] for each in of_images], axis=1)[:, order].astype(bool)
+        for name in ("dtMatches", "dtIgnore")
+    )
+    true = [int((np.asarray(each["gtIgnore"]) == 0).sum()) for each in of_images]
+    return Matches(
+        category,
+        image[order].astype(np.int64),
+        matched & ~ignored,
+        ~matched & ~ignored,
+        np.repeat([each["image_id"] - 1 for each in of_images], true).astype(np.int64),
+    )
+
+
+def _images_of(sets: Sequence[Boxes]) -> dict[int, set[int]]:
+    """By category the images that have a box of it."""
+    found: defaultdict[int, set[int]] = defaultdict(set)
+    for boxes in sets:
+        for image, category in zip(boxes.image.tolist(), boxes.category.tolist(), strict=True):
+            found[category].add(image)
+    return found
+
+
+def _coco(boxes: Boxes) -> Any:
+    """Boxes as pycocotools holds them. All ids count from 1: it takes a box whose match has the id 0 for unmatched."""
+    from pycocotools.coco import COCO
+
+    annotations = [
+        {
+            "id": number,
+            "image_id": image + 1,
+            "category_id": category + 1,
+            "bbox": bbox,
+            "area": bbox[2] * bbox[3],
+            "score": score,
+            "iscrowd": int(crowd),
+        }
+        for number, (image, category, bbox, score, crowd) in enumerate(
+            zip(*(column.tolist() for column in boxes), strict=True), start=1
+        )
+    ]
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": image + 1} for image in sorted(set(boxes.image.tolist()))],
+        "categories": [{"id": category + 1} for category in sorted(set(boxes.category.tolist()))],
+        "annotations": annotations,
+    }
+    coco.createIndex()
+    return coco

@@ -1,0 +1,352 @@
+"""A run's boxes beside the true ones: for every labelled pair of an image and a category how well they agree.
+
+Nothing here is a figure yet: `figures` makes those of a `Judged`, for all images or for a resample of them.
+"""
+
+import collections
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from camboxes.pipeline.errors import CallError
+from camboxes.pipeline.ground_truth import GroundTruth, TrueImage
+from camboxes.pipeline.matching import Matching, match
+from camboxes.transforms import BoxRule, PlannedRun, storage, wsol
+from camboxes.transforms.boxes import WorkingMap
+from camboxes.transforms.draw import working_map
+from camboxes.transforms.maps import StoredMap
+from camboxes.transforms.overlap import ahead
+from camboxes.transforms.plan import shard_file
+from camboxes.transforms.records import Shard
+
+THRESHOLDS = np.arange(2, 92, 2) / 100
+OTSU_SHARES = np.arange(30, 151, 5) / 100
+CENTRE = 0.8  # of each side: the floor that a figure is read against
+LITERATURE_STEP = 0.001  # of the thresholds of the literature's rule
+
+_COLUMNS = ["path", "width", "height", "labels", "top5", "maps", "boxes"]
+_AHEAD = 64  # images
+
+Row = Mapping[str, Any]
+
+
+class Detections(NamedTuple):
+    """All boxes that the run has in the judged images and categories, as results.json holds them.
+
+    Attributes:
+      image, category: int64 [boxes], as in `Judged`.
+      bbox: float64 [boxes, 4], x, y, width, height in pixels.
+      score: float64 [boxes], calibrated where it is.
+    """
+
+    image: np.ndarray
+    category: np.ndarray
+    bbox: np.ndarray
+    score: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Judged:
+    """Every labelled pair of a judged image and a judged category that has true boxes there.
+
+    In the order of the image's id, then of the category's. A pair's own box is the label's of highest score (calibrated
+    where it is), among equals of lowest rank; its IoU is that with the best true box.
+
+    Attributes:
+      categories: names of the run, in the order of their ids.
+      paths: of the judged images, also those without such a pair, in the order of their ids.
+      sizes: int64 [images, 2], width and height in pixels.
+      image, category: int64 [pairs], indices into paths and categories.
+      iou: float64 [pairs], of the own box; 0 where there is no box.
+      score: float64 [pairs], of the own box as results.json carries it; NaN where there is no box.
+      raw_score, calibrated: float64 [pairs], likewise, before and after calibration; NaN where there is none.
+      centre, whole: float64 [pairs], IoU of a centred box of 80% of each side, and of the whole image.
+      top1, top5: bool [pairs], whether the label's class is the network's first, or among its first five.
+      thresholds: float64 [thresholds].
+      iou_at: float32 [pairs, thresholds], IoU of the own box that the run's rule gives with each of them for its own.
+      literature: by the rule of `transforms.wsol`, from the stored maps, over the pairs.
+      detections: every box of the run.
+      matching: what is judged, and what was left out.
+      settings: what the run's shards were made with, its box rule under "rule".
+    """
+
+    categories: list[str]
+    paths: list[str]
+    sizes: np.ndarray
+    image: np.ndarray
+    category: np.ndarray
+    iou: np.ndarray
+    score: np.ndarray
+    raw_score: np.ndarray
+    calibrated: np.ndarray
+    centre: np.ndarray
+    whole: np.ndarray
+    top1: np.ndarray
+    top5: np.ndarray
+    thresholds: np.ndarray
+    otsu_shares: np.ndarray
+    iou_at: np.ndarray
+    iou_at_otsu: np.ndarray
+    literature: wsol.BoxCounts
+    detections: Detections
+    matching: Matching
+    settings: dict[str, Any]
+
+
+def judge(run: PlannedRun, truth: GroundTruth) -> Judged:
+    """Judges a finished run, one shard after the other; boxes are drawn from the stored maps at each threshold.
+
+    Raises:
+      CallError: nothing matches, no labelled pair has a true box, or a judged pair has no stored map.
+    """
+    matching = match(run, truth)
+    settings = Shard("", storage.read_table(shard_file(run.output, next(iter(run.shards))), [])).settings
+    rule = BoxRule(**settings["rule"])
+    categories = [category.name for category in run.categories]
+    judged = set(matching.categories)
+
+    def of_row(row: Row) -> _OfImage:
+        return _judge_image(row, matching.truths[row["path"]], judged, rule)
+
+    images: list[_OfImage] = []
+    literature = wsol.BoxCounts.none(LITERATURE_STEP)
+    counts: collections.Counter[str] = collections.Counter()
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as threads,
+        tqdm(total=len(matching.truths), unit="image", disable=None) as bar,
+    ):
+        for image in ahead("judge", threads, of_row, _rows(run, matching), _AHEAD):
+            images.append(image)
+            literature += image.literature
+            counts.update(image.counts)
+            bar.update()
+    pairs = [pair for image in images for pair in image.pairs]
+    if not pairs:
+        raise CallError(
+            f"none of the {len(images)} images that run and ground truth {truth.source!r} share has a true box of a "
+            "category that it is labelled with; expected labels and boxes of the same things"
+        )
+    boxes = [box for image in images for box in image.boxes]
+    numbers = {path: number for number, path in enumerate(matching.truths)}
+    return Judged(
+        categories=categories,
+        paths=list(matching.truths),
+        sizes=np.array([image.size for image in images], np.int64),
+        image=np.array([numbers[image.path] for image in images for _ in image.pairs], np.int64),
+        category=np.array([pair.category for pair in pairs], np.int64),
+        iou=np.array([pair.iou for pair in pairs]),
+        score=np.array([pair.score for pair in pairs]),
+        raw_score=np.array([pair.raw_score for pair in pairs]),
+        calibrated=np.array([pair.calibrated for pair in pairs]),
+        centre=np.array([pair.centre for pair in pairs]),
+        whole=np.array([pair.whole for pair in pairs]),
+        top1=np.array([pair.top1 for pair in pairs]),
+        top5=np.array([pair.top5 for pair in pairs]),
+        thresholds=THRESHOLDS,
+        otsu_shares=OTSU_SHARES,
+        iou_at=np.array([pair.iou_at[: len(THRESHOLDS)] for pair in pairs], np.float32),
+        iou_at_otsu=np.array([pair.iou_at[len(THRESHOLDS) :] for pair in pairs], np.float32),
+        literature=literature,
+        detections=Detections(
+            np.array([numbers[image.path] for image in images for _ in image.boxes], np.int64),
+            np.array([box["category_id"] - 1 for box in boxes], np.int64),
+            np.array([box["bbox"] for box in boxes], np.float64).reshape(-1, 4),
+            np.array([_score(box) for box in boxes], np.float64),
+        ),
+        matching=dataclasses.replace(
+            matching,
+            labelled_without_class=counts["labelled_without_class"],
+            labelled_without_true_box=counts["labelled_without_true_box"],
+            true_without_label=counts["true_without_label"],
+        ),
+        settings=settings,
+    )
+
+
+def best_iou(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Of each box [boxes, 4] the highest IoU with any of [truth, 4]: float64 [boxes].
+
+    Boxes are x, y, width, height, half-open, with an extent above 0.
+    """
+    corners, true_corners = (np.concatenate([these[:, :2], these[:, :2] + these[:, 2:]], 1) for these in (boxes, truth))
+    low = np.maximum(corners[:, None, :2], true_corners[None, :, :2])
+    high = np.minimum(corners[:, None, 2:], true_corners[None, :, 2:])
+    common = np.maximum(high - low, 0).prod(axis=2)
+    areas, true_areas = boxes[:, 2:].prod(axis=1), truth[:, 2:].prod(axis=1)
+    return (common / (areas[:, None] + true_areas - common)).max(axis=1)
+
+
+def floor_box(width: float, height: float, share: float) -> list[float]:
+    """A centred box of a share of each side."""
+    return [(1 - share) / 2 * width, (1 - share) / 2 * height, share * width, share * height]
+
+
+_Placed = tuple[Sequence[int], WorkingMap]  # the rectangle of the image that a map covers, and the map
+
+
+class _Pair(NamedTuple):
+    """A pair's entries in `Judged`; `category` counts from 0, `iou_at` has THRESHOLDS, then OTSU_SHARES."""
+
+    category: int
+    iou: float
+    score: float
+    raw_score: float
+    calibrated: float
+    centre: float
+    whole: float
+    top1: bool
+    top5: bool
+    iou_at: list[float]
+
+
+class _OfImage(NamedTuple):
+    """What an image adds to `Judged`: boxes are rows' boxes, counts are fields of `Matching`."""
+
+    path: str
+    size: tuple[int, int]
+    pairs: list[_Pair]
+    boxes: list[Row]
+    literature: wsol.BoxCounts
+    counts: dict[str, int]
+
+
+def _rows(run: PlannedRun, matching: Matching) -> Iterator[Row]:
+    """The judged images' rows, read shard by shard."""
+    for key in run.shards:
+        rows = storage.read_table(shard_file(run.output, key), _COLUMNS)
+        yield from (row for row in rows.to_pylist() if row["path"] in matching.truths)
+
+
+def _judge_image(row: Row, true: TrueImage, categories: set[str], rule: BoxRule) -> _OfImage:
+    labels = sorted(
+        (label for label in row["labels"] if label["label"] in categories), key=lambda label: label["category_id"]
+    )
+    with_truth = [label for label in labels if label["label"] in true.boxes]
+    literature = wsol.BoxCounts.none(LITERATURE_STEP)
+    pairs = []
+    for label in with_truth:
+        truth = true.boxes[label["label"]]
+        maps = [
+            (stored["rectangle"], working_map(stored))
+            for stored in row["maps"]
+            if stored["category_id"] == label["category_id"]
+        ]
+        if not maps:
+            raise CallError(
+                f"the run has no map of {label['label']!r} on {row['path']!r} to draw its boxes from at other "
+                "thresholds; judge the run that camboxes label or rebox wrote, with its maps"
+            )
+        pairs.append(_judge_pair(row, label, maps, truth, rule))
+        literature += _by_the_literature(row, maps[0][1].stored, truth)
+    ids = {label["category_id"] for label in labels}
+    return _OfImage(
+        path=row["path"],
+        size=(row["width"], row["height"]),
+        pairs=pairs,
+        boxes=[box for box in row["boxes"] if box["category_id"] in ids],
+        literature=literature,
+        counts={
+            "labelled_without_class": sum(label["class_index"] is None for label in row["labels"]),
+            "labelled_without_true_box": len(labels) - len(with_truth),
+            "true_without_label": len(categories & set(true.boxes)) - len(with_truth),
+        },
+    )
+
+
+def _judge_pair(row: Row, label: Row, maps: Sequence[_Placed], truth: np.ndarray, rule: BoxRule) -> _Pair:
+    boxes = [box for box in row["boxes"] if box["category_id"] == label["category_id"]]
+    own = min(boxes, key=lambda box: (-_score(box), box["rank"])) if boxes else None
+    floors = np.array([floor_box(row["width"], row["height"], share) for share in (CENTRE, 1.0)])
+    centre, whole = best_iou(floors, truth)
+    first = [found["class_index"] for found in row["top5"]]
+    return _Pair(
+        category=label["category_id"] - 1,
+        iou=0.0 if own is None else float(best_iou(np.array([own["bbox"]]), truth)[0]),
+        score=np.nan if own is None else _score(own),
+        raw_score=np.nan if own is None else own["score"],
+        calibrated=np.nan if own is None or own["calibrated_score"] is None else own["calibrated_score"],
+        centre=float(centre),
+        whole=float(whole),
+        top1=label["class_index"] in first[:1],
+        top5=label["class_index"] in first[:5],
+        iou_at=_iou_at_thresholds(maps, label["probability"], truth, rule),
+    )
+
+
+def _score(box: Row) -> float:
+    return box["score"] if box["calibrated_score"] is None else box["calibrated_score"]
+
+
+def _iou_at_thresholds(maps: Sequence[_Placed], probability: float, truth: np.ndarray, rule: BoxRule) -> list[float]:
+    """IoU of the box that the rule gives at each threshold, chosen among several as the own box is."""
+    found = []
+    for threshold in (*THRESHOLDS.tolist(), *(f"{share}*otsu" for share in OTSU_SHARES)):
+        at = dataclasses.replace(rule, threshold=threshold, thresholds={})
+        candidates = []
+        for (left, top, _, _), working in maps:
+            for rank, box in enumerate(working.draw(at).boxes, start=1):
+                x, y, *extent = box.bbox
+                candidates.append((-round(probability * box.mean, 6), rank, [x + left, y + top, *extent]))
+        found.append(float(best_iou(np.array([min(candidates)[2]]), truth)[0]) if candidates else 0.0)
+    return found
+
+
+def _by_the_literature(row: Row, stored: StoredMap, truth: np.ndarray) -> wsol.BoxCounts:
+    """A pair's points on the literature's curves, from the map as it is stored."""
+    values = stored.raw_min + stored.cells / 255 * (stored.raw_max - stored.raw_min)
+    corners = np.concatenate([truth[:, :2], truth[:, :2] + truth[:, 2:]], axis=1)
+    scaled = wsol.scale_boxes(corners.tolist(), row["width"], row["height"])
+    return wsol.BoxCounts.of(row["path"], wsol.scale_map(values), scaled, LITERATURE_STEP)
+
+
+_OF_PAIRS = (
+    *("image", "category", "iou", "score", "raw_score", "calibrated", "centre", "whole", "top1", "top5"),
+    *("iou_at", "iou_at_otsu"),
+)
+
+
+def restricted(judged: Judged, paths: Sequence[str], categories: Sequence[str], pairs: np.ndarray) -> Judged:
+    """A part of what was judged, in an order of the caller's, so that two runs can be compared pair by pair.
+
+    Boxes stay where their image and category do, whether or not their pair does. What `matching` says of left-out
+    things is not counted anew, and of `literature`, which holds sums alone, nothing is left.
+
+    Args:
+      judged: a judged run.
+      paths: the images to keep.
+      categories: the names to keep.
+      pairs: int64 [pairs], indices of those to keep, each of an image and a category that are kept.
+    """
+    places = {path: place for place, path in enumerate(judged.paths)}
+    numbers = {name: number for number, name in enumerate(judged.categories)}
+    images_kept = np.array([places[path] for path in paths], np.int64)
+    categories_kept = np.array([numbers[name] for name in categories], np.int64)
+    image, category = np.full(len(places), -1), np.full(len(numbers), -1)
+    image[images_kept] = np.arange(len(paths))
+    category[categories_kept] = np.arange(len(categories))
+    columns = {name: getattr(judged, name)[pairs] for name in _OF_PAIRS}
+    columns |= {"image": image[columns["image"]], "category": category[columns["category"]]}
+    found = judged.detections
+    boxes = np.flatnonzero((image[found.image] >= 0) & (category[found.category] >= 0))
+    boxes = boxes[np.argsort(image[found.image[boxes]], kind="stable")]
+    return dataclasses.replace(
+        judged,
+        categories=list(categories),
+        paths=list(paths),
+        sizes=judged.sizes[images_kept],
+        **columns,
+        literature=wsol.BoxCounts.none(judged.literature.step),
+        detections=Detections(
+            image[found.image[boxes]], category[found.category[boxes]], found.bbox[boxes], found.score[boxes]
+        ),
+        matching=dataclasses.replace(
+            judged.matching,
+            truths={path: judged.matching.truths[path] for path in paths},
+            categories=sorted(set(judged.matching.categories) & set(categories)),
+        ),
+    )

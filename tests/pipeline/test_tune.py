@@ -1,0 +1,147 @@
+"""camboxes tune on real runs: what it writes, and what rebox makes of it."""
+
+import json
+
+import pytest
+
+from camboxes.pipeline import cli
+from camboxes.pipeline.tuning import Tuning
+from camboxes.transforms import PlannedRun
+from camboxes.transforms.evidence import Evidence
+
+
+@pytest.fixture
+def truth(run, annotations, tmp_path):
+    """Five true boxes: those that the run drew, the first one moved to where nothing is."""
+    value = annotations(run)
+    value["annotations"][0]["bbox"] = [0, 0, 2, 2]
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(value))
+    return path
+
+
+def _tune(run, truth, output):
+    return cli.main(["tune", "--run", str(run), "--ground-truth", str(truth), "--output", str(output)])
+
+
+def _rebox(run, output, *options):
+    return cli.main(["rebox", "--run", str(run), "--output", str(output), *map(str, options)])
+
+
+def test_five_boxes_say_no_more_than_a_base_rate(run, truth, tmp_path, capsys, annotations):
+    assert _tune(run, truth, tmp_path / "tuning.json") == 0
+    said = capsys.readouterr().out
+    assert "5 pairs are too few to choose a threshold from; expected at least 10. The run's own stays: 0.25" in said
+    assert "5 boxes, 80% of them right, are too few to calibrate" in said
+    assert f"--thresholds {tmp_path / 'tuning.json'}" in said
+    assert _rebox(run, tmp_path / "tuned", "--thresholds", tmp_path / "tuning.json") == 0
+    before, after = annotations(run), annotations(tmp_path / "tuned")
+    assert [one["bbox"] for one in after["annotations"]] == [one["bbox"] for one in before["annotations"]]
+    assert {one["calibrated_score"] for one in after["annotations"]} == {0.75}, "(4 + 1/2) / (5 + 1)"
+    results = json.loads((tmp_path / "tuned" / "results.json").read_text())
+    assert {one["score"] for one in results} == {0.75}
+
+
+def test_thresholds_by_label_are_drawn_and_recorded(run, tmp_path, annotations):
+    assert _rebox(run, tmp_path / "high", "--threshold", "0.6") == 0
+    tuning = {
+        "rule": {"threshold": "0.8*otsu", "thresholds": {"tripod": 0.6}},
+        "calibration": None,
+        "maps": {name: _settings(run)[name] for name in ("method", "scales", "flip", "model")},
+        "images": [],
+        "figures": {},
+    }
+    (tmp_path / "mine.json").write_text(json.dumps(tuning))
+    assert _rebox(run, tmp_path / "mine", "--thresholds", tmp_path / "mine.json") == 0
+    assert _rebox(run, tmp_path / "otsu", "--threshold", "0.8*otsu") == 0
+    mine, high, otsu = (
+        {one["category_id"]: one["bbox"] for one in annotations(tmp_path / name)["annotations"]}
+        for name in ("mine", "high", "otsu")
+    )
+    tripod = next(one["id"] for one in annotations(run)["categories"] if one["name"] == "tripod")
+    assert mine == otsu | {tripod: high[tripod]}
+    assert otsu[tripod] != high[tripod]
+    assert _settings(tmp_path / "mine")["rule"]["thresholds"] == {"tripod": 0.6}
+
+
+def _settings(run):
+    return json.loads((run / "plan" / "plan.json").read_text())["settings"]
+
+
+def test_a_calibration_is_part_of_the_run(run, rows, tmp_path):
+    numbers = dict.fromkeys(Evidence._fields, 0.0)
+    calibration = {
+        "intercept": 0.0,
+        "weights": numbers | {"log_odds": 1.0},
+        "mean": numbers,
+        "deviation": dict.fromkeys(numbers, 1.0),
+    }
+    tuning = {"rule": {}, "calibration": calibration, "images": [], "figures": {}}
+    tuning["maps"] = {name: _settings(run)[name] for name in ("method", "scales", "flip", "model")}
+    (tmp_path / "tuning.json").write_text(json.dumps(tuning))
+    assert _rebox(run, tmp_path / "out", "--thresholds", tmp_path / "tuning.json") == 0
+    for row in rows(tmp_path / "out"):
+        [label], [box] = row["labels"], row["boxes"]
+        # The logistic function of the log odds is the probability (but for the 1e-4 that keep it finite).
+        assert box["calibrated_score"] == pytest.approx(label["probability"], abs=2e-4)
+    assert _settings(tmp_path / "out")["calibration"] == calibration
+
+
+def test_a_run_knows_what_it_was_tuned_on(run, truth, tmp_path):
+    assert _tune(run, truth, tmp_path / "tuning.json") == 0
+    assert _rebox(run, tmp_path / "out", "--thresholds", tmp_path / "tuning.json") == 0
+    tuned = PlannedRun.load(str(tmp_path / "out"))
+    assert len(Tuning.drawn_with(tuned).images) == 5
+    assert Tuning.drawn_with(PlannedRun.load(str(run))) is None
+    assert _rebox(run, tmp_path / "out", "--threshold", "0.4", "--overwrite") == 0
+    assert not (tmp_path / "out" / "tuning.json").exists()
+    assert _tune(run, truth, run / "tuning.json") == 0
+    assert Tuning.drawn_with(PlannedRun.load(str(run))) is None, "tuned, but not drawn again"
+    (run / "tuning.json").unlink()
+
+
+def test_a_tuning_file_survives_reading_and_writing(run, truth, tmp_path):
+    assert _tune(run, truth, tmp_path / "tuning.json") == 0
+    Tuning.read(str(tmp_path / "tuning.json")).write(str(tmp_path / "again.json"))
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "tuning.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--threshold", "0.3"], "--threshold and --thresholds were both given"),
+        (["--min-area", "0.1"], "--min-area and --thresholds were both given"),
+    ],
+)
+def test_one_rule_at_a_time(run, truth, tmp_path, capsys, options, message):
+    assert _tune(run, truth, tmp_path / "tuning.json") == 0
+    assert _rebox(run, tmp_path / "out", "--thresholds", tmp_path / "tuning.json", *options) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b'{"rule": {}}', b'{"rule": {"treshold": 1}, "calibration": null}', b"\xff"]
+)
+def test_a_file_that_tune_did_not_write(run, tmp_path, capsys, content):
+    (tmp_path / "t.json").write_bytes(content)
+    assert _rebox(run, tmp_path / "out", "--thresholds", tmp_path / "t.json") == 2
+    assert "is not what camboxes tune wrote" in capsys.readouterr().err
+
+
+def test_thresholds_of_other_maps_are_refused(run, truth, tmp_path, capsys):
+    assert _tune(run, truth, tmp_path / "tuning.json") == 0
+    value = json.loads((tmp_path / "tuning.json").read_text())
+    value["maps"]["method"] = "layercam"
+    (tmp_path / "tuning.json").write_text(json.dumps(value))
+    assert _rebox(run, tmp_path / "out", "--thresholds", tmp_path / "tuning.json") == 2
+    said = capsys.readouterr().err
+    assert "tuned for another method than that of" in said
+    assert "layercam, not cam; tune this run" in said
+
+
+def test_unknown_options_and_runs(run, truth, capsys):
+    assert cli.main(["tune", "--run", str(run), "--ground-truth", str(truth), "--fast"]) == 2
+    assert "unknown option --fast" in capsys.readouterr().err
+    assert cli.main(["tune", "--run", "nowhere", "--ground-truth", str(truth)]) == 2
+    assert "holds no run" in capsys.readouterr().err

@@ -1,0 +1,44 @@
+"""Which images a person should look at first: those where a look is likely to change something."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_UNLIKELY = 0.01  # probability of a class below which its label is probably wrong
+_SECOND = 0.25  # of the largest component's area: from there on a second one may be an object of its own
+
+
+def review(
+    labels: Sequence[Mapping[str, Any]], boxes: Sequence[Mapping[str, Any]], areas: Mapping[int, Sequence[float]]
+) -> dict[str, Any]:
+    """An image's entry in the column `review`.
+
+    Its priority is the expected number of labels whose boxes a person will have to correct: for each label 1 where it
+    has no box, else 1 - P(its best box is right). P is the calibrated score; before calibration the score, which only
+    ranks.
+
+    Args:
+      labels: of the image.
+      boxes: likewise.
+      areas: by category_id the components' areas of the label's map, the largest first.
+
+    Returns:
+      priority, rounded to 4 decimals, and reasons: "no_box", "unlikely_label" (its class's probability is below 0.01),
+      "several_components" (a second one has at least a quarter of the largest one's area), "uncertain_box" (P below
+      0.5), each with the label.
+    """
+    best: dict[int, float] = {}
+    for box in boxes:
+        trust = box["score"] if box.get("calibrated_score") is None else box["calibrated_score"]
+        best[box["category_id"]] = max(trust, best.get(box["category_id"], 0.0))
+    reasons = []
+    for label in labels:
+        trust, of_label = best.get(label["category_id"]), areas.get(label["category_id"], ())
+        codes = {
+            "no_box": trust is None,
+            "unlikely_label": label["probability"] is not None and label["probability"] < _UNLIKELY,
+            "several_components": len(of_label) > 1 and of_label[1] >= _SECOND * of_label[0],
+            "uncertain_box": trust is not None and trust < 0.5,
+        }
+        reasons += [f"{code}: {label['label']}" for code, holds in codes.items() if holds]
+    gain = sum(1 - best.get(label["category_id"], 0.0) for label in labels)
+    return {"priority": round(gain, 4), "reasons": reasons}
