@@ -7,7 +7,8 @@ boxes; images are matched by file name, categories by name). Each row is a run o
 labelled pair of an image and a category that the network knows and that has a box (crowds left out):
 
     GT-known   share of pairs whose box reaches IoU 0.3, 0.5, 0.7 with any ground-truth box of the category, percent
-    CorLoc     the same at 0.5, as a mean over categories
+    otsu       the same at 0.8 and 0.9 of each map's Otsu level, chosen without any box
+    CorLoc     at 0.5 and 0.9*otsu, as a mean over categories
     V2         mean over 0.3, 0.5, 0.7 of GT-known at the threshold that is best for it on this very data: flattering
     centre     GT-known of a centred box of 80% of each side: what a box without any network reaches
     ms         milliseconds of forward passes and maps for an image, on one core, as the job counted them
@@ -30,6 +31,8 @@ from camboxes.transforms import BoxRule, PlannedRun, boxes_from_map, storage
 from camboxes.transforms.maps import StoredMap
 from camboxes.transforms.plan import shard_file
 
+BOTH = ["--method", "cam*layercam@16", "--scales", "224,448"]
+REFINED = [*BOTH, "--refine", "affinity"]
 SETTINGS = {
     "cam, 224 squash": [],
     "cam, 448 keep": ["--size", "448", "--aspect", "keep"],
@@ -49,12 +52,27 @@ SETTINGS = {
     "gradcam++@16, 224": ["--method", "gradcam++@16"],
     "cam+layercam@16, 224": ["--method", "cam+layercam@16"],
     "cam*layercam@16, 224": ["--method", "cam*layercam@16"],
-    "cam*layercam@16, 224 + 448": ["--method", "cam*layercam@16", "--scales", "224,448"],
+    "cam*layercam@16, 224 + 448": BOTH,
+    "cam, 224, affinity": ["--refine", "affinity"],
+    "cam*layercam@16, 224, affinity": ["--method", "cam*layercam@16", "--refine", "affinity"],
+    "cam, 224 + 448, affinity": ["--scales", "224,448", "--refine", "affinity"],
+    "cam*layercam@16, 224 + 448, affinity": [*BOTH, "--refine", "affinity"],
+    "cam*layercam@16, 224 + 448, affinity, peak": [*BOTH, "--refine", "affinity", "--boxes", "peak"],
+    "cam*layercam@16, 224 + 448, affinity, compete": [*BOTH, "--refine", "affinity", "--compete"],
+    "cam*layercam@16, 224 + 448, affinity, compete, peak": [
+        *BOTH,
+        "--refine",
+        "affinity",
+        "--compete",
+        "--boxes",
+        "peak",
+    ],
     "scorecam, 224": ["--method", "scorecam"],
 }
 SLOW = {"scorecam, 224"}
 DELTAS = (0.3, 0.5, 0.7)
-THRESHOLDS = np.arange(0.05, 0.75, 0.05)
+THRESHOLDS = tuple(round(0.05 * number, 2) for number in range(1, 15))
+OTSU = ("0.8*otsu", "0.9*otsu")
 
 
 def main() -> None:
@@ -68,10 +86,10 @@ def main() -> None:
         name for name in SETTINGS if (arguments.settings or "") in name and (arguments.settings or name not in SLOW)
     ]
     print(
-        f"| {arguments.model} | pairs | GT-known .3 / .5 / .7 at t 0.25 | CorLoc | GT-known at best t | best-t V2 "
-        "| centre .5 | ms |"
+        f"| {arguments.model} | pairs | GT-known .3 / .5 / .7 at t 0.25 | at 0.8*otsu | at 0.9*otsu | CorLoc "
+        "| GT-known at best t | best-t V2 | centre .5 | ms |"
     )
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for folder in arguments.data:
         for name in wanted:
             with tempfile.TemporaryDirectory() as output:
@@ -94,22 +112,27 @@ def label(folder: Path, output: str, options: list[str], every: int = 1) -> None
 
 def row(folder: Path, output: str) -> str:
     truth = boxes_by_pair(json.loads((folder / "instances.json").read_text()))
+    summary = json.loads(Path(output, "summary.json").read_text())
+    which = summary["settings"]["rule"]["boxes"]
     maps = list(maps_of(output))
     pairs = [(map_, truth[map_[:2]]) for map_ in maps if map_[:2] in truth]
-    at = {t: np.array([best_iou(draw(*map_[2:], t), boxes) for map_, boxes in pairs]) for t in (0.25, *THRESHOLDS)}
+    at = {
+        t: np.array([best_iou(draw(*map_[2:], t, which), boxes) for map_, boxes in pairs]) for t in (*OTSU, *THRESHOLDS)
+    }
+    otsu = [at.pop(t) for t in OTSU]
     centre = np.array([best_iou((0.1 * w, 0.1 * h, 0.8 * w, 0.8 * h), boxes) for (_, _, _, w, h), boxes in pairs])
-    known = [100 * (at[0.25] >= delta).mean() for delta in DELTAS]
+    known = [[100 * (ious >= delta).mean() for delta in DELTAS] for ious in (at[0.25], *otsu)]
     best = [max(100 * (ious >= delta).mean() for ious in at.values()) for delta in DELTAS]
     # One threshold for all three, the best for their sum, as well as one for each.
     one = max(([100 * (ious >= delta).mean() for delta in DELTAS] for ious in at.values()), key=sum)
-    run = json.loads(Path(output, "summary.json").read_text())["run"]
+    run = summary["run"]
     milliseconds = run["counters"]["milliseconds_forward"] / run["counters"]["decoded"]
     by_category = collections.defaultdict(list)
-    for ((_, category, *_), _), iou in zip(pairs, at[0.25], strict=True):
+    for ((_, category, *_), _), iou in zip(pairs, otsu[1], strict=True):
         by_category[category].append(iou >= 0.5)
     corloc = 100 * np.mean([np.mean(hits) for hits in by_category.values()])
     return (
-        f"| {len(pairs)} | {_shown(known)} | {corloc:.1f} | {_shown(one)} | {np.mean(best):.1f} "
+        f"| {len(pairs)} | {' | '.join(map(_shown, known))} | {corloc:.1f} | {_shown(one)} | {np.mean(best):.1f} "
         f"| {100 * (centre >= 0.5).mean():.1f} | {milliseconds:.0f} |"
     )
 
@@ -140,8 +163,8 @@ def maps_of(output: str):
                 yield *name, StoredMap(cells, stored["raw_min"], stored["raw_max"]), image["width"], image["height"]
 
 
-def draw(stored: StoredMap, width: int, height: int, threshold: float):
-    boxes = boxes_from_map(stored, width, height, BoxRule(threshold=float(threshold))).boxes
+def draw(stored: StoredMap, width: int, height: int, threshold: float | str, which: str = "largest"):
+    boxes = boxes_from_map(stored, width, height, BoxRule(threshold, boxes=which)).boxes
     return boxes[0].bbox if boxes else None
 
 

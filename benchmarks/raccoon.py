@@ -17,15 +17,17 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from quality import DELTAS, best_iou, boxes_by_pair, draw, maps_of
+from quality import DELTAS, OTSU, REFINED, best_iou, boxes_by_pair, draw, maps_of
 
 SETTINGS = {
     "cam, 224": [],
     "cam, 224 + 448": ["--scales", "224,448"],
     "cam*layercam@16, 224": ["--method", "cam*layercam@16"],
     "cam*layercam@16, 224 + 448": ["--method", "cam*layercam@16", "--scales", "224,448"],
+    "cam, 224 + 448, affinity": ["--scales", "224,448", "--refine", "affinity"],
+    "cam*layercam@16, 224 + 448, affinity": REFINED,
 }
-THRESHOLDS = (0.15, 0.2, 0.25, 0.3, 0.35)
+THRESHOLDS = (0.15, 0.2, 0.25, 0.3, 0.35, *OTSU)
 
 
 def main() -> None:

@@ -32,6 +32,22 @@ def fuse(terms: Sequence[tuple[float, Sequence[torch.Tensor]]]) -> torch.Tensor:
     return total
 
 
+def compete(maps: torch.Tensor) -> torch.Tensor:
+    """The labels of one image share its cells out: each keeps of its scaled map the share that it has of all of them.
+
+    Args:
+      maps: [labels, height, width], signed, in any scale; of all labels of the image.
+
+    Returns:
+      [labels, height, width], in [0, 1]; one label alone keeps its map as it is.
+    """
+    if len(maps) < 2:
+        return maps
+    scaled = _scaled(maps[:, None], (maps.shape[1], maps.shape[2]))[:, 0]
+    total = scaled.sum(0)
+    return torch.where(total > 0, scaled.square() / total, 0 * scaled)
+
+
 def _scaled(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     large = functional.interpolate(maps, size, mode="bilinear", align_corners=False)
     low, high = large.amin((2, 3), keepdim=True), large.amax((2, 3), keepdim=True)

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from camboxes.models.affinity import LAYER, affinity, coherence
+from camboxes.models.affinity import LAYER, affinity, coherence, refine
 from camboxes.models.classifier import Classifier
 from camboxes.models.forward import ForwardPass
-from camboxes.models.fusion import fuse
+from camboxes.models.fusion import compete, fuse
 from camboxes.models.methods import Methods
 from camboxes.models.spec import MapSpec
 
@@ -65,7 +65,7 @@ class Localizer:
     Attributes:
       classifier: the network.
       scales: short sides of its input, in pixels; at least one.
-      settings: what decides the maps besides the images: method, scales, flip, model.
+      settings: what decides the maps besides the images: method, scales, flip, compete, refine, model.
     """
 
     def __init__(self, classifier: Classifier, maps: MapSpec | None = None):
@@ -81,6 +81,8 @@ class Localizer:
             "method": maps.method,
             "scales": list(self.scales),
             "flip": maps.flip,
+            "compete": maps.compete,
+            "refine": maps.refine,
             "model": classifier.settings,
         }
         self._preprocessing = [dataclasses.replace(classifier.preprocessing, size=size) for size in self.scales]
@@ -91,10 +93,13 @@ class Localizer:
         self._looks = [(number, flip) for number in range(len(self.scales)) for flip in flips]
         self._terms = maps.terms
         self._methods = Methods(classifier, [factor for term in maps.terms for factor in term.factors])
+        self._refines = maps.refine == "affinity"
         try:
             self._alike = frozenset([classifier.layer(LAYER)])
-        except ValueError:  # no block of that stride: the maps are made all the same
-            self._alike = frozenset()
+        except ValueError:
+            if self._refines:
+                raise
+            self._alike = frozenset()  # the maps are made all the same
 
     def resize(self, image: np.ndarray) -> tuple[torch.Tensor, ...]:
         """A photograph, uint8 [height, width, 3], as the network takes it at each scale: uint8 [3, height, width]."""
@@ -129,15 +134,27 @@ class Localizer:
             slots[slot, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
         slots = slots.to(first.logits.device)
         parts = self._methods.maps(first, slots, len(images))
+        largest = max(range(len(self.scales)), key=self.scales.__getitem__)
+        features = [first.maps(layer) for layer in self._alike] if not largest else []
         for number, flip in self._looks[1:]:
-            parts += self._look(images, slots, number, flip=flip)
+            reads = self._alike if self._refines and number == largest and not flip else frozenset()
+            maps, read = self._look(images, slots, number, flip=flip, also=reads)
+            parts += maps
+            features += read
         each = iter(parts)
         terms = [(term.weight, [next(each) for _ in term.factors]) for _ in self._looks for term in self._terms]
         fused = fuse(terms)
+        if self.settings["compete"]:
+            for slot, ids in enumerate(chosen):
+                fused[slot, : len(ids)] = compete(fused[slot, : len(ids)])
         known = self._coherence(first, fused).cpu().numpy()
-        maps = fused.cpu().numpy()
+        if self._refines:
+            # As many images at once as a pass at that scale holds: the likeness of all cells is as large as its maps.
+            pairs = zip(*(some.split(self._batch_sizes[largest]) for some in (fused, *features)), strict=True)
+            fused = torch.cat([refine(some, alike) for some, alike in pairs])
+        found = fused.cpu().numpy()
         return [
-            Localization(logits[slot], probabilities[slot], ids, maps[slot, : len(ids)], *known[:, slot, : len(ids)])
+            Localization(logits[slot], probabilities[slot], ids, found[slot, : len(ids)], *known[:, slot, : len(ids)])
             for slot, ids in enumerate(chosen)
         ]
 
@@ -152,20 +169,33 @@ class Localizer:
         return found
 
     def _look(
-        self, images: Sequence[Sequence[torch.Tensor]], slots: torch.Tensor, number: int, *, flip: bool
-    ) -> list[torch.Tensor]:
-        """Each factor's maps at one scale, mirrored or not, float32 [batch size, labels, height, width]."""
+        self,
+        images: Sequence[Sequence[torch.Tensor]],
+        slots: torch.Tensor,
+        number: int,
+        *,
+        flip: bool,
+        also: frozenset[str],
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """One scale, mirrored or not.
+
+        Returns:
+          Each factor's maps, float32 [batch size, labels, height, width], and the maps of each further layer that is
+          asked for, float32 [batch size, channels, height, width].
+        """
         size = self._batch_sizes[number]
         filled: list[torch.Tensor] = []
         for start in range(0, len(images), size):
             some = images[start : start + size]
-            forward = self._methods.forward(self._batch(some, number, flip=flip))
+            forward = self._methods.forward(self._batch(some, number, flip=flip), also)
             ids = functional.pad(slots[start : start + size], (0, 0, 0, size - len(slots[start : start + size])))
-            for factor, maps in enumerate(self._methods.maps(forward, ids, len(some))):
+            found = [*self._methods.maps(forward, ids, len(some)), *(forward.maps(layer) for layer in also)]
+            for place, maps in enumerate(found):
                 if not start:
                     filled.append(maps.new_zeros((len(slots), *maps.shape[1:])))
-                filled[factor][start : start + len(some)] = maps[: len(some)]
-        return [maps.flip(3) for maps in filled] if flip else filled
+                filled[place][start : start + len(some)] = maps[: len(some)]
+        factors = len(filled) - len(also)
+        return [part.flip(3) if flip else part for part in filled[:factors]], filled[factors:]
 
     def _batch(self, images: Sequence[Sequence[torch.Tensor]], number: int, *, flip: bool) -> torch.Tensor:
         pixels = [of_image[number] for of_image in images]

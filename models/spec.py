@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 Aspect = Literal["squash", "keep"]
 Device = Literal["auto", "cpu", "cuda"]
+Refinement = Literal["none", "affinity"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,13 +93,19 @@ class MapSpec:
       scales: short sides of the network's input in pixels; one forward pass each. The first one decides logits and
         probabilities. Empty for the model's own size alone.
       flip: add the maps of the mirrored image, mirrored back, of every scale.
+      compete: the labels of an image share its cells out: see `fusion.compete`.
+      refine: "affinity" spreads the map along the likeness of the network's mid-level features at the largest scale:
+        see `affinity`. The map then has their resolution.
     """
 
     method: str = "cam"
     scales: tuple[int, ...] = ()
     flip: bool = False
+    compete: bool = False
+    refine: Refinement = "none"
 
     def __post_init__(self) -> None:
+        _check("refine", self.refine, get_args(Refinement))
         if min(self.scales, default=1) < 1 or len(set(self.scales)) < len(self.scales):
             raise ValueError(f"scales are {', '.join(map(str, self.scales))}; expected positive numbers, each once")
         _ = self.terms

@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from camboxes.models.spec import Factor, MapSpec
-from camboxes.pipeline.label import add_map_arguments, add_model_arguments, model_spec
+from camboxes.models.spec import Factor
+from camboxes.pipeline.label import add_map_arguments, add_model_arguments, map_spec, model_spec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         raise CallError(f"unknown option {' '.join(beam_arguments)}; see camboxes explain --help")
     with blaming_the_call():
         rule = BoxRule(arguments.threshold)
-        methods = [MapSpec(text.strip(), arguments.scales, arguments.flip) for text in arguments.method.split(",")]
+        methods = [map_spec(arguments, text.strip()) for text in arguments.method.split(",")]
         _check_output(arguments.output, arguments.image)
         photograph = _read(arguments.image)  # before torch is loaded: a wrong path is told at once
 

@@ -12,14 +12,19 @@ import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from camboxes.models.spec import METHODS, MapSpec
+from camboxes.models.spec import METHODS, MapSpec, Refinement
 
 if TYPE_CHECKING:
     from camboxes.models import Classifier, Localizer, ModelSpec
     from camboxes.transforms import BoxRule, PlannedRun
+    from camboxes.transforms.boxes import Threshold
     from camboxes.transforms.labels import Category
+
+
+# By how maps are refined; measured: docs/refinement.md.
+_THRESHOLDS: dict[Refinement, "Threshold"] = {"none": 0.25, "affinity": "0.9*otsu"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -130,7 +135,23 @@ def add_map_arguments(parser: argparse.ArgumentParser, method: str, metavar: str
         metavar="PIXELS,…",
         help="short sides of the input, whose maps are fused; the first decides probabilities (default: --size)",
     )
+    maps.add_argument("--compete", action="store_true", help="let the labels of an image share its cells out")
+    maps.add_argument(
+        "--refine",
+        choices=get_args(Refinement),
+        default="none",
+        help="affinity: spread the map along the likeness of the network's own features (default: %(default)s)",
+    )
     maps.add_argument("--flip", action="store_true", help="fuse the maps of the mirrored image in, too")
+
+
+def map_spec(arguments: argparse.Namespace, method: str) -> MapSpec:
+    """The maps that the options of `add_map_arguments` ask for, by one method.
+
+    Raises:
+      ValueError: a value out of its range.
+    """
+    return MapSpec(method, arguments.scales, arguments.flip, arguments.compete, arguments.refine)
 
 
 def add_box_arguments(parser: argparse.ArgumentParser) -> None:
@@ -140,16 +161,20 @@ def add_box_arguments(parser: argparse.ArgumentParser) -> None:
         "--threshold",
         metavar="T",
         help="smallest foreground value of the min-max scaled map, 0 to 1; or, to suit each image, as a share of the "
-        "map's Otsu level: 0.8*otsu (default: 0.25)",
+        "map's Otsu level: 0.8*otsu (default: 0.25; of maps refined by affinity 0.9*otsu)",
     )
     boxes.add_argument(
         "--min-area", type=float, metavar="A", help="smallest component, as a share of the image (default: 0)"
     )
-    boxes.add_argument("--boxes", choices=["largest", "all"], help="of each label's components (default: largest)")
+    boxes.add_argument(
+        "--boxes",
+        choices=["largest", "peak", "all"],
+        help="of each label's components: the largest, the one that holds the map's peak, or all (default: largest)",
+    )
 
 
-def box_rule(arguments: argparse.Namespace) -> "BoxRule":
-    """The rule that the options of `add_box_arguments` ask for.
+def box_rule(arguments: argparse.Namespace, refine: Refinement) -> "BoxRule":
+    """The rule that the options of `add_box_arguments` ask for, of maps that are refined so.
 
     Raises:
       ValueError: a value out of its range.
@@ -157,6 +182,8 @@ def box_rule(arguments: argparse.Namespace) -> "BoxRule":
     from camboxes.transforms import BoxRule
 
     given = {name: getattr(arguments, name) for name in ("threshold", "min_area", "boxes")}
+    if given["threshold"] is None:
+        given["threshold"] = _THRESHOLDS[refine]
     with contextlib.suppress(TypeError, ValueError):  # any other text is for the rule to read
         given["threshold"] = float(given["threshold"])
     return BoxRule(**{name: value for name, value in given.items() if value is not None})
@@ -182,14 +209,14 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
 
     with blaming_the_call():
         options = beam_options(beam_arguments)
-        rule = box_rule(arguments)
+        rule = box_rule(arguments, arguments.refine)
         if not 0 <= arguments.max_reject_rate <= 1:
             raise ValueError(f"--max-reject-rate is {arguments.max_reject_rate}; expected a share from 0 to 1")
         runs.check_output(arguments.output, arguments.input)
         label_map = _read_label_map(arguments.label_map)
         source = read_source(arguments.input, arguments.root)  # before torch is loaded: a wrong path is told at once
 
-        maps = MapSpec(arguments.method, arguments.scales, arguments.flip)
+        maps = map_spec(arguments, arguments.method)
 
         from camboxes.models import Localizer, load_classifier
 
@@ -253,7 +280,9 @@ def _scales(text: str) -> tuple[int, ...]:
 def _network(localizer: "Localizer") -> str:
     spec, settings = localizer.classifier.spec, localizer.settings
     scales = " and ".join(map(str, settings["scales"])) + (", flipped too" if settings["flip"] else "")
-    return f"{settings['method']} of {spec.name} at {scales} ({spec.aspect}) on {spec.device}"
+    refined = ", labels competing" if settings["compete"] else ""
+    refined += ", refined by affinity" if settings["refine"] == "affinity" else ""
+    return f"{settings['method']}{refined} of {spec.name} at {scales} ({spec.aspect}) on {spec.device}"
 
 
 def _describe(draft: "PlannedRun", localizer: "Localizer", runner: str) -> None:

@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
 def _rule(arguments: argparse.Namespace, source: "PlannedRun") -> "tuple[BoxRule, Calibration | None]":
     """What the options, or the file of camboxes tune, ask for."""
     if arguments.thresholds is None:
-        return box_rule(arguments), None
+        return box_rule(arguments, source.settings.get("refine", "none")), None
 
     from camboxes.pipeline.tuning import Tuning
 

@@ -10,7 +10,7 @@ from camboxes.transforms.draw import drawing_settings
 
 FILE = "tuning.json"
 
-_MAPS = ("method", "scales", "flip", "model")  # settings that decide a map
+_MAPS = ("method", "scales", "flip", "compete", "refine", "model")  # settings that decide a map
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Tuning:
     Attributes:
       rule: how boxes are drawn.
       calibration: of the scores of boxes that are drawn so; None where scores are left as they are.
-      maps: the settings of the run whose maps these are made for: method, scales, flip, model.
+      maps: the settings of the run whose maps these are made for: method, scales, flip, compete,
+        refine, model.
       images: the run's paths of the boxed images; figures on them flatter.
       figures: what is expected of images that were not seen.
     """

@@ -23,7 +23,7 @@ import numpy as np
 
 from camboxes.transforms.maps import StoredMap
 
-Keep = Literal["largest", "all"]
+Keep = Literal["largest", "peak", "all"]
 Threshold = float | str  # 0.25, or "0.8*otsu"
 
 LONG_SIDE = 512  # of the working grid, in cells: a 12-megapixel photograph costs no more than a 512-pixel one
@@ -68,7 +68,8 @@ class BoxRule:
     Attributes:
       threshold: the smallest foreground value of the min-max scaled map, in [0, 1]; or a share of its Otsu level.
       min_area: the smallest component that becomes a box, as a share of the working grid's cells, in [0, 1].
-      boxes: "largest" for the largest component alone, "all" for each.
+      boxes: "largest" for the largest component alone, "peak" for the one that holds the map's highest value, "all" for
+        each.
       thresholds: those of labels that have one of their own.
     """
 
@@ -163,14 +164,19 @@ class WorkingMap:
         _, labels, statistics, _ = cv2.connectedComponentsWithStats(foreground, connectivity=8)
         areas = statistics[1:, cv2.CC_STAT_AREA] / self.scaled.size
         all_areas = tuple(sorted(areas.tolist(), reverse=True))
-        candidates = _largest_first(areas, rule)
+        candidates = np.flatnonzero(areas >= rule.min_area)
+        if rule.boxes == "peak":
+            candidates = candidates[candidates + 1 == labels.flat[self.scaled.argmax()]]
+        elif rule.boxes == "largest" and len(candidates):
+            candidates = candidates[areas[candidates] == areas[candidates].max()]
         if not len(candidates):
-            reason = f"component_too_small: every component covers less than {rule.min_area:g} of the image"
+            which = "the component at the peak" if rule.boxes == "peak" else "every component"
+            reason = f"component_too_small: {which} covers less than {rule.min_area:g} of the image"
             return Drawn([], reason, level, all_areas)
         peaks = _peaks(self.stored.cells, self.scaled, labels, candidates + 1)
         order = sorted(range(len(candidates)), key=lambda i: (-areas[candidates[i]], peaks[i]))
         boxes = []
-        for i in order[: 1 if rule.boxes == "largest" else None]:
+        for i in order[: None if rule.boxes == "all" else 1]:
             left, top, box_width, box_height = (int(value) for value in statistics[candidates[i] + 1, :4])
             mean = float(self.scaled[top : top + box_height, left : left + box_width].mean(dtype=np.float64))
             bbox = self._in_pixels(left, top, box_width, box_height)
@@ -205,14 +211,6 @@ def box_uid(path: str, label: str, rectangle: Sequence[int], peak: tuple[int, in
     """
     identity = json.dumps([path, label, list(rectangle), list(peak)], ensure_ascii=False)
     return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def _largest_first(areas: np.ndarray, rule: BoxRule) -> np.ndarray:
-    """The components (from 0) that may become boxes; for "largest" those that share the largest area."""
-    kept = np.flatnonzero(areas >= rule.min_area)
-    if rule.boxes == "largest" and len(kept):
-        kept = kept[areas[kept] == areas[kept].max()]
-    return kept
 
 
 def _peaks(cells: np.ndarray, scaled: np.ndarray, labels: np.ndarray, components: np.ndarray) -> list[tuple[int, int]]:

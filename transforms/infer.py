@@ -199,6 +199,7 @@ class _InferClassMaps(beam.DoFn):
 
     def _map(self, label: _Row, photograph: _Photograph, localization: "Localization", number: int) -> _Row:
         stored = quantize(localization.maps[number])
+        method, refined = (self._localizer.settings[name] for name in ("method", "refine"))
         return {
             "category_id": label["category_id"],
             "height": stored.cells.shape[0],
@@ -207,7 +208,7 @@ class _InferClassMaps(beam.DoFn):
             "raw_max": stored.raw_max,
             "cells": stored.cells.tobytes(),
             "rectangle": [0, 0, photograph.width, photograph.height],
-            "method": self._localizer.settings["method"],
+            "method": method if refined == "none" else f"{refined}({method})",
             "scales": self._localizer.settings["scales"],
             **{name: _known(getattr(localization, name)[number]) for name in ("coherence", "agreement")},
         }

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from camboxes.models import Localizer
-from camboxes.models.affinity import affinity, coherence
+from camboxes.models import Localizer, MapSpec
+from camboxes.models.affinity import affinity, coherence, refine
 
 # Four cells in two rows; the upper two look alike, so do the lower two. Without their mean the groups point in opposite
 # directions: cosine 1 inside, -1 and so 0 across.
@@ -37,6 +37,54 @@ def test_a_map_that_splits_a_group_flattens():
     # m = (1, 0, 0, 0) becomes (1/2, 1/2, 0, 0). Without their means: covariance 1/4, variances 3/4 and 1/4 (sums).
     found = coherence(torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]), affinity(FEATURES), (2, 2))
     assert [value.item() for value in found] == [pytest.approx(1 / 3), pytest.approx(1 / math.sqrt(3))]
+
+
+def test_a_map_of_a_part_becomes_one_of_the_whole():
+    # The upper two cells are alike, so that what one of them has is shared; nothing reaches the lower two.
+    found = refine(torch.tensor([[[[8.0, 0.0], [0.0, 0.0]]]]), FEATURES)
+    torch.testing.assert_close(found, torch.tensor([[[[4.0, 4.0], [0.0, 0.0]]]]))
+
+
+def test_two_steps_of_a_walk_between_cells_by_the_fourth_power_of_their_cosine():
+    x = [math.cos(math.radians(30))] * 2 + [-2 * math.cos(math.radians(30))]
+    features = torch.tensor([[[x], [[-0.5, 0.5, 0.0]]]])  # cosine 1/2 between the first two: 1/16 beside 1
+    found = refine(torch.tensor([[[[17.0, 0.0, 5.0]]]]), features)
+    # One step gives 16 and 1, two give (16 * 16 + 1) / 17 and (16 + 16) / 17.
+    torch.testing.assert_close(found, torch.tensor([[[[257 / 17, 32 / 17, 5.0]]]]), atol=1e-5, rtol=0)
+
+
+def test_a_signed_map_stays_in_its_range():
+    score_map = torch.randn(1, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    found = refine(score_map, torch.randn(1, 5, 4, 6, generator=torch.Generator().manual_seed(1)))
+    assert found.shape == (1, 3, 4, 6)
+    assert (found.amin((2, 3)) >= score_map.amin((2, 3)) - 1e-6).all()
+    assert (found.amax((2, 3)) <= score_map.amax((2, 3)) + 1e-6).all()
+
+
+def test_an_image_without_features_keeps_its_map():
+    score_map = torch.rand(1, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(refine(score_map, torch.ones(1, 3, 2, 2)), score_map)
+
+
+def test_a_run_is_refined_at_the_largest_scale(classifier):
+    image = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
+    found = {}
+    for name in ("none", "affinity"):
+        localizer = Localizer(classifier, MapSpec("cam", (224, 320), refine=name))
+        other, pixels = localizer.resize(image[:, ::-1].copy()), localizer.resize(image)
+        [alone] = localizer.localize([pixels], [[[7]]])
+        together = localizer.localize([other, other, pixels], [[[1], [2], [3]], [[4]], [[7]]])[2]
+        np.testing.assert_array_equal(alone.maps, together.maps)
+        found[name] = alone.maps[0]
+    assert found["none"].shape == (10, 10)
+    assert found["affinity"].shape == (20, 20)
+    layer = classifier.layer("16")
+    batch = torch.zeros((2, 3, 320, 320), dtype=torch.uint8)
+    batch[0] = pixels[1]
+    _, recorded = classifier.record(classifier.normalize(batch), frozenset([layer]), gradients=False)
+    features = recorded.maps[layer].detach()[:1]
+    expected = refine(torch.from_numpy(found["none"])[None, None], features)[0, 0]
+    np.testing.assert_allclose(found["affinity"], expected.numpy(), atol=1e-4)
 
 
 def test_scale_and_offset_of_the_map_do_not_matter():

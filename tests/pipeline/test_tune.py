@@ -47,7 +47,7 @@ def test_thresholds_by_label_are_drawn_and_recorded(run, tmp_path, annotations):
     tuning = {
         "rule": {"threshold": "0.8*otsu", "thresholds": {"tripod": 0.6}},
         "calibration": None,
-        "maps": {name: _settings(run)[name] for name in ("method", "scales", "flip", "model")},
+        "maps": {name: _settings(run)[name] for name in ("method", "scales", "flip", "compete", "refine", "model")},
         "images": [],
         "figures": {},
     }
@@ -77,7 +77,7 @@ def test_a_calibration_is_part_of_the_run(run, rows, tmp_path):
         "deviation": dict.fromkeys(numbers, 1.0),
     }
     tuning = {"rule": {}, "calibration": calibration, "images": [], "figures": {}}
-    tuning["maps"] = {name: _settings(run)[name] for name in ("method", "scales", "flip", "model")}
+    tuning["maps"] = {name: _settings(run)[name] for name in ("method", "scales", "flip", "compete", "refine", "model")}
     (tmp_path / "tuning.json").write_text(json.dumps(tuning))
     assert _rebox(run, tmp_path / "out", "--thresholds", tmp_path / "tuning.json") == 0
     for row in rows(tmp_path / "out"):

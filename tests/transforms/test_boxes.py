@@ -227,6 +227,16 @@ def test_components_are_counted_whatever_becomes_a_box():
     assert drawn.areas == (0.2, 0.2, 0.1)
 
 
+def test_the_component_at_the_peak_need_not_be_the_largest():
+    cells = [[255, 0, 200, 200], [0, 0, 200, 200]]
+    assert [box.bbox for box in boxes_from_map(*grid_of(cells), BoxRule(0.5)).boxes] == [(2, 0, 2, 2)]
+    peak = boxes_from_map(*grid_of(cells), BoxRule(0.5, boxes="peak"))
+    assert [box.bbox for box in peak.boxes] == [(0, 0, 1, 1)]
+    assert peak.areas == (0.5, 0.125)
+    none = boxes_from_map(*grid_of(cells), BoxRule(0.5, 0.2, "peak"))
+    assert none.reason == "component_too_small: the component at the peak covers less than 0.2 of the image"
+
+
 def test_a_label_may_have_a_threshold_of_its_own():
     rule = BoxRule(0.5, thresholds={"dog": 0.2, "cat": "otsu"})
     assert rule.of("dog") == BoxRule(0.2)

@@ -1,0 +1,39 @@
+"""Labels of one image that share its cells out, by hand."""
+
+import numpy as np
+import torch
+
+from camboxes.models import Localizer, MapSpec
+from camboxes.models.fusion import compete
+
+
+def test_each_label_keeps_its_share_of_a_cell():
+    maps = torch.tensor([[[1.0, 0.5, 0.0]], [[0.0, 0.5, 1.0]]])
+    torch.testing.assert_close(compete(maps), torch.tensor([[[1.0, 0.25, 0.0]], [[0.0, 0.25, 1.0]]]))
+
+
+def test_maps_are_scaled_before_they_compete():
+    # The first is 2 to 6, the second -1 to 1: both 0, 1/2, 1 and 1, 0, 0 when scaled.
+    maps = torch.tensor([[[2.0, 4.0, 6.0]], [[1.0, -1.0, -1.0]]])
+    torch.testing.assert_close(compete(maps), torch.tensor([[[0.0, 0.5, 1.0]], [[1.0, 0.0, 0.0]]]))
+
+
+def test_a_map_that_speaks_against_its_class_takes_nothing():
+    maps = torch.tensor([[[0.0, 1.0]], [[-2.0, -1.0]]])
+    torch.testing.assert_close(compete(maps), torch.tensor([[[0.0, 1.0]], [[0.0, 0.0]]]))
+
+
+def test_one_label_has_no_rival():
+    alone = torch.tensor([[[-3.0, 5.0]]])
+    assert compete(alone) is alone
+
+
+def test_only_labels_of_the_same_image_compete(classifier):
+    image = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
+    plain, competing = (Localizer(classifier, MapSpec(compete=some)) for some in (False, True))
+    pixels = plain.resize(image)
+    labels = [[[7]], [[7], [8], [9]]]
+    before, after = (some.localize([pixels, pixels], labels) for some in (plain, competing))
+    np.testing.assert_array_equal(after[0].maps, before[0].maps)
+    np.testing.assert_allclose(after[1].maps, compete(torch.from_numpy(before[1].maps)).numpy(), atol=1e-6)
+    assert not np.allclose(after[1].maps, before[1].maps)
