@@ -1,0 +1,45 @@
+"""camboxes label --refine affinity --compete --boxes peak, as a user calls it."""
+
+import json
+
+import pytest
+
+from camboxes.pipeline import cli
+
+
+@pytest.fixture(scope="module")
+def refined(photographs, tmp_path_factory):
+    """A run over the photographs, the cat's also labelled with something that is not there."""
+    output = tmp_path_factory.mktemp("refined") / "boxes"
+    manifest = output.parent / "labels.csv"
+    lines = [f"{path.relative_to(photographs)},{path.parent.name}" for path in sorted(photographs.rglob("*.*"))]
+    cat = next(line.split(",")[0] for line in lines if "Egyptian cat" in line)
+    manifest.write_text("\n".join(["path,label", *lines, f"{cat},espresso"]))
+    options = ["--scales", "224,320", "--refine", "affinity", "--compete", "--boxes", "peak", "--shards", "2"]
+    call = ["label", "--input", str(manifest), "--root", str(photographs), "--output", str(output), *options]
+    assert cli.main(call) == 0
+    return output
+
+
+def test_maps_have_the_features_resolution_and_say_how_they_were_made(refined, rows):
+    found = [(stored["height"], stored["width"], stored["method"]) for row in rows(refined) for stored in row["maps"]]
+    assert found == [(20, 20, "affinity(cam)")] * 6
+
+
+def test_the_default_threshold_adapts_to_each_map(refined, rows):
+    settings = json.loads((refined / "summary.json").read_text())["settings"]
+    assert settings["rule"]["threshold"] == "0.9*otsu"
+    assert (settings["refine"], settings["compete"], settings["rule"]["boxes"]) == ("affinity", True, "peak")
+    levels = [box["threshold"] for row in rows(refined) for box in row["boxes"]]
+    assert len(set(levels)) == len(levels) > 1
+
+
+def test_rebox_draws_the_same(refined, tmp_path, results):
+    assert cli.main(["rebox", "--run", str(refined), "--output", str(tmp_path / "again"), "--boxes", "peak"]) == 0
+    assert results(tmp_path / "again") == results(refined)
+
+
+def test_a_network_without_a_stage_to_refine_by_is_refused(photographs, tmp_path, capsys):
+    call = ["label", "--input", str(photographs), "--output", str(tmp_path / "out"), "--map-stride", "8"]
+    assert cli.main([*call, "--refine", "affinity"]) == 2
+    assert "stride 16" in capsys.readouterr().err
