@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from camboxes.transforms.labels import Category
 
 
-# By how maps are refined; measured: docs/refinement.md.
+# Measured: docs/evaluation.md, docs/refinement.md.
 _THRESHOLDS: dict[Refinement, "Threshold"] = {"none": 0.25, "affinity": "0.9*otsu"}
+_TRAINED_THRESHOLD = 0.2  # of a head that camboxes train made, refined or not
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -161,7 +162,8 @@ def add_box_arguments(parser: argparse.ArgumentParser) -> None:
         "--threshold",
         metavar="T",
         help="smallest foreground value of the min-max scaled map, 0 to 1; or, to suit each image, as a share of the "
-        "map's Otsu level: 0.8*otsu (default: 0.25; of maps refined by affinity 0.9*otsu)",
+        "map's Otsu level: 0.8*otsu (default: 0.25; of maps refined by affinity 0.9*otsu; of a network that camboxes "
+        "train made 0.2; rebox: the run's own)",
     )
     boxes.add_argument(
         "--min-area", type=float, metavar="A", help="smallest component, as a share of the image (default: 0)"
@@ -173,20 +175,29 @@ def add_box_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def box_rule(arguments: argparse.Namespace, refine: Refinement) -> "BoxRule":
-    """The rule that the options of `add_box_arguments` ask for, of maps that are refined so.
+def box_rule(arguments: argparse.Namespace, default: "BoxRule") -> "BoxRule":
+    """The rule that the options of `add_box_arguments` ask for; what is not given is the default's.
 
     Raises:
       ValueError: a value out of its range.
     """
+    options = {name: getattr(arguments, name) for name in ("threshold", "min_area", "boxes")}
+    given = {name: value for name, value in options.items() if value is not None}
+    if "threshold" in given:
+        given["thresholds"] = {}
+        with contextlib.suppress(ValueError):  # any other text is for the rule to read
+            given["threshold"] = float(given["threshold"])
+    return dataclasses.replace(default, **given)
+
+
+def _default_rule(arguments: argparse.Namespace) -> "BoxRule":
+    """What was measured to suit the network and its maps."""
     from camboxes.transforms import BoxRule
 
-    given = {name: getattr(arguments, name) for name in ("threshold", "min_area", "boxes")}
-    if given["threshold"] is None:
-        given["threshold"] = _THRESHOLDS[refine]
-    with contextlib.suppress(TypeError, ValueError):  # any other text is for the rule to read
-        given["threshold"] = float(given["threshold"])
-    return BoxRule(**{name: value for name, value in given.items() if value is not None})
+    description = Path(arguments.model, "classifier.json")
+    if description.is_file() and json.loads(description.read_bytes()).get("training"):
+        return BoxRule(_TRAINED_THRESHOLD)
+    return BoxRule(_THRESHOLDS[arguments.refine])
 
 
 def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
@@ -209,7 +220,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
 
     with blaming_the_call():
         options = beam_options(beam_arguments)
-        rule = box_rule(arguments, arguments.refine)
+        rule = box_rule(arguments, _default_rule(arguments))
         if not 0 <= arguments.max_reject_rate <= 1:
             raise ValueError(f"--max-reject-rate is {arguments.max_reject_rate}; expected a share from 0 to 1")
         runs.check_output(arguments.output, arguments.input)

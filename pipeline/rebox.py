@@ -67,11 +67,12 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
 
 
 def _rule(arguments: argparse.Namespace, source: "PlannedRun") -> "tuple[BoxRule, Calibration | None]":
-    """What the options, or the file of camboxes tune, ask for."""
-    if arguments.thresholds is None:
-        return box_rule(arguments, source.settings.get("refine", "none")), None
-
+    """What the options, or the file of camboxes tune, ask for; what is not asked for stays as it is in the run."""
     from camboxes.pipeline.tuning import Tuning
+    from camboxes.transforms import BoxRule
+
+    if arguments.thresholds is None:
+        return box_rule(arguments, BoxRule(**source.settings["rule"])), None
 
     for name in ("threshold", "min_area", "boxes"):
         if getattr(arguments, name) is not None:

@@ -35,7 +35,7 @@ def test_the_default_threshold_adapts_to_each_map(refined, rows):
 
 
 def test_rebox_draws_the_same(refined, tmp_path, results):
-    assert cli.main(["rebox", "--run", str(refined), "--output", str(tmp_path / "again"), "--boxes", "peak"]) == 0
+    assert cli.main(["rebox", "--run", str(refined), "--output", str(tmp_path / "again")]) == 0
     assert results(tmp_path / "again") == results(refined)
 
 

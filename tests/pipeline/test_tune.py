@@ -64,6 +64,13 @@ def test_thresholds_by_label_are_drawn_and_recorded(run, tmp_path, annotations):
     assert _settings(tmp_path / "mine")["rule"]["thresholds"] == {"tripod": 0.6}
 
 
+def test_what_is_not_asked_for_stays_as_it_is(run, tmp_path):
+    assert _rebox(run, tmp_path / "one", "--threshold", "0.5", "--min-area", "0.01") == 0
+    assert _rebox(tmp_path / "one", tmp_path / "two", "--boxes", "all") == 0
+    rule = {"threshold": 0.5, "min_area": 0.01, "boxes": "all", "thresholds": {}}
+    assert _settings(tmp_path / "two")["rule"] == rule
+
+
 def _settings(run):
     return json.loads((run / "plan" / "plan.json").read_text())["settings"]
 
