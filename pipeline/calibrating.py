@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from camboxes.pipeline.judging import best_iou
 from camboxes.pipeline.matching import Matching
 from camboxes.pipeline.thresholds import folds
 from camboxes.transforms import BoxRule, PlannedRun, storage
+from camboxes.transforms.boxes import best_iou
 from camboxes.transforms.calibration import Calibration, standardise
 from camboxes.transforms.draw import drawn_maps
 from camboxes.transforms.evidence import Evidence, evidence
@@ -155,7 +155,7 @@ def fit(sample: Sample, of_run: np.ndarray, directions: Directions | None = None
         known = ~np.isnan(of_run)
         counts = np.maximum(known.sum(axis=0), 1)
         means = np.where(known, of_run, 0).sum(axis=0) / counts
-        deviations = np.sqrt(np.where(known, of_run - means, 0).__pow__(2).sum(axis=0) / counts)
+        deviations = np.sqrt(np.square(np.where(known, of_run - means, 0)).sum(axis=0) / counts)
     mean = dict(zip(Evidence._fields, means.tolist(), strict=True))
     deviation = dict(zip(Evidence._fields, np.where(deviations > 1e-9, deviations, 1.0).tolist(), strict=True))
     right = int(sample.right.sum())

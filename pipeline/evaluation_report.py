@@ -15,8 +15,8 @@ from camboxes.pipeline.average_precision import Boxes, match_boxes
 from camboxes.pipeline.calibrating import Trust, trust
 from camboxes.pipeline.evaluate import HEADLINE, NAMES
 from camboxes.pipeline.figures import IOUS, ClassFigures, Evaluation, Figure, true_boxes
-from camboxes.pipeline.judging import Judged, best_iou
-from camboxes.transforms.boxes import Cut
+from camboxes.pipeline.judging import Judged
+from camboxes.transforms.boxes import Cut, best_iou
 
 FEWEST_TO_TRUST = 20  # boxes; below, a reliability diagram is noise
 

@@ -17,7 +17,7 @@ from camboxes.pipeline.errors import CallError
 from camboxes.pipeline.ground_truth import GroundTruth, TrueImage
 from camboxes.pipeline.matching import Matching, match
 from camboxes.transforms import BoxRule, PlannedRun, storage, wsol
-from camboxes.transforms.boxes import WorkingMap
+from camboxes.transforms.boxes import WorkingMap, best_iou
 from camboxes.transforms.draw import working_map
 from camboxes.transforms.maps import StoredMap
 from camboxes.transforms.overlap import ahead
@@ -166,19 +166,6 @@ def judge(run: PlannedRun, truth: GroundTruth) -> Judged:
         ),
         settings=settings,
     )
-
-
-def best_iou(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Of each box [boxes, 4] the highest IoU with any of [truth, 4]: float64 [boxes].
-
-    Boxes are x, y, width, height, half-open, with an extent above 0.
-    """
-    corners, true_corners = (np.concatenate([these[:, :2], these[:, :2] + these[:, 2:]], 1) for these in (boxes, truth))
-    low = np.maximum(corners[:, None, :2], true_corners[None, :, :2])
-    high = np.minimum(corners[:, None, 2:], true_corners[None, :, 2:])
-    common = np.maximum(high - low, 0).prod(axis=2)
-    areas, true_areas = boxes[:, 2:].prod(axis=1), truth[:, 2:].prod(axis=1)
-    return (common / (areas[:, None] + true_areas - common)).max(axis=1)
 
 
 def floor_box(width: float, height: float, share: float) -> list[float]:

@@ -213,6 +213,19 @@ def box_uid(path: str, label: str, rectangle: Sequence[int], peak: tuple[int, in
     return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
+def best_iou(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Of each box [boxes, 4] the highest IoU with any of [truth, 4]: float64 [boxes].
+
+    Boxes are x, y, width, height, half-open, with an extent above 0.
+    """
+    corners, true_corners = (np.concatenate([these[:, :2], these[:, :2] + these[:, 2:]], 1) for these in (boxes, truth))
+    low = np.maximum(corners[:, None, :2], true_corners[None, :, :2])
+    high = np.minimum(corners[:, None, 2:], true_corners[None, :, 2:])
+    common = np.maximum(high - low, 0).prod(axis=2)
+    areas, true_areas = boxes[:, 2:].prod(axis=1), truth[:, 2:].prod(axis=1)
+    return (common / (areas[:, None] + true_areas - common)).max(axis=1)
+
+
 def _peaks(cells: np.ndarray, scaled: np.ndarray, labels: np.ndarray, components: np.ndarray) -> list[tuple[int, int]]:
     """Each component's highest cell in the stored map.
 

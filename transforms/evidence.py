@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from camboxes.transforms.boxes import Drawn, MapBox, WorkingMap
+from camboxes.transforms.boxes import Drawn, MapBox, WorkingMap, best_iou
 
 _CENTRE = 0.8  # of each side: the box that a photographer would fill
 _NUDGES = (-0.2, -0.1, 0.1, 0.2)  # of the level
@@ -93,8 +93,4 @@ def _number(value: float | None) -> float:
 
 
 def _iou(box: np.ndarray, others: np.ndarray) -> float:
-    """The highest IoU of a box, x, y, width, height, with any of [others, 4]."""
-    low = np.maximum(box[:2], others[:, :2])
-    high = np.minimum(box[:2] + box[2:], others[:, :2] + others[:, 2:])
-    common = np.maximum(high - low, 0).prod(axis=1)
-    return float((common / (box[2:].prod() + others[:, 2:].prod(axis=1) - common)).max())
+    return float(best_iou(box[None], others)[0])

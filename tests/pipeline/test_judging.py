@@ -7,8 +7,9 @@ import pytest
 from camboxes.pipeline.cli import main
 from camboxes.pipeline.errors import CallError
 from camboxes.pipeline.ground_truth import GroundTruth, TrueImage
-from camboxes.pipeline.judging import best_iou, judge, restricted
+from camboxes.pipeline.judging import judge, restricted
 from camboxes.transforms import BoxRule, Plan, PlannedRun, storage
+from camboxes.transforms.boxes import best_iou
 from camboxes.transforms.plan import shard_file
 from camboxes.transforms.records import LABELED, table
 
