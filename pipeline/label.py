@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # Measured: docs/evaluation.md, docs/refinement.md.
 _THRESHOLDS: dict[Refinement, "Threshold"] = {"none": 0.25, "affinity": "0.9*otsu"}
+_NETWORK_THRESHOLDS = {"efficientnet_lite1": 0.15, "efficientnet_lite2": 0.15}  # of maps that are not refined
 _TRAINED_THRESHOLD = 0.2  # of a head that camboxes train made, refined or not
 
 
@@ -162,8 +163,8 @@ def add_box_arguments(parser: argparse.ArgumentParser) -> None:
         "--threshold",
         metavar="T",
         help="smallest foreground value of the min-max scaled map, 0 to 1; or, to suit each image, as a share of the "
-        "map's Otsu level: 0.8*otsu (default: 0.25; of maps refined by affinity 0.9*otsu; of a network that camboxes "
-        "train made 0.2; rebox: the run's own)",
+        "map's Otsu level: 0.8*otsu (default: 0.25; of efficientnet_lite1 and _lite2 0.15; of maps refined by affinity "
+        "0.9*otsu; of a network that camboxes train made 0.2; rebox: the run's own)",
     )
     boxes.add_argument(
         "--min-area", type=float, metavar="A", help="smallest component, as a share of the image (default: 0)"
@@ -197,6 +198,9 @@ def _default_rule(arguments: argparse.Namespace) -> "BoxRule":
     description = Path(arguments.model, "classifier.json")
     if description.is_file() and json.loads(description.read_bytes()).get("training"):
         return BoxRule(_TRAINED_THRESHOLD)
+    network = arguments.model.removeprefix("timm:").removeprefix("tf_")
+    if arguments.refine == "none" and network in _NETWORK_THRESHOLDS:
+        return BoxRule(_NETWORK_THRESHOLDS[network])
     return BoxRule(_THRESHOLDS[arguments.refine])
 
 

@@ -1,10 +1,12 @@
 """camboxes label --refine affinity --compete --boxes peak, as a user calls it."""
 
+import argparse
 import json
 
 import pytest
 
-from camboxes.pipeline import cli
+from camboxes.pipeline import cli, label
+from camboxes.transforms import BoxRule
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,22 @@ def test_the_default_threshold_adapts_to_each_map(refined, rows):
     assert (settings["refine"], settings["compete"], settings["rule"]["boxes"]) == ("affinity", True, "peak")
     levels = [box["threshold"] for row in rows(refined) for box in row["boxes"]]
     assert len(set(levels)) == len(levels) > 1
+
+
+@pytest.mark.parametrize(
+    ("options", "threshold"),
+    [
+        ([], 0.25),
+        (["--model", "timm:tf_efficientnet_lite2"], 0.15),
+        (["--model", "efficientnet_lite1", "--refine", "affinity"], "0.9*otsu"),
+        (["--model", "efficientnet_lite1", "--threshold", "0.3"], 0.3),
+    ],
+)
+def test_default_thresholds_suit_network_and_maps(options, threshold):
+    parser = argparse.ArgumentParser()
+    label.add_arguments(parser)
+    arguments = parser.parse_args(["--input", "photos", "--output", "boxes", *options])
+    assert label.box_rule(arguments, label._default_rule(arguments)) == BoxRule(threshold)
 
 
 def test_rebox_draws_the_same(refined, tmp_path, results):
