@@ -21,9 +21,10 @@ from typing import Literal, NamedTuple, get_args
 import cv2
 import numpy as np
 
+from camboxes.transforms.instances import AREA, split
 from camboxes.transforms.maps import StoredMap
 
-Keep = Literal["largest", "peak", "all"]
+Keep = Literal["largest", "peak", "all", "instances"]
 Threshold = float | str  # 0.25, or "0.8*otsu"
 
 LONG_SIDE = 512  # of the working grid, in cells: a 12-megapixel photograph costs no more than a 512-pixel one
@@ -69,7 +70,7 @@ class BoxRule:
       threshold: the smallest foreground value of the min-max scaled map, in [0, 1]; or a share of its Otsu level.
       min_area: the smallest component that becomes a box, as a share of the working grid's cells, in [0, 1].
       boxes: "largest" for the largest component alone, "peak" for the one that holds the map's highest value, "all" for
-        each.
+        each, "instances" for each region that `instances` takes components apart into, of those that are large enough.
       thresholds: those of labels that have one of their own.
     """
 
@@ -92,7 +93,7 @@ class BoxRule:
 
 
 class MapBox(NamedTuple):
-    """One component's box.
+    """One component's box; of instances, one region's, in whatever is said of components here.
 
     Attributes:
       bbox: x, y, width, height in pixels of the image, half-open, rounded to 2 decimals, inside the image.
@@ -139,7 +140,7 @@ class WorkingMap:
         shrink = min(1.0, LONG_SIDE / max(width, height))
         grid = (max(1, round(width * shrink)), max(1, round(height * shrink)))
         resized = cv2.resize(stored.cells.astype(np.float32), grid, interpolation=cv2.INTER_LINEAR)
-        low, high = resized.min(), resized.max()
+        low, high = self._range = resized.min(), resized.max()
         if self.empty_because is None and low == high:
             self.empty_because = f"image_too_small: the map is constant over {width} x {height} pixels"
         self.scaled = np.zeros_like(resized) if self.empty_because else (resized - low) / (high - low)
@@ -162,21 +163,28 @@ class WorkingMap:
         level = self.level(rule.threshold)
         foreground = (self.scaled >= np.float32(level)).astype(np.uint8)
         _, labels, statistics, _ = cv2.connectedComponentsWithStats(foreground, connectivity=8)
+        owners = _owners(self.stored.cells.shape, labels)
+        if rule.boxes == "instances":
+            labels, owners = split(labels, owners, self._heights(), level)
+            statistics = _statistics(labels)
         areas = statistics[1:, cv2.CC_STAT_AREA] / self.scaled.size
-        all_areas = tuple(sorted(areas.tolist(), reverse=True))
-        candidates = np.flatnonzero(areas >= rule.min_area)
+        all_areas = tuple(sorted(areas[areas > 0].tolist(), reverse=True))
+        smallest = max(rule.min_area, AREA * areas.max()) if rule.boxes == "instances" else rule.min_area
+        candidates = np.flatnonzero(areas >= smallest)
         if rule.boxes == "peak":
             candidates = candidates[candidates + 1 == labels.flat[self.scaled.argmax()]]
         elif rule.boxes == "largest" and len(candidates):
             candidates = candidates[areas[candidates] == areas[candidates].max()]
         if not len(candidates):
-            which = "the component at the peak" if rule.boxes == "peak" else "every component"
+            which = {"peak": "the component at the peak", "instances": "every region"}.get(
+                rule.boxes, "every component"
+            )
             reason = f"component_too_small: {which} covers less than {rule.min_area:g} of the image"
             return Drawn([], reason, level, all_areas)
-        peaks = _peaks(self.stored.cells, self.scaled, labels, candidates + 1)
+        peaks = _peaks(self.stored.cells, owners, self.scaled, labels, candidates + 1)
         order = sorted(range(len(candidates)), key=lambda i: (-areas[candidates[i]], peaks[i]))
         boxes = []
-        for i in order[: None if rule.boxes == "all" else 1]:
+        for i in order[: None if rule.boxes in ("all", "instances") else 1]:
             left, top, box_width, box_height = (int(value) for value in statistics[candidates[i] + 1, :4])
             mean = float(self.scaled[top : top + box_height, left : left + box_width].mean(dtype=np.float64))
             bbox = self._in_pixels(left, top, box_width, box_height)
@@ -187,6 +195,11 @@ class WorkingMap:
         """Of each component of the cells of at least `level` the box: int32 [components, 4], x, y, width, height."""
         foreground = (self.scaled >= np.float32(level)).astype(np.uint8)
         return cv2.connectedComponentsWithStats(foreground, connectivity=8)[2][1:, :4]
+
+    def _heights(self) -> np.ndarray:
+        """Of the stored cells, on the scale of `scaled`: float32 [rows, columns]."""
+        low, high = self._range
+        return (self.stored.cells - low) / (high - low)
 
     def _in_pixels(self, left: int, top: int, width: int, height: int) -> tuple[float, float, float, float]:
         grid_height, grid_width = self.scaled.shape
@@ -226,16 +239,23 @@ def best_iou(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return (common / (areas[:, None] + true_areas - common)).max(axis=1)
 
 
-def _peaks(cells: np.ndarray, scaled: np.ndarray, labels: np.ndarray, components: np.ndarray) -> list[tuple[int, int]]:
-    """Each component's highest cell in the stored map.
+def _owners(cells: tuple[int, ...], labels: np.ndarray) -> np.ndarray:
+    """The component of each stored cell: int [rows, columns], 0 where there is none.
 
     A cell belongs to the component that the grid's points around the cell's centre lie in; there is but one, for the
     four points are 8-connected to each other.
     """
-    (rows, columns), (grid_rows, grid_columns) = cells.shape, labels.shape
-    owners = np.maximum.reduce(
+    (rows, columns), (grid_rows, grid_columns) = cells, labels.shape
+    return np.maximum.reduce(
         [labels[np.ix_(r, c)] for r in _around_centres(rows, grid_rows) for c in _around_centres(columns, grid_columns)]
     )
+
+
+def _peaks(
+    cells: np.ndarray, owners: np.ndarray, scaled: np.ndarray, labels: np.ndarray, components: np.ndarray
+) -> list[tuple[int, int]]:
+    """Each component's highest cell in the stored map."""
+    (rows, columns), (grid_rows, grid_columns) = cells.shape, labels.shape
     peaks = []
     for component in components:
         owned = owners == component
@@ -248,6 +268,12 @@ def _peaks(cells: np.ndarray, scaled: np.ndarray, labels: np.ndarray, components
                 (highest // grid_columns * rows // grid_rows, highest % grid_columns * columns // grid_columns)
             )
     return peaks
+
+
+def _statistics(labels: np.ndarray) -> np.ndarray:
+    """What OpenCV tells of components, of any regions: int [numbers, 5], x, y, width, height and area."""
+    insides = ((labels == number).astype(np.uint8) for number in range(labels.max() + 1))
+    return np.array([(*cv2.boundingRect(inside), cv2.countNonZero(inside)) for inside in insides])
 
 
 def _around_centres(cells: int, points: int) -> tuple[np.ndarray, np.ndarray]:
