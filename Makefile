@@ -10,13 +10,17 @@ BIN = $(VENV)/bin
 
 SUDO = $(shell test "$$(id -u)" = 0 || echo sudo)
 
-.PHONY: demo test lint types chromium clean
+.PHONY: demo test test-app lint types chromium clean
 
 demo: $(VENV)/.demo
 	$(BIN)/camboxes demo
 
 test: $(VENV)/.test lint types chromium
 	$(BIN)/pytest
+
+# The review alone: a real mongod, the real App, a real browser. make test runs these too.
+test-app: $(VENV)/.test chromium
+	$(BIN)/pytest tests/app tests/pipeline/test_fiftyone.py tests/pipeline/test_review.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

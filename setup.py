@@ -14,6 +14,6 @@ setup(
     package_data={
         "camboxes.models": ["py.typed"],
         "camboxes.transforms": ["py.typed"],
-        "camboxes.pipeline": ["py.typed", "*.jinja", "*.json"],
+        "camboxes.pipeline": ["py.typed", "*.jinja", "*.json", "plugin/*.yml", "plugin/*.py", "plugin/dist/*.js"],
     },
 )

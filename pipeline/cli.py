@@ -13,16 +13,18 @@ from camboxes.pipeline.errors import CallError
 _COMMANDS = {
     "label": "labelled images in, pseudo-boxes out",
     "rebox": "boxes again from a run's stored maps, without a model",
+    "selftrain": "better maps, learnt from a run's own confident boxes",
     "explain": "one photograph, several methods, side by side",
     "evaluate": "how good a run's boxes are, given true ones",
     "compare": "two runs side by side, given true boxes",
     "tune": "thresholds and calibrated scores from a few boxed images",
+    "review": "a run in FiftyOne's App: see, slide, accept, correct",
     "train": "image-level labels → a classifier that label takes",
     "doctor": "what works on this machine, and how to mend the rest",
     "export": "a data set to train on, from a finished run",
     "demo": "the whole way on a few real photographs",
 }
-_RESUMABLE = ("label", "train")
+_RESUMABLE = ("label", "train", "selftrain")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -89,14 +89,14 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
 
     if beam_arguments:
         raise CallError(f"unknown option {' '.join(beam_arguments)}; doctor takes none but --verbose")
-    width = max(len(check.name) for check in _CHECKS)
+    width = max(len(check.name) for check in CHECKS)
     failed = 0
-    for check in _CHECKS:
+    for check in CHECKS:
         mark, text = check.line()
         failed += mark == FAIL
         print(f"{mark:<4} {check.name:<{width}}   {text}", flush=True)
     if failed:
-        print(f"failed: {failed} of {len(_CHECKS)} checks")
+        print(f"failed: {failed} of {len(CHECKS)} checks")
         sys.exit(1)
     print("nothing fails; next: camboxes demo")
 
@@ -251,7 +251,7 @@ _MONGOD = (
 )
 
 # name, what checks it, what mends a failure, and what brings an optional thing
-_CHECKS = (
+CHECKS = (
     Check("python", _python, "make the environment anew with such a Python"),
     Check("torch", _torch, _TORCH),
     Check("torchvision", _torchvision, _TORCH),

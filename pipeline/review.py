@@ -1,115 +1,171 @@
-"""A run in FiftyOne: to look at it, to sort it, to correct it. Needs the extra: pip install "camboxes[review]".
+"""Opens a run in FiftyOne's App, with a panel beside each image: see, slide, accept, correct.
 
-    from camboxes.pipeline.review import load_dataset
+Boxes, labels and heat maps go into a FiftyOne dataset that stays; the same call again adds what is new and keeps what
+was decided. Decisions are written to OUT/review.jsonl, so that the database may be deleted at any time. The App listens
+on this machine alone. Needs the extra: pip install "camboxes[review]".
 
-    dataset = load_dataset("boxes")
-
-FiftyOne starts its database when it is imported, and waits a minute for one that does not answer: `camboxes doctor`
-says at once whether it works here.
+In Python, `load_dataset(OUT)` gives the dataset without opening the App.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-
-from camboxes.transforms import PlannedRun, storage
-from camboxes.transforms.plan import shard_file
-from camboxes.transforms.records import REJECTED
 
 if TYPE_CHECKING:
     import fiftyone as fo
 
+    from camboxes.transforms import PlannedRun
 
-def load_dataset(run: str, name: str | None = None) -> "fo.Dataset":
-    """Imports a finished run's annotations.json, and the heat maps of its shards, as a new FiftyOne dataset.
+_PORT = 5151  # FiftyOne's own
+_LIMIT_GB = 20.0
 
-    A sample is an image of annotations.json, with or without boxes. Its fields:
 
-        coco_id    the image's id
-        boxes      detections with label, confidence (the score), rank, box_uid, and coco_id (the annotation's id)
-        heat_map   the maps of its labels, fused by each cell's maximum: uint8 [height, width] as they are stored, 0 to
-                   255 over each map's own range; none where the image has no map
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's options."""
+    parser.add_argument("--run", required=True, metavar="OUT", help="a finished run's folder")
+    parser.add_argument("--port", type=int, default=_PORT, metavar="N", help="the App's port (default: %(default)s)")
+    parser.add_argument("--no-browser", action="store_true", help="open no browser; say where the App is")
+    parser.add_argument(
+        "--remote",
+        action="store_true",
+        help="open no browser, and say how to reach the App from another machine by ssh",
+    )
+    parser.add_argument(
+        "--cache-limit",
+        type=float,
+        default=_LIMIT_GB,
+        metavar="GB",
+        help="the most that copies of photographs on a store may take; the images most worth reviewing are fetched "
+        "first (default: %(default)g)",
+    )
 
-    The run's categories, ids included, stand in `dataset.info["categories"]`, where FiftyOne's COCO exporter wants
-    them: export with these, `coco_id="coco_id"` and `annotation_id="coco_id"`, and every id stays.
 
-    Args:
-      run: the run's folder.
-      name: the dataset's; None to let FiftyOne choose. Like every dataset of FiftyOne's it is forgotten at the end of
-        the session unless its `persistent` is set.
+def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
+    """Runs the command until it is interrupted.
 
     Raises:
-      ValueError: no finished run, photographs that FiftyOne cannot read, or a name that a dataset has already.
+      CallError: the call cannot be carried out as it was made, or FiftyOne does not work here.
     """
+    from camboxes.pipeline import review_server
+    from camboxes.pipeline.errors import CallError, blaming_the_call
+
+    if beam_arguments:
+        raise CallError(f"unknown option {' '.join(beam_arguments)}; camboxes review --help lists them")
+    if not review_server.is_free(arguments.port):
+        raise CallError(f"something listens on port {arguments.port} already; stop it, or name another --port")
+    with blaming_the_call():
+        planned = _finished(arguments.run)
+        _check_fiftyone()
+        review_server.quiet()
+        dataset = load_dataset(arguments.run, cache_limit=arguments.cache_limit)
+        review_server.install_plugin()
+    url = f"http://{review_server.ADDRESS}:{arguments.port}/datasets/{dataset.name}"
+
+    def ready() -> None:
+        print(f"the App is at {url}; Ctrl-C ends it", flush=True)
+        if arguments.remote:
+            forward = f"ssh -N -L {arguments.port}:{review_server.ADDRESS}:{arguments.port} USER@HOST"
+            print(f"from another machine: {forward}, and then the same address there", flush=True)
+        elif not arguments.no_browser:
+            import webbrowser
+
+            webbrowser.open(url)
+
+    with review_server.delegated_worker():
+        review_server.serve(arguments.port, ready)
+    _conclude(planned)
+
+
+def load_dataset(run: str, name: str | None = None, *, cache_limit: float = _LIMIT_GB) -> "fo.Dataset":
+    """Loads a finished run into a FiftyOne dataset that stays, or brings that dataset up to date.
+
+    Its fields are described in `camboxes.pipeline.review_samples`. The run's categories, ids included, stand in
+    `dataset.info["categories"]`, where FiftyOne's COCO exporter wants them: export with these, `coco_id="coco_id"`, and
+    every id stays.
+
+    Args:
+      run: the run's folder, on this machine.
+      name: the dataset's; None for the folder's name and a few digits that tell it from others.
+      cache_limit: the most that copies of photographs on a store may take, in GB.
+
+    Raises:
+      ValueError: no finished run, photographs that are gone, or a name that a dataset has already.
+    """
+    from tqdm import tqdm
+
+    from camboxes.pipeline import review_dataset, review_photographs
+    from camboxes.transforms import storage
+
     planned = _finished(run)
-    photographs = _photographs(planned)
-
-    import fiftyone as fo
-
-    dataset = fo.Dataset(name)
-    for field, label in (("boxes", fo.Detections), ("heat_map", fo.Heatmap)):  # also where no image has any
-        dataset.add_sample_field(field, fo.EmbeddedDocumentField, embedded_doc_type=label)
-    for part in _annotations(run):
-        dataset.add_dir(
-            dataset_type=fo.types.COCODetectionDataset,
-            data_path=photographs,
-            labels_path=storage.join(run, part),
-            label_types=["detections"],
-            label_field={"detections": "boxes"},
-            include_id=True,
-            include_annotation_id=True,
-            dynamic=True,  # declares rank and box_uid, so that the App can filter by them
-        )
-    dataset.create_index("coco_id", unique=True)
-    for rows in _shards(planned, ["image_id", "maps"]):
-        heat_maps = {
-            row["image_id"]: fo.Heatmap(map=_fused(row["maps"]), range=[0, 255]) for row in rows if row["maps"]
-        }
-        dataset.set_values("heat_map", heat_maps, key_field="coco_id")
+    if not storage.is_local(run):
+        raise ValueError(f"run {run!r} is on a store, where decisions cannot be kept; review a local copy of it")
+    rows = _rows(planned)
+    if storage.is_local(planned.root):
+        photographs = review_photographs.places(planned, rows)
+    else:
+        with tqdm(total=planned.images, unit="photograph", desc="fetching", disable=None) as bar:
+            photographs, left = review_photographs.fetched(planned, rows, _cache(), int(cache_limit * 1e9), bar)
+        if left:
+            print(
+                f"{left} of {planned.images} images are left out: --cache-limit {cache_limit:g} was reached",
+                file=sys.stderr,
+            )
+    with tqdm(total=planned.images, unit="image", desc="loading", disable=None) as bar:
+        dataset = review_dataset.load(planned, name or review_dataset.dataset_name(run), photographs, bar)
+    print(f"{len(dataset)} images in FiftyOne's dataset {dataset.name!r}", file=sys.stderr)
     return dataset
 
 
-def _annotations(run: str) -> list[str]:
-    """annotations.json, or the parts that a large run has instead."""
-    return [name for name in storage.names(run, ".json") if name.startswith("annotations")]
+def _finished(run: str) -> "PlannedRun":
+    from camboxes.pipeline import runs
+    from camboxes.pipeline.errors import CallError
+
+    try:
+        return runs.finished(run)
+    except CallError as error:  # whoever calls load_dataset gave no --run
+        raise ValueError(str(error)) from error
 
 
-def _finished(run: str) -> PlannedRun:
-    planned = PlannedRun.load(run)
-    if planned is None or not _annotations(run):
-        raise ValueError(f"run {run!r} holds no finished run; expected the --output of camboxes label")
-    if not (storage.is_local(run) and storage.is_local(planned.root)):
-        raise ValueError(
-            f"run {run!r} with photographs in {planned.root!r} is on a store, and FiftyOne reads local files alone; "
-            "copy both, and give the copy's folder to camboxes label --root"
-        )
-    return planned
+def _check_fiftyone() -> None:
+    """Refuses where FiftyOne or its database is missing: it would itself wait for a minute.
+
+    Raises:
+      CallError: with the remedy.
+    """
+    from camboxes.pipeline import doctor
+    from camboxes.pipeline.errors import CallError
+
+    for check in doctor.CHECKS:
+        if check.name not in ("fiftyone", "mongod"):
+            continue
+        mark, text = check.line()
+        if mark != doctor.OK:
+            raise CallError(f"{check.name}: {text}")
 
 
-def _photographs(planned: PlannedRun) -> dict[str, str]:
-    """Where each image of annotations.json lies, by its file_name there. FiftyOne would give up at the first gap."""
-    found = {
-        row["path"]: planned.location(row["path"]) or ""
-        for rows in _shards(planned, ["path", "status"])
-        for row in rows
-        if row["status"] != REJECTED
-    }
-    missing = [path for path, location in found.items() if not Path(location).is_file()]
-    if missing:
-        raise ValueError(
-            f"{len(missing)} of {len(found)} photographs are no longer below {planned.root!r}, the first of them "
-            f"{missing[0]!r}; put them back, or start where the run was started if that folder is a relative path"
-        )
-    return found
+def _rows(planned: "PlannedRun") -> Iterator[dict[str, Any]]:
+    from camboxes.transforms import storage
+    from camboxes.transforms.plan import shard_file
 
-
-def _shards(planned: PlannedRun, columns: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
     for key in planned.shards:
-        yield storage.read_table(shard_file(planned.output, key), columns).to_pylist()
+        yield from storage.read_table(shard_file(planned.output, key), ["path", "status", "review"]).to_pylist()
 
 
-def _fused(maps: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    cells = [np.frombuffer(stored["cells"], np.uint8).reshape(stored["height"], stored["width"]) for stored in maps]
-    return np.maximum.reduce(cells)
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "camboxes", "photographs")
+
+
+def _conclude(planned: "PlannedRun") -> None:
+    import collections
+
+    from camboxes.transforms import storage
+    from camboxes.transforms.decisions import FILE, read_decisions
+
+    verdicts = collections.Counter(decision.verdict for decision in read_decisions(planned.output).values())
+    said = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in ("accepted", "rejected", "skipped"))
+    print(f"\n{said} of {planned.images} images; decisions stand in {storage.join(planned.output, FILE)}")
+    print(f"export them: camboxes export --run {planned.output} --output DIR --include accepted")
+    print(f"learn from them: camboxes tune --run {planned.output} --from-review")

@@ -11,22 +11,23 @@ from pathlib import Path
 
 import apache_beam as beam
 import numpy as np
+import pymongo
 import pytest
 from PIL import Image
 
 from camboxes.pipeline import doctor
 from camboxes.pipeline.beam_options import beam_options
 from camboxes.pipeline.review import load_dataset
-from camboxes.transforms import BoxesFromMaps, Plan, Shard, WriteCoco
+from camboxes.transforms import BoxesFromMaps, BoxRule, Plan, Shard, WriteCoco
+from camboxes.transforms.decisions import FILE, DecidedBox, Decision, append_decision, read_decisions
+from camboxes.transforms.draw import draw
 from camboxes.transforms.records import MAPPED, table
 
 SIZES = {"cats/one.png": (120, 80), "cats/ü 2.png": (33, 77), "deep/er/one.png": (50, 50), "two.jpg": (61, 97)}
 CAT = [[0, 0, 0, 0, 0, 90], [255, 200, 0, 0, 0, 200], [180, 150, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]]
 DOG = [[0, 0, 0, 255, 255, 0], [0, 0, 10, 20, 0, 0], [0, 0, 0, 0, 0, 0], [7, 0, 0, 0, 0, 0]]
-CAT_OR_DOG = [[0, 0, 0, 255, 255, 90], [255, 200, 10, 20, 0, 200], [180, 150, 0, 0, 0, 0], [7, 0, 0, 0, 0, 0]]
 SECOND_CAT = [[0, 1], [3, 255], [0, 254]]
 NO_DOG = [[1, 255]]
-VARIANTS = ("in_parts", "without_boxes")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def _map(category_id, cells, raw_max, width, height):
 
 
 def _doctor_on_mongod():
-    [check] = [check for check in doctor._CHECKS if check.name == "mongod"]
+    [check] = [check for check in doctor.CHECKS if check.name == "mongod"]
     return check.line()
 
 
@@ -90,8 +91,11 @@ def _database(folder):
     (folder / "db").mkdir()
     call = [doctor._folder("fiftyone") / "db/bin/mongod", "--dbpath", folder / "db", "--logpath", folder / "log"]
     mongod = subprocess.Popen([*call, "--port", port, "--bind_ip", "127.0.0.1", "--nounixsocket"])
+    address = f"mongodb://127.0.0.1:{port}/?serverSelectionTimeoutMS=30000"
     try:
-        yield f"mongodb://127.0.0.1:{port}/?serverSelectionTimeoutMS=10000"
+        with pymongo.MongoClient(address) as client:
+            client.admin.command("ping")  # waits until it answers
+        yield address
     finally:
         mongod.terminate()
         mongod.wait(30)
@@ -101,138 +105,280 @@ def _database(folder):
 def found(drawn, tmp_path_factory):
     """What `_through_fiftyone` wrote, in a process that ended."""
     folder = tmp_path_factory.mktemp("fiftyone")
-    for name in VARIANTS:
-        shutil.copytree(drawn, folder / name)
-    whole = json.loads((drawn / "annotations.json").read_text())
-    (folder / "without_boxes" / "annotations.json").write_text(json.dumps(whole | {"annotations": []}))
-    (folder / "in_parts" / "annotations.json").unlink()
-    for number, images in ((1, whole["images"][:1]), (2, whole["images"][1:])):
-        ids = {image["id"] for image in images}
-        part = whole | {"images": images, "annotations": [a for a in whole["annotations"] if a["image_id"] in ids]}
-        (folder / "in_parts" / f"annotations-0000{number}-of-00002.json").write_text(json.dumps(part))
+    shutil.copytree(drawn.parent, folder / "copy")
     with _database(folder) as address:
         settings = {"FIFTYONE_DATABASE_URI": address, "FIFTYONE_DATABASE_VALIDATION": "false"}
         settings |= {"FIFTYONE_DO_NOT_TRACK": "1", "HOME": str(folder)}
         done = subprocess.run(
-            [sys.executable, __file__, drawn, folder],
+            [sys.executable, __file__, folder, drawn.parent],
             env=os.environ | settings, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder
 
 
-def _through_fiftyone(run, folder):
-    """Loads the run and its variants, notes what FiftyOne holds, and lets it export COCO."""
+def _through_fiftyone(folder, root):
+    """Loads the run, reviews it, loads it again; notes what FiftyOne holds after each step, and lets it export COCO."""
     import fiftyone as fo
 
-    for output in (run, *(folder / name for name in VARIANTS)):
-        dataset = load_dataset(str(output), output.name)
-        samples = [
-            {
-                "path": sample.filepath,
-                "coco_id": sample.coco_id,
-                "size": [sample.metadata.width, sample.metadata.height],
-                "boxes": [box.to_dict() for box in sample.boxes.detections] if sample.boxes else [],
-                "heat_map": sample.heat_map and [sample.heat_map.map.tolist(), str(sample.heat_map.map.dtype)],
-                "range": sample.heat_map and sample.heat_map.range,
-            }
-            for sample in dataset
-        ]
-        (folder / f"{output.name}.json").write_text(json.dumps(samples, default=str))
-        (folder / f"{output.name}_fields.json").write_text(json.dumps([*dataset.get_field_schema(flat=True)]))
-        dataset.export(
-            dataset_type=fo.types.COCODetectionDataset,
-            labels_path=str(folder / f"{output.name}_exported.json"),
-            label_field="boxes",
-            categories=dataset.info["categories"],
-            coco_id="coco_id",
-            annotation_id="coco_id",
-            rel_dir=str(run.parent),
-        )
+    from camboxes.pipeline.reviewing import Reviewed, ReviewError, Rule
+
+    run = folder / "copy" / "run"
+    steps = {}
+
+    def load():
+        return load_dataset(str(run))
+
+    def note(step, dataset):
+        dataset.reload()
+        steps[step] = [sample.to_dict() for sample in dataset.iter_samples()]
+
+    def refused(call, *arguments):
+        try:
+            call(*arguments)
+        except ReviewError as error:
+            return str(error)
+        raise AssertionError(f"{call} took {arguments}")
+
+    dataset = load()
+    note("loaded", dataset)
+    steps["persistent"] = dataset.persistent
+    steps["fields"] = [*dataset.get_field_schema(flat=True)]
+    steps["annotate"] = dataset.label_schemas["boxes"]["classes"]
+    steps["views"] = {name: dataset.load_saved_view(name).values("path") for name in sorted(dataset.list_saved_views())}
+    dataset.match(fo.ViewField("status") != "rejected").export(
+        dataset_type=fo.types.COCODetectionDataset,
+        labels_path=str(folder / "exported.json"),
+        label_field="boxes",
+        categories=dataset.info["categories"],
+        coco_id="coco_id",
+        annotation_id="coco_id",
+        rel_dir=str(root),
+    )
+    ids = dict(zip(*dataset.values(["path", "id"]), strict=True))
+    one, two, broken = ids["cats/one.png"], ids["cats/ü 2.png"], ids["broken.jpg"]
+
+    reviewed = Reviewed(dataset)
+    steps["seen"] = reviewed.seen(reviewed.sample(one))
+    steps["redrawn"] = reviewed.redraw(one, Rule(0.75, 0.0, "all"))["boxes"]
+    steps["of one label"] = reviewed.redraw(one, Rule(0.1, 0.0, "largest", "dog"))["boxes"]
+    steps["reset"] = reviewed.reset(one)["boxes"]
+
+    sample = dataset[one]  # as the App's Annotate tab changes it
+    sample.boxes.detections[0].bounding_box = [0.5, 0.5, 0.25, 0.25]
+    sample.boxes.detections.append(fo.Detection(label="dog", bounding_box=[0.0, 0.0, 0.1, 0.1]))
+    sample.save()
+    steps["around a person's"] = reviewed.redraw(one, Rule(0.75, 0.0, "all"))["boxes"]
+
+    steps["accepted"] = reviewed.decide(one, "accepted")
+    steps["unreadable"] = refused(reviewed.decide, broken, "accepted")
+    steps["decided"] = refused(reviewed.redraw, one, Rule(0.5, 0.0, "all"))
+    reviewed.decide(two, "rejected")
+    reviewed.decide(ids["two.jpg"], "skipped")
+    steps["counts"] = reviewed.counts()
+    steps["progress"] = reviewed.progress()
+    steps["applied"] = [*reviewed.apply([*ids.values()], Rule(0.6, 0.0, "largest"))]
+    note("after applying", dataset)
+    steps["undone"] = reviewed.undo(two)["verdict"]
+    steps["nothing to undo"] = refused(reviewed.undo, two)
+    steps["applied again"] = [*reviewed.apply([*ids.values()], Rule(0.999, 0.0, "largest"))]
+    note("before loading again", dataset)
+    note("loaded again", load())
+
+    fo.delete_dataset(dataset.name)
+    note("after the database was lost", load())
+
+    append_decision(str(run), Decision("cats/ü 2.png", 3, "accepted"))  # reviewed elsewhere: nothing is there
+    note("decided elsewhere", load())
+    (folder / "steps.json").write_text(json.dumps(steps, default=str))
 
 
-def test_images_with_and_without_boxes(drawn, found):
-    samples = json.loads((found / "run.json").read_text())
-    assert [(sample["coco_id"], sample["path"], tuple(sample["size"])) for sample in samples] == [
-        (number, str(drawn.parent / path), size) for number, (path, size) in enumerate(SIZES.items(), start=2)
-    ]  # 1 is the rejected image
-    assert [len(sample["boxes"]) for sample in samples] == [3, 1, 0, 0]
+@pytest.fixture(scope="module")
+def steps(found):
+    return json.loads((found / "steps.json").read_text())
 
 
-def test_boxes_keep_their_ids_scores_ranks_and_names(drawn, found, annotations):
-    expected = annotations(drawn)["annotations"]
-    assert [(a["id"], a["image_id"], a["category_id"], a["rank"]) for a in expected] == [
-        (1, 2, 1, 1), (2, 2, 1, 2), (3, 2, 2, 1), (4, 3, 1, 1),
+def _by_path(samples):
+    return {sample["path"]: sample for sample in samples}
+
+
+def _boxes(sample):
+    return [(box["label"], box["source"], box.get("rank")) for box in sample["boxes"]["detections"]]
+
+
+def test_every_image_is_a_sample_with_its_state(drawn, steps, rows):
+    expected = [(row["image_id"], row["path"], row["status"], row["reason"]) for row in rows(drawn)]
+    loaded = steps["loaded"]
+    assert [(s["coco_id"], s["path"], s["status"], s.get("reason")) for s in loaded] == expected
+    assert [status for _, _, status, _ in expected] == ["rejected", "ok", "ok", "skipped", "no_box"]
+    assert [(s.get("metadata") or {}).get("width") for s in loaded] == [None, 120, 33, 50, 61]
+    assert [s["filepath"] for s in loaded] == [str(drawn.parent / path) for _, path, _, _ in expected]
+    assert [[(c["label"], c.get("confidence")) for c in s["labels"]["classifications"]] for s in loaded] == [
+        [("cat", None)], [("cat", 0.75), ("dog", 0.75)], [("cat", 0.75)], [("thing", None)], [("dog", 0.75)],
     ]  # fmt: skip
-    samples = {sample["coco_id"]: sample for sample in json.loads((found / "run.json").read_text())}
-    boxes = [(sample, box) for sample in samples.values() for box in sample["boxes"]]
-    for annotation, (sample, box) in zip(expected, boxes, strict=True):
-        assert sample["coco_id"] == annotation["image_id"]
-        assert box["coco_id"] == annotation["id"]
-        assert box["label"] == {1: "cat", 2: "dog"}[annotation["category_id"]]
-        assert box["confidence"] == annotation["score"]
-        assert box["rank"] == annotation["rank"]
-        assert box["box_uid"] == annotation["box_uid"]
-        pixels = np.multiply(box["bounding_box"], sample["size"] * 2)
-        assert pixels == pytest.approx(annotation["bbox"], rel=1e-6)
-    fields = json.loads((found / "run_fields.json").read_text())
-    assert {"boxes.detections.rank", "boxes.detections.box_uid", "boxes.detections.coco_id"} <= set(fields)
+    assert [s.get("verdict") for s in loaded] == [None] * 5
+    assert [s.get("review_priority") for s in loaded] == [
+        None if row["review"] is None else row["review"]["priority"] for row in rows(drawn)
+    ]
+    assert [s["heat_map"] is not None for s in loaded] == [False, True, True, False, True]
+    assert steps["persistent"]
 
 
-def test_heat_maps_are_the_stored_cells(found):
-    samples = json.loads((found / "run.json").read_text())
-    assert [sample["heat_map"] for sample in samples] == [
-        [CAT_OR_DOG, "uint8"], [SECOND_CAT, "uint8"], None, [NO_DOG, "uint8"],
-    ]  # fmt: skip
-    assert [sample["range"] for sample in samples] == [[0, 255], [0, 255], None, [0, 255]]
+def test_boxes_keep_their_ids_scores_ranks_and_names(drawn, steps, rows):
+    names = {1: "cat", 2: "dog"}
+    for row, sample in zip(rows(drawn), steps["loaded"], strict=True):
+        assert len(row["boxes"]) == len(sample["boxes"]["detections"])
+        for box, loaded in zip(row["boxes"], sample["boxes"]["detections"], strict=True):
+            assert loaded["label"] == loaded["drawn_label"] == names[box["category_id"]]
+            assert loaded["confidence"] == box["score"]
+            assert (loaded["source"], loaded["method"]) == ("machine", "cam")
+            same = ("rank", "box_uid", "threshold", "component_area")
+            assert {name: loaded[name] for name in same} == {name: box[name] for name in same}
+            pixels = np.multiply(loaded["bounding_box"], [row["width"], row["height"]] * 2)
+            assert pixels == pytest.approx(box["bbox"], rel=1e-6)
+    attributes = {"rank", "box_uid", "source", "threshold", "method"}
+    assert {f"boxes.detections.{name}" for name in attributes} <= set(steps["fields"])
+    assert steps["annotate"] == ["cat", "dog", "thing"]
+
+
+def test_the_saved_views(steps, drawn, rows):
+    views = steps["views"]
+    readable = [row for row in rows(drawn) if row["status"] != "rejected"]
+    by_priority = sorted(readable, key=lambda row: -row["review"]["priority"])
+    assert [row["review"]["priority"] for row in by_priority] == [
+        _by_path(steps["loaded"])[path]["review_priority"] for path in views.pop("most worth reviewing")
+    ]
+    assert views == {
+        "accepted": [],
+        "no box": ["two.jpg"],
+        "rejected files": ["broken.jpg"],
+        "several boxes": ["cats/one.png"],
+        "suspected wrong label": [],
+    }
 
 
 def test_the_coco_that_fiftyone_exports(drawn, found, annotations):
-    from pycocotools.coco import COCO
-
-    before, after = annotations(drawn), COCO(found / "run_exported.json")
-    assert after.cats == {category["id"]: category for category in before["categories"]}
-    assert [(image["id"], image["file_name"], image["width"], image["height"]) for image in after.imgs.values()] == [
-        (image["id"], image["file_name"], image["width"], image["height"]) for image in before["images"]
-    ]
-    assert list(after.anns) == [annotation["id"] for annotation in before["annotations"]]
+    before, after = annotations(drawn), json.loads((found / "exported.json").read_text())
+    assert after["categories"] == before["categories"]
+    names = {image["id"]: image["file_name"] for image in after["images"]}
+    assert names == {image["id"]: image["file_name"] for image in before["images"]}
+    exported = {annotation["box_uid"]: annotation for annotation in after["annotations"]}
+    assert len(exported) == len(before["annotations"]) == 4
     for annotation in before["annotations"]:
-        exported = after.anns[annotation["id"]]
-        assert exported["bbox"] == pytest.approx(annotation["bbox"], rel=1e-6)
-        same = ("image_id", "category_id", "score", "rank", "box_uid", "iscrowd")
-        assert {name: exported[name] for name in same} == {name: annotation[name] for name in same}
-    assert after.getAnnIds(imgIds=[4, 5]) == []
+        found_again = exported[annotation["box_uid"]]
+        assert found_again["bbox"] == pytest.approx(annotation["bbox"], rel=1e-6)
+        same = ("image_id", "category_id", "score", "rank", "iscrowd")
+        assert {name: found_again[name] for name in same} == {name: annotation[name] for name in same}
 
 
-def test_a_run_in_parts_is_the_same_dataset(found):
-    def without_fiftyones_ids(path):
-        samples = json.loads((found / path).read_text())
-        for box in (box for sample in samples for box in sample["boxes"]):
-            assert box.pop("_id")
-        return samples
+def test_what_the_panel_shows(steps):
+    seen = steps["seen"]
+    assert (seen["path"], seen["status"], seen["verdict"], seen["corrected"]) == ("cats/one.png", "ok", None, 0)
+    assert seen["labels"] == [
+        {"label": "cat", "probability": 0.75, "level": 0.25}, {"label": "dog", "probability": 0.75, "level": 0.25}
+    ]  # fmt: skip
+    assert len(seen["boxes"]) == 3
 
-    assert without_fiftyones_ids("in_parts.json") == without_fiftyones_ids("run.json")
+
+def test_boxes_drawn_anew_are_those_of_the_beam_job(drawn, steps, rows):
+    [row] = [row for row in rows(drawn) if row["path"] == "cats/one.png"]
+    before = {box["box_uid"]: box for box in row["boxes"]}
+    expected = draw(row, BoxRule(0.75, boxes="all"))["boxes"]
+    assert [(box["box_uid"], box["confidence"], box["threshold"]) for box in steps["redrawn"]] == [
+        (box["box_uid"], box["score"], 0.75) for box in expected
+    ]
+    assert all(box["bounding_box"][2] * 120 < before[box["box_uid"]]["bbox"][2] for box in steps["redrawn"])
+    assert [(box["label"], box["threshold"]) for box in steps["of one label"]] == [
+        ("cat", 0.75), ("cat", 0.75), ("dog", 0.1)
+    ]  # fmt: skip
+    assert [(box["box_uid"], box["threshold"]) for box in steps["reset"]] == [(uid, 0.25) for uid in before]
 
 
-def test_a_run_without_any_box(found):
-    samples = json.loads((found / "without_boxes.json").read_text())
-    assert [(sample["coco_id"], sample["boxes"]) for sample in samples] == [(2, []), (3, []), (4, []), (5, [])]
-    assert samples[0]["heat_map"] == [CAT_OR_DOG, "uint8"]
-    exported = json.loads((found / "without_boxes_exported.json").read_text())
-    assert [image["id"] for image in exported["images"]] == [2, 3, 4, 5]
+def test_a_persons_boxes_are_not_drawn_over(steps):
+    boxes = steps["around a person's"]
+    first = steps["reset"][0]
+    assert [(box["label"], box["bounding_box"], box.get("box_uid")) for box in boxes[:2]] == [
+        ("cat", [0.5, 0.5, 0.25, 0.25], first["box_uid"]), ("dog", [0.0, 0.0, 0.1, 0.1], None)
+    ]  # fmt: skip
+    assert [box["threshold"] for box in boxes[2:]] == [0.75, 0.75]
+    assert first["box_uid"] not in [box["box_uid"] for box in boxes[2:]]
+
+
+def test_a_decision_is_in_the_file_and_in_the_database(found, steps):
+    decision = read_decisions(str(found / "copy" / "run"))["cats/one.png"]
+    assert (decision.verdict, decision.image_id) == ("accepted", 2)
+    moved, added, *drawn = decision.boxes
+    uid = steps["reset"][0]["box_uid"]
+    assert moved == DecidedBox("cat", 1, (60.0, 40.0, 30.0, 20.0), "person", uid)
+    assert added == DecidedBox("dog", 2, (0.0, 0.0, 12.0, 8.0), "person")
+    assert [(box.source, box.threshold, box.method) for box in drawn] == [("machine", 0.75, "cam")] * 2
+    sample = _by_path(steps["after applying"])["cats/one.png"]
+    assert (sample["verdict"], sample["decided"]) == ("accepted", decision.time)
+    assert [box["source"] for box in sample["boxes"]["detections"]] == ["person", "person", "machine", "machine"]
+    assert steps["accepted"]["verdict"] == "accepted"
+    assert steps["accepted"]["corrected"] == 2
+
+
+def test_what_is_refused(steps):
+    assert steps["unreadable"] == "broken.jpg could not be read (missing: x); there is nothing to review"
+    assert steps["decided"] == "this image was accepted; undo that to draw its boxes again"
+    assert steps["nothing to undo"] == "cats/ü 2.png was not decided; there is nothing to take back"
+
+
+def test_counts(steps):
+    assert steps["counts"] == {"accepted": 1, "rejected": 1, "skipped": 1, "open": 1, "unreadable": 1}
+    assert steps["progress"] == [
+        {"label": "cat", "images": 2, "accepted": 1, "rejected": 1, "skipped": 0},
+        {"label": "dog", "images": 2, "accepted": 1, "rejected": 0, "skipped": 1},
+        {"label": "thing", "images": 1, "accepted": 0, "rejected": 0, "skipped": 0},
+    ]
+
+
+def test_a_threshold_for_many_leaves_decided_images_alone(steps):
+    assert steps["applied"] == [1]  # the skipped label's image: it has no map, and no box
+    assert (
+        _by_path(steps["after applying"])["cats/ü 2.png"]["boxes"] == _by_path(steps["loaded"])["cats/ü 2.png"]["boxes"]
+    )
+    assert steps["undone"] is None
+    assert steps["applied again"] == [2]
+    [box] = _by_path(steps["before loading again"])["cats/ü 2.png"]["boxes"]["detections"]
+    assert box["threshold"] == 0.999
+
+
+def test_loading_again_changes_nothing(steps):
+    def without_times(samples):
+        return [{name: value for name, value in sample.items() if name != "last_modified_at"} for sample in samples]
+
+    assert without_times(steps["loaded again"]) == without_times(steps["before loading again"])
+
+
+def test_a_lost_database_loses_no_decision(steps):
+    before, after = _by_path(steps["loaded again"]), _by_path(steps["after the database was lost"])
+    assert {path: s.get("verdict") for path, s in after.items()} == {
+        path: s.get("verdict") for path, s in before.items()
+    }
+    assert _boxes(after["cats/one.png"]) == _boxes(before["cats/one.png"])
+    # What was drawn anew and not decided is the run's again.
+    assert [box["threshold"] for box in after["cats/ü 2.png"]["boxes"]["detections"]] == [0.25]
+
+
+def test_a_decision_made_elsewhere_is_taken_over(steps):
+    sample = _by_path(steps["decided elsewhere"])["cats/ü 2.png"]
+    assert (sample["verdict"], sample["boxes"]["detections"]) == ("accepted", [])
 
 
 def test_what_cannot_be_loaded_is_told_before_fiftyone_starts(drawn, tmp_path):
-    with pytest.raises(ValueError, match=r"holds no finished run; expected the --output of camboxes label"):
+    with pytest.raises(ValueError, match=r"holds no run; expected the --output of camboxes label"):
         load_dataset(str(tmp_path))
     shutil.copytree(drawn.parent, tmp_path / "copy")
     plan = tmp_path / "copy" / "run" / "plan" / "plan.json"
     plan.write_text(json.dumps(json.loads(plan.read_text()) | {"root": str(tmp_path / "copy")}))
     (tmp_path / "copy" / "two.jpg").unlink()
-    with pytest.raises(ValueError, match=r"1 of 4 photographs are no longer below '.*copy', the first .* 'two.jpg'; "):
+    with pytest.raises(ValueError, match=r"1 of 5 photographs are no longer below '.*copy', the first .* 'two.jpg'; "):
         load_dataset(str(tmp_path / "copy" / "run"))
-    plan.write_text(json.dumps(json.loads(plan.read_text()) | {"root": "gs://bucket/photographs"}))
-    with pytest.raises(ValueError, match=r"'gs://bucket/photographs' is on a store, and FiftyOne reads local files"):
+    (tmp_path / "copy" / "run" / FILE).write_text("no decision\n")
+    shutil.copy(drawn.parent / "two.jpg", tmp_path / "copy")
+    with pytest.raises(ValueError, match=r"review.jsonl', line 1 is no decision"):
         load_dataset(str(tmp_path / "copy" / "run"))
     assert "fiftyone" not in sys.modules
 

@@ -1,0 +1,100 @@
+"""The photographs of a run as local files, which is what FiftyOne shows: where they lie, or copies of a store's."""
+
+import concurrent.futures
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from camboxes.transforms import PlannedRun, storage
+from camboxes.transforms.image_files import read_image
+from camboxes.transforms.images import BadImageError
+from camboxes.transforms.records import REJECTED
+
+_AT_ONCE = 16  # requests to a store
+
+
+def places(planned: PlannedRun, rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Where each photograph of a local data set lies, by its path.
+
+    A rejected image has a place too, be it empty; one whose path leads outside the root has one below the run's folder,
+    where nothing lies: nothing outside the root is ever shown.
+
+    Args:
+      planned: the run.
+      rows: path and status of its images.
+
+    Raises:
+      ValueError: photographs are gone.
+    """
+    found, missing = {}, []
+    for row in rows:
+        location = planned.location(row["path"])
+        found[row["path"]] = storage.absolute(
+            location or storage.join(planned.output, "outside_root", _key(row["path"]))
+        )
+        if row["status"] != REJECTED and not Path(found[row["path"]]).is_file():
+            missing.append(row["path"])
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(found)} photographs are no longer below {planned.root!r}, the first of them "
+            f"{missing[0]!r}; put them back, or start where the run was started if that folder is a relative path"
+        )
+    return found
+
+
+def fetched(
+    planned: PlannedRun, rows: Iterable[Mapping[str, Any]], cache: Path, limit: int, progress: Any = None
+) -> tuple[dict[str, str], int]:
+    """Copies a store's photographs to a cache on this machine, those most worth reviewing first.
+
+    Args:
+      planned: the run.
+      rows: path, status and review of its images.
+      cache: the folder of the copies; what it holds already is not fetched again.
+      limit: the most bytes that this run's copies may take.
+      progress: is told the number of photographs that are done, by `update`.
+
+    Returns:
+      Where each photograph lies, by its path, and how many are left out because the limit was reached. Rejected images
+      are not fetched, and have a place in the cache where nothing lies.
+
+    Raises:
+      OSError: a photograph cannot be read.
+    """
+    order = sorted(rows, key=lambda row: (-((row["review"] or {}).get("priority") or 0.0), row["path"]))
+    folder = cache / hashlib.sha256(planned.root.encode()).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {row["path"]: str(folder / _key(row["path"])) for row in order}
+    wanted = [row["path"] for row in order if row["status"] != REJECTED]
+    taken, left = 0, 0
+    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+        for start in range(0, len(wanted), _AT_ONCE):
+            some = wanted[start : start + _AT_ONCE]
+            if taken >= limit:
+                left += len(some)
+                for path in some:
+                    del found[path]
+            else:
+                taken += sum(
+                    pool.map(_fetch, [planned.location(path) for path in some], [found[path] for path in some])
+                )
+            if progress is not None:
+                progress.update(len(some))
+    return found, left
+
+
+def _fetch(location: str | None, place: str) -> int:
+    """Copies a photograph unless it is there; returns its size in bytes."""
+    if not Path(place).is_file():
+        try:
+            storage.write_bytes(place, read_image(location))
+        except BadImageError as error:
+            raise OSError(f"{location} cannot be fetched ({error}); put it back, or take it out of the run") from error
+    return os.stat(place).st_size  # noqa: PTH116
+
+
+def _key(path: str) -> str:
+    """A file's name in the cache: no two paths share one, and the ending tells the App what it is."""
+    return hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:32] + Path(path).suffix

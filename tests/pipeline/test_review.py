@@ -1,0 +1,187 @@
+"""What the review does without FiftyOne: boxes as samples and back, photographs, and calls that cannot work."""
+
+import socket
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from camboxes.pipeline import cli, review_dataset, review_photographs, review_samples
+from camboxes.pipeline.review import load_dataset
+from camboxes.transforms import PlannedRun
+from camboxes.transforms.decisions import DecidedBox, Decision
+
+SIZE = (200, 100)
+BOX = {
+    "category_id": 2, "bbox": [20.0, 10.0, 100.0, 50.0], "score": 0.5, "calibrated_score": None, "rank": 1,
+    "box_uid": "0123456789abcdef", "component_area": 0.2, "threshold": 0.25, "source": "machine",
+}  # fmt: skip
+ROW = {
+    "width": 200, "height": 100, "boxes": [BOX],
+    "labels": [{"label": "cat", "category_id": 1}, {"label": "dog", "category_id": 2}],
+    "maps": [{"category_id": 2, "method": "layercam@16"}],
+}  # fmt: skip
+CATEGORIES = {"cat": 1, "dog": 2}
+NAMES = {number: name for name, number in CATEGORIES.items()}
+
+
+def test_a_rows_box_as_a_detection_and_as_a_decision():
+    [found] = review_samples.detections(ROW, NAMES)
+    assert found == {
+        "label": "dog", "bounding_box": [0.1, 0.1, 0.5, 0.5], "confidence": 0.5, "box_uid": "0123456789abcdef",
+        "source": "machine", "calibrated_score": None, "threshold": 0.25, "method": "layercam@16", "rank": 1,
+        "component_area": 0.2, "drawn": [0.1, 0.1, 0.5, 0.5], "drawn_label": "dog",
+    }  # fmt: skip
+    assert review_samples.decided_box(found, SIZE, CATEGORIES) == DecidedBox(
+        label="dog", category_id=2, bbox=(20.0, 10.0, 100.0, 50.0), source="machine", box_uid="0123456789abcdef",
+        score=0.5, threshold=0.25, method="layercam@16", rank=1, component_area=0.2,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"bounding_box": [0.2, 0.1, 0.5, 0.5]}, {"bbox": (40.0, 10.0, 100.0, 50.0)}),
+        ({"label": "cat"}, {"label": "cat", "category_id": 1}),
+        ({"source": None, "drawn": None, "drawn_label": None, "box_uid": None}, {"box_uid": None}),  # a new one
+        ({"bounding_box": [-0.1, 0.1, 0.5, 1.5]}, {"bbox": (0.0, 10.0, 80.0, 90.0)}),  # drawn beyond the image
+    ],
+)
+def test_what_a_person_corrected_is_a_persons(change, expected):
+    [found] = review_samples.detections(ROW, NAMES)
+    assert not review_samples.is_corrected(found)
+    assert review_samples.is_corrected(found | change)
+    place = {"label": "dog", "category_id": 2, "bbox": (20.0, 10.0, 100.0, 50.0), "box_uid": "0123456789abcdef"}
+    assert review_samples.decided_box(found | change, SIZE, CATEGORIES) == DecidedBox(
+        **place | expected, source="person"
+    )
+
+
+def test_the_last_bit_of_a_corner_is_no_correction():
+    [found] = review_samples.detections(ROW, NAMES)
+    assert not review_samples.is_corrected(found | {"bounding_box": [0.1 + 1e-7, 0.1, 0.5, 0.5]})
+    assert review_samples.is_corrected(found | {"bounding_box": [0.1 + 1e-4, 0.1, 0.5, 0.5]})
+
+
+def test_a_box_that_no_decision_can_hold():
+    [found] = review_samples.detections(ROW, NAMES)
+    with pytest.raises(ValueError, match=r"labelled 'hat'; expected one of the run's labels: cat, dog"):
+        review_samples.decided_box(found | {"label": "hat"}, SIZE, CATEGORIES)
+    with pytest.raises(ValueError, match=r"expected finite numbers and an extent above 0"):
+        review_samples.decided_box(found | {"bounding_box": [1.2, 0.1, 0.5, 0.5]}, SIZE, CATEGORIES)
+
+
+def test_a_decisions_boxes_come_back():
+    drawn = review_samples.decided_box(review_samples.detections(ROW, NAMES)[0], SIZE, CATEGORIES)
+    mine = DecidedBox("cat", 1, (0, 0, 50, 100))
+    decision = Decision("a.jpg", 1, "accepted", boxes=(drawn, mine))
+    again = review_samples.decided_detections(decision, SIZE)
+    assert [box["bounding_box"] for box in again] == [[0.1, 0.1, 0.5, 0.5], [0.0, 0.0, 0.25, 1.0]]
+    assert [review_samples.is_corrected(box) for box in again] == [False, True]
+    assert tuple(review_samples.decided_box(box, SIZE, CATEGORIES) for box in again) == decision.boxes
+
+
+def test_heat_maps_are_fused_by_each_points_maximum():
+    def stored(cells):
+        return {"height": len(cells), "width": len(cells[0]), "cells": np.uint8(cells).tobytes()}
+
+    left, right = stored([[200, 0]]), stored([[0, 100]])
+    found = review_samples.heat_map([left, right])
+    assert found.shape == (56, 56)
+    # Half-pixel centres: a quarter of the way in is the first cell's centre, and what lies outside of it is constant.
+    assert found[0, :14].tolist() == [200] * 14
+    assert found[55, 42:].tolist() == [100] * 14
+    assert review_samples.heat_map([]) is None
+    assert review_samples.heat_map([stored(np.full((60, 70), 9))]).shape == (60, 70)
+
+
+def test_runs_of_the_same_name_have_datasets_of_their_own(tmp_path):
+    names = {review_dataset.dataset_name(str(tmp_path / project / "boxes")) for project in ("one", "two")}
+    assert len(names) == 2
+    assert all(name.startswith("boxes-") for name in names)
+    assert review_dataset.dataset_name(f"{tmp_path}/one/boxes/") in names
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """Photographs of 10, 20, 30 and 40 bytes, the larger the more worth reviewing, and a file that was rejected."""
+    rows = []
+    for number in range(1, 5):
+        (tmp_path / f"{number}.jpg").write_bytes(bytes(10 * number))
+        rows.append({"path": f"{number}.jpg", "status": "ok", "review": {"priority": float(number)}})
+    rows.append({"path": "broken.jpg", "status": "rejected", "review": None})
+    return SimpleNamespace(root=str(tmp_path), location=lambda path: str(tmp_path / path)), rows
+
+
+def test_photographs_of_a_store_are_fetched_once(stored, tmp_path):
+    planned, rows = stored
+    found, left = review_photographs.fetched(planned, rows, tmp_path / "cache", 1000)
+    assert left == 0
+    assert {path: len(Path(place).read_bytes()) for path, place in found.items() if path != "broken.jpg"} == {
+        "1.jpg": 10, "2.jpg": 20, "3.jpg": 30, "4.jpg": 40,
+    }  # fmt: skip
+    (tmp_path / "4.jpg").unlink()  # a second call does not ask for it
+    assert review_photographs.fetched(planned, rows, tmp_path / "cache", 1000) == (found, 0)
+
+
+def test_past_the_limit_those_less_worth_reviewing_are_left_out(stored, tmp_path, monkeypatch):
+    monkeypatch.setattr(review_photographs, "_AT_ONCE", 1)
+    planned, rows = stored
+    found, left = review_photographs.fetched(planned, rows, tmp_path / "cache", 70)  # 40 + 30 bytes
+    assert sorted(found) == ["3.jpg", "4.jpg", "broken.jpg"]
+    assert left == 2
+
+
+def test_a_photograph_that_a_store_does_not_give(stored, tmp_path):
+    planned, rows = stored
+    (tmp_path / "2.jpg").unlink()
+    with pytest.raises(OSError, match=r"2\.jpg cannot be fetched .*; put it back, or take it out of the run"):
+        review_photographs.fetched(planned, rows, tmp_path / "cache", 1000)
+
+
+def test_a_path_outside_the_root_has_a_place_where_nothing_lies(run):
+    planned = PlannedRun.load(str(run))
+    found = review_photographs.places(planned, [{"path": "../secret.jpg", "status": "rejected"}])
+    assert found["../secret.jpg"].startswith(f"{run}/outside_root/")
+
+
+def test_a_database_that_does_not_answer_is_one_line_in_seconds(run, monkeypatch, capsys):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    monkeypatch.setenv("FIFTYONE_DATABASE_URI", f"mongodb://127.0.0.1:{port}")
+    start = time.monotonic()
+    assert cli.main(["review", "--run", str(run), "--no-browser", "--port", str(_free_port())]) == 2
+    assert time.monotonic() - start < 20
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("camboxes review: mongod: FIFTYONE_DATABASE_URI names a server that does not answer")
+    assert line.endswith("; start it, or unset the variable to use the one that comes with FiftyOne")
+    assert "fiftyone" not in sys.modules
+
+
+def test_a_port_that_is_taken(run, capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert cli.main(["review", "--run", str(run), "--port", str(port)]) == 2
+    assert f"something listens on port {port} already; stop it, or name another --port" in capsys.readouterr().err
+
+
+def test_what_cannot_be_reviewed(run, tmp_path, capsys):
+    port = str(_free_port())
+    assert cli.main(["review", "--run", str(tmp_path), "--port", port]) == 2
+    assert "holds no run; expected the --output of camboxes label" in capsys.readouterr().err
+    assert cli.main(["review", "--run", str(run), "--threshold", "0.4"]) == 2
+    assert "unknown option --threshold 0.4; camboxes review --help lists them" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="holds no run"):
+        load_dataset(str(tmp_path))
+
+
+def _free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
