@@ -18,7 +18,6 @@ import numpy as np
 from camboxes.pipeline.matching import Matching
 from camboxes.pipeline.thresholds import folds
 from camboxes.transforms import BoxRule, PlannedRun, storage
-from camboxes.transforms.boxes import best_iou
 from camboxes.transforms.calibration import Calibration, standardise
 from camboxes.transforms.draw import drawn_maps
 from camboxes.transforms.evidence import Evidence, evidence
@@ -56,7 +55,7 @@ class Samples(NamedTuple):
     """What a calibration is fitted to.
 
     Attributes:
-      boxed: boxes of labels with true boxes, and whether they are right.
+      boxed: boxes of which it is known whether they are right, and whether they are.
       of_run: evidence of the boxes of up to 2,000 images spread over the run, float64 [boxes, fields of Evidence].
     """
 
@@ -76,16 +75,16 @@ def samples(run: PlannedRun, matching: Matching, rule: BoxRule) -> Samples:
 
     def of_row(row: dict[str, Any]) -> tuple[str, list[Evidence], list[tuple[Evidence, bool]]]:
         average, boxed = [], []
-        truth = matching.truths[row["path"]].boxes if row["path"] in matching.truths else {}
+        truth = matching.truths.get(row["path"])
         for label, stored, working, drawn in drawn_maps(row, rule):
-            true = truth.get(label["label"]) if label["label"] in categories else None
+            left, top = stored["rectangle"][:2]
             for box in drawn.boxes:
                 found = evidence(working, drawn, box, label["probability"], stored)
                 average.append(found)
-                if true is not None:
-                    x, y, *extent = box.bbox
-                    placed = np.array([[x + stored["rectangle"][0], y + stored["rectangle"][1], *extent]])
-                    boxed.append((found, bool(best_iou(placed, true)[0] >= 0.5)))
+                x, y, *extent = box.bbox
+                right = truth.is_right(label["label"], [x + left, y + top, *extent]) if truth else None
+                if right is not None and label["label"] in categories:
+                    boxed.append((found, right))
         return row["path"], average if row["image_id"] % step == 0 else [], boxed
 
     average: list[Evidence] = []

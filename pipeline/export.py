@@ -5,8 +5,11 @@
   voc      VOCdevkit/VOC2012 with Annotations, ImageSets/Main, JPEGImages and classes.txt; whole pixels counted from 1
   parquet  boxes.parquet, a row for each box, without images
 
-Images without a known box (no_box, skipped, all boxes below --min-score) are left out: a trainer would learn from
-them that nothing is there. Rejected images are never exported. Images are hard links where that is possible, else
+What was decided in a review counts: --include accepted exports the accepted images alone, reviewed the rejected ones
+too, without a box, and all the others as drawn besides. Images of which nobody decided and no box is known (no_box,
+skipped, all boxes below --min-score) are left out: a trainer would learn from them that nothing is there. Images that
+the run could not read are never exported. Where a box comes from (a person, or which network, method and threshold)
+stands beside it, but for yolo, which has no room for it. Images are hard links where that is possible, else
 copies. Those with an EXIF orientation are written upright, so that boxes fit whether a trainer turns them or not, and
 so are formats that not every trainer reads. An image whose file is gone or changed is told at the end (exit code 1).
 """
@@ -31,6 +34,8 @@ _CONTENTS = (
     "boxes.parquet",
     "export.json",
 )
+
+_WITHOUT_BOX = {"no_box", "skipped", "below --min-score"}  # reasons why an image is left out
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +64,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
         metavar="S",
-        help="smallest score of a box, 0 to 1; the calibrated one where there is one (default: %(default)s)",
+        help="smallest score of a box that was not accepted, 0 to 1; the calibrated one where there is one "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--include",
+        choices=["accepted", "reviewed", "all"],
+        default="all",
+        help="images that a person accepted; those that a person rejected, too, without a box; or those that nobody "
+        "decided about, too (default: %(default)s)",
     )
     parser.add_argument("--copy", action="store_true", help="copy images instead of linking them")
     parser.add_argument("--overwrite", action="store_true", help="replace the export that DIR holds")
@@ -75,12 +88,15 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     from camboxes.pipeline import exports, runs
     from camboxes.pipeline.errors import CallError, blaming_the_call
     from camboxes.transforms import storage
+    from camboxes.transforms.keep import decided
 
     with blaming_the_call():
         if beam_arguments:
             raise CallError(f"unknown option {' '.join(beam_arguments)}; see camboxes export --help")
-        selection = exports.Selection(arguments.val, arguments.seed, arguments.min_score)
         source = runs.finished(arguments.run)
+        selection = exports.Selection(
+            arguments.val, arguments.seed, arguments.min_score, arguments.include, decided(source)
+        )
         _check_output(arguments, source)
         export = exports.Export(source, selection, Path(arguments.output), arguments.copy)
         if arguments.format in ("yolo", "voc"):
@@ -94,6 +110,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             "val": arguments.val,
             "seed": arguments.seed,
             "min_score": arguments.min_score,
+            "include": arguments.include,
         }
         storage.write_json(mark, record)
     written = export.write(arguments.format)
@@ -152,8 +169,10 @@ def _conclude(export: "Export", written: Sequence[str]) -> None:
         f"{export.images['val']} val) with {export.boxes.total()} boxes, {left_out.total()} left out{why}, "
         f"{len(export.unreadable)} unreadable"
     )
-    if left_out:
+    if left_out.keys() & _WITHOUT_BOX:
         print("left out: images without a known box, from which a trainer would learn that nothing is there")
+    if export.empty:
+        print(f"{export.empty} of the exported images have no box: a person found nothing there, or nothing right")
     if export.partial:
         print(f"{export.partial} of the exported images have a label without a box: a trainer takes it for absent")
     print(f"wrote {', '.join(str(export.output / name) for name in written)}")

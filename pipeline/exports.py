@@ -13,7 +13,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from xml.etree import ElementTree as ET
 
 import pyarrow as pa
@@ -23,12 +23,15 @@ from PIL import ExifTags, Image
 from tqdm import tqdm
 
 from camboxes.transforms import PlannedRun, coco, storage
+from camboxes.transforms.decisions import Decision
 from camboxes.transforms.images import BadImageError, decode
+from camboxes.transforms.keep import keep
 from camboxes.transforms.plan import shard_file
-from camboxes.transforms.records import OK
+from camboxes.transforms.records import OK, PERSON, REJECTED, Shard, score_of, source_of
 from camboxes.transforms.write import IncompleteRunError
 
 SPLITS = ("train", "val")
+Include = Literal["accepted", "reviewed", "all"]
 
 Row = dict[str, Any]
 
@@ -59,6 +62,10 @@ _BOXES = pa.schema(
         ("calibrated_score", pa.float64()),
         ("rank", pa.int32()),
         ("box_uid", pa.string()),
+        ("source", pa.string()),
+        ("model", pa.string()),
+        ("method", pa.string()),
+        ("threshold", pa.float64()),
     ]
 )
 
@@ -70,7 +77,11 @@ class Selection:
     Attributes:
       val: the share of the images that goes to val, from 0 up to, but not including, 1.
       seed: another seed makes another split.
-      min_score: the smallest score, 0 to 1, of a box that is exported: the calibrated score where there is one.
+      min_score: the smallest score, 0 to 1, of a box that is exported: the calibrated score where there is one. An
+        accepted box is exported whatever its score.
+      include: "accepted" for the images that a person accepted; "reviewed" for those that a person rejected, too, which
+        lose their boxes; "all" for those that nobody has decided about, too.
+      decisions: of the run's review, by path: see `keep.decided`.
 
     Raises:
       ValueError: a share or a score is out of its range.
@@ -79,6 +90,8 @@ class Selection:
     val: float
     seed: int
     min_score: float
+    include: Include = "all"
+    decisions: Mapping[str, Decision] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 <= self.val < 1:
@@ -91,9 +104,28 @@ class Selection:
         place = int.from_bytes(hashlib.sha256(f"{self.seed}:{path}".encode()).digest()[:8], "big") / 2**64
         return "val" if place < self.val else "train"
 
-    def boxes(self, row: Row) -> list[dict[str, Any]]:
-        """An image's boxes that are exported; none means that the image is left out."""
-        return [box for box in row["boxes"] if row["status"] == OK and _score(box) >= self.min_score]
+    def decided(self, row: Row) -> Row:
+        """An image with the boxes that are exported: those that were accepted, or none where they were rejected."""
+        decision = self._decision(row)
+        if decision is None:
+            return row | {"boxes": [box for box in row["boxes"] if score_of(box) >= self.min_score]}
+        return keep(row, decision) if decision.verdict == "accepted" else row | {"boxes": []}
+
+    def left_out_for(self, row: Row) -> str | None:
+        """Why an image is left out; None where it is exported."""
+        decision = self._decision(row)
+        if decision is None:
+            if row["status"] != OK:
+                return row["status"]
+            if self.include != "all":
+                return "not reviewed"
+            return None if self.decided(row)["boxes"] else "below --min-score"
+        return None if decision.verdict == "accepted" or self.include != "accepted" else "rejected in review"
+
+    def _decision(self, row: Row) -> Decision | None:
+        """What counts of an image's review; to skip an image decides nothing, and nobody can see an unreadable one."""
+        decision = self.decisions.get(row["path"])
+        return decision if decision and decision.verdict != "skipped" and row["status"] != REJECTED else None
 
 
 @dataclasses.dataclass
@@ -110,6 +142,7 @@ class Export:
       left_out: images without a box to export, by status, or "below --min-score".
       unreadable: images whose file is not what the run saw: for each path what is wrong.
       partial: how many exported images have a label without an exported box.
+      empty: how many of them have no box at all: a person found nothing there, or nothing right.
     """
 
     source: PlannedRun
@@ -121,6 +154,7 @@ class Export:
     left_out: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     unreadable: dict[str, str] = dataclasses.field(default_factory=dict)
     partial: int = 0
+    empty: int = 0
 
     @property
     def categories(self) -> list[str]:
@@ -155,14 +189,14 @@ class Export:
                 for row in self._rows(key):
                     if (ending := endings[row["image_id"]]) and self.selection.split(row["path"]) == split:
                         name = stem(row["path"]) + _ENDINGS[ending - 1]
-                        yield row | {"path": name, "boxes": self.selection.boxes(row)}
+                        yield self.selection.decided(row) | {"path": name}
 
         categories = [{"id": number, "name": name} for number, name in enumerate(self.categories, start=1)]
         files = [f"annotations/instances_{split}.json" for split in SPLITS]
         counts = coco.Counts()  # shared, so that annotation ids are unique over both files
         for split, file in zip(SPLITS, files, strict=True):
             info = {
-                "description": "Pseudo-boxes from image-level labels, by camboxes: drawn by a network, not a person.",
+                "description": coco.DESCRIPTION,
                 "version": importlib.metadata.version("camboxes"),
                 "settings": dict(self.source.settings),
                 "split": split,
@@ -175,6 +209,7 @@ class Export:
                     categories=categories,
                     info=info,
                     counts=counts,
+                    attributes=self._provenance,
                 )
         return ["images/", *files]
 
@@ -202,13 +237,16 @@ class Export:
             }
             for row, split, name in self._placed(lambda split: self.output / root / "JPEGImages", jpeg=True):
                 key = posixpath.splitext(name)[0]
-                self._write(f"{root}/Annotations/{key}.xml", voc_xml(row, name, self.categories))
+                self._write(f"{root}/Annotations/{key}.xml", voc_xml(row, name, self.categories, self._provenance))
                 sets[split].write(_lines([key]).encode())
         self._write(f"{root}/classes.txt", _lines(self.categories))
         return [f"{root}/"]
 
     def _parquet(self) -> list[str]:
-        """boxes.parquet: a row for each box, in the order of the images' ids, category ids and ranks."""
+        """boxes.parquet: a row for each box, in the order of the images' ids, category ids and ranks.
+
+        An image without boxes has a row of its own, in which all that is said of a box is null.
+        """
         with (
             storage.replacing(str(self.output / "boxes.parquet")) as file,
             pq.ParquetWriter(file, _BOXES, compression="zstd") as table,
@@ -217,7 +255,7 @@ class Export:
                 rows: list[Row] = []
                 for row, split in self._taken(key):
                     self._count(row, split)
-                    rows += _box_rows(row, split, self.categories)
+                    rows += _box_rows(row, split, self.categories, self._provenance)
                 table.write_table(pa.Table.from_pylist(rows, _BOXES))
         return ["boxes.parquet"]
 
@@ -227,10 +265,10 @@ class Export:
     def _taken(self, key: str) -> Iterator[tuple[Row, str]]:
         """A shard's images that are to be exported, with their exported boxes and their side."""
         for row in self._rows(key):
-            if boxes := self.selection.boxes(row):
-                yield row | {"boxes": boxes}, self.selection.split(row["path"])
+            if reason := self.selection.left_out_for(row):
+                self.left_out[reason] += 1
             else:
-                self.left_out["below --min-score" if row["status"] == OK else row["status"]] += 1
+                yield self.selection.decided(row), self.selection.split(row["path"])
 
     def _placed(self, folder: Callable[[str], Path], jpeg: bool = False) -> Iterator[tuple[Row, str, str]]:
         """Puts each image to be exported into the folder of its side; gives its row, its side and its new name."""
@@ -256,9 +294,22 @@ class Export:
                     yield row, split, name
                 bar.update(images)
 
+    def _provenance(self, box: Mapping[str, Any]) -> Row:
+        """Where a box comes from: a person, or which network, method and threshold."""
+        drawn = {"model": None, "method": None} if source_of(box) == PERSON else self._drawn_with
+        return {"source": source_of(box), **drawn, "threshold": box["threshold"]}
+
+    @functools.cached_property
+    def _drawn_with(self) -> Row:
+        """The network and the method that all boxes of the run come from."""
+        first = storage.read_table(shard_file(self.source.output, next(iter(self.source.shards))), [])
+        settings = Shard("", first).settings
+        return {"model": settings["model"]["name"], "method": settings["method"]}
+
     def _count(self, row: Row, split: str) -> None:
         self.images[split] += 1
         self.boxes[split] += len(row["boxes"])
+        self.empty += not row["boxes"]
         boxed = {box["category_id"] for box in row["boxes"]}
         self.partial += any(label["category_id"] not in boxed for label in row["labels"])
 
@@ -353,12 +404,15 @@ def yolo_lines(row: Row) -> str:
     return _lines(lines)
 
 
-def voc_xml(row: Row, file_name: str, names: Sequence[str]) -> str:
+Provenance = Callable[[Mapping[str, Any]], Row]
+
+
+def voc_xml(row: Row, file_name: str, names: Sequence[str], provenance: Provenance) -> str:
     """A Pascal VOC annotation.
 
     Corners are whole pixels counted from 1, and both belong to the box, as in the VOC devkit: xmin = round(x) + 1,
     xmax = round(x + width), so that a reader who subtracts 1 from the minimum (supervision) is off by half a pixel at
-    most. A box has at least one pixel, and lies in the image.
+    most. A box has at least one pixel, and lies in the image. Each object's <source> says where it comes from.
     """
     annotation = ET.Element("annotation")
     _add(annotation, folder="VOC2012", filename=file_name)
@@ -372,6 +426,8 @@ def voc_xml(row: Row, file_name: str, names: Sequence[str]) -> str:
         item = ET.SubElement(annotation, "object")
         _add(item, name=names[box["category_id"] - 1], pose="Unspecified", truncated=0, difficult=0)
         _add(ET.SubElement(item, "bndbox"), xmin=xmin, ymin=ymin, xmax=xmax, ymax=ymax)
+        known = {tag: value for tag, value in provenance(box).items() if value is not None}
+        _add(ET.SubElement(item, "source"), annotation=known.pop("source"), **known)
     ET.indent(annotation)
     return ET.tostring(annotation, encoding="unicode") + "\n"
 
@@ -386,15 +442,13 @@ def _add(parent: ET.Element, **texts: Any) -> None:
         ET.SubElement(parent, tag).text = str(text)
 
 
-def _box_rows(row: Row, split: str, names: Sequence[str]) -> Iterator[Row]:
+def _box_rows(row: Row, split: str, names: Sequence[str], provenance: Provenance) -> Iterator[Row]:
     shared = {name: row[name] for name in ("image_id", "path", "digest", "width", "height")} | {"split": split}
+    if not row["boxes"]:
+        yield shared
     for box in sorted(row["boxes"], key=lambda box: (box["category_id"], box["rank"])):
         place = dict(zip(("x", "y", "box_width", "box_height"), box["bbox"], strict=True))
-        yield shared | {"category": names[box["category_id"] - 1]} | place | box
-
-
-def _score(box: Mapping[str, Any]) -> float:
-    return box["score"] if box["calibrated_score"] is None else box["calibrated_score"]
+        yield shared | {"category": names[box["category_id"] - 1]} | place | box | provenance(box)
 
 
 def _same(data: bytes, digest: str) -> bytes:

@@ -1,4 +1,4 @@
-"""True boxes as people have them: COCO JSON, a CSV with a row for each box, or a folder of Pascal VOC XML.
+"""True boxes as people have them: COCO JSON, a CSV with a row for each box, a folder of Pascal VOC XML, or a review.
 
 However they are given, boxes end as x, y, width, height in pixels of the upright image, half-open: pixels are counted
 from 0, and x + width is the first column outside.
@@ -14,6 +14,7 @@ import io
 import json
 import math
 import posixpath
+import types
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,11 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 
-from camboxes.transforms import storage
+from camboxes.transforms import PlannedRun, storage
+from camboxes.transforms.boxes import best_iou
+from camboxes.transforms.decisions import FILE, Decision
+from camboxes.transforms.keep import decided
+from camboxes.transforms.plan import shard_file
 
 _EXTENT = ("x", "y", "width", "height")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -36,6 +41,7 @@ class TrueImage(NamedTuple):
       width, height: pixels of the upright image; None where the ground truth does not say.
       boxes: by category name float64 [boxes, 4], see the module.
       ignored: likewise, boxes that are neither to be found nor wrong to find: COCO's crowds, VOC's difficult objects.
+      wrong: of categories without true boxes what a person judged wrong: likewise; None for any box there could be.
     """
 
     path: str
@@ -43,6 +49,17 @@ class TrueImage(NamedTuple):
     height: int | None
     boxes: dict[str, np.ndarray]
     ignored: dict[str, np.ndarray]
+    wrong: Mapping[str, np.ndarray | None] = types.MappingProxyType({})
+
+    def is_right(self, category: str, bbox: Sequence[float]) -> bool | None:
+        """Whether a box reaches IoU 0.5 with a true one; None where neither that nor the contrary is known."""
+        box = np.array([bbox])
+        if category in self.boxes:
+            return bool(best_iou(box, self.boxes[category])[0] >= 0.5)
+        if category not in self.wrong:
+            return None
+        wrong = self.wrong[category]
+        return False if wrong is None or best_iou(box, wrong)[0] >= 0.5 else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +100,39 @@ def read_ground_truth(path: str) -> GroundTruth:
     else:
         _FILES[suffix](path, found)
     return found.ground_truth()
+
+
+def reviewed(run: PlannedRun) -> GroundTruth:
+    """True boxes from a finished run's review.
+
+    An accepted image's boxes are all that there are of each of its labels. Of a rejected image nothing is known but
+    that the boxes which it had are wrong, and with them every box that reaches IoU 0.5 with one of its label.
+
+    Raises:
+      ValueError: nobody accepted a box, or the decisions cannot be read.
+    """
+    decisions, images = decided(run), {}
+    for key in run.shards:
+        rows = storage.read_table(shard_file(run.output, key), ["path", "width", "height", "labels"])
+        for row in rows.to_pylist():
+            decision = decisions.get(row["path"])
+            if decision is not None and decision.verdict in ("accepted", "rejected"):
+                images[row["path"]] = _reviewed_image(row, decision)
+    source = storage.join(run.output, FILE)
+    if not any(image.boxes for image in images.values()):
+        raise ValueError(f"review {source!r} holds no accepted box; expected at least one to judge by")
+    return GroundTruth(source, tuple(sorted(category.name for category in run.categories)), images)
+
+
+def _reviewed_image(row: Mapping[str, Any], decision: Decision) -> TrueImage:
+    found: defaultdict[str, list[list[float]]] = defaultdict(list)
+    for box in decision.boxes:
+        found[box.label].append(list(box.bbox))
+    boxes = _arrays(found)
+    if decision.verdict == "rejected":
+        return TrueImage(row["path"], row["width"], row["height"], {}, {}, boxes)
+    wrong = {label["label"]: None for label in row["labels"] if label["label"] not in boxes}
+    return TrueImage(row["path"], row["width"], row["height"], boxes, {}, wrong)
 
 
 class _Found:

@@ -1,4 +1,7 @@
-"""Draws a run's boxes again from its stored maps: another threshold in seconds, without a GPU or a model."""
+"""Draws a run's boxes again from its stored maps: another threshold in seconds, without a GPU or a model.
+
+What was decided in a review (OUT/review.jsonl) is carried over: accepted images keep exactly their boxes.
+"""
 
 import argparse
 import contextlib
@@ -35,16 +38,20 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     from camboxes.pipeline.errors import blaming_the_call
     from camboxes.pipeline.tuning import FILE
     from camboxes.transforms import BoxesFromMaps, ReadShards, WriteCoco, storage
+    from camboxes.transforms.decisions import carry_decisions, check_carried
     from camboxes.transforms.draw import drawing_settings
+    from camboxes.transforms.keep import KeepDecided, decided
 
     with blaming_the_call():
         options = beam_options(beam_arguments)
         runs.check_output(arguments.output, arguments.run)
         source = runs.finished(arguments.run)
         rule, calibration = _rule(arguments, source)
+        decisions = decided(source)
     with contextlib.ExitStack() as held:
         with blaming_the_call():
             held.enter_context(runs.locked(arguments.output))
+            check_carried(arguments.run, arguments.output)
             if arguments.overwrite:
                 runs.remove(arguments.output)
             planned = source.copy(arguments.output, {**source.settings, **drawing_settings(rule, calibration)})
@@ -52,12 +59,15 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             runs.remove(arguments.output, ["shards", "evaluation.json", "tuning.json"])
             if arguments.thresholds is not None:
                 storage.write_bytes(storage.join(arguments.output, FILE), storage.read_bytes(arguments.thresholds))
-        runs.announce(planned, "boxes from the maps stored in " + arguments.run)
+            carry_decisions(arguments.run, arguments.output)
+        carried = f"; {len(decisions)} decisions carried over" if decisions else ""
+        runs.announce(planned, f"boxes from the maps stored in {arguments.run}{carried}")
         runs.execute(
             lambda p: (
                 p
                 | ReadShards(arguments.run)
                 | BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes, rule.thresholds, calibration)
+                | KeepDecided(decisions)
                 | WriteCoco(arguments.output)
             ),
             options,

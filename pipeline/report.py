@@ -27,7 +27,7 @@ from PIL import Image, ImageOps
 from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.images import decode
 from camboxes.transforms.plan import shard_file
-from camboxes.transforms.records import NO_BOX, OK, REJECTED, SKIPPED
+from camboxes.transforms.records import NO_BOX, OK, PERSON, REJECTED, SKIPPED, score_of, source_of
 
 if TYPE_CHECKING:
     from camboxes.pipeline.evaluation_report import Section
@@ -127,17 +127,12 @@ class _Charts:
         """Counts the boxes of a row."""
         for box in row["boxes"]:
             self.calibrated = self.calibrated or box["calibrated_score"] is not None
-            self.scores[_bin(_score(box))] += 1
+            self.scores[_bin(score_of(box))] += 1
             self.areas[_bin(_share(box, row))] += 1
 
 
 def _bin(value: float) -> int:
     return min(int(value * _BINS), _BINS - 1)
-
-
-def _score(box: Mapping[str, Any]) -> float:
-    """The calibrated score where there is one: the same that results.json carries."""
-    return box["score"] if box["calibrated_score"] is None else box["calibrated_score"]
 
 
 def _share(box: Mapping[str, Any], row: Mapping[str, Any]) -> float:
@@ -202,9 +197,10 @@ def _card(run: PlannedRun, row: Mapping[str, Any]) -> dict[str, Any]:
     boxes = [
         {
             **box,
-            "score": _score(box),
+            "score": score_of(box),
             "share": _share(box, row),
-            "name": next(label["label"] for label in row["labels"] if label["category_id"] == box["category_id"]),
+            "name": run.categories[box["category_id"] - 1].name,  # a person may have given it another than the image's
+            "by_person": source_of(box) == PERSON,
             "colour": _colour(box["category_id"]),
         }
         for box in row["boxes"]

@@ -2,15 +2,23 @@
 
 FILE holds true boxes of some of the run's images, as for camboxes evaluate; fifty images are enough to begin with. What
 is expected of the other images is told by cross-validation. OUT/tuning.json is for camboxes rebox --thresholds.
+
+--from-review takes what was decided in a review (OUT/review.jsonl) instead. The boxes of accepted images count as true,
+and as all that there are of the image's labels; so what was accepted as it was drawn speaks for the threshold that drew
+it: the more boxes were corrected, the more there is to learn. Rejected boxes have no part in the choice of thresholds;
+to the calibration of scores they, and boxes that reach IoU 0.5 with them, are wrong ones.
 """
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from camboxes.pipeline.evaluate import add_truth_argument, check_call
+
 if TYPE_CHECKING:
     from camboxes.pipeline.calibrating import Trust
-    from camboxes.pipeline.judging import Judged
+    from camboxes.pipeline.judging import Redrawn
     from camboxes.pipeline.thresholds import Choice
     from camboxes.transforms import BoxRule
 
@@ -18,9 +26,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
     parser.add_argument("--run", required=True, metavar="OUT", help="a finished run's folder")
-    parser.add_argument(
-        "--ground-truth", required=True, metavar="FILE", help="true boxes of some of its images (see evaluate --help)"
-    )
+    truth = parser.add_mutually_exclusive_group(required=True)
+    add_truth_argument(truth, required=False)
+    truth.add_argument("--from-review", action="store_true", help="what was decided in the run's review")
     parser.add_argument("--output", metavar="FILE", help="default: tuning.json in the run's folder")
 
 
@@ -33,9 +41,8 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     """
     from camboxes.pipeline import calibrating, runs, thresholds
     from camboxes.pipeline.errors import blaming_the_call
-    from camboxes.pipeline.evaluate import check_call
-    from camboxes.pipeline.ground_truth import read_ground_truth
-    from camboxes.pipeline.judging import judge
+    from camboxes.pipeline.ground_truth import read_ground_truth, reviewed
+    from camboxes.pipeline.judging import judge, redraw
     from camboxes.pipeline.tuning import FILE, Tuning, maps_settings
     from camboxes.transforms import BoxRule, storage
 
@@ -43,7 +50,8 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     output = arguments.output or storage.join(arguments.run, FILE)
     with blaming_the_call():
         planned = runs.finished(arguments.run)
-        judged = judge(planned, read_ground_truth(arguments.ground_truth))
+        truth = reviewed(planned) if arguments.from_review else read_ground_truth(arguments.ground_truth)
+        judged = redraw(planned, judge(planned, truth))
     choice = thresholds.choose(judged)
     before = BoxRule(**judged.settings["rule"])
     rule = BoxRule(choice.threshold, before.min_area, before.boxes, choice.thresholds)
@@ -61,22 +69,24 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     }
     Tuning(rule, calibration, maps_settings(planned), sorted(judged.matching.truths), figures).write(output)
     _describe(judged, choice, rule)
+    if arguments.from_review:
+        print("boxes that were accepted as they were drawn count as true, which flatters the threshold that drew them")
     _describe_scores(len(boxed.right), float(boxed.right.mean()) if len(boxed.right) else 0.0, trust)
     print(f"wrote {output}")
-    print(
-        f"draw with them: camboxes rebox --run {arguments.run} --output {arguments.run.rstrip('/')}-tuned "
-        f"--thresholds {output}"
-    )
+    tuned = f"{arguments.run.rstrip('/')}-tuned"
+    call = ["camboxes", "rebox", "--run", arguments.run, "--output", tuned, "--thresholds", output]
+    print(f"draw with them: {shlex.join(call)}")
 
 
-def _describe(judged: "Judged", choice: "Choice", rule: "BoxRule") -> None:
+def _describe(judged: "Redrawn", choice: "Choice", rule: "BoxRule") -> None:
     """Prints the curve, what was chosen, and what is expected of it."""
     from camboxes.pipeline.thresholds import Candidates
 
     candidates = Candidates.of(judged)
     matching = judged.matching
+    boxed = sum(bool(true.boxes) for true in matching.truths.values())
     print(
-        f"boxed: {len(matching.truths)} images, {len(judged.iou)} pairs of an image and a label that has true boxes "
+        f"boxed: {boxed} images, {len(judged.iou)} pairs of an image and a label that has true boxes "
         f"there; {len(matching.images_only_in_run)} images of the run are without"
     )
     print("\nGT-known Loc at IoU 0.5 and mean IoU on these images, in percent, by threshold:\n")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from typing import Any
 
 from camboxes.transforms import BoxRule, PlannedRun, storage
@@ -81,7 +82,7 @@ class Tuning:
             if self.maps.get(name) != value:
                 raise ValueError(
                     f"these thresholds were tuned for another {name} than that of {run.output!r}: "
-                    f"{self.maps.get(name)}, not {value}; tune this run: camboxes tune --run {run.output}"
+                    f"{self.maps.get(name)}, not {value}; tune this run: camboxes tune --run {shlex.quote(run.output)}"
                 )
 
 

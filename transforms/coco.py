@@ -6,9 +6,16 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
-from camboxes.transforms.records import REJECTED, STATUSES
+from camboxes.transforms.records import PERSON, REJECTED, STATUSES, score_of, source_of
+
+DESCRIPTION = "Pseudo-boxes from image-level labels, by camboxes: drawn by a network; by a person where source says so."
 
 Row = Mapping[str, Any]
+
+
+def by_person(box: Row) -> Row:
+    """What an annotation says of where its box comes from: nothing, unless a person drew it."""
+    return {"source": PERSON} if source_of(box) == PERSON else {}
 
 
 @dataclasses.dataclass
@@ -20,12 +27,14 @@ class Counts:
       rejected: by the code of the reason.
       categories: by name, the images labelled so, those with a box of it, and its boxes.
       annotations: boxes in all.
+      by_person: those of them that a person drew.
     """
 
     images: dict[str, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(("planned", *STATUSES), 0))
     rejected: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     categories: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
     annotations: int = 0
+    by_person: int = 0
 
     def counted(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Hands rows on, and counts them."""
@@ -46,6 +55,7 @@ class Counts:
             of_category["with_box"] += found > 0
             of_category["boxes"] += found
         self.annotations += len(row["boxes"])
+        self.by_person += sum(source_of(box) == PERSON for box in row["boxes"])
 
 
 def write_coco(
@@ -56,6 +66,7 @@ def write_coco(
     categories: Iterable[Mapping[str, Any]],
     info: Mapping[str, Any],
     counts: Counts,
+    attributes: Callable[[Row], Row] = by_person,
 ) -> None:
     """Writes a COCO data set and its results, or one part of them.
 
@@ -67,13 +78,14 @@ def write_coco(
       categories: id and name of each.
       info: stands in the data set as it is.
       counts: is added to; annotation ids go on from its number of annotations.
+      attributes: of a box what else stands at its annotation.
     """
     first_id = counts.annotations + 1
     dataset.write(b'{"info": ' + _json(info) + b',\n"images": [\n')
     _write_list([dataset], ([_image(row)] for row in counts.counted(rows()) if row["status"] != REJECTED))
     dataset.write(b'],\n"annotations": [\n')
     results.write(b"[\n")
-    _write_list([dataset, results], _annotations(rows(), first_id))
+    _write_list([dataset, results], _annotations(rows(), first_id, attributes))
     results.write(b"]\n")
     dataset.write(b'],\n"categories": [\n')
     _write_list([dataset], ([category] for category in categories))
@@ -90,7 +102,9 @@ def _image(row: Row) -> dict[str, Any]:
     }
 
 
-def _annotations(rows: Iterable[Row], first_id: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+def _annotations(
+    rows: Iterable[Row], first_id: int, attributes: Callable[[Row], Row]
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Each box as an annotation (ids dense, by image, category and rank) and as an entry of the results."""
     number = first_id - 1
     for row in rows:
@@ -108,10 +122,11 @@ def _annotations(rows: Iterable[Row], first_id: int) -> Iterator[tuple[dict[str,
                 **({} if calibrated is None else {"calibrated_score": calibrated}),
                 "rank": box["rank"],
                 "box_uid": box["box_uid"],
+                **attributes(box),
                 # The image's priority: viewers keep what stands at a box.
                 **({} if row["review"] is None else {"review_priority": row["review"]["priority"]}),
             }
-            yield annotation, {**place, "score": box["score"] if calibrated is None else calibrated}
+            yield annotation, {**place, "score": score_of(box)}
 
 
 def _write_list(files: Sequence[IO[bytes]], items: Iterable[Sequence[Mapping[str, Any]]]) -> None:

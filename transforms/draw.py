@@ -12,7 +12,7 @@ from camboxes.transforms.calibration import Calibration
 from camboxes.transforms.evidence import evidence
 from camboxes.transforms.maps import StoredMap
 from camboxes.transforms.metering import milliseconds
-from camboxes.transforms.records import LABELED, NO_BOX, OK, REJECTED, Shard
+from camboxes.transforms.records import LABELED, MACHINE, NO_BOX, OK, REJECTED, Shard
 from camboxes.transforms.review import review
 
 Row = dict[str, Any]
@@ -121,6 +121,7 @@ def draw(row: Row, rule: BoxRule, calibration: Calibration | None = None) -> Row
                     "box_uid": box_uid(row["path"], label["label"], stored["rectangle"], box.peak),
                     "component_area": round(box.area, 6),
                     "threshold": round(drawn.level, 6),
+                    "source": MACHINE,
                 }
             )
     if not row["maps"]:

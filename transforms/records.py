@@ -1,7 +1,7 @@
 """What flows between the steps: a shard, some hundred rows in Arrow, one row per image.
 
 Every step hands on the same shard with its rows extended, so there are three schemas, each a prefix of the meaning
-of the next. `LABELED` is the schema of a shard file, version 2:
+of the next. `LABELED` is the schema of a shard file, version 3:
 
     image_id      int64, dense from 1 over a planned run; null in an unplanned shard
     path          relative to the input root, with forward slashes; the image's identity
@@ -19,7 +19,8 @@ of the next. `LABELED` is the schema of a shard file, version 2:
                   where the network has no such features)
     boxes         per box: category_id, bbox (x, y, width, height in pixels of the oriented image), score,
                   calibrated_score (null before calibration), rank, box_uid, component_area (share of the working
-                  grid's cells), threshold (the smallest foreground value of this map, in [0, 1])
+                  grid's cells), threshold (the smallest foreground value of this map, in [0, 1]), source (machine, or
+                  person: see `keep`; shards of version 2 do not have it)
     review        priority: how many of its labels a person will probably have to correct; null for rejected images.
                   reasons: "code: label", why; see `review`
 
@@ -34,10 +35,11 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 OK, NO_BOX, SKIPPED, REJECTED = "ok", "no_box", "skipped", "rejected"
 STATUSES = (OK, NO_BOX, SKIPPED, REJECTED)
+MACHINE, PERSON = "machine", "person"  # sources of boxes
 
 _PLANNED_LABEL = pa.struct(
     [("label", pa.string()), ("category_id", pa.int32()), ("class_indices", pa.list_(pa.int32()))]
@@ -77,6 +79,7 @@ _BOX = pa.struct(
         ("box_uid", pa.string()),
         ("component_area", pa.float64()),
         ("threshold", pa.float64()),
+        ("source", pa.string()),
     ]
 )
 
@@ -107,6 +110,16 @@ MAPPED = pa.schema(
 )
 _REVIEW = pa.struct([("priority", pa.float64()), ("reasons", pa.list_(pa.string()))])
 LABELED = MAPPED.append(pa.field("boxes", pa.list_(_BOX))).append(pa.field("review", _REVIEW))
+
+
+def score_of(box: Mapping[str, Any]) -> float:
+    """The score of a row's box that counts, and that results.json carries: the calibrated one where there is one."""
+    return box["score"] if box["calibrated_score"] is None else box["calibrated_score"]
+
+
+def source_of(box: Mapping[str, Any]) -> str:
+    """Who drew a row's box; before version 3 of the schema nobody but the machine did."""
+    return box.get("source") or MACHINE
 
 
 class LabeledImage(NamedTuple):
@@ -147,7 +160,7 @@ class Shard:
 
 def table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema, settings: Mapping[str, Any]) -> pa.Table:
     """Rows as one Arrow table that carries its schema's version and the settings of the steps that made it."""
-    record = json.dumps({"schema_version": SCHEMA_VERSION, **settings}, sort_keys=True)
+    record = json.dumps({**settings, "schema_version": SCHEMA_VERSION}, sort_keys=True)
     return pa.Table.from_pylist(list(rows), schema.with_metadata({"camboxes": record}))
 
 

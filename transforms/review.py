@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from camboxes.transforms.records import score_of
+
 _UNLIKELY = 0.01  # probability of a class below which its label is probably wrong
 _SECOND = 0.25  # of the largest component's area: from there on a second one may be an object of its own
 
@@ -28,8 +30,7 @@ def review(
     """
     best: dict[int, float] = {}
     for box in boxes:
-        trust = box["score"] if box.get("calibrated_score") is None else box["calibrated_score"]
-        best[box["category_id"]] = max(trust, best.get(box["category_id"], 0.0))
+        best[box["category_id"]] = max(score_of(box), best.get(box["category_id"], 0.0))
     reasons = []
     for label in labels:
         trust, of_label = best.get(label["category_id"]), areas.get(label["category_id"], ())

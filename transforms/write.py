@@ -90,7 +90,7 @@ def merge(written: Iterable[str], output: str) -> dict[str, Any]:
         names = settings.pop("categories", [])
         parts = [functools.partial(_numbered_by_path, output, keys)]
     info = {
-        "description": "Pseudo-boxes from image-level labels, by camboxes: drawn by a network, not by a person.",
+        "description": coco.DESCRIPTION,
         "version": importlib.metadata.version("camboxes"),
         "settings": settings,
     }
@@ -111,6 +111,7 @@ def merge(written: Iterable[str], output: str) -> dict[str, Any]:
     summary = {
         "images": counts.images,
         "annotations": counts.annotations,
+        "by_person": counts.by_person,
         "rejected": dict(sorted(counts.rejected.items())),
         "categories": dict(sorted(counts.categories.items())),
         "input": {} if run is None else {"root": run.root, "repeated": run.repeated, "passed_over": run.passed_over},

@@ -4,6 +4,8 @@ import hashlib
 import io
 import json
 import os
+import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -18,6 +20,7 @@ from pycocotools.coco import COCO
 from camboxes.pipeline.cli import main
 from camboxes.pipeline.exports import Selection, picture_for_trainers, stem, voc_xml, yolo_lines
 from camboxes.transforms import Plan, storage
+from camboxes.transforms.decisions import DecidedBox, Decision, append_decision, read_decisions
 from camboxes.transforms.plan import shard_file
 from camboxes.transforms.records import LABELED, table
 from camboxes.transforms.write import merge
@@ -58,7 +61,8 @@ def made(tmp_path):
         planned = Plan(str(output), [["thing"]], label_map, shards=shards).make(str(manifest))
         for key in planned.shards:
             rows = [_row(row, *images[row["path"]]) for row in planned.planned_rows(key).to_pylist()]
-            storage.write_table(shard_file(str(output), key), table(rows, LABELED, {"method": "cam"}))
+            settings = {"method": "cam", "model": {"name": "timm:net"}}
+            storage.write_table(shard_file(str(output), key), table(rows, LABELED, settings))
         merge([], str(output))
         return output
 
@@ -157,10 +161,12 @@ def test_supervision_reads_what_the_run_holds(run, tmp_path, kind, within):
     _check(kind, tmp_path / "out", run, within)
 
 
-def test_coco_keeps_ids_and_fields(run, tmp_path, annotations, capsys):
+def test_coco_keeps_ids_and_fields(run, tmp_path, annotations, rows):
     assert _export(run, tmp_path / "out", "--val", 0.5) == 0
     of_run = annotations(run)
     before = {a["box_uid"]: a for a in of_run["annotations"]}
+    method = of_run["info"]["settings"]["method"]
+    thresholds = {box["box_uid"]: box["threshold"] for row in rows(run) for box in row["boxes"]}
     read = [COCO(str(tmp_path / "out" / "annotations" / f"instances_{split}.json")) for split in SPLITS]
     ids = [number for coco in read for number in coco.getAnnIds()]
     assert sorted(ids) == [1, 2, 3, 4, 5]
@@ -172,7 +178,10 @@ def test_coco_keeps_ids_and_fields(run, tmp_path, annotations, capsys):
         assert coco.loadCats(coco.getCatIds()) == of_run["categories"]
         for number in coco.getImgIds():
             for annotation in coco.loadAnns(coco.getAnnIds(imgIds=[number])):
-                assert annotation | {"id": 0} == before.pop(annotation["box_uid"]) | {"id": 0}
+                uid = annotation["box_uid"]
+                provenance = {"source": "machine", "model": "timm:tf_efficientnet_lite0", "method": method}
+                provenance["threshold"] = thresholds[uid]
+                assert annotation | {"id": 0} == before.pop(uid) | provenance | {"id": 0}
     assert before == {}
 
 
@@ -224,15 +233,19 @@ def test_torchvision_reads_voc_and_coco(run, tmp_path):
     assert seen == 5
 
 
+def _of_a_person(box):
+    return {"source": "person", "model": None, "method": None, "threshold": None}
+
+
 def test_label_files_by_hand():
     row = {"width": 200, "height": 100, "boxes": [{"bbox": [10.4, 20.6, 30.2, 9.6], "category_id": 2}]}
     # centres 25.5 / 200 and 25.4 / 100
     assert yolo_lines(row) == "1 0.12750000 0.25400000 0.15100000 0.09600000\n"
-    xml = voc_xml(row, "x.jpg", ["a", "b"])
+    xml = voc_xml(row, "x.jpg", ["a", "b"], _of_a_person)
     # 10.4 -> 10, the 11th pixel; 40.6 -> the 41st; 20.6 -> 21, the 22nd; 30.2 -> the 30th
     for edge, value in {"xmin": 11, "ymin": 22, "xmax": 41, "ymax": 30}.items():
         assert f"<{edge}>{value}</{edge}>" in xml
-    edge = voc_xml(row | {"boxes": [{"bbox": [199.7, 99.6, 0.3, 0.4], "category_id": 1}]}, "x.jpg", ["a"])
+    edge = voc_xml(row | {"boxes": [{"bbox": [199.7, 99.6, 0.3, 0.4], "category_id": 1}]}, "x.jpg", ["a"], _of_a_person)
     assert "<xmin>200</xmin>" in edge and "<xmax>200</xmax>" in edge, "one pixel, inside"
     assert "<ymin>100</ymin>" in edge and "<ymax>100</ymax>" in edge
 
@@ -587,3 +600,141 @@ def test_a_relative_root(mixed, tmp_path, monkeypatch, capsys):
     assert "call export from the folder that the run was made from" in capsys.readouterr().err
     with contextlib.chdir(tmp_path):
         assert _export("run", "out") == 0
+
+
+@pytest.fixture
+def reviewed(mixed, rows):
+    """Every kind of decision about the mixed images."""
+    own = {row["path"]: row for row in rows(mixed)}
+    ids = {"cat": 1, "dog": 2}
+
+    def decide(path, verdict, *boxes):
+        append_decision(str(mixed), Decision(path, own[path]["image_id"], verdict, boxes=boxes))
+
+    def person(label, bbox):
+        return DecidedBox(label, ids[label], bbox)
+
+    weak = next(box for box in own["ok.jpg"]["boxes"] if box["rank"] == 2)
+    machine = DecidedBox(label="cat", method="cam", **weak | {"source": "machine"})
+    decide("ok.jpg", "rejected")
+    decide("ok.jpg", "accepted", person("dog", (20, 20, 10, 5)), machine)
+    decide("low.jpg", "accepted")
+    decide("calibrated.jpg", "rejected")
+    decide("overconfident.jpg", "skipped")
+    decide("no_box.jpg", "accepted", person("cat", (1, 1, 8, 8)))
+    decide("skipped.jpg", "accepted", person("dog", (2, 2, 8, 8)))
+    decide("rejected.jpg", "accepted", person("dog", (3, 3, 8, 8)))  # nobody can have seen it
+    return mixed
+
+
+ACCEPTED = {
+    "ok.jpg": [("cat", (3, 4, 8, 10)), ("dog", (20, 20, 30, 25))],
+    "low.jpg": [],
+    "no_box.jpg": [("cat", (1, 1, 9, 9))],
+    "skipped.jpg": [("dog", (2, 2, 10, 10))],
+}
+REJECTED = {"calibrated.jpg": []}
+UNDECIDED = {"overconfident.jpg": [("cat", (5, 6, 12, 14))], "two.jpg": [("dog", (10, 11, 22, 24))]}
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo", "voc", "parquet"])
+@pytest.mark.parametrize(
+    ("include", "expected", "left_out"),
+    [
+        ("accepted", ACCEPTED, {"not reviewed": 2, "rejected": 1, "rejected in review": 1}),
+        ("reviewed", ACCEPTED | REJECTED, {"not reviewed": 2, "rejected": 1}),
+        ("all", ACCEPTED | REJECTED | UNDECIDED, {"rejected": 1}),
+    ],
+)
+def test_what_a_review_decided(reviewed, tmp_path, capsys, kind, include, expected, left_out):
+    assert _export(reviewed, tmp_path / "out", "--format", kind, "--include", include, "--val", 0.4) == 0
+    said = capsys.readouterr().out
+    empty = sum(not boxes for boxes in expected.values())
+    assert f"{empty} of the exported images have no box: a person found nothing there, or nothing right" in said
+    assert "without a known box" not in said, "those that are left out are so for other reasons"
+    record = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert (record["include"], record["images"]["left_out"]) == (include, left_out)
+    assert sum(record["boxes"].values()) == sum(map(len, expected.values()))
+    if kind == "parquet":
+        found = collections.defaultdict(list)
+        for row in pq.read_table(tmp_path / "out" / "boxes.parquet").to_pylist():
+            found[row["path"]] += [] if row["category"] is None else [_place(row)]
+        assert {path: sorted(boxes) for path, boxes in found.items()} == expected
+        return
+    found = {}
+    for dataset in _read(kind, tmp_path / "out"):
+        found |= _boxes(dataset)
+    assert found.keys() == {stem(path)[-16:] for path in expected}
+    for path, boxes in expected.items():
+        assert [label for label, _ in found[stem(path)[-16:]]] == [label for label, _ in boxes]
+        for (_, there), (_, here) in zip(found[stem(path)[-16:]], boxes, strict=True):
+            assert there == pytest.approx(here, abs=1e-4)
+
+
+def _place(row):
+    """A row of boxes.parquet as label and corners."""
+    left, top = row["x"], row["y"]
+    return row["category"], (left, top, left + row["box_width"], top + row["box_height"])
+
+
+def test_where_boxes_come_from(reviewed, tmp_path):
+    machine = {"source": "machine", "model": "timm:net", "method": "cam", "threshold": 0.25}
+    person = {"source": "person", "model": None, "method": None, "threshold": None}
+    for kind in ("coco", "voc", "parquet"):
+        options = ["--format", kind, "--include", "accepted", "--val", 0]
+        assert _export(reviewed, tmp_path / kind, *options) == 0
+    coco = COCO(str(tmp_path / "coco" / "annotations" / "instances_train.json"))
+    [image] = [number for number, image in coco.imgs.items() if image["file_name"] == f"{stem('ok.jpg')}.jpg"]
+    by_category = {a["category_id"]: a for a in coco.loadAnns(coco.getAnnIds(imgIds=[image]))}
+    assert machine.items() <= by_category[1].items() and person.items() <= by_category[2].items()
+    rows = pq.read_table(tmp_path / "parquet" / "boxes.parquet").to_pylist()
+    ok = {row["category"]: row for row in rows if row["path"] == "ok.jpg"}
+    assert machine.items() <= ok["cat"].items() and person.items() <= ok["dog"].items()
+    xml = (tmp_path / "voc" / VOC / "Annotations" / f"{stem('ok.jpg')}.xml").read_text()
+    sources = re.findall("<source>(.*?)</source>", re.sub(r"\n\s*", "", xml))
+    assert sources == [
+        "<database>camboxes</database>",
+        "<annotation>machine</annotation><model>timm:net</model><method>cam</method><threshold>0.25</threshold>",
+        "<annotation>person</annotation>",
+    ]
+
+
+def test_a_smallest_score_is_for_what_nobody_accepted(reviewed, tmp_path, capsys):
+    assert _export(reviewed, tmp_path / "out", "--min-score", 0.95) == 0
+    assert "7 images" not in (said := capsys.readouterr().out)
+    assert "5 exported" in said and "with 4 boxes, 3 left out (2 below --min-score, 1 rejected)" in said
+
+
+def test_a_round_trip_loses_nothing(run, rows, tmp_path):
+    shutil.copytree(run, tmp_path / "boxes")
+    run = tmp_path / "boxes"
+    data = json.loads((run / "annotations.json").read_text())
+    names = [category["name"] for category in data["categories"]]
+    method = data["info"]["settings"]["method"]
+    for number, row in enumerate(rows(run)):
+        drawn = [DecidedBox(names[b["category_id"] - 1], method=method, **b) for b in row["boxes"]]
+        added = DecidedBox(names[number], number + 1, (0.25, 0, 100.5, 90 + number))
+        verdict = ["accepted", "accepted", "accepted", "rejected", "skipped"][number]
+        boxes = [(*drawn, added), (), (added,), drawn, drawn][number]
+        append_decision(str(run), Decision(row["path"], row["image_id"], verdict, boxes=boxes))
+    decisions = read_decisions(str(run))
+    assert main(["rebox", "--run", str(run), "--output", str(tmp_path / "again"), "--threshold", "0.6"]) == 0
+    assert read_decisions(str(tmp_path / "again")) == decisions
+    for source in ("boxes", "again"):
+        out = tmp_path / f"{source}-out"
+        assert _export(tmp_path / source, out, "--include", "accepted", "--val", 0) == 0
+        coco = COCO(str(out / "annotations" / "instances_train.json"))
+        accepted = {path: decision for path, decision in decisions.items() if decision.verdict == "accepted"}
+        assert {Path(image["file_name"]).stem for image in coco.imgs.values()} == set(map(stem, accepted))
+        for decision in accepted.values():
+            annotations = coco.loadAnns(coco.getAnnIds(imgIds=[decision.image_id]))
+            assert sorted(map(repr, map(_facts, annotations))) == sorted(
+                repr(_facts(vars(box) | {"bbox": list(box.bbox)})) for box in decision.boxes
+            )
+
+
+def _facts(box):
+    """What an annotation and a decided box have in common; a person's box has a score and a rank in COCO alone."""
+    names = ["category_id", "bbox", "source", "box_uid", "threshold", "method"]
+    names += ["score", "rank"] if box["source"] == "machine" else []
+    return {name: box[name] for name in names}

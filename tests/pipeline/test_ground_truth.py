@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from camboxes.pipeline.exports import voc_xml
-from camboxes.pipeline.ground_truth import read_ground_truth
+from camboxes.pipeline.ground_truth import TrueImage, read_ground_truth, reviewed
+from camboxes.transforms import Plan, storage
+from camboxes.transforms.decisions import DecidedBox, Decision, append_decision
+from camboxes.transforms.plan import shard_file
+from camboxes.transforms.records import LABELED, table
 
 COCO = {
     "images": [
@@ -75,7 +79,7 @@ def test_csv_by_extent_and_by_corners(tmp_path):
     assert list(extent.images) == ["a.jpg", "b.jpg", "c.jpg"]
     assert _plain(extent.images["a.jpg"].boxes) == {"dog": [[1, 2, 3, 4]], "cat": [[0, 0, 0.5, 10]]}
     assert extent.images["a.jpg"][1:3] == (40, 30)
-    assert extent.images["b.jpg"][1:] == extent.images["c.jpg"][1:] == (None, None, {}, {}), "known to hold nothing"
+    assert extent.images["b.jpg"][1:5] == extent.images["c.jpg"][1:5] == (None, None, {}, {}), "known to hold nothing"
     # Here width and height are the image's, as in the CSV files that tools make of VOC, and are passed over.
     corners = read_ground_truth(
         _csv(tmp_path, "\ufeffpath,width,height,label,xmin,ymin,xmax,ymax\na.jpg,640,480,dog,1,2,4,6\n")
@@ -97,7 +101,7 @@ def test_voc(tmp_path):
 def test_voc_is_the_inverse_of_the_export(tmp_path):
     boxes = [[0.0, 0.0, 64.0, 48.0], [10.0, 20.0, 1.0, 5.0], [63.0, 47.0, 1.0, 1.0]]
     row = {"width": 64, "height": 48, "boxes": [{"category_id": 1, "bbox": box} for box in boxes]}
-    (tmp_path / "a.xml").write_text(voc_xml(row, "a.png", ["dog"]))
+    (tmp_path / "a.xml").write_text(voc_xml(row, "a.png", ["dog"], lambda box: {"source": "person"}))
     assert _plain(read_ground_truth(str(tmp_path)).images["a.png"].boxes) == {"dog": boxes}
 
 
@@ -215,3 +219,39 @@ def test_what_is_no_ground_truth(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"holds no .xml files; expected a folder of Pascal VOC annotations"):
         read_ground_truth(str(tmp_path / "empty"))
+
+
+def test_a_review_as_ground_truth(tmp_path):
+    labels = {"a.jpg": ["cat", "dog"], "b.jpg": ["cat", "dog"], "c.jpg": ["dog"], "d.jpg": ["cat"], "e.jpg": ["cat"]}
+    manifest = tmp_path / "labels.jsonl"
+    manifest.write_text("".join(json.dumps({"path": path, "labels": of}) + "\n" for path, of in labels.items()))
+    run = Plan(str(tmp_path / "run"), [["cat"], ["dog"]]).make(str(manifest))
+    for key in run.shards:
+        rows = [row | {"width": 40, "height": 30} for row in run.planned_rows(key).to_pylist()]
+        storage.write_table(shard_file(run.output, key), table(rows, LABELED, {}))
+    cat, dog = DecidedBox("cat", 1, (1, 2, 3, 4)), DecidedBox("dog", 2, (5, 6, 7, 8))
+    for path, verdict, boxes in [
+        ("a.jpg", "accepted", [dog, cat]),
+        ("b.jpg", "accepted", [cat, cat]),
+        ("c.jpg", "rejected", [dog]),
+        ("d.jpg", "skipped", [cat]),
+        ("elsewhere.jpg", "accepted", [cat]),
+    ]:
+        append_decision(run.output, Decision(path, 1, verdict, boxes=tuple(boxes)))
+    truth = reviewed(run)
+    assert (truth.source, truth.categories) == (storage.join(run.output, "review.jsonl"), ("cat", "dog"))
+    assert truth.images.keys() == {"a.jpg", "b.jpg", "c.jpg"}
+    a, b, c = (truth.images[f"{name}.jpg"] for name in "abc")
+    assert _plain(a.boxes) == {"cat": [[1, 2, 3, 4]], "dog": [[5, 6, 7, 8]]}
+    assert (a.path, a.width, a.height, a.ignored, a.wrong) == ("a.jpg", 40, 30, {}, {})
+    assert (_plain(b.boxes), b.wrong) == ({"cat": [[1, 2, 3, 4], [1, 2, 3, 4]]}, {"dog": None})
+    assert (c.boxes, _plain(c.wrong)) == ({}, {"dog": [[5, 6, 7, 8]]})
+
+
+def test_what_is_known_of_a_box():
+    box = np.array([[0, 0, 4, 4.0]])
+    image = TrueImage("a.jpg", None, None, {"cat": box}, {}, {"dog": box, "cow": None})
+    half, less = [0, 0, 4, 2], [0, 0, 4, 1.9]
+    assert [image.is_right("cat", half), image.is_right("cat", less)] == [True, False]
+    assert [image.is_right("dog", half), image.is_right("dog", less)] == [False, None]
+    assert [image.is_right("cow", half), image.is_right("yak", half)] == [False, None]

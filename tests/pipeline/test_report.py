@@ -16,10 +16,6 @@ from camboxes.transforms.plan import shard_file
 from camboxes.transforms.records import LABELED, table
 from camboxes.transforms.write import merge
 
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-
 SETTINGS = {
     "method": "cam",
     "model": {"name": "none", "size": 224, "aspect": "squash"},
@@ -35,19 +31,6 @@ HOSTILE = (
     "{{7*7}}{% raw %}",
     "&lt;b&gt;",
 )
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    """A browser that fails the test where it is absent: the page's safety is not taken on trust."""
-    from playwright.sync_api import sync_playwright
-
-    if not Path(CHROMIUM).exists():
-        pytest.fail(f"the report is tested in {CHROMIUM}, which does not exist; apt install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 class Visit:

@@ -6,7 +6,7 @@ from apache_beam.testing.util import assert_that, equal_to
 from camboxes.pipeline.beam_options import beam_options
 from camboxes.transforms import BoxesFromMaps, InferClassMaps, LabeledImage, ReadShards, Shard, WriteCoco
 from camboxes.transforms.read import BatchImages
-from camboxes.transforms.records import LABELED, MAPPED, PLANNED, ShardCoder, table
+from camboxes.transforms.records import LABELED, MAPPED, PLANNED, ShardCoder, score_of, table
 
 
 def _shard():
@@ -22,7 +22,7 @@ def test_the_coder_is_deterministic_and_loses_nothing():
     assert coder.is_deterministic()
     again = coder.decode(coder.encode(_shard()))
     assert again == _shard()
-    assert again.settings == {"a": [2], "b": 1, "schema_version": 2}
+    assert again.settings == {"a": [2], "b": 1, "schema_version": 3}
     assert coder.encode(again) == coder.encode(_shard())
     chunked = Shard("k", pa.concat_tables([_shard().rows.slice(0, 1), _shard().rows.slice(1)]))
     assert coder.encode(chunked) == coder.encode(Shard("k", _shard().rows))
@@ -57,6 +57,11 @@ def test_batches_are_shards_with_stable_keys():
 def test_a_batch_of_nothing():
     with pytest.raises(ValueError, match="n is 0; expected the number of images in a shard"):
         BatchImages(0, [])
+
+
+def test_the_score_that_counts():
+    assert score_of({"score": 0.9, "calibrated_score": None}) == 0.9
+    assert score_of({"score": 0.9, "calibrated_score": 0.0}) == 0.0
 
 
 def test_each_schema_extends_the_one_before():
