@@ -31,43 +31,45 @@ from camboxes.transforms import BoxRule, PlannedRun, boxes_from_map, storage
 from camboxes.transforms.maps import StoredMap
 from camboxes.transforms.plan import shard_file
 
-BOTH = ["--method", "cam*layercam@16", "--scales", "224,448"]
-REFINED = [*BOTH, "--refine", "affinity"]
+# What `camboxes label` did before its defaults were the best that is known: Zhou et al.'s maps, on squashed images.
+PLAIN = ["--method", "cam", "--scales", "224", "--aspect", "squash", "--no-compete", "--refine", "none",
+         "--boxes", "largest"]  # fmt: skip
+BOTH = [*PLAIN, "--method", "cam*layercam@16", "--scales", "224,448"]
 SETTINGS = {
-    "cam, 224 squash": [],
-    "cam, 448 keep": ["--size", "448", "--aspect", "keep"],
-    "cam, 448": ["--size", "448"],
-    "cam, 224, flip": ["--flip"],
-    "cam, 224 + 448": ["--scales", "224,448"],
-    "cam, 224, map stride 16": ["--map-stride", "16"],
-    "gradcam, 224": ["--method", "gradcam"],
-    "gradcam++, 224": ["--method", "gradcam++"],
-    "xgradcam, 224": ["--method", "xgradcam"],
-    "hirescam, 224": ["--method", "hirescam"],
-    "layercam (positive weights), 224": ["--method", "layercam"],
-    "eigencam, 224": ["--method", "eigencam"],
-    "layercam@32, 448": ["--method", "layercam@32", "--size", "448"],
-    "layercam@16, 224": ["--method", "layercam@16"],
-    "layercam@blocks.4, 224": ["--method", "layercam@blocks.4"],  # of Lite0: the block at stride 16, not rectified
-    "gradcam++@16, 224": ["--method", "gradcam++@16"],
-    "cam+layercam@16, 224": ["--method", "cam+layercam@16"],
-    "cam*layercam@16, 224": ["--method", "cam*layercam@16"],
+    "default": [],
+    "default, but --scales 224": ["--scales", "224"],
+    "default, but --method cam": ["--method", "cam"],
+    "default, but --refine none": ["--refine", "none", "--threshold", "0.9*otsu"],
+    "default, but --aspect squash": ["--aspect", "squash"],
+    "default, but --no-compete": ["--no-compete"],
+    "default, but --boxes largest": ["--boxes", "largest"],
+    "default, and --flip": ["--flip"],
+    "default, and a third scale": ["--scales", "224,448,672"],
+    "cam, 224 squash": PLAIN,
+    "cam, 448 keep": [*PLAIN, "--scales", "448", "--aspect", "keep"],
+    "cam, 448": [*PLAIN, "--scales", "448"],
+    "cam, 224, flip": [*PLAIN, "--flip"],
+    "cam, 224 + 448": [*PLAIN, "--scales", "224,448"],
+    "cam, 224, map stride 16": [*PLAIN, "--map-stride", "16"],
+    "gradcam, 224": [*PLAIN, "--method", "gradcam"],
+    "gradcam++, 224": [*PLAIN, "--method", "gradcam++"],
+    "xgradcam, 224": [*PLAIN, "--method", "xgradcam"],
+    "hirescam, 224": [*PLAIN, "--method", "hirescam"],
+    "layercam (positive weights), 224": [*PLAIN, "--method", "layercam"],
+    "eigencam, 224": [*PLAIN, "--method", "eigencam"],
+    "layercam@32, 448": [*PLAIN, "--method", "layercam@32", "--scales", "448"],
+    "layercam@16, 224": [*PLAIN, "--method", "layercam@16"],
+    # Of Lite0: the block at stride 16, not rectified.
+    "layercam@blocks.4, 224": [*PLAIN, "--method", "layercam@blocks.4"],
+    "gradcam++@16, 224": [*PLAIN, "--method", "gradcam++@16"],
+    "cam+layercam@16, 224": [*PLAIN, "--method", "cam+layercam@16"],
+    "cam*layercam@16, 224": [*PLAIN, "--method", "cam*layercam@16"],
     "cam*layercam@16, 224 + 448": BOTH,
-    "cam, 224, affinity": ["--refine", "affinity"],
-    "cam*layercam@16, 224, affinity": ["--method", "cam*layercam@16", "--refine", "affinity"],
-    "cam, 224 + 448, affinity": ["--scales", "224,448", "--refine", "affinity"],
+    "cam, 224, affinity": [*PLAIN, "--refine", "affinity"],
+    "cam*layercam@16, 224, affinity": [*PLAIN, "--method", "cam*layercam@16", "--refine", "affinity"],
+    "cam, 224 + 448, affinity": [*PLAIN, "--scales", "224,448", "--refine", "affinity"],
     "cam*layercam@16, 224 + 448, affinity": [*BOTH, "--refine", "affinity"],
-    "cam*layercam@16, 224 + 448, affinity, peak": [*BOTH, "--refine", "affinity", "--boxes", "peak"],
-    "cam*layercam@16, 224 + 448, affinity, compete": [*BOTH, "--refine", "affinity", "--compete"],
-    "cam*layercam@16, 224 + 448, affinity, compete, peak": [
-        *BOTH,
-        "--refine",
-        "affinity",
-        "--compete",
-        "--boxes",
-        "peak",
-    ],
-    "scorecam, 224": ["--method", "scorecam"],
+    "scorecam, 224": [*PLAIN, "--method", "scorecam"],
 }
 SLOW = {"scorecam, 224"}
 DELTAS = (0.3, 0.5, 0.7)

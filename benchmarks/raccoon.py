@@ -17,15 +17,15 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from quality import DELTAS, OTSU, REFINED, best_iou, boxes_by_pair, draw, maps_of
+from quality import BOTH, DELTAS, OTSU, PLAIN, best_iou, boxes_by_pair, draw, maps_of
 
 SETTINGS = {
-    "cam, 224": [],
-    "cam, 224 + 448": ["--scales", "224,448"],
-    "cam*layercam@16, 224": ["--method", "cam*layercam@16"],
-    "cam*layercam@16, 224 + 448": ["--method", "cam*layercam@16", "--scales", "224,448"],
-    "cam, 224 + 448, affinity": ["--scales", "224,448", "--refine", "affinity"],
-    "cam*layercam@16, 224 + 448, affinity": REFINED,
+    "default": [],
+    "default, but --aspect squash": ["--aspect", "squash"],
+    "cam, 224": PLAIN,
+    "cam, 224 + 448": [*PLAIN, "--scales", "224,448"],
+    "cam*layercam@16, 224": [*PLAIN, "--method", "cam*layercam@16"],
+    "cam*layercam@16, 224 + 448": BOTH,
 }
 THRESHOLDS = (0.15, 0.2, 0.25, 0.3, 0.35, *OTSU)
 

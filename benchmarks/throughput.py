@@ -4,9 +4,9 @@
 
 A data folder holds images/, labels.csv and label_map.json. The bare loop reads, decodes and resizes the images one
 after the other, runs them in batches, and computes a class activation map for each; nothing else. The command is
-`camboxes label`, from the list of files to COCO on disk. Start-up is left out of both: the loop's clock starts when
-the network is loaded and warm, and from the command's time that of the same command on a single image is taken off.
-The two take turns; the ratio is that of each round.
+`camboxes label` with the same maps, from the list of files to COCO on disk. Start-up is left out of both: the loop's
+clock starts when the network is loaded and warm, and from the command's time that of the same command on a single image
+is taken off. The two take turns; the ratio is that of each round.
 """
 
 import argparse
@@ -18,6 +18,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from quality import PLAIN
 
 
 def main() -> None:
@@ -57,7 +59,7 @@ def label(folder: Path, rows: int | None = None) -> tuple[float, dict]:
         manifest = Path(output, "some.csv")
         manifest.write_text("\n".join(listed[: None if rows is None else rows + 1]))
         call = [sys.executable, "-m", "camboxes.pipeline.cli", "label", "--input", str(manifest), "--root", str(folder),
-                "--label-map", str(folder / "label_map.json"), "--output", f"{output}/run"]  # fmt: skip
+                "--label-map", str(folder / "label_map.json"), "--output", f"{output}/run", *PLAIN]  # fmt: skip
         start = time.perf_counter()
         subprocess.run(call, check=True, capture_output=True)
         return time.perf_counter() - start, json.loads(Path(output, "run", "summary.json").read_text())

@@ -24,11 +24,12 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from quality import PLAIN
 from sklearn.linear_model import LogisticRegression
 
 from camboxes.pipeline import calibrating
 from camboxes.pipeline.ground_truth import read_ground_truth
-from camboxes.pipeline.judging import Judged, judge
+from camboxes.pipeline.judging import Redrawn, judge, redraw
 from camboxes.pipeline.matching import match
 from camboxes.pipeline.thresholds import Candidates, choose
 from camboxes.transforms import BoxRule, PlannedRun
@@ -36,9 +37,10 @@ from camboxes.transforms.calibration import Calibration, standardise
 from camboxes.transforms.evidence import Evidence
 
 SETTINGS = {
-    "cam": [],
-    "cam*layercam@16": ["--method", "cam*layercam@16"],
-    "cam, 224 + 448": ["--scales", "224,448"],
+    "default": [],
+    "cam": PLAIN,
+    "cam*layercam@16": [*PLAIN, "--method", "cam*layercam@16"],
+    "cam, 224 + 448": [*PLAIN, "--scales", "224,448"],
 }
 RULES = (BoxRule(0.25), BoxRule("0.8*otsu"))
 DIRECTIONS = Path(__file__).parent.parent / "pipeline" / "calibration_directions.json"
@@ -73,8 +75,8 @@ def main() -> None:
             "| Brier lower |"
         )
         print("|---|---|---|---|---|---|---|---|---|")
-        for (data, name), (_, _, truth_of) in runs.items():
-            judged = judge(runs[data, name][0], truth_of)
+        for (data, name), (run, _, truth_of) in runs.items():
+            judged = redraw(run, judge(run, truth_of))
             row = [*thresholds(judged, arguments), *calibration(samples, (data, name), arguments)]
             print(f"| {data}: {name} | {' | '.join(row)} |", flush=True)
 
@@ -87,7 +89,7 @@ def label(folder: Path, options: list[str], output: Path):
     return run, match(run, truth), truth
 
 
-def thresholds(judged: Judged, arguments) -> list[str]:
+def thresholds(judged: Redrawn, arguments) -> list[str]:
     candidates = Candidates.of(judged)
     fixed = candidates.families[0]
     known = 100 * (candidates.iou >= 0.5)

@@ -1,19 +1,21 @@
 """How alike the parts of an image are to a network's mid-level features, and maps spread along that likeness.
 
-Two cells that look alike to the stage before the last mostly belong to one thing. So a class's map, which lights up on
+Two cells that look alike to the stages before the last mostly belong to one thing. So a class's map, which lights up on
 the most telling part, becomes a map of the whole thing where it is spread along that likeness: a few steps of a random
 walk between cells, as in IRNet (Ahn et al., CVPR 2019), but with the features of the classifier itself, forward only.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch.nn import functional
 
-LAYER = "16"  # input pixels per cell: the last block before the maps get too coarse to tell things apart
+# Input pixels per cell: the last block before the maps get too coarse to tell things apart, whose grid the walk goes
+# over, and the one before it, which knows more of edges and texture.
+LAYER, FINER = "16", "8"
 
-# Of the random walk: docs/refinement.md.
-_POWER, _STEPS = 4, 2
+_STEPS = 2  # of the random walk: docs/refinement.md
 
 
 class Coherence(NamedTuple):
@@ -28,34 +30,36 @@ class Coherence(NamedTuple):
     agreement: torch.Tensor
 
 
-def affinity(features: torch.Tensor, power: int = 2) -> torch.Tensor:
-    """The likeness of each two cells: cosine similarity, negatives to 0, to a power, each row normalised to a sum of 1.
+def affinity(stages: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The likeness of each two cells: the product, over the stages, of their squared cosine similarities.
+
+    Negative similarities count as 0; each row is normalised to a sum of 1.
 
     Args:
-      features: [n, channels, height, width]; the mean over the cells is taken off first.
-      power: the higher, the more only the most alike count.
+      stages: each [n, channels, height, width], of the same images. Cells are the first one's; a finer stage's are
+        averaged to them. Of each stage the mean over the cells is taken off first.
 
     Returns:
       float32 [n, cells, cells].
     """
-    vectors = features.float().flatten(2)
-    vectors = functional.normalize(vectors - vectors.mean(2, keepdim=True), dim=1, eps=1e-6)
-    alike = (vectors.transpose(1, 2) @ vectors).clamp(min=0) ** power
+    size = (stages[0].shape[2], stages[0].shape[3])
+    alike = torch.stack([_cosines(functional.adaptive_avg_pool2d(maps.float(), size)) for maps in stages]).prod(0) ** 2
     alike.diagonal(dim1=1, dim2=2).fill_(1)  # also of a cell whose features are the mean
     return alike / alike.sum(2, keepdim=True)
 
 
-def refine(maps: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+def refine(maps: torch.Tensor, stages: Sequence[torch.Tensor]) -> torch.Tensor:
     """Walks two steps between cells that are alike.
 
     Args:
       maps: [n, labels, height, width], signed, in any scale.
-      features: [n, channels, rows, columns], of the same images.
+      stages: as for `affinity`, of the same images.
 
     Returns:
-      float32 [n, labels, rows, columns]: each value is a mean of the map's values, so its range does not grow.
+      float32 [n, labels, rows, columns], on the first stage's grid: each value is a mean of the map's values, so its
+      range does not grow.
     """
-    alike, size = affinity(features, _POWER), (features.shape[2], features.shape[3])
+    alike, size = affinity(stages), (stages[0].shape[2], stages[0].shape[3])
     found = maps.new_zeros((*maps.shape[:2], *size), dtype=torch.float32)
     for label in range(maps.shape[1]):  # each by itself: last bits depend on the shape of what is computed
         walked = _on_grid(maps[:, label], size)[:, :, None]
@@ -81,6 +85,13 @@ def coherence(maps: torch.Tensor, affinities: torch.Tensor, size: tuple[int, int
     flat, spread = flat - flat.mean(1, keepdim=True), spread - spread.mean(1, keepdim=True)
     together, own = (flat * spread).sum(1), flat.square().sum(1)
     return Coherence(together / own, together / (own * spread.square().sum(1)).sqrt())
+
+
+def _cosines(maps: torch.Tensor) -> torch.Tensor:
+    """Of each two cells of [n, channels, height, width] the cosine similarity, at least 0: [n, cells, cells]."""
+    vectors = maps.flatten(2)
+    vectors = functional.normalize(vectors - vectors.mean(2, keepdim=True), dim=1, eps=1e-6)
+    return (vectors.transpose(1, 2) @ vectors).clamp(min=0)
 
 
 def _on_grid(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

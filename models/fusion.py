@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
+_BACKGROUND = 0.5  # its scaled map, where labels compete
+
 
 def fuse(terms: Sequence[tuple[float, Sequence[torch.Tensor]]]) -> torch.Tensor:
     """The weighted mean of terms, each the geometric mean of its maps.
@@ -33,7 +35,10 @@ def fuse(terms: Sequence[tuple[float, Sequence[torch.Tensor]]]) -> torch.Tensor:
 
 
 def compete(maps: torch.Tensor) -> torch.Tensor:
-    """The labels of one image share its cells out: each keeps of its scaled map the share that it has of all of them.
+    """The labels of one image share its cells out: each keeps of its scaled map m its share m⁴ / (Σ m⁴ + b⁴).
+
+    The sum is over all labels of the image; b = 1/2 is what the background claims of every cell. The power and b were
+    measured: docs/refinement.md.
 
     Args:
       maps: [labels, height, width], signed, in any scale; of all labels of the image.
@@ -44,8 +49,8 @@ def compete(maps: torch.Tensor) -> torch.Tensor:
     if len(maps) < 2:
         return maps
     scaled = _scaled(maps[:, None], (maps.shape[1], maps.shape[2]))[:, 0]
-    total = scaled.sum(0)
-    return torch.where(total > 0, scaled.square() / total, 0 * scaled)
+    claims = scaled**4
+    return scaled * claims / (claims.sum(0) + _BACKGROUND**4)
 
 
 def _scaled(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from camboxes.models.affinity import LAYER, affinity, coherence, refine
+from camboxes.models.affinity import FINER, LAYER, affinity, coherence, refine
 from camboxes.models.classifier import Classifier
 from camboxes.models.forward import ForwardPass
 from camboxes.models.fusion import compete, fuse
@@ -93,13 +93,12 @@ class Localizer:
         self._looks = [(number, flip) for number in range(len(self.scales)) for flip in flips]
         self._terms = maps.terms
         self._methods = Methods(classifier, [factor for term in maps.terms for factor in term.factors])
-        self._refines = maps.refine == "affinity"
+        # The layers that the maps are spread along, and the one that their coherence is measured with.
+        self._stages = [classifier.layer(stride) for stride in (LAYER, FINER)] if maps.refine == "affinity" else []
         try:
-            self._alike = frozenset([classifier.layer(LAYER)])
+            self._alike = [classifier.layer(LAYER)]
         except ValueError:
-            if self._refines:
-                raise
-            self._alike = frozenset()  # the maps are made all the same
+            self._alike = []  # the maps are made all the same
 
     def resize(self, image: np.ndarray) -> tuple[torch.Tensor, ...]:
         """A photograph, uint8 [height, width, 3], as the network takes it at each scale: uint8 [3, height, width]."""
@@ -123,7 +122,9 @@ class Localizer:
         size = self._batch_sizes[0]
         if len(images) > size:
             raise ValueError(f"{len(images)} images were given; a batch of this classifier holds {size}")
-        first = self._methods.forward(self._batch(images, 0, flip=False), self._alike)
+        largest = max(range(len(self.scales)), key=self.scales.__getitem__)
+        reads = frozenset([*self._alike, *(self._stages if largest == 0 else [])])
+        first = self._methods.forward(self._batch(images, 0, flip=False), reads)
         logits, probabilities = first.logits.cpu().numpy(), self.classifier.probabilities(first.logits).cpu().numpy()
         chosen = [
             tuple(max(ids, key=row.__getitem__) for ids in labels)
@@ -134,13 +135,12 @@ class Localizer:
             slots[slot, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
         slots = slots.to(first.logits.device)
         parts = self._methods.maps(first, slots, len(images))
-        largest = max(range(len(self.scales)), key=self.scales.__getitem__)
-        features = [first.maps(layer) for layer in self._alike] if not largest else []
+        stages = [first.maps(layer) for layer in self._stages] if largest == 0 else []
         for number, flip in self._looks[1:]:
-            reads = self._alike if self._refines and number == largest and not flip else frozenset()
-            maps, read = self._look(images, slots, number, flip=flip, also=reads)
+            also = self._stages if number == largest and not flip else []
+            maps, read = self._look(images, slots, number, flip=flip, also=also)
             parts += maps
-            features += read
+            stages += read
         each = iter(parts)
         terms = [(term.weight, [next(each) for _ in term.factors]) for _ in self._looks for term in self._terms]
         fused = fuse(terms)
@@ -148,10 +148,10 @@ class Localizer:
             for slot, ids in enumerate(chosen):
                 fused[slot, : len(ids)] = compete(fused[slot, : len(ids)])
         known = self._coherence(first, fused).cpu().numpy()
-        if self._refines:
+        if stages:
             # As many images at once as a pass at that scale holds: the likeness of all cells is as large as its maps.
-            pairs = zip(*(some.split(self._batch_sizes[largest]) for some in (fused, *features)), strict=True)
-            fused = torch.cat([refine(some, alike) for some, alike in pairs])
+            pairs = zip(*(some.split(self._batch_sizes[largest]) for some in (fused, *stages)), strict=True)
+            fused = torch.cat([refine(some, alike) for some, *alike in pairs])
         found = fused.cpu().numpy()
         return [
             Localization(logits[slot], probabilities[slot], ids, found[slot, : len(ids)], *known[:, slot, : len(ids)])
@@ -163,7 +163,7 @@ class Localizer:
         found = maps.new_full((2, *maps.shape[:2]), torch.nan)
         for layer in self._alike:
             features = first.maps(layer)
-            (height, width), affinities = features.shape[2:], affinity(features)
+            (height, width), affinities = features.shape[2:], affinity([features])
             for label in range(maps.shape[1]):  # each by itself: last bits depend on the shape of what is computed
                 found[:, :, label] = torch.stack(coherence(maps[:, label], affinities, (height, width)))
         return found
@@ -175,7 +175,7 @@ class Localizer:
         number: int,
         *,
         flip: bool,
-        also: frozenset[str],
+        also: Sequence[str],
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """One scale, mirrored or not.
 
@@ -187,7 +187,7 @@ class Localizer:
         filled: list[torch.Tensor] = []
         for start in range(0, len(images), size):
             some = images[start : start + size]
-            forward = self._methods.forward(self._batch(some, number, flip=flip), also)
+            forward = self._methods.forward(self._batch(some, number, flip=flip), frozenset(also))
             ids = functional.pad(slots[start : start + size], (0, 0, 0, size - len(slots[start : start + size])))
             found = [*self._methods.maps(forward, ids, len(some)), *(forward.maps(layer) for layer in also)]
             for place, maps in enumerate(found):

@@ -156,7 +156,8 @@ def outermost_layer(network: nn.Module, probe: torch.Tensor, stride: int) -> str
             strides.setdefault(2 ** round(math.log2(probe.shape[2] / shape[2])), []).append(name)
     if stride not in strides:
         raise ValueError(
-            f"no layer at stride {stride}; this network has layers at {', '.join(map(str, sorted(strides)))}"
+            f"no layer at stride {stride}; this network has layers at {', '.join(map(str, sorted(strides)))}: --method "
+            "cam --refine none needs none of them"
         )
     found = strides[stride]
     blocks = [name for name in found if _convolutions(layers[name]) > 1]

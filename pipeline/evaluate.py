@@ -7,6 +7,7 @@ written again, with curves and the best and worst boxes.
 """
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,10 +55,15 @@ _CLASSES_SHOWN = 10
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
     parser.add_argument("--run", required=True, metavar="OUT", help="a finished run's folder")
-    parser.add_argument(
-        "--ground-truth", required=True, metavar="FILE", help="COCO .json, a .csv of boxes, or a folder of VOC .xml"
-    )
+    add_truth_argument(parser)
     parser.add_argument("--output", metavar="FOLDER", help="folder for evaluation.json and report.html (default: OUT)")
+
+
+def add_truth_argument(parser: argparse._ActionsContainer, required: bool = True) -> None:
+    """Declares --ground-truth, for every command that judges boxes."""
+    parser.add_argument(
+        "--ground-truth", required=required, metavar="FILE", help="COCO .json, a .csv of boxes, or a folder of VOC .xml"
+    )
 
 
 def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
@@ -72,7 +78,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     from camboxes.pipeline.evaluation_report import section
     from camboxes.pipeline.figures import evaluate
     from camboxes.pipeline.ground_truth import read_ground_truth
-    from camboxes.pipeline.judging import judge
+    from camboxes.pipeline.judging import judge, redraw
     from camboxes.pipeline.tuning import Tuning
     from camboxes.transforms import storage
 
@@ -84,7 +90,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             raise CallError(f"--output {output!r} is a file; expected a folder")
         truth = read_ground_truth(arguments.ground_truth)
         tuning = Tuning.drawn_with(source)
-    judged = judge(source, truth)
+    judged = redraw(source, judge(source, truth))
     evaluation = evaluate(judged)
     fitted = set(tuning.images if tuning else ())
     _print_matching(judged.matching, len(judged.image))
@@ -97,7 +103,8 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     print(f"wrote {path}")
     report.write(arguments.run, section(judged, evaluation, fitted), output)
     print(f"look at {storage.join(output, 'report.html')}")
-    print(f"choose thresholds: camboxes tune --run {arguments.run} --ground-truth {arguments.ground_truth}")
+    call = ["camboxes", "tune", "--run", arguments.run, "--ground-truth", arguments.ground_truth]
+    print(f"choose thresholds: {shlex.join(call)}")
 
 
 def check_call(command: str, beam_arguments: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from camboxes.pipeline.average_precision import Boxes, match_boxes
 from camboxes.pipeline.calibrating import Trust, trust
 from camboxes.pipeline.evaluate import HEADLINE, NAMES
 from camboxes.pipeline.figures import IOUS, ClassFigures, Evaluation, Figure, true_boxes
-from camboxes.pipeline.judging import Judged
+from camboxes.pipeline.judging import Judged, Redrawn
 from camboxes.transforms.boxes import Cut, best_iou
 
 FEWEST_TO_TRUST = 20  # boxes; below, a reliability diagram is noise
@@ -138,7 +138,7 @@ class Section(NamedTuple):
     worst: list[Example]
 
 
-def section(judged: Judged, evaluation: Evaluation, fitted: Set[str]) -> Section:
+def section(judged: Redrawn, evaluation: Evaluation, fitted: Set[str]) -> Section:
     """Gathers what the report shows of an evaluation.
 
     Args:
@@ -165,7 +165,7 @@ def section(judged: Judged, evaluation: Evaluation, fitted: Set[str]) -> Section
     )
 
 
-def _accuracy(judged: Judged) -> Accuracy:
+def _accuracy(judged: Redrawn) -> Accuracy:
     curves = {
         delta: list(zip(judged.thresholds.tolist(), (judged.iou_at >= delta).mean(axis=0).tolist(), strict=True))
         for delta in IOUS

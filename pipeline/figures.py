@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from camboxes.pipeline.average_precision import Boxes, Matches, match_boxes, precision
-from camboxes.pipeline.judging import CENTRE, Judged, floor_box
+from camboxes.pipeline.judging import CENTRE, Judged, Redrawn, floor_box
 from camboxes.pipeline.resampling import Estimate, estimates, image_weights
 from camboxes.transforms import wsol
 
@@ -129,7 +129,7 @@ class Detection(NamedTuple):
 Rows = TypeVar("Rows", Localization, Detection)
 
 
-def evaluate(judged: Judged) -> Evaluation:
+def evaluate(judged: Redrawn) -> Evaluation:
     """All figures of a judged run, their intervals from RESAMPLES resamples of its images (AP and AR: fewer)."""
     true = true_boxes(judged)
     matches = [match_boxes(true, boxes) for boxes in _drawn(judged)]
@@ -183,7 +183,7 @@ def detection(matches: Sequence[Sequence[Matches]], weights: np.ndarray) -> Dete
     return Detection(overall, np.stack([each.ap50_of for each in found], axis=2))
 
 
-def known_at_best(judged: Judged, weights: np.ndarray) -> np.ndarray:
+def known_at_best(judged: Redrawn, weights: np.ndarray) -> np.ndarray:
     """GT-known Loc at the threshold that is best for it, for each row of image weights and of IOUS: [rows, 3]."""
     return np.stack([_known_at(judged, weights, delta).max(axis=1) for delta in IOUS], axis=1)
 
@@ -218,7 +218,7 @@ def _drawn(judged: Judged) -> Iterator[Boxes]:
         yield Boxes(image, category, bbox.reshape(-1, 4), score, no_crowd[first])
 
 
-def _known_at(judged: Judged, weights: np.ndarray, delta: float) -> np.ndarray:
+def _known_at(judged: Redrawn, weights: np.ndarray, delta: float) -> np.ndarray:
     """GT-known Loc for each row of image weights and each threshold: [rows, thresholds]."""
     return _mean(weights[:, judged.image], np.where(judged.iou_at >= delta, 100.0, 0.0))
 
@@ -255,7 +255,7 @@ def _figures(values: np.ndarray, samples: np.ndarray) -> list[Figure]:
     return [Figure(*found[start : start + 3]) for start in range(0, len(found), 3)]
 
 
-def _best(judged: Judged, found: Localization, sampled: Localization, at_best: np.ndarray) -> BestThresholds:
+def _best(judged: Redrawn, found: Localization, sampled: Localization, at_best: np.ndarray) -> BestThresholds:
     """Takes the figures at the run's threshold too, for those of the floors hold at any."""
     ones = np.ones((1, len(judged.paths)))
     curves = [_known_at(judged, ones, delta)[0] for delta in IOUS]

@@ -1,6 +1,7 @@
 """A run's boxes beside the true ones: for every labelled pair of an image and a category how well they agree.
 
-Nothing here is a figure yet: `figures` makes those of a `Judged`, for all images or for a resample of them.
+`judge` looks at the boxes that the run has; `redraw` draws others, from its maps at every threshold, which takes by far
+the longer. Nothing here is a figure yet: `figures` makes those, for all images or for a resample of them.
 """
 
 import collections
@@ -22,14 +23,13 @@ from camboxes.transforms.draw import working_map
 from camboxes.transforms.maps import StoredMap
 from camboxes.transforms.overlap import ahead
 from camboxes.transforms.plan import shard_file
-from camboxes.transforms.records import Shard
+from camboxes.transforms.records import Shard, score_of
 
 THRESHOLDS = np.arange(2, 92, 2) / 100
 OTSU_SHARES = np.arange(30, 151, 5) / 100
 CENTRE = 0.8  # of each side: the floor that a figure is read against
 LITERATURE_STEP = 0.001  # of the thresholds of the literature's rule
 
-_COLUMNS = ["path", "width", "height", "labels", "top5", "maps", "boxes"]
 _AHEAD = 64  # images
 
 Row = Mapping[str, Any]
@@ -67,9 +67,6 @@ class Judged:
       raw_score, calibrated: float64 [pairs], likewise, before and after calibration; NaN where there is none.
       centre, whole: float64 [pairs], IoU of a centred box of 80% of each side, and of the whole image.
       top1, top5: bool [pairs], whether the label's class is the network's first, or among its first five.
-      thresholds: float64 [thresholds].
-      iou_at: float32 [pairs, thresholds], IoU of the own box that the run's rule gives with each of them for its own.
-      literature: by the rule of `transforms.wsol`, from the stored maps, over the pairs.
       detections: every box of the run.
       matching: what is judged, and what was left out.
       settings: what the run's shards were made with, its box rule under "rule".
@@ -88,43 +85,46 @@ class Judged:
     whole: np.ndarray
     top1: np.ndarray
     top5: np.ndarray
-    thresholds: np.ndarray
-    otsu_shares: np.ndarray
-    iou_at: np.ndarray
-    iou_at_otsu: np.ndarray
-    literature: wsol.BoxCounts
     detections: Detections
     matching: Matching
     settings: dict[str, Any]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Redrawn(Judged):
+    """What was judged, and what other thresholds make of the pairs.
+
+    Attributes:
+      thresholds: float64 [thresholds].
+      otsu_shares: float64 [shares], thresholds as shares of the Otsu level.
+      iou_at: float32 [pairs, thresholds], IoU of the own box that the run's rule gives with each of them for its own.
+      iou_at_otsu: float32 [pairs, shares], likewise.
+      literature: by the rule of `transforms.wsol`, from the stored maps, over the pairs.
+    """
+
+    thresholds: np.ndarray
+    otsu_shares: np.ndarray
+    iou_at: np.ndarray
+    iou_at_otsu: np.ndarray
+    literature: wsol.BoxCounts
+
+
 def judge(run: PlannedRun, truth: GroundTruth) -> Judged:
-    """Judges a finished run, one shard after the other; boxes are drawn from the stored maps at each threshold.
+    """Judges the boxes of a finished run, one shard after the other.
 
     Raises:
-      CallError: nothing matches, no labelled pair has a true box, or a judged pair has no stored map.
+      CallError: nothing matches, or no labelled pair has a true box.
     """
     matching = match(run, truth)
     settings = Shard("", storage.read_table(shard_file(run.output, next(iter(run.shards))), [])).settings
-    rule = BoxRule(**settings["rule"])
     categories = [category.name for category in run.categories]
     judged = set(matching.categories)
-
-    def of_row(row: Row) -> _OfImage:
-        return _judge_image(row, matching.truths[row["path"]], judged, rule)
-
     images: list[_OfImage] = []
-    literature = wsol.BoxCounts.none(LITERATURE_STEP)
     counts: collections.Counter[str] = collections.Counter()
-    with (
-        ThreadPoolExecutor(os.cpu_count()) as threads,
-        tqdm(total=len(matching.truths), unit="image", disable=None) as bar,
-    ):
-        for image in ahead("judge", threads, of_row, _rows(run, matching), _AHEAD):
-            images.append(image)
-            literature += image.literature
-            counts.update(image.counts)
-            bar.update()
+    rows = _rows(run, matching, ["path", "width", "height", "labels", "top5", "boxes"])
+    for row in tqdm(rows, total=len(matching.truths), unit="image", disable=None):
+        images.append(_judge_image(row, matching.truths[row["path"]], judged))
+        counts.update(images[-1].counts)
     pairs = [pair for image in images for pair in image.pairs]
     if not pairs:
         raise CallError(
@@ -147,16 +147,11 @@ def judge(run: PlannedRun, truth: GroundTruth) -> Judged:
         whole=np.array([pair.whole for pair in pairs]),
         top1=np.array([pair.top1 for pair in pairs]),
         top5=np.array([pair.top5 for pair in pairs]),
-        thresholds=THRESHOLDS,
-        otsu_shares=OTSU_SHARES,
-        iou_at=np.array([pair.iou_at[: len(THRESHOLDS)] for pair in pairs], np.float32),
-        iou_at_otsu=np.array([pair.iou_at[len(THRESHOLDS) :] for pair in pairs], np.float32),
-        literature=literature,
         detections=Detections(
             np.array([numbers[image.path] for image in images for _ in image.boxes], np.int64),
             np.array([box["category_id"] - 1 for box in boxes], np.int64),
             np.array([box["bbox"] for box in boxes], np.float64).reshape(-1, 4),
-            np.array([_score(box) for box in boxes], np.float64),
+            np.array([score_of(box) for box in boxes], np.float64),
         ),
         matching=dataclasses.replace(
             matching,
@@ -165,6 +160,47 @@ def judge(run: PlannedRun, truth: GroundTruth) -> Judged:
             true_without_label=counts["true_without_label"],
         ),
         settings=settings,
+    )
+
+
+def redraw(run: PlannedRun, judged: Judged) -> Redrawn:
+    """Draws the boxes of every judged pair again from the run's stored maps, at each threshold.
+
+    Raises:
+      CallError: a judged pair has no stored map.
+    """
+    rule = BoxRule(**judged.settings["rule"])
+    pairs_of: dict[str, list[int]] = collections.defaultdict(list)
+    for pair, image in enumerate(judged.image.tolist()):
+        pairs_of[judged.paths[image]].append(pair)
+
+    def of_row(row: Row) -> list[tuple[int, _RedrawnPair]]:
+        labels = {label["label"]: label for label in row["labels"]}
+        true, found = judged.matching.truths[row["path"]], []
+        for pair in pairs_of.get(row["path"], ()):
+            name = judged.categories[judged.category[pair]]
+            found.append((pair, _redraw_pair(row, labels[name], true.boxes[name], rule)))
+        return found
+
+    iou_at = np.empty((len(judged.image), len(THRESHOLDS) + len(OTSU_SHARES)), np.float32)
+    literature = wsol.BoxCounts.none(LITERATURE_STEP)
+    rows = _rows(run, judged.matching, ["path", "width", "height", "labels", "maps"])
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as threads,
+        tqdm(total=len(judged.paths), unit="image", disable=None) as bar,
+    ):
+        for image_pairs in ahead("redraw", threads, of_row, rows, _AHEAD):
+            for pair, redrawn in image_pairs:
+                iou_at[pair] = redrawn.iou_at
+                literature += redrawn.literature
+            bar.update()
+    return Redrawn(
+        **vars(judged),
+        thresholds=THRESHOLDS,
+        otsu_shares=OTSU_SHARES,
+        iou_at=iou_at[:, : len(THRESHOLDS)],
+        iou_at_otsu=iou_at[:, len(THRESHOLDS) :],
+        literature=literature,
     )
 
 
@@ -177,7 +213,7 @@ _Placed = tuple[Sequence[int], WorkingMap]  # the rectangle of the image that a 
 
 
 class _Pair(NamedTuple):
-    """A pair's entries in `Judged`; `category` counts from 0, `iou_at` has THRESHOLDS, then OTSU_SHARES."""
+    """A pair's entries in `Judged`; `category` counts from 0."""
 
     category: int
     iou: float
@@ -188,7 +224,6 @@ class _Pair(NamedTuple):
     whole: float
     top1: bool
     top5: bool
-    iou_at: list[float]
 
 
 class _OfImage(NamedTuple):
@@ -198,45 +233,34 @@ class _OfImage(NamedTuple):
     size: tuple[int, int]
     pairs: list[_Pair]
     boxes: list[Row]
-    literature: wsol.BoxCounts
     counts: dict[str, int]
 
 
-def _rows(run: PlannedRun, matching: Matching) -> Iterator[Row]:
+class _RedrawnPair(NamedTuple):
+    """What a pair adds to `Redrawn`; `iou_at` has THRESHOLDS, then OTSU_SHARES."""
+
+    iou_at: list[float]
+    literature: wsol.BoxCounts
+
+
+def _rows(run: PlannedRun, matching: Matching, columns: list[str]) -> Iterator[Row]:
     """The judged images' rows, read shard by shard."""
     for key in run.shards:
-        rows = storage.read_table(shard_file(run.output, key), _COLUMNS)
+        rows = storage.read_table(shard_file(run.output, key), columns)
         yield from (row for row in rows.to_pylist() if row["path"] in matching.truths)
 
 
-def _judge_image(row: Row, true: TrueImage, categories: set[str], rule: BoxRule) -> _OfImage:
+def _judge_image(row: Row, true: TrueImage, categories: set[str]) -> _OfImage:
     labels = sorted(
         (label for label in row["labels"] if label["label"] in categories), key=lambda label: label["category_id"]
     )
     with_truth = [label for label in labels if label["label"] in true.boxes]
-    literature = wsol.BoxCounts.none(LITERATURE_STEP)
-    pairs = []
-    for label in with_truth:
-        truth = true.boxes[label["label"]]
-        maps = [
-            (stored["rectangle"], working_map(stored))
-            for stored in row["maps"]
-            if stored["category_id"] == label["category_id"]
-        ]
-        if not maps:
-            raise CallError(
-                f"the run has no map of {label['label']!r} on {row['path']!r} to draw its boxes from at other "
-                "thresholds; judge the run that camboxes label or rebox wrote, with its maps"
-            )
-        pairs.append(_judge_pair(row, label, maps, truth, rule))
-        literature += _by_the_literature(row, maps[0][1].stored, truth)
     ids = {label["category_id"] for label in labels}
     return _OfImage(
         path=row["path"],
         size=(row["width"], row["height"]),
-        pairs=pairs,
+        pairs=[_judge_pair(row, label, true.boxes[label["label"]]) for label in with_truth],
         boxes=[box for box in row["boxes"] if box["category_id"] in ids],
-        literature=literature,
         counts={
             "labelled_without_class": sum(label["class_index"] is None for label in row["labels"]),
             "labelled_without_true_box": len(labels) - len(with_truth),
@@ -245,28 +269,40 @@ def _judge_image(row: Row, true: TrueImage, categories: set[str], rule: BoxRule)
     )
 
 
-def _judge_pair(row: Row, label: Row, maps: Sequence[_Placed], truth: np.ndarray, rule: BoxRule) -> _Pair:
+def _judge_pair(row: Row, label: Row, truth: np.ndarray) -> _Pair:
     boxes = [box for box in row["boxes"] if box["category_id"] == label["category_id"]]
-    own = min(boxes, key=lambda box: (-_score(box), box["rank"])) if boxes else None
+    own = min(boxes, key=lambda box: (-score_of(box), box["rank"])) if boxes else None
     floors = np.array([floor_box(row["width"], row["height"], share) for share in (CENTRE, 1.0)])
     centre, whole = best_iou(floors, truth)
     first = [found["class_index"] for found in row["top5"]]
     return _Pair(
         category=label["category_id"] - 1,
         iou=0.0 if own is None else float(best_iou(np.array([own["bbox"]]), truth)[0]),
-        score=np.nan if own is None else _score(own),
+        score=np.nan if own is None else score_of(own),
         raw_score=np.nan if own is None else own["score"],
         calibrated=np.nan if own is None or own["calibrated_score"] is None else own["calibrated_score"],
         centre=float(centre),
         whole=float(whole),
         top1=label["class_index"] in first[:1],
         top5=label["class_index"] in first[:5],
-        iou_at=_iou_at_thresholds(maps, label["probability"], truth, rule),
     )
 
 
-def _score(box: Row) -> float:
-    return box["score"] if box["calibrated_score"] is None else box["calibrated_score"]
+def _redraw_pair(row: Row, label: Row, truth: np.ndarray, rule: BoxRule) -> _RedrawnPair:
+    maps = [
+        (stored["rectangle"], working_map(stored))
+        for stored in row["maps"]
+        if stored["category_id"] == label["category_id"]
+    ]
+    if not maps:
+        raise CallError(
+            f"the run has no map of {label['label']!r} on {row['path']!r} to draw its boxes from at other "
+            "thresholds; judge the run that camboxes label or rebox wrote, with its maps"
+        )
+    return _RedrawnPair(
+        _iou_at_thresholds(maps, label["probability"], truth, rule),
+        _by_the_literature(row, maps[0][1].stored, truth),
+    )
 
 
 def _iou_at_thresholds(maps: Sequence[_Placed], probability: float, truth: np.ndarray, rule: BoxRule) -> list[float]:
@@ -291,17 +327,14 @@ def _by_the_literature(row: Row, stored: StoredMap, truth: np.ndarray) -> wsol.B
     return wsol.BoxCounts.of(row["path"], wsol.scale_map(values), scaled, LITERATURE_STEP)
 
 
-_OF_PAIRS = (
-    *("image", "category", "iou", "score", "raw_score", "calibrated", "centre", "whole", "top1", "top5"),
-    *("iou_at", "iou_at_otsu"),
-)
+_OF_PAIRS = ("image", "category", "iou", "score", "raw_score", "calibrated", "centre", "whole", "top1", "top5")
 
 
 def restricted(judged: Judged, paths: Sequence[str], categories: Sequence[str], pairs: np.ndarray) -> Judged:
     """A part of what was judged, in an order of the caller's, so that two runs can be compared pair by pair.
 
     Boxes stay where their image and category do, whether or not their pair does. What `matching` says of left-out
-    things is not counted anew, and of `literature`, which holds sums alone, nothing is left.
+    things is not counted anew.
 
     Args:
       judged: a judged run.
@@ -321,13 +354,11 @@ def restricted(judged: Judged, paths: Sequence[str], categories: Sequence[str], 
     found = judged.detections
     boxes = np.flatnonzero((image[found.image] >= 0) & (category[found.category] >= 0))
     boxes = boxes[np.argsort(image[found.image[boxes]], kind="stable")]
-    return dataclasses.replace(
-        judged,
+    return Judged(
         categories=list(categories),
         paths=list(paths),
         sizes=judged.sizes[images_kept],
         **columns,
-        literature=wsol.BoxCounts.none(judged.literature.step),
         detections=Detections(
             image[found.image[boxes]], category[found.category[boxes]], found.bbox[boxes], found.score[boxes]
         ),
@@ -336,4 +367,5 @@ def restricted(judged: Judged, paths: Sequence[str], categories: Sequence[str], 
             truths={path: judged.matching.truths[path] for path in paths},
             categories=sorted(set(judged.matching.categories) & set(categories)),
         ),
+        settings=judged.settings,
     )

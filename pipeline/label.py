@@ -42,11 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--aspect",
         choices=["squash", "keep"],
-        default="squash",
+        default="keep",
         help="bring the whole image to a square, or keep its aspect ratio (default: %(default)s)",
     )
     model.add_argument("--batch-size", type=int, metavar="N", help="default: at 224 pixels 4 on a CPU, 64 on a GPU")
-    add_map_arguments(parser, "cam", "[WEIGHT*]METHOD[@LAYER]+…")
+    add_map_arguments(parser, "cam*layercam@16", "[WEIGHT*]METHOD[@LAYER]+…", "--size and twice that")
+    parser.set_defaults(compete=True, refine="affinity")
     add_box_arguments(parser)
     parser.add_argument("--shards", type=int, metavar="N", help="default: one per 64 to 256 images")
     parser.add_argument("--overwrite", action="store_true", help="replace the run that OUT holds")
@@ -120,8 +121,8 @@ def model_spec(arguments: argparse.Namespace, scales: Sequence[int] = ()) -> "Mo
     )
 
 
-def add_map_arguments(parser: argparse.ArgumentParser, method: str, metavar: str) -> None:
-    """Declares the options of a MapSpec."""
+def add_map_arguments(parser: argparse.ArgumentParser, method: str, metavar: str, scales: str = "--size") -> None:
+    """Declares the options of a MapSpec; `scales` says what the default is."""
     maps = parser.add_argument_group("maps")
     maps.add_argument(
         "--method",
@@ -135,9 +136,14 @@ def add_map_arguments(parser: argparse.ArgumentParser, method: str, metavar: str
         type=_scales,
         default=(),
         metavar="PIXELS,…",
-        help="short sides of the input, whose maps are fused; the first decides probabilities (default: --size)",
+        help=f"short sides of the input, whose maps are fused; the first decides probabilities (default: {scales})",
     )
-    maps.add_argument("--compete", action="store_true", help="let the labels of an image share its cells out")
+    maps.add_argument(
+        "--compete",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="let the labels of an image share its cells out (default: %(default)s)",
+    )
     maps.add_argument(
         "--refine",
         choices=get_args(Refinement),
@@ -171,8 +177,9 @@ def add_box_arguments(parser: argparse.ArgumentParser) -> None:
     )
     boxes.add_argument(
         "--boxes",
-        choices=["largest", "peak", "all"],
-        help="of each label's components: the largest, the one that holds the map's peak, or all (default: largest)",
+        choices=["largest", "peak", "all", "instances"],
+        help="of each label's components: the largest, the one that holds the map's peak, all, or instances: all, "
+        "taken apart at the map's saddles, without the small ones (default: peak)",
     )
 
 
@@ -197,11 +204,11 @@ def _default_rule(arguments: argparse.Namespace) -> "BoxRule":
 
     description = Path(arguments.model, "classifier.json")
     if description.is_file() and json.loads(description.read_bytes()).get("training"):
-        return BoxRule(_TRAINED_THRESHOLD)
+        return BoxRule(_TRAINED_THRESHOLD, boxes="peak")
     network = arguments.model.removeprefix("timm:").removeprefix("tf_")
     if arguments.refine == "none" and network in _NETWORK_THRESHOLDS:
-        return BoxRule(_NETWORK_THRESHOLDS[network])
-    return BoxRule(_THRESHOLDS[arguments.refine])
+        return BoxRule(_NETWORK_THRESHOLDS[network], boxes="peak")
+    return BoxRule(_THRESHOLDS[arguments.refine], boxes="peak")
 
 
 def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
@@ -231,14 +238,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         label_map = _read_label_map(arguments.label_map)
         source = read_source(arguments.input, arguments.root)  # before torch is loaded: a wrong path is told at once
 
-        maps = map_spec(arguments, arguments.method)
-
-        from camboxes.models import Localizer, load_classifier
-
-        spec = dataclasses.replace(
-            model_spec(arguments, maps.scales), aspect=arguments.aspect, batch_size=arguments.batch_size
-        )
-        localizer = Localizer(load_classifier(spec), maps)
+        maps, localizer = _localizer(arguments)
         classifier = localizer.classifier
         plan = Plan(
             arguments.output,
@@ -286,6 +286,20 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         )
         if arguments.retry_rejected and reuse:
             storage.delete(reuse)
+
+
+def _localizer(arguments: argparse.Namespace) -> "tuple[MapSpec, Localizer]":
+    """The maps that the options ask for, and what makes them."""
+    maps = map_spec(arguments, arguments.method)
+
+    from camboxes.models import Localizer, load_classifier
+
+    spec = model_spec(arguments, maps.scales)
+    classifier = load_classifier(dataclasses.replace(spec, aspect=arguments.aspect, batch_size=arguments.batch_size))
+    if not maps.scales:
+        size = classifier.preprocessing.size
+        maps = dataclasses.replace(maps, scales=(size, 2 * size))
+    return maps, Localizer(classifier, maps)
 
 
 def _scales(text: str) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import resource
+import shlex
 import shutil
 import sys
 import tempfile
@@ -217,7 +218,9 @@ def _conclude(output: str, summary: dict[str, Any]) -> None:
     written = [storage.join(output, name) for name in ("annotations.json", "results.json", "summary.json")]
     print(f"wrote {', '.join(written)}")
     print(f"look at {storage.join(output, 'report.html')}")
-    print(f"draw again: camboxes rebox --run {output} --output {output.rstrip('/')}-t40 --threshold 0.4")
+    again = f"{output.rstrip('/')}-t40"
+    call = ["camboxes", "rebox", "--run", output, "--output", again, "--threshold", "0.4"]
+    print(f"draw again: {shlex.join(call)}")
 
 
 @contextlib.contextmanager

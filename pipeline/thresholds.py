@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from camboxes.pipeline.judging import Judged
+from camboxes.pipeline.judging import Redrawn
 from camboxes.transforms.boxes import Threshold
 
 _SOFTNESS = 0.05  # of IoU
@@ -65,15 +65,11 @@ class Candidates:
     iou: np.ndarray
 
     @classmethod
-    def of(cls, judged: Judged) -> "Candidates":
+    def of(cls, judged: Redrawn) -> "Candidates":
         """Fixed thresholds, and shares of the Otsu level."""
         fixed, adaptive = judged.thresholds.tolist(), [f"{share:g}*otsu" for share in judged.otsu_shares]
         families = [slice(0, len(fixed)), slice(len(fixed), len(fixed) + len(adaptive))]
         return cls([*fixed, *adaptive], families, np.concatenate([judged.iou_at, judged.iou_at_otsu], axis=1))
-
-    def gains(self) -> np.ndarray:
-        """Soft hits, float [pairs, candidates]."""
-        return 1 / (1 + np.exp((0.5 - self.iou) / _SOFTNESS))
 
     def smoothed(self, curve: np.ndarray) -> np.ndarray:
         """A curve over the candidates, or several [..., candidates], smoothed inside each family."""
@@ -89,7 +85,7 @@ class Candidates:
         return next(family for family in self.families if family.start <= candidate < family.stop)
 
 
-def choose(judged: Judged) -> Choice:
+def choose(judged: Redrawn) -> Choice:
     """Chooses thresholds for a run.
 
     All classes share one unless thresholds of their own do better on held-out images by more than twice the standard
@@ -100,13 +96,13 @@ def choose(judged: Judged) -> Choice:
     if len(judged.iou) < _FEWEST:
         rule = judged.settings["rule"]
         return Choice(rule["threshold"], rule.get("thresholds", {}), None, expected)
-    gains = candidates.gains()
+    gains = _soft_hits(candidates.iou)
     held_out: dict[float | None, np.ndarray] = {None: _held_out(candidates, gains, judged, None)}
     expected["overall"] = Expected(*_summary(held_out[None]))
     best: float | None = None
     for shrinkage in _SHRINKAGES if len(np.unique(judged.category)) > 1 else ():
         held_out[shrinkage] = _held_out(candidates, gains, judged, shrinkage)
-        gain = _soft(held_out[shrinkage]) - _soft(held_out[best])
+        gain = _soft_hits(held_out[shrinkage]).mean(axis=0) - _soft_hits(held_out[best]).mean(axis=0)
         if gain.mean() > 2 * gain.std() / np.sqrt(len(gain)):
             best = shrinkage
     if best is not None:
@@ -140,7 +136,7 @@ def _fit(
     return best, found
 
 
-def _held_out(candidates: Candidates, gains: np.ndarray, judged: Judged, shrinkage: float | None) -> np.ndarray:
+def _held_out(candidates: Candidates, gains: np.ndarray, judged: Redrawn, shrinkage: float | None) -> np.ndarray:
     """IoU of each pair at the threshold that images of other folds chose, float [repeats, pairs]."""
     found = np.empty((_REPEATS, len(judged.iou)))
     for repeat, train, test in folds(judged.image):
@@ -162,9 +158,9 @@ def folds(image: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
             yield repeat, np.flatnonzero(fold != number), np.flatnonzero(fold == number)
 
 
-def _soft(iou: np.ndarray) -> np.ndarray:
-    """Soft hits of each pair, a mean over the repeats."""
-    return (1 / (1 + np.exp((0.5 - iou) / _SOFTNESS))).reshape(-1, iou.shape[-1]).mean(axis=0)
+def _soft_hits(iou: np.ndarray) -> np.ndarray:
+    """The soft version of iou >= 0.5, in [0, 1]."""
+    return 1 / (1 + np.exp((0.5 - iou) / _SOFTNESS))
 
 
 def _summary(iou: np.ndarray) -> tuple[float, float, float]:

@@ -16,6 +16,7 @@ import dataclasses
 import functools
 import io
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -277,5 +278,6 @@ def _conclude(arguments: argparse.Namespace, outcome: "Outcome", rejected: Mappi
     files = ["weights.safetensors", "classifier.json", *(["rejected.csv"] if rejected else [])]
     output = arguments.output.rstrip("/")
     print(f"wrote {', '.join(str(Path(output, name)) for name in files)}")
-    data = f"--input {arguments.input}" + (f" --root {arguments.root}" if arguments.root else "")
-    print(f"draw boxes: camboxes label --model {output} {data} --output {output}-boxes")
+    data = ["--input", arguments.input, *(["--root", arguments.root] if arguments.root else [])]
+    call = ["camboxes", "label", "--model", output, *data, "--output", f"{output}-boxes"]
+    print(f"draw boxes: {shlex.join(call)}")

@@ -1,4 +1,4 @@
-"""Real parts for the tests: five photographs that installed packages ship, and a run over them."""
+"""Real parts for the tests: five photographs that installed packages ship, a run over them, and a browser."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,10 @@ import pytest
 from camboxes.pipeline import cli, demo
 from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.plan import shard_file
+
+_CHROMIUM = "/usr/bin/chromium"
+_FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+_FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 
 @pytest.fixture(scope="session")
@@ -27,11 +31,33 @@ def run(photographs, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def plain_run(photographs, tmp_path_factory):
+    """The same with the maps of Zhou et al.: of the whole image squashed to 224 x 224, as they are."""
+    output = tmp_path_factory.mktemp("plain_run") / "boxes"
+    options = ["--method", "cam", "--scales", "224", "--aspect", "squash", "--refine", "none", "--shards", "2"]
+    assert cli.main(["label", "--input", str(photographs), "--output", str(output), *options]) == 0
+    return output
+
+
+@pytest.fixture(scope="session")
 def classifier():
     """EfficientNet-Lite0 with its packaged weights."""
     from camboxes.models import load_classifier
 
     return load_classifier("efficientnet_lite0")
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser that fails the test where it is absent: the page's safety is not taken on trust."""
+    from playwright.sync_api import sync_playwright
+
+    if not Path(_CHROMIUM).exists():
+        pytest.fail(f"the report is tested in {_CHROMIUM}, which does not exist; apt install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=_FLAGS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def test_a_room_knows_only_its_own(room, strangers):
         assert not {name.partition(".")[0] for name in _imports(path)} & strangers, path
 
 
-@pytest.mark.parametrize("module", ["boxes", "maps", "labels", "images", "wsol"])
+@pytest.mark.parametrize("module", ["boxes", "instances", "maps", "labels", "images", "wsol"])
 def test_pure_modules_know_neither_torch_nor_beam(module):
     names = {name.partition(".")[0] for name in _imports(ROOT / "transforms" / f"{module}.py")}
     assert not names & {"torch", "apache_beam", "torchvision"}

@@ -58,13 +58,17 @@ class _PlannedShard(beam.DoFn):
 class ReadShards(beam.PTransform):
     """Emits the finished shards of a run: `p | ReadShards(run) | BoxesFromMaps(0.4) | WriteCoco(output)`."""
 
-    def __init__(self, run: str):
+    def __init__(self, run: str, keys: Sequence[str] | None = None):
+        """Takes the run's folder, and the keys of the shards that are wanted; None for all."""
         super().__init__()
         self._run = run
+        self._keys = keys
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Shard]:
         """Applies the transform to a pipeline."""
-        keys = [name.removesuffix(".parquet") for name in storage.names(shards_folder(self._run), ".parquet")]
+        keys = self._keys
+        if keys is None:
+            keys = [name.removesuffix(".parquet") for name in storage.names(shards_folder(self._run), ".parquet")]
         return (
             pipeline
             | "Keys" >> beam.Create(keys, reshuffle=False)

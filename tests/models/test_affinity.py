@@ -16,7 +16,7 @@ FEATURES = torch.tensor([[[[3.0, 3.0], [0.0, 0.0]], [[0.0, 0.0], [3.0, 3.0]]]])
 
 def test_cells_that_look_alike_share_their_row():
     half = [[0.5, 0.5, 0, 0], [0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5], [0, 0, 0.5, 0.5]]
-    torch.testing.assert_close(affinity(FEATURES)[0], torch.tensor(half))
+    torch.testing.assert_close(affinity([FEATURES])[0], torch.tensor(half))
 
 
 def test_likeness_is_the_square_of_the_cosine():
@@ -24,38 +24,47 @@ def test_likeness_is_the_square_of_the_cosine():
     x = [math.cos(math.radians(30))] * 2 + [-2 * math.cos(math.radians(30))]
     features = torch.tensor([[[x], [[-0.5, 0.5, 0.0]]]])
     torch.testing.assert_close(
-        affinity(features)[0], torch.tensor([[0.8, 0.2, 0.0], [0.2, 0.8, 0.0], [0.0, 0.0, 1.0]]), atol=1e-6, rtol=0
+        affinity([features])[0], torch.tensor([[0.8, 0.2, 0.0], [0.2, 0.8, 0.0], [0.0, 0.0, 1.0]]), atol=1e-6, rtol=0
     )
 
 
 def test_a_map_that_follows_the_groups_stays():
-    found = coherence(torch.tensor([[[1.0, 1.0], [0.0, 0.0]]]), affinity(FEATURES), (2, 2))
+    found = coherence(torch.tensor([[[1.0, 1.0], [0.0, 0.0]]]), affinity([FEATURES]), (2, 2))
     assert [value.item() for value in found] == [pytest.approx(1), pytest.approx(1)]
 
 
 def test_a_map_that_splits_a_group_flattens():
     # m = (1, 0, 0, 0) becomes (1/2, 1/2, 0, 0). Without their means: covariance 1/4, variances 3/4 and 1/4 (sums).
-    found = coherence(torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]), affinity(FEATURES), (2, 2))
+    found = coherence(torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]), affinity([FEATURES]), (2, 2))
     assert [value.item() for value in found] == [pytest.approx(1 / 3), pytest.approx(1 / math.sqrt(3))]
 
 
 def test_a_map_of_a_part_becomes_one_of_the_whole():
     # The upper two cells are alike, so that what one of them has is shared; nothing reaches the lower two.
-    found = refine(torch.tensor([[[[8.0, 0.0], [0.0, 0.0]]]]), FEATURES)
+    found = refine(torch.tensor([[[[8.0, 0.0], [0.0, 0.0]]]]), [FEATURES])
     torch.testing.assert_close(found, torch.tensor([[[[4.0, 4.0], [0.0, 0.0]]]]))
 
 
-def test_two_steps_of_a_walk_between_cells_by_the_fourth_power_of_their_cosine():
+def test_two_steps_of_a_walk_between_cells():
     x = [math.cos(math.radians(30))] * 2 + [-2 * math.cos(math.radians(30))]
-    features = torch.tensor([[[x], [[-0.5, 0.5, 0.0]]]])  # cosine 1/2 between the first two: 1/16 beside 1
-    found = refine(torch.tensor([[[[17.0, 0.0, 5.0]]]]), features)
-    # One step gives 16 and 1, two give (16 * 16 + 1) / 17 and (16 + 16) / 17.
-    torch.testing.assert_close(found, torch.tensor([[[[257 / 17, 32 / 17, 5.0]]]]), atol=1e-5, rtol=0)
+    features = torch.tensor([[[x], [[-0.5, 0.5, 0.0]]]])  # cosine 1/2 between the first two: 1/4 beside 1
+    found = refine(torch.tensor([[[[25.0, 0.0, 5.0]]]]), [features])
+    # One step gives 20 and 5, two give (4 * 20 + 5) / 5 and (20 + 4 * 5) / 5.
+    torch.testing.assert_close(found, torch.tensor([[[[17.0, 8.0, 5.0]]]]), atol=1e-5, rtol=0)
+
+
+def test_a_finer_stage_tells_apart_what_the_first_takes_for_one():
+    # Its four times as many cells are averaged to the first's: the upper left one from 6, 0, 0, 6 to 3, as the others
+    # of its column; by columns, then, the finer stage says, and only a cell itself is alike in both.
+    finer = torch.tensor([[[[6.0, 0, 0, 0], [0, 6, 0, 0], [3, 3, 0, 0], [3, 3, 0, 0]],
+                           [[0.0, 0, 3, 3], [0, 0, 3, 3], [0, 0, 3, 3], [0, 0, 3, 3]]]])  # fmt: skip
+    torch.testing.assert_close(affinity([FEATURES, finer])[0], torch.eye(4))
 
 
 def test_a_signed_map_stays_in_its_range():
     score_map = torch.randn(1, 3, 2, 2, generator=torch.Generator().manual_seed(0))
-    found = refine(score_map, torch.randn(1, 5, 4, 6, generator=torch.Generator().manual_seed(1)))
+    random = torch.Generator().manual_seed(1)
+    found = refine(score_map, [torch.randn(1, 5, 4, 6, generator=random), torch.randn(1, 3, 8, 12, generator=random)])
     assert found.shape == (1, 3, 4, 6)
     assert (found.amin((2, 3)) >= score_map.amin((2, 3)) - 1e-6).all()
     assert (found.amax((2, 3)) <= score_map.amax((2, 3)) + 1e-6).all()
@@ -63,7 +72,7 @@ def test_a_signed_map_stays_in_its_range():
 
 def test_an_image_without_features_keeps_its_map():
     score_map = torch.rand(1, 1, 2, 2, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(refine(score_map, torch.ones(1, 3, 2, 2)), score_map)
+    torch.testing.assert_close(refine(score_map, [torch.ones(1, 3, 2, 2)]), score_map)
 
 
 def test_a_run_is_refined_at_the_largest_scale(classifier):
@@ -78,23 +87,23 @@ def test_a_run_is_refined_at_the_largest_scale(classifier):
         found[name] = alone.maps[0]
     assert found["none"].shape == (10, 10)
     assert found["affinity"].shape == (20, 20)
-    layer = classifier.layer("16")
+    layers = [classifier.layer(stride) for stride in ("16", "8")]
     batch = torch.zeros((2, 3, 320, 320), dtype=torch.uint8)
     batch[0] = pixels[1]
-    _, recorded = classifier.record(classifier.normalize(batch), frozenset([layer]), gradients=False)
-    features = recorded.maps[layer].detach()[:1]
-    expected = refine(torch.from_numpy(found["none"])[None, None], features)[0, 0]
+    _, recorded = classifier.record(classifier.normalize(batch), frozenset(layers), gradients=False)
+    stages = [recorded.maps[layer].detach()[:1] for layer in layers]
+    expected = refine(torch.from_numpy(found["none"])[None, None], stages)[0, 0]
     np.testing.assert_allclose(found["affinity"], expected.numpy(), atol=1e-4)
 
 
 def test_scale_and_offset_of_the_map_do_not_matter():
     score_map = torch.rand(1, 2, 2, generator=torch.Generator().manual_seed(0))
-    straight, moved = (coherence(some, affinity(FEATURES), (2, 2)) for some in (score_map, 7 * score_map - 3))
+    straight, moved = (coherence(some, affinity([FEATURES]), (2, 2)) for some in (score_map, 7 * score_map - 3))
     torch.testing.assert_close(straight, moved)
 
 
 def test_of_a_constant_map_nothing_is_known():
-    found = coherence(torch.ones(1, 2, 2), affinity(FEATURES), (2, 2))
+    found = coherence(torch.ones(1, 2, 2), affinity([FEATURES]), (2, 2))
     assert all(torch.isnan(value).all() for value in found)
 
 
@@ -113,7 +122,7 @@ def test_a_stage_of_another_stride_leaves_nothing_known():
 
     one_stage = load_classifier(ModelSpec("efficientnet_lite0"))
     localizer = Localizer(one_stage)
-    localizer._alike = frozenset()  # as of a network without a block at stride 16
+    localizer._alike = []  # as of a network without a block at stride 16
     [found] = localizer.localize([localizer.resize(np.zeros((50, 50, 3), np.uint8))], [[[7]]])
     assert np.isnan(found.coherence).all()
     assert np.isnan(found.agreement).all()

@@ -9,18 +9,19 @@ from camboxes.models.fusion import compete
 
 def test_each_label_keeps_its_share_of_a_cell():
     maps = torch.tensor([[[1.0, 0.5, 0.0]], [[0.0, 0.5, 1.0]]])
-    torch.testing.assert_close(compete(maps), torch.tensor([[[1.0, 0.25, 0.0]], [[0.0, 0.25, 1.0]]]))
+    # 1 · 1 / (1 + 1/16) alone in a cell; 1/2 · 1/16 / (1/16 + 1/16 + 1/16) where both and the background claim a half.
+    torch.testing.assert_close(compete(maps), torch.tensor([[[16 / 17, 1 / 6, 0.0]], [[0.0, 1 / 6, 16 / 17]]]))
 
 
 def test_maps_are_scaled_before_they_compete():
     # The first is 2 to 6, the second -1 to 1: both 0, 1/2, 1 and 1, 0, 0 when scaled.
     maps = torch.tensor([[[2.0, 4.0, 6.0]], [[1.0, -1.0, -1.0]]])
-    torch.testing.assert_close(compete(maps), torch.tensor([[[0.0, 0.5, 1.0]], [[1.0, 0.0, 0.0]]]))
+    torch.testing.assert_close(compete(maps), torch.tensor([[[0.0, 0.25, 16 / 17]], [[16 / 17, 0.0, 0.0]]]))
 
 
 def test_a_map_that_speaks_against_its_class_takes_nothing():
     maps = torch.tensor([[[0.0, 1.0]], [[-2.0, -1.0]]])
-    torch.testing.assert_close(compete(maps), torch.tensor([[[0.0, 1.0]], [[0.0, 0.0]]]))
+    torch.testing.assert_close(compete(maps), torch.tensor([[[0.0, 16 / 17]], [[0.0, 0.0]]]))
 
 
 def test_one_label_has_no_rival():

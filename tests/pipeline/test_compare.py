@@ -12,7 +12,6 @@ from camboxes.pipeline.ground_truth import TrueImage
 from camboxes.pipeline.judging import Detections, Judged
 from camboxes.pipeline.matching import Matching
 from camboxes.pipeline.resampling import Estimate
-from camboxes.transforms import wsol
 
 CAT, DOG = "cat", "dog"
 SQUARE = [0, 0, 10, 10]
@@ -48,11 +47,6 @@ def make(pairs, root="", categories=(CAT, DOG)):
         whole=np.ones(len(iou)),
         top1=np.ones(len(iou), bool),
         top5=np.ones(len(iou), bool),
-        thresholds=np.array([0.5]),
-        otsu_shares=np.array([1.0]),
-        iou_at=iou[:, None].astype(np.float32),
-        iou_at_otsu=iou[:, None].astype(np.float32),
-        literature=wsol.BoxCounts(0.5, 1, np.zeros((2, 3, 2), np.int64)),
         detections=Detections(image, category, np.array([[0, 0, 10, 10 * each] for each in iou]), score),
         matching=Matching(truths, sorted(categories), [], [], [], [], [], [], [], []),
         settings={},

@@ -35,7 +35,7 @@ def test_a_run_judged_by_its_own_boxes(run, truth, tmp_path, capsys):
     record = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert record["run"] == str(run)
     assert record["ground_truth"] == str(truth)
-    assert record["settings"]["rule"]["threshold"] == 0.25
+    assert record["settings"]["rule"]["threshold"] == "0.9*otsu"
     assert record["judged"]["images"] == 5
     assert record["judged"]["pairs"] == 4
     assert record["judged"]["categories"] == sorted(record["judged"]["categories"])
@@ -114,7 +114,8 @@ def test_each_kind_of_ground_truth_gives_the_same_figures(run, truth, tmp_path):
             rows.append(
                 f"{image['file_name']},{names[annotation['category_id']]},{corners},{image['width']},{image['height']}"
             )
-        xml = voc_xml(image | {"boxes": of_image}, Path(image["file_name"]).name, [names[n] for n in sorted(names)])
+        file, sorted_names = Path(image["file_name"]).name, [names[number] for number in sorted(names)]
+        xml = voc_xml(image | {"boxes": of_image}, file, sorted_names, lambda box: {"source": "person"})
         (tmp_path / "voc" / f"{image['id']}.xml").write_text(xml)
     truth.write_text(json.dumps(data))
     (tmp_path / "boxes.csv").write_text("\n".join(rows))

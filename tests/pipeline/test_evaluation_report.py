@@ -10,13 +10,10 @@ from camboxes.pipeline import report
 from camboxes.pipeline.evaluation_report import Example, section
 from camboxes.pipeline.figures import evaluate
 from camboxes.pipeline.ground_truth import TrueImage
-from camboxes.pipeline.judging import Detections, Judged
+from camboxes.pipeline.judging import Detections, Redrawn
 from camboxes.pipeline.matching import Matching
 from camboxes.transforms import PlannedRun, wsol
 
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 CAT, COW, DOG = "cat", "cow", "dog"
 
 HOSTILE = (
@@ -26,19 +23,6 @@ HOSTILE = (
     "{{7*7}}{% raw %}",
     "unbroken" * 40,
 )
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    """A browser that fails the test where it is absent."""
-    from playwright.sync_api import sync_playwright
-
-    if not Path(CHROMIUM).exists():
-        pytest.fail(f"the report is tested in {CHROMIUM}, which does not exist; apt install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -81,7 +65,7 @@ def make(images, pairs, boxes, categories=(CAT, COW, DOG), rule=None):
     of_box = list(zip(*boxes, strict=True)) or [(), (), (), ()]
     at = np.array(at, np.float32)
     nan = [np.nan if value is None else value for value in score]
-    return Judged(
+    return Redrawn(
         categories=list(categories),
         paths=paths,
         sizes=np.full((len(paths), 2), 10),

@@ -57,11 +57,11 @@ def test_classes_and_probabilities_are_told(cat, tmp_path, capsys):
         assert picture.width == 2 * 64 + 2 * 360 + 28
 
 
-def test_maps_and_boxes_are_those_of_label(photographs, cat, run, rows, annotations, tmp_path, drawn):
+def test_maps_and_boxes_are_those_of_label(photographs, cat, plain_run, rows, annotations, tmp_path, drawn):
     assert (
         main(["explain", cat, "--labels", "Egyptian cat", "--method", "cam", "--output", str(tmp_path / "g.png")]) == 0
     )
-    [row] = [row for row in rows(run) if row["path"].endswith("chelsea.png")]
+    [row] = [row for row in rows(plain_run) if row["path"].endswith("chelsea.png")]
     [(stored, boxes)] = drawn["rows"][0].maps
     # Its batches are larger, which the last bits depend on.
     cells = np.frombuffer(row["maps"][0]["cells"], np.uint8).reshape(7, 7)
@@ -69,14 +69,14 @@ def test_maps_and_boxes_are_those_of_label(photographs, cat, run, rows, annotati
     assert (stored.raw_min, stored.raw_max) == pytest.approx(
         (row["maps"][0]["raw_min"], row["maps"][0]["raw_max"]), rel=1e-4
     )
-    [annotation] = [a for a in annotations(run)["annotations"] if a["image_id"] == row["image_id"]]
+    [annotation] = [a for a in annotations(plain_run)["annotations"] if a["image_id"] == row["image_id"]]
     assert [list(box.bbox) for box in boxes.boxes] == [pytest.approx(annotation["bbox"], abs=1)]
     assert drawn["rows"][0].probability == pytest.approx(row["labels"][0]["probability"], rel=1e-4)
 
 
-def test_the_first_two_classes_of_the_network(cat, run, rows, tmp_path, drawn):
+def test_the_first_two_classes_of_the_network(cat, plain_run, rows, tmp_path, drawn):
     assert main(["explain", cat, "--method", "cam", "--threshold", "0.6", "--output", str(tmp_path / "g.png")]) == 0
-    [row] = [row for row in rows(run) if row["path"].endswith("chelsea.png")]
+    [row] = [row for row in rows(plain_run) if row["path"].endswith("chelsea.png")]
     assert [(r.class_index, r.name) for r in drawn["rows"]] == [(c["class_index"], c["name"]) for c in row["top5"][:2]]
     for of_class in drawn["rows"]:
         [(stored, boxes)] = of_class.maps

@@ -7,7 +7,7 @@ from camboxes.pipeline import figures
 from camboxes.pipeline.average_precision import match_boxes
 from camboxes.pipeline.figures import BestThresholds, Figure, evaluate, known_at_best, localization, true_boxes
 from camboxes.pipeline.ground_truth import TrueImage
-from camboxes.pipeline.judging import Detections, Judged
+from camboxes.pipeline.judging import Detections, Redrawn
 from camboxes.pipeline.matching import Matching
 from camboxes.pipeline.resampling import Estimate
 from camboxes.transforms import wsol
@@ -40,7 +40,7 @@ def judged():
             {"cat": np.array([[0, 0, 9, 9.0]])},
         ),
     }
-    return Judged(
+    return Redrawn(
         categories=["cat", "cow", "dog"],
         paths=list(images),
         sizes=np.full((3, 2), 10),

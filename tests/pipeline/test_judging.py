@@ -7,7 +7,7 @@ import pytest
 from camboxes.pipeline.cli import main
 from camboxes.pipeline.errors import CallError
 from camboxes.pipeline.ground_truth import GroundTruth, TrueImage
-from camboxes.pipeline.judging import judge, restricted
+from camboxes.pipeline.judging import judge, redraw, restricted
 from camboxes.transforms import BoxRule, Plan, PlannedRun, storage
 from camboxes.transforms.boxes import best_iou
 from camboxes.transforms.plan import shard_file
@@ -98,6 +98,10 @@ def _truth(images, categories=("cat", "dog")):
     return GroundTruth("truth.json", categories, found)
 
 
+def _redrawn(run, truth):
+    return redraw(run, judge(run, truth))
+
+
 def test_best_iou():
     boxes = np.array([[0, 0, 2, 2], [1, 1, 2, 2], [8, 8, 1, 1], [2, 0, 2, 2.0]])
     truth = np.array([[0, 0, 2, 2], [0, 0, 3, 3.0]])
@@ -157,7 +161,7 @@ def test_pairs_by_hand(made):
 def test_thresholds_draw_again(made):
     # 128 / 255 is 0.502: up to a threshold of 0.50 the component is 8 x 8, above it 2 x 2.
     steps = _cells((1, 1, 8, 8, 128), (3, 3, 2, 2, 255))
-    judged = judge(made({"a.jpg": ({"dog": (10, [], steps)},)}), _truth({"a.jpg": {"dog": [[1, 1, 8, 4]]}}))
+    judged = _redrawn(made({"a.jpg": ({"dog": (10, [], steps)},)}), _truth({"a.jpg": {"dog": [[1, 1, 8, 4]]}}))
     assert judged.thresholds.tolist() == [pytest.approx(0.02 * number) for number in range(1, 46)]
     assert judged.iou_at.dtype == np.float32
     assert judged.iou_at.tolist() == [pytest.approx([0.5] * 25 + [4 / 32] * 20)]
@@ -170,10 +174,10 @@ def test_among_all_boxes_the_one_of_highest_score_is_drawn(made):
     # Below 0.5 there are two components: the larger one of 4 x 4 cells has the mean 0.5, the other the mean 1.
     two = _cells((0, 0, 4, 4, 128), (6, 6, 3, 3, 255))
     images, truth = {"a.jpg": ({"dog": (10, [], two)},)}, _truth({"a.jpg": {"dog": [[6, 6, 3, 3]]}})
-    assert judge(made(images, rule=BoxRule(boxes="all")), truth).iou_at.tolist() == [[1.0] * 45]
-    assert judge(made(images, rule=BoxRule(boxes="largest")), truth).iou_at.tolist() == [[0.0] * 25 + [1.0] * 20]
+    assert _redrawn(made(images, rule=BoxRule(boxes="all")), truth).iou_at.tolist() == [[1.0] * 45]
+    assert _redrawn(made(images, rule=BoxRule(boxes="largest")), truth).iou_at.tolist() == [[0.0] * 25 + [1.0] * 20]
     none = made(images, rule=BoxRule(boxes="all", min_area=0.5))
-    assert judge(none, truth).iou_at.tolist() == [[0.0] * 45]
+    assert _redrawn(none, truth).iou_at.tolist() == [[0.0] * 45]
 
 
 def test_the_literatures_rule_sees_the_stored_map(made):
@@ -183,7 +187,7 @@ def test_the_literatures_rule_sees_the_stored_map(made):
     half[:, :112] = 255
     size = {"width": 224, "height": 224}
     run = made({f"{name}.jpg": ({"dog": (10, [], half)}, size) for name in ("a", "b")})
-    judged = judge(run, _truth({"a.jpg": {"dog": [[0, 0, 112, 224]]}, "b.jpg": {"dog": [[112, 0, 112, 224]]}}))
+    judged = _redrawn(run, _truth({"a.jpg": {"dog": [[0, 0, 112, 224]]}, "b.jpg": {"dog": [[112, 0, 112, 224]]}}))
     result = judged.literature.result()
     assert judged.literature.images == 2
     assert (result.max_box_acc.curves == 50).all()
@@ -199,7 +203,7 @@ def test_thresholds_agree_with_a_run_drawn_again(run, tmp_path, annotations):
     truth = _truth(boxes, tuple(sorted(names.values())))
     again = tmp_path / "again"
     assert main(["rebox", "--run", str(run), "--output", str(again), "--threshold", "0.4"]) == 0
-    before, after = (judge(PlannedRun.load(str(output)), truth) for output in (run, again))
+    before, after = (_redrawn(PlannedRun.load(str(output)), truth) for output in (run, again))
     assert before.iou.tolist() == pytest.approx([1] * 5)
     assert (after.iou < 1).all()
     assert before.iou_at[:, 19].tolist() == pytest.approx(after.iou.tolist(), rel=1e-6)
@@ -321,8 +325,10 @@ def test_rejected_images_alone(made):
 
 def test_a_run_without_maps(made):
     run = made({"a.jpg": ({"dog": (10, [BOX], None)},)})
+    judged = judge(run, _truth({"a.jpg": {"dog": [[0, 0, 4, 4]]}}))
+    assert judged.iou.tolist() == [1], "the boxes that it has need no maps"
     with pytest.raises(CallError, match=r"the run has no map of 'dog' on 'a.jpg' to draw its boxes from"):
-        judge(run, _truth({"a.jpg": {"dog": [[0, 0, 4, 4]]}}))
+        redraw(run, judged)
 
 
 def test_a_part_in_another_order(made):
@@ -343,8 +349,6 @@ def test_a_part_in_another_order(made):
     assert part.category.tolist() == [0, 1, 0]
     assert part.iou.tolist() == pytest.approx([16 / 64, 4 / 64, 1])
     assert part.score.tolist() == [0.5, 0.7, 0.5]
-    assert part.iou_at.tolist() == [judged.iou_at[places[pair]].tolist() for pair in kept]
-    assert part.iou_at_otsu.shape == (3, 25)
     boxes = part.detections
     assert boxes.image.tolist() == [0, 0, 1, 1], "the cat of a.jpg has a box, though its pair is left out"
     assert sorted(zip(boxes.image.tolist(), boxes.category.tolist(), boxes.score.tolist(), strict=True)) == [
@@ -356,11 +360,13 @@ def test_a_part_in_another_order(made):
     assert boxes.bbox[boxes.category == 1].tolist() == [[0, 0, 2, 2]] * 2
     assert list(part.matching.truths) == ["c.jpg", "a.jpg"]
     assert part.matching.categories == ["cat", "dog"]
-    assert part.literature.images == 0
+    drawn, drawn_part = redraw(run, judged), redraw(run, part)
+    assert drawn_part.iou_at.tolist() == [drawn.iou_at[places[pair]].tolist() for pair in kept]
+    assert (drawn.literature.images, drawn_part.literature.images) == (9, 3)
     assert len(judged.image) == 9, "the whole is left as it was"
 
 
 def test_a_part_without_pairs_or_boxes(made):
     judged = judge(made({"a.jpg": ({"dog": (10, [], HOT)},)}), _truth({"a.jpg": {"dog": [[0, 0, 4, 4]]}}))
     part = restricted(judged, ["a.jpg"], ["dog"], np.array([], int))
-    assert (part.image.tolist(), part.iou_at.shape, part.detections.bbox.shape) == ([], (0, 45), (0, 4))
+    assert (part.image.tolist(), part.iou.shape, part.detections.bbox.shape) == ([], (0,), (0, 4))

@@ -1,4 +1,4 @@
-"""camboxes label --refine affinity --compete --boxes peak, as a user calls it."""
+"""What camboxes label does by default: refinement by affinity, competing labels, the component at the peak."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ def refined(photographs, tmp_path_factory):
     lines = [f"{path.relative_to(photographs)},{path.parent.name}" for path in sorted(photographs.glob("*/*.*"))]
     cat = next(line.split(",")[0] for line in lines if "Egyptian cat" in line)
     manifest.write_text("\n".join(["path,label", *lines, f"{cat},espresso"]))
-    options = ["--scales", "224,320", "--refine", "affinity", "--compete", "--boxes", "peak", "--shards", "2"]
+    options = ["--method", "cam", "--scales", "224,320", "--aspect", "squash", "--shards", "2"]
     call = ["label", "--input", str(manifest), "--root", str(photographs), "--output", str(output), *options]
     assert cli.main(call) == 0
     return output
@@ -39,9 +39,10 @@ def test_the_default_threshold_adapts_to_each_map(refined, rows):
 @pytest.mark.parametrize(
     ("options", "threshold"),
     [
-        ([], 0.25),
-        (["--model", "timm:tf_efficientnet_lite2"], 0.15),
-        (["--model", "efficientnet_lite1", "--refine", "affinity"], "0.9*otsu"),
+        ([], "0.9*otsu"),
+        (["--refine", "none"], 0.25),
+        (["--model", "timm:tf_efficientnet_lite2", "--refine", "none"], 0.15),
+        (["--model", "efficientnet_lite1"], "0.9*otsu"),
         (["--model", "efficientnet_lite1", "--threshold", "0.3"], 0.3),
     ],
 )
@@ -49,7 +50,7 @@ def test_default_thresholds_suit_network_and_maps(options, threshold):
     parser = argparse.ArgumentParser()
     label.add_arguments(parser)
     arguments = parser.parse_args(["--input", "photos", "--output", "boxes", *options])
-    assert label.box_rule(arguments, label._default_rule(arguments)) == BoxRule(threshold)
+    assert label.box_rule(arguments, label._default_rule(arguments)) == BoxRule(threshold, boxes="peak")
 
 
 def test_rebox_draws_the_same(refined, tmp_path, results):
@@ -59,5 +60,8 @@ def test_rebox_draws_the_same(refined, tmp_path, results):
 
 def test_a_network_without_a_stage_to_refine_by_is_refused(photographs, tmp_path, capsys):
     call = ["label", "--input", str(photographs), "--output", str(tmp_path / "out"), "--map-stride", "8"]
-    assert cli.main([*call, "--refine", "affinity"]) == 2
-    assert "stride 16" in capsys.readouterr().err
+    assert cli.main(call) == 2
+    assert (
+        "no layer at stride 16; this network has layers at 2, 4, 8: --method cam --refine none needs none of them"
+        in capsys.readouterr().err
+    )

@@ -17,10 +17,11 @@ from camboxes.pipeline.cli import main
 from camboxes.transforms import PlannedRun
 
 TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
+PLAIN = ["--method", "cam", "--scales", "224", "--aspect", "squash", "--refine", "none"]  # as `plain_run` has them
 
 
 def _label(source, output, *options):
-    return main(["label", "--input", str(source), "--output", str(output), *options])
+    return main(["label", "--input", str(source), "--output", str(output), *PLAIN, *options])
 
 
 def _many(folder, count):
@@ -51,7 +52,7 @@ def _children(pid):
 def test_a_worker_that_dies_ends_the_job_and_the_same_command_finishes_it(tmp_path, results):
     manifest = _many(tmp_path, 200)
     call = [sys.executable, "-m", "camboxes.pipeline.cli", "label", "--input", str(manifest), "--shards", "50"]
-    killed = [*call, "--output", str(tmp_path / "killed"), *TWO_PROCESSES]
+    killed = [*call, *PLAIN, "--output", str(tmp_path / "killed"), *TWO_PROCESSES]
     shards = tmp_path / "killed" / "shards"
     job = subprocess.Popen(killed, stderr=subprocess.PIPE, text=True)
     _until(lambda: len(list(shards.glob("*.parquet"))) >= 2)
@@ -103,7 +104,7 @@ def undisturbed(manifest, tmp_path_factory):
 
 def _command(manifest, output, *options):
     call = [sys.executable, "-m", "camboxes.pipeline.cli", "label", "--input", str(manifest), "--shards", "40"]
-    return [*call, "--output", str(output), *options]
+    return [*call, *PLAIN, "--output", str(output), *options]
 
 
 def _times(output):
@@ -142,7 +143,7 @@ def test_two_jobs_on_one_output(manifest, undisturbed, tmp_path, capsys, results
     assert results(output) == results(undisturbed)
 
 
-def test_rejected_images_are_tried_again_alone(photographs, tmp_path, results, run):
+def test_rejected_images_are_tried_again_alone(photographs, tmp_path, results, plain_run):
     data = tmp_path / "data"
     shutil.copytree(photographs, data, ignore=shutil.ignore_patterns("*.csv", "*.jsonl", "*.parquet"))
     cat = data / "Egyptian cat" / "chelsea.png"
@@ -152,14 +153,14 @@ def test_rejected_images_are_tried_again_alone(photographs, tmp_path, results, r
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["images"]["rejected"] == 1
     cat.write_bytes(whole)
     assert _label(data, tmp_path / "out", "--shards", "2", "--retry-rejected") == 0
-    assert results(tmp_path / "out") == results(run)
+    assert results(tmp_path / "out") == results(plain_run)
     counters = json.loads((tmp_path / "out" / "summary.json").read_text())["run"]["counters"]
     assert counters["decoded"] == 1
     assert counters["reused"] == counters["written"] - 1
     assert not (tmp_path / "out" / "plan" / "retried").exists()
 
 
-def test_images_added_to_a_data_set(photographs, tmp_path, results, run):
+def test_images_added_to_a_data_set(photographs, tmp_path, results, plain_run):
     data = tmp_path / "data"
     shutil.copytree(photographs, data, ignore=shutil.ignore_patterns("*.csv", "*.jsonl", "*.parquet"))
     shutil.move(data / "tripod" / "camera.png", data / "tripod" / "renamed.png")
@@ -168,15 +169,15 @@ def test_images_added_to_a_data_set(photographs, tmp_path, results, run):
     shutil.copy(data / "espresso" / "coffee.png", data / "drill" / "coffee.png")  # known pixels, another label
     (tmp_path / "map.json").write_text(json.dumps({"drill": "power drill"}))
     options = ["--label-map", str(tmp_path / "map.json")]
-    assert _label(data, tmp_path / "more", "--reuse", str(run), *options) == 0
+    assert _label(data, tmp_path / "more", "--reuse", str(plain_run), *options) == 0
     counters = json.loads((tmp_path / "more" / "summary.json").read_text())["run"]["counters"]
     assert (counters["reused"], counters["decoded"]) == (5, 2)
     assert _label(data, tmp_path / "afresh", *options) == 0
     assert results(tmp_path / "more") == results(tmp_path / "afresh")
 
 
-def test_rows_of_another_network_are_not_taken_over(photographs, tmp_path, capsys, run):
-    assert _label(photographs, tmp_path / "out", "--reuse", str(run), "--size", "192") == 2
+def test_rows_of_another_network_are_not_taken_over(photographs, tmp_path, capsys, plain_run):
+    assert _label(photographs, tmp_path / "out", "--reuse", str(plain_run), "--scales", "192") == 2
     assert "cannot be taken over: scales was [224], is [192]" in capsys.readouterr().err
     assert _label(photographs, tmp_path / "out", "--reuse", str(tmp_path)) == 2
     assert "holds no run to take rows from" in capsys.readouterr().err
@@ -225,7 +226,7 @@ def test_a_dry_run_tells_matched_and_unmatched_labels(photographs, tmp_path, cap
     assert "'tripot' is the name of no class; nearest: tripod (872)" in said.err
 
 
-def test_the_portable_job_service_gives_the_same_bytes(photographs, tmp_path, results, run):
+def test_the_portable_job_service_gives_the_same_bytes(photographs, tmp_path, results, plain_run):
     import socket
 
     with socket.socket() as probe:
@@ -239,7 +240,7 @@ def test_the_portable_job_service_gives_the_same_bytes(photographs, tmp_path, re
     finally:
         service.terminate()
         service.wait()
-    assert results(tmp_path / "out") == results(run)
+    assert results(tmp_path / "out") == results(plain_run)
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["run"]["runner"] == "PortableRunner"
 
 

@@ -1,13 +1,20 @@
 """camboxes tune on real runs: what it writes, and what rebox makes of it."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from camboxes.pipeline import cli
 from camboxes.pipeline.tuning import Tuning
-from camboxes.transforms import PlannedRun
+from camboxes.transforms import BoxRule, Plan, PlannedRun, storage
+from camboxes.transforms.decisions import DecidedBox, Decision, append_decision
+from camboxes.transforms.draw import draw, drawing_settings
 from camboxes.transforms.evidence import Evidence
+from camboxes.transforms.plan import shard_file
+from camboxes.transforms.records import LABELED, table
+from camboxes.transforms.write import merge
 
 
 @pytest.fixture
@@ -31,7 +38,7 @@ def _rebox(run, output, *options):
 def test_five_boxes_say_no_more_than_a_base_rate(run, truth, tmp_path, capsys, annotations):
     assert _tune(run, truth, tmp_path / "tuning.json") == 0
     said = capsys.readouterr().out
-    assert "5 pairs are too few to choose a threshold from; expected at least 10. The run's own stays: 0.25" in said
+    assert "5 pairs are too few to choose a threshold from; expected at least 10. The run's own stays: 0.9*otsu" in said
     assert "5 boxes, 80% of them right, are too few to calibrate" in said
     assert f"--thresholds {tmp_path / 'tuning.json'}" in said
     assert _rebox(run, tmp_path / "tuned", "--thresholds", tmp_path / "tuning.json") == 0
@@ -152,3 +159,106 @@ def test_unknown_options_and_runs(run, truth, capsys):
     assert "unknown option --fast" in capsys.readouterr().err
     assert cli.main(["tune", "--run", "nowhere", "--ground-truth", str(truth)]) == 2
     assert "holds no run" in capsys.readouterr().err
+
+
+SIDE = 20
+CORE, HALO = [8, 8, 4, 4], [6, 6, 8, 8]  # IoU 16 / 64
+SETTINGS = {
+    "method": "cam",
+    "scales": [224],
+    "model": {"name": "timm:net", "size": 224, "aspect": "squash"},
+    **drawing_settings(BoxRule(), None),
+}
+
+
+def _map(*rectangles):
+    """A row's map of SIDE x SIDE cells: 0 but for rectangles with a value."""
+    cells = np.zeros((SIDE, SIDE), np.uint8)
+    for (x, y, width, height), value in rectangles:
+        cells[y : y + height, x : x + width] = value
+    return {
+        "category_id": 1,
+        "height": SIDE,
+        "width": SIDE,
+        "raw_min": 0.0,
+        "raw_max": 1.0,
+        "cells": cells.tobytes(),
+        "rectangle": [0, 0, SIDE, SIDE],
+        "method": "cam",
+        "scales": [224],
+    }
+
+
+@pytest.fixture
+def haloed(tmp_path):
+    """A run whose boxes are halos of what is there, but for the images called core: their boxes are cores."""
+    names = [*(f"halo-{number:02d}.jpg" for number in range(17)), "core-0.jpg", "core-1.jpg"]
+    (tmp_path / "labels.csv").write_text("path,label\n" + "".join(f"{name},cat\n" for name in names))
+    planned = Plan(str(tmp_path / "haloed"), [["cat"]], settings=SETTINGS, shards=2).make(str(tmp_path / "labels.csv"))
+    for key in planned.shards:
+        rows = []
+        for row in planned.planned_rows(key).to_pylist():
+            stored = _map((HALO, 100), (CORE, 255)) if row["path"].startswith("halo") else _map((CORE, 255))
+            label = {"label": "cat", "category_id": 1, "class_index": 0, "logit": 1.0, "probability": 0.5}
+            known = {"width": SIDE, "height": SIDE, "status": "ok", "labels": [label], "top5": [], "maps": [stored]}
+            ids = {name: row[name] for name in ("image_id", "path")}
+            rows.append(draw(ids | known | {"digest": "", "reason": None}, BoxRule()))
+        storage.write_table(shard_file(planned.output, key), table(rows, LABELED, SETTINGS))
+    merge([], planned.output)
+    return planned.output
+
+
+def _decide(run, path, verdict, *bboxes):
+    boxes = tuple(DecidedBox("cat", 1, tuple(bbox)) for bbox in bboxes)
+    append_decision(run, Decision(path, 1, verdict, boxes=boxes))
+
+
+def test_a_review_teaches_the_threshold_and_the_scores(haloed, rows, annotations, tmp_path, capsys):
+    assert sorted(a["bbox"] for a in annotations(haloed)["annotations"]) == 17 * [HALO] + 2 * [CORE]
+    corrected = [8, 8, 4, 5]  # IoU with the core 16 / 20
+    for number in range(12):
+        _decide(haloed, f"halo-{number:02d}.jpg", "accepted", corrected)
+    _decide(haloed, "halo-12.jpg", "accepted")  # there is no cat
+    _decide(haloed, "halo-13.jpg", "rejected", HALO)  # of the core nothing is known
+    _decide(haloed, "halo-14.jpg", "skipped", HALO)
+    _decide(haloed, "core-0.jpg", "rejected", CORE)
+    tuning = tmp_path / "tuning.json"
+    assert cli.main(["tune", "--run", haloed, "--from-review", "--output", str(tuning)]) == 0
+    said = capsys.readouterr().out
+    assert (
+        "boxed: 12 images, 12 pairs of an image and a label that has true boxes there; 4 images of the run are" in said
+    )
+    assert "boxes that were accepted as they were drawn count as true, which flatters the threshold" in said
+    assert "14 boxes, 86% of them right, are too few to calibrate" in said, "12 right, 2 of 14 wrong: too few of a kind"
+    value = json.loads(tuning.read_text())
+    assert value["figures"]["pairs"] == 12
+    assert value["figures"]["thresholds"]["overall"]["known"] == 100
+    assert _rebox(haloed, tmp_path / "out", "--thresholds", tuning) == 0
+    found = {row["path"]: row["boxes"] for row in rows(tmp_path / "out")}
+    for number in range(12):
+        [box] = found.pop(f"halo-{number:02d}.jpg")
+        assert (box["bbox"], box["score"], box["calibrated_score"], box["source"]) == (corrected, 1.0, None, "person")
+    assert found.pop("halo-12.jpg") == []
+    assert len(found) == 6
+    for [box] in found.values():
+        assert (box["bbox"], box["source"]) == (CORE, "machine"), "what nobody accepted is drawn anew, and better"
+        assert box["calibrated_score"] == round((12 + 0.5) / (14 + 1), 4)
+
+
+def test_a_review_in_which_nothing_was_accepted(haloed, tmp_path, capsys):
+    _decide(haloed, "halo-00.jpg", "accepted", CORE)
+    _decide(haloed, "halo-00.jpg", "undone")
+    _decide(haloed, "halo-01.jpg", "accepted")
+    _decide(haloed, "halo-02.jpg", "rejected", HALO)
+    assert cli.main(["tune", "--run", haloed, "--from-review"]) == 2
+    assert "review.jsonl' holds no accepted box; expected at least one to judge by" in capsys.readouterr().err
+    assert not Path(haloed, "tuning.json").exists()
+
+
+def test_one_ground_truth_at_a_time(run, truth, capsys):
+    for options in ([], ["--from-review", "--ground-truth", str(truth)]):
+        with pytest.raises(SystemExit) as left:
+            cli.main(["tune", "--run", str(run), *options])
+        assert left.value.code == 2
+        said = capsys.readouterr().err
+        assert "--ground-truth" in said and "--from-review" in said
