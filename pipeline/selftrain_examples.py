@@ -1,0 +1,122 @@
+"""What a self-training learns from: a sample of a run's images, their features and its own boxes on them."""
+
+import heapq
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from camboxes.models import passes_side_by_side, use_one_core
+from camboxes.models.selftraining import Examples, FeatureReader
+from camboxes.pipeline.training_data import number_of
+from camboxes.transforms import PlannedRun, storage
+from camboxes.transforms.images import BadImageError
+from camboxes.transforms.overlap import ahead
+from camboxes.transforms.plan import shard_file
+from camboxes.transforms.selftrain import can_be_regressed, on_grid, read_unchanged
+
+IMAGES = 2000  # of the run, at most: their features take 176 kB each at 448 pixels and 112 channels
+
+
+class Sampled(NamedTuple):
+    """Maps that can be learnt from.
+
+    Attributes:
+      rows: of each image that could be read, the row of the run.
+      entries: of each map its number among the row's maps.
+      labels: of each map the entry in the row's labels.
+      examples: the maps and the features that they go with.
+      unread: for each image that could not be read again the reason.
+    """
+
+    rows: list[Mapping[str, Any]]
+    entries: list[Mapping[str, Any]]
+    labels: list[Mapping[str, Any]]
+    examples: Examples
+    unread: dict[str, str]
+
+
+def sample(run: PlannedRun, reader: FeatureReader) -> Sampled:
+    """Reads at most IMAGES images of a run again; a hash of their paths decides which.
+
+    Raises:
+      ValueError: none of the run's maps is one that a box can come from, or more than half of the images changed.
+    """
+    rows = _rows(run)
+    if not rows:
+        raise ValueError(
+            f"--run {run.output!r} holds no map that a box can come from; expected a run of camboxes label with boxes"
+        )
+    size = reader.classifier.spec.batch_size
+    assert size is not None, "a loaded classifier's spec is resolved"
+    unread: dict[str, str] = {}
+    read_rows: list[Mapping[str, Any]] = []
+
+    def read(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], torch.Tensor | None]:
+        try:
+            return row, reader.classifier.preprocessing.resize(read_unchanged(run.root, row))
+        except BadImageError as error:
+            unread[row["path"]] = str(error)
+            return row, None
+
+    def readable() -> Iterator[torch.Tensor]:
+        for row, pixels in ahead("decode", readers, read, rows, 4 * size):
+            if pixels is not None:
+                read_rows.append(row)
+                yield pixels
+
+    features = []
+    side_by_side = passes_side_by_side(reader.classifier)
+    with (
+        tqdm(total=len(rows), desc="features", unit="image", disable=None) as bar,
+        ThreadPoolExecutor(2) as readers,
+        ThreadPoolExecutor(side_by_side, initializer=use_one_core) as passes,
+    ):
+        for some in ahead("forward", passes, reader.features, _batches(readable(), size), side_by_side):
+            features.append(some)
+            bar.update(len(some))
+    if 2 * len(unread) > len(rows):
+        path, reason = next(iter(sorted(unread.items())))
+        raise ValueError(
+            f"{len(unread)} of {len(rows)} images of --run {run.output!r} are not what the run saw, the first one "
+            f"{path!r} ({reason}); expected them below {run.root!r}, unchanged: label them again"
+        )
+    return _sampled(read_rows, torch.cat(features), dict(sorted(unread.items())))
+
+
+def _rows(run: PlannedRun) -> list[Mapping[str, Any]]:
+    """Of the images with a map that can be learnt from, those whose paths have the lowest hashes."""
+
+    def candidates() -> Iterator[tuple[int, str, Mapping[str, Any]]]:
+        for key in run.shards:
+            for row in storage.read_table(shard_file(run.output, key)).to_pylist():
+                if any(can_be_regressed(row, entry) for entry in row["maps"]):
+                    yield number_of(row["path"]), row["path"], row
+
+    lowest = heapq.nsmallest(IMAGES, candidates(), key=lambda found: found[:2])
+    return [row for _, _, row in lowest]
+
+
+def _sampled(rows: list[Mapping[str, Any]], features: torch.Tensor, unread: dict[str, str]) -> Sampled:
+    height, width = features.shape[2:]
+    image, entries, labels, maps = [], [], [], []
+    for number, row in enumerate(rows):
+        by_category = {label["category_id"]: label for label in row["labels"]}
+        for entry in row["maps"]:
+            if can_be_regressed(row, entry):
+                image.append(number)
+                entries.append(entry)
+                labels.append(by_category[entry["category_id"]])
+                maps.append(on_grid(entry, height, width))
+    examples = Examples(features, torch.tensor(image), torch.from_numpy(np.stack(maps)))
+    return Sampled(rows, entries, labels, examples, unread)
+
+
+def _batches(items: Iterable[torch.Tensor], size: int) -> Iterator[list[torch.Tensor]]:
+    rest = iter(items)
+    while batch := list(itertools.islice(rest, size)):
+        yield batch

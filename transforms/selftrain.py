@@ -1,0 +1,244 @@
+"""A run's maps made anew by a regressor that learnt from the run's own boxes: an optional step between the others.
+
+p | ReadShards(run) | RegressMaps(run.root, spec, regressor, settings) | BoxesFromMaps(threshold) | WriteCoco(output)
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import apache_beam as beam
+import cv2
+import numpy as np
+from apache_beam.utils import shared
+
+from camboxes.models.spec import ModelSpec
+from camboxes.transforms import storage
+from camboxes.transforms.boxes import BoxRule, WorkingMap
+from camboxes.transforms.image_files import locate, read_image
+from camboxes.transforms.images import BadImageError, decode
+from camboxes.transforms.maps import StoredMap, quantize
+from camboxes.transforms.metering import count
+from camboxes.transforms.overlap import ahead
+from camboxes.transforms.records import MAPPED, REJECTED, Shard
+
+if TYPE_CHECKING:
+    import torch
+
+    from camboxes.models.selftraining import FeatureReader, MapRegressor
+
+_Row = dict[str, Any]
+
+_CUT = 112  # cells a side of the square on which a component is cut out
+_DECODERS = 2  # threads that read and decode ahead of the network
+_BATCHES_AHEAD = 2
+
+
+def selftrained(method: str) -> str:
+    """What maps are called that a regressor made of those of a method."""
+    return f"selftrained({method})"
+
+
+def stored_map(entry: Mapping[str, Any]) -> StoredMap:
+    """An entry of the column `maps`."""
+    cells = np.frombuffer(entry["cells"], np.uint8).reshape(entry["height"], entry["width"])
+    return StoredMap(cells, entry["raw_min"], entry["raw_max"])
+
+
+def can_be_regressed(row: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
+    """Whether a regressor can make something of a map: one that a box can come from, of the whole image."""
+    whole = list(entry["rectangle"]) == [0, 0, row["width"], row["height"]]
+    return whole and stored_map(entry).empty_because is None
+
+
+def on_grid(entry: Mapping[str, Any], height: int, width: int) -> np.ndarray:
+    """An entry of the column `maps` on a grid of that many cells, min-max scaled: float32, in [0, 1]."""
+    resized = cv2.resize(stored_map(entry).cells.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    low, high = resized.min(), resized.max()
+    return (resized - low) / (high - low) if high > low else np.zeros_like(resized)
+
+
+def component(stored: StoredMap, rule: BoxRule, height: int, width: int) -> np.ndarray | None:
+    """How much of each cell of a grid the component covers that a rule draws its first box around.
+
+    The whole component is a better example than its filled box: docs/selftraining.md.
+
+    Returns:
+      float32 [height, width], in [0, 1]; None where the rule draws no box.
+    """
+    working = WorkingMap(stored, _CUT, _CUT)
+    drawn = working.draw(rule)
+    if not drawn.boxes:
+        return None
+    foreground = (working.scaled >= np.float32(drawn.level)).astype(np.uint8)
+    _, labels, statistics, _ = cv2.connectedComponentsWithStats(foreground, connectivity=8)
+    first = labels.flat[working.scaled.argmax()] if rule.boxes == "peak" else 1 + statistics[1:, -1].argmax()
+    return cv2.resize((labels == first).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+
+
+def read_unchanged(root: str, row: Mapping[str, Any]) -> np.ndarray:
+    """The photograph of a row, uint8 [height, width, 3].
+
+    Raises:
+      BadImageError: as `read_image` and `decode` have them; changed, where its bytes are not those that the run saw.
+    """
+    data = read_image(locate(root, row["path"]))
+    if hashlib.sha256(data).hexdigest() != row["digest"]:
+        raise BadImageError("changed", "the file is not the one that the run's maps were made of")
+    return decode(data)
+
+
+@beam.typehints.with_input_types(Shard)
+@beam.typehints.with_output_types(Shard)
+class RegressMaps(beam.PTransform):
+    """Reads the images of a run's shards again and replaces their maps by a regressor's; all else stays.
+
+    Rows without such maps stay as they are. An image that cannot be read any more, or whose bytes are others than the
+    run saw, is rejected, with the reason. A shard's bytes do not depend on the number of workers or threads. Counters:
+    decoded, regressed (maps), rejected_REASON, milliseconds_decode and milliseconds_forward (summed over threads).
+    """
+
+    def __init__(self, root: str, model: ModelSpec, regressor: str, settings: Mapping[str, Any]):
+        """Takes what made the maps, and what makes them anew.
+
+        Args:
+          root: the folder that the run's paths are relative to.
+          model: the run's network, at the size that the regressor was trained at, squashing.
+          regressor: a file that holds `MapRegressor.safetensors`.
+          settings: for the records of the new run.
+        """
+        super().__init__()
+        self._regress = _RegressMaps(root, model, regressor, settings)
+
+    def expand(self, shards: beam.PCollection[Shard]) -> beam.PCollection[Shard]:
+        """Applies the transform to a collection of shards."""
+        return shards | beam.ParDo(self._regress)
+
+
+class _Photograph(NamedTuple):
+    """A row of the shard, and its image as the network takes it, or why it cannot be had."""
+
+    number: int
+    row: _Row
+    pixels: "torch.Tensor | None" = None
+    error: BadImageError | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Regressing:
+    """What a process holds once."""
+
+    reader: "FeatureReader"
+    regressor: "MapRegressor"
+
+
+@beam.typehints.with_output_types(Shard)
+class _RegressMaps(beam.DoFn):
+    def __init__(self, root: str, model: ModelSpec, regressor: str, settings: Mapping[str, Any]):
+        self._root = root
+        self._model = model
+        self._regressor = regressor
+        self._settings = settings
+        self._shared = shared.Shared()
+        self._held: _Regressing
+
+    def setup(self) -> None:
+        from camboxes.models import load_classifier
+        from camboxes.models.selftraining import FeatureReader, MapRegressor
+
+        def load() -> _Regressing:
+            regressor = MapRegressor.load(storage.read_bytes(self._regressor))
+            return _Regressing(FeatureReader(load_classifier(self._model)), regressor)
+
+        self._held = self._shared.acquire(load, tag=(self._model, self._regressor))
+
+    def process(self, shard: Shard) -> Iterator[Shard]:
+        from camboxes.models import passes_side_by_side, use_one_core
+
+        rows = shard.rows.to_pylist()
+        classifier = self._held.reader.classifier
+        size = classifier.spec.batch_size
+        assert size is not None, "a loaded classifier's spec is resolved"
+        side_by_side = passes_side_by_side(classifier)
+        wanted = ((n, row) for n, row in enumerate(rows) if any(can_be_regressed(row, entry) for entry in row["maps"]))
+
+        def readable() -> Iterator[_Photograph]:
+            for photograph in ahead("decode", decoders, self._read, wanted, _BATCHES_AHEAD * size):
+                if photograph.error is None:
+                    yield photograph
+                else:
+                    rows[photograph.number] = _rejected(photograph.row, photograph.error)
+
+        with (
+            ThreadPoolExecutor(_DECODERS) as decoders,
+            ThreadPoolExecutor(side_by_side, initializer=use_one_core) as passes,
+        ):
+            for batch in ahead("forward", passes, self._made_anew, _batches(readable(), size), side_by_side):
+                for photograph, maps in batch:
+                    count("decoded")
+                    rows[photograph.number] = photograph.row | {"maps": maps}
+        yield shard.extended(rows, MAPPED, self._settings)
+
+    def _read(self, numbered: tuple[int, _Row]) -> _Photograph:
+        number, row = numbered
+        try:
+            image = read_unchanged(self._root, row)
+        except BadImageError as error:
+            return _Photograph(number, row, error=error)
+        return _Photograph(number, row, self._held.reader.classifier.preprocessing.resize(image))
+
+    def _made_anew(self, batch: list[_Photograph]) -> list[tuple[_Photograph, list[_Row]]]:
+        pixels = [photograph.pixels for photograph in batch if photograph.pixels is not None]
+        features = self._held.reader.features(pixels)
+        return [
+            (photograph, self._maps(photograph.row, of_image))
+            for photograph, of_image in zip(batch, features, strict=True)
+        ]
+
+    def _maps(self, row: _Row, features: "torch.Tensor") -> list[_Row]:
+        """A row's entries of the column `maps`, made anew where they can be."""
+        import torch
+
+        from camboxes.models.selftraining import known
+
+        maps: list[_Row] = []
+        for entry in row["maps"]:
+            maps.append(entry)
+            if can_be_regressed(row, entry):
+                before = torch.from_numpy(on_grid(entry, features.shape[1], features.shape[2]))
+                made = self._held.regressor.predict(features, before)
+                [its] = known(features, [made])
+                maps[-1] = entry | _entry(made.numpy(), its.coherence.item(), its.agreement.item(), entry["method"])
+        return maps
+
+
+def _entry(made: np.ndarray, coherence: float, agreement: float, method: str) -> _Row:
+    """What changes of an entry of the column `maps`."""
+    stored = quantize(made)
+    return {
+        "height": stored.cells.shape[0],
+        "width": stored.cells.shape[1],
+        "raw_min": stored.raw_min,
+        "raw_max": stored.raw_max,
+        "cells": stored.cells.tobytes(),
+        "method": selftrained(method),
+        "coherence": coherence if math.isfinite(coherence) else None,
+        "agreement": agreement if math.isfinite(agreement) else None,
+    }
+
+
+def _batches(photographs: Iterable[_Photograph], size: int) -> Iterator[list[_Photograph]]:
+    rest = iter(photographs)
+    while batch := list(itertools.islice(rest, size)):
+        yield batch
+
+
+def _rejected(row: _Row, error: BadImageError) -> _Row:
+    count(f"rejected_{error.code}")
+    labels = [label | {"class_index": None, "logit": None, "probability": None} for label in row["labels"]]
+    empty = {"digest": None, "width": None, "height": None, "labels": labels, "top5": [], "maps": []}
+    return row | empty | {"status": REJECTED, "reason": str(error)}
