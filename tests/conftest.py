@@ -34,7 +34,8 @@ def run(photographs, tmp_path_factory):
 def plain_run(photographs, tmp_path_factory):
     """The same with the maps of Zhou et al.: of the whole image squashed to 224 x 224, as they are."""
     output = tmp_path_factory.mktemp("plain_run") / "boxes"
-    options = ["--method", "cam", "--scales", "224", "--aspect", "squash", "--refine", "none", "--shards", "2"]
+    options = ["--method", "cam", "--scales", "224", "--aspect", "squash", "--refine", "none"]
+    options += ["--boxes", "largest", "--shards", "2"]
     assert cli.main(["label", "--input", str(photographs), "--output", str(output), *options]) == 0
     return output
 

@@ -66,7 +66,7 @@ def test_a_run_judged_by_its_own_boxes(run, truth, tmp_path, capsys):
     assert "left out: 1 images only in the ground truth (elsewhere.jpg)" in said
     assert "not among the pairs: 1 labels without a true box" in said
     lines = said.splitlines()
-    [header] = [number for number, line in enumerate(lines) if line.startswith("at the run's threshold, 0.25 ")]
+    [header] = [number for number, line in enumerate(lines) if line.startswith("at the run's threshold, 0.9*otsu ")]
     assert lines[header + 2].split() == (
         f"GT-known Loc, IoU 0.5 75.0 (25.0 to 100.0) {_shown(record, 'centre')} {_shown(record, 'whole')}".split()
     )

@@ -17,7 +17,8 @@ from camboxes.pipeline.cli import main
 from camboxes.transforms import PlannedRun
 
 TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
-PLAIN = ["--method", "cam", "--scales", "224", "--aspect", "squash", "--refine", "none"]  # as `plain_run` has them
+# Those of the fixture `plain_run`.
+PLAIN = ["--method", "cam", "--scales", "224", "--aspect", "squash", "--refine", "none", "--boxes", "largest"]
 
 
 def _label(source, output, *options):

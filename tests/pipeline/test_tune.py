@@ -151,7 +151,7 @@ def test_thresholds_of_other_maps_are_refused(run, truth, tmp_path, capsys):
     assert _rebox(run, tmp_path / "out", "--thresholds", tmp_path / "tuning.json") == 2
     said = capsys.readouterr().err
     assert "tuned for another method than that of" in said
-    assert "layercam, not cam; tune this run" in said
+    assert "layercam, not cam*layercam@16; tune this run" in said
 
 
 def test_unknown_options_and_runs(run, truth, capsys):

@@ -27,7 +27,7 @@ def _pipeline():
     return beam.Pipeline(options=beam_options([]))
 
 
-def test_images_that_arrive_one_by_one(photographs, tmp_path, rows, run):
+def test_images_that_arrive_one_by_one(photographs, tmp_path, rows, plain_run):
     """The same maps as in a planned run, ids by path, and every odd image accounted for."""
     cat, cup = photographs / "Egyptian cat" / "chelsea.png", photographs / "espresso" / "coffee.png"
     images = [
@@ -54,7 +54,7 @@ def test_images_that_arrive_one_by_one(photographs, tmp_path, rows, run):
         (1, str(cup)), (3, "b.png"), (4, "c.png"), (5, "z/cat.png"),
     ]  # fmt: skip
     assert [category["name"] for category in written["categories"]] == sorted(categories)
-    planned = {row["path"].rpartition("/")[2]: row for row in rows(run)}
+    planned = {row["path"].rpartition("/")[2]: row for row in rows(plain_run)}
     ours = {annotation["image_id"]: annotation for annotation in written["annotations"]}
     assert ours[5]["bbox"] == planned["chelsea.png"]["boxes"][0]["bbox"]
     assert ours[1]["score"] == planned["coffee.png"]["boxes"][0]["score"]
