@@ -9,6 +9,7 @@ In Python, `load_dataset(OUT)` gives the dataset without opening the App.
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -167,5 +168,6 @@ def _conclude(planned: "PlannedRun") -> None:
     verdicts = collections.Counter(decision.verdict for decision in read_decisions(planned.output).values())
     said = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in ("accepted", "rejected", "skipped"))
     print(f"\n{said} of {planned.images} images; decisions stand in {storage.join(planned.output, FILE)}")
-    print(f"export them: camboxes export --run {planned.output} --output DIR --include accepted")
-    print(f"learn from them: camboxes tune --run {planned.output} --from-review")
+    export = ["camboxes", "export", "--run", planned.output, "--output", "DIR", "--include", "accepted"]
+    print(f"export them: {shlex.join(export)}")
+    print(f"learn from them: {shlex.join(['camboxes', 'tune', '--run', planned.output, '--from-review'])}")
