@@ -43,9 +43,11 @@ def affinity(stages: Sequence[torch.Tensor]) -> torch.Tensor:
       float32 [n, cells, cells].
     """
     size = (stages[0].shape[2], stages[0].shape[3])
-    alike = torch.stack([_cosines(functional.adaptive_avg_pool2d(maps.float(), size)) for maps in stages]).prod(0) ** 2
-    alike.diagonal(dim1=1, dim2=2).fill_(1)  # also of a cell whose features are the mean
-    return alike / alike.sum(2, keepdim=True)
+    alike = _cosines(stages[0].float())
+    for maps in stages[1:]:
+        alike *= _cosines(functional.adaptive_avg_pool2d(maps.float(), size))
+    alike.square_().diagonal(dim1=1, dim2=2).fill_(1)  # also of a cell whose features are the mean
+    return alike.div_(alike.sum(2, keepdim=True))
 
 
 def refine(maps: torch.Tensor, stages: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -91,7 +93,7 @@ def _cosines(maps: torch.Tensor) -> torch.Tensor:
     """Of each two cells of [n, channels, height, width] the cosine similarity, at least 0: [n, cells, cells]."""
     vectors = maps.flatten(2)
     vectors = functional.normalize(vectors - vectors.mean(2, keepdim=True), dim=1, eps=1e-6)
-    return (vectors.transpose(1, 2) @ vectors).clamp(min=0)
+    return (vectors.transpose(1, 2) @ vectors).clamp_(min=0)
 
 
 def _on_grid(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
