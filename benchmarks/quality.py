@@ -160,9 +160,8 @@ def maps_of(output: str):
         for image in storage.read_table(shard_file(output, key)).to_pylist():
             names = {label["category_id"]: label["label"] for label in image["labels"]}
             for stored in image["maps"]:
-                cells = np.frombuffer(stored["cells"], np.uint8).reshape(stored["height"], stored["width"])
                 name = Path(image["path"]).name, names[stored["category_id"]]
-                yield *name, StoredMap(cells, stored["raw_min"], stored["raw_max"]), image["width"], image["height"]
+                yield *name, StoredMap.of(stored), image["width"], image["height"]
 
 
 def draw(stored: StoredMap, width: int, height: int, threshold: float | str, which: str = "largest"):

@@ -26,6 +26,7 @@ from PIL import Image, ImageOps
 
 from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.images import decode
+from camboxes.transforms.maps import StoredMap
 from camboxes.transforms.plan import shard_file
 from camboxes.transforms.records import NO_BOX, OK, PERSON, REJECTED, SKIPPED, score_of, source_of
 
@@ -252,8 +253,8 @@ def _heat_map(row: Mapping[str, Any]) -> str | None:
     size = (max(1, round(row["width"] * shrink)), max(1, round(row["height"] * shrink)))
     heat = np.zeros(size[::-1], np.float32)
     for stored in row["maps"]:
-        cells = np.frombuffer(stored["cells"], np.uint8).reshape(stored["height"], stored["width"])
-        heat = np.maximum(heat, cv2.resize(cells.astype(np.float32), size, interpolation=cv2.INTER_LINEAR))
+        cells = StoredMap.of(stored).cells.astype(np.float32)
+        heat = np.maximum(heat, cv2.resize(cells, size, interpolation=cv2.INTER_LINEAR))
     if not heat.any():
         return None
     image = Image.fromarray(heat.astype(np.uint8), "P")

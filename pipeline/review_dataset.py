@@ -8,15 +8,15 @@ several times over, and a run of 10,000 images took minutes (benchmarks/review.p
 
 import datetime
 import hashlib
-import itertools
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from camboxes.pipeline import review_samples
 from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.decisions import Decision, read_decisions
+from camboxes.transforms.overlap import batched
 from camboxes.transforms.plan import shard_file
 from camboxes.transforms.records import NO_BOX, REJECTED
 
@@ -56,7 +56,7 @@ def load(planned: PlannedRun, name: str, photographs: Mapping[str, str], progres
     dataset = _opened(planned, name)
     present = _present(dataset)
     names = {category.id: category.name for category in planned.categories}
-    for batch in _batches(_rows(planned)):
+    for batch in batched(_rows(planned), _BATCH):
         added, changed = [], {}
         for row in batch:
             decision = decisions.get(row["path"])
@@ -265,12 +265,6 @@ def _rows(planned: PlannedRun) -> Iterator[Row]:
     for key in planned.shards:
         for row in storage.read_table(shard_file(planned.output, key), COLUMNS).to_pylist():
             yield row | {"shard": key}
-
-
-def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    rows = iter(rows)
-    while batch := list(itertools.islice(rows, _BATCH)):
-        yield batch
 
 
 def _let_annotate(dataset: "fo.Dataset") -> None:

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from camboxes.transforms.decisions import DecidedBox, Decision
+from camboxes.transforms.maps import StoredMap
 from camboxes.transforms.records import MACHINE, PERSON, source_of
 
 Row = Mapping[str, Any]
@@ -132,9 +133,8 @@ def heat_map(maps: Sequence[Row]) -> np.ndarray | None:
     """
     shown = []
     for stored in maps:
-        cells = np.frombuffer(stored["cells"], np.uint8).reshape(stored["height"], stored["width"])
         size = (max(_FINE, stored["width"]), max(_FINE, stored["height"]))
-        shown.append(cv2.resize(cells, size, interpolation=cv2.INTER_LINEAR))
+        shown.append(cv2.resize(StoredMap.of(stored).cells, size, interpolation=cv2.INTER_LINEAR))
     return np.maximum.reduce(shown) if shown else None
 
 

@@ -1,21 +1,18 @@
 """What a self-training learns from: a sample of a run's images, their features and its own boxes on them."""
 
 import heapq
-import itertools
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from camboxes.models import passes_side_by_side, use_one_core
 from camboxes.models.selftraining import Examples, FeatureReader
 from camboxes.pipeline.training_data import number_of
 from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.images import BadImageError
-from camboxes.transforms.overlap import ahead
+from camboxes.transforms.overlap import batched, through_network
 from camboxes.transforms.plan import shard_file
 from camboxes.transforms.selftrain import can_be_regressed, on_grid, read_unchanged
 
@@ -51,8 +48,6 @@ def sample(run: PlannedRun, reader: FeatureReader) -> Sampled:
         raise ValueError(
             f"--run {run.output!r} holds no map that a box can come from; expected a run of camboxes label with boxes"
         )
-    size = reader.classifier.spec.batch_size
-    assert size is not None, "a loaded classifier's spec is resolved"
     unread: dict[str, str] = {}
     read_rows: list[Mapping[str, Any]] = []
 
@@ -63,22 +58,18 @@ def sample(run: PlannedRun, reader: FeatureReader) -> Sampled:
             unread[row["path"]] = str(error)
             return row, None
 
-    def readable() -> Iterator[torch.Tensor]:
-        for row, pixels in ahead("decode", readers, read, rows, 4 * size):
-            if pixels is not None:
-                read_rows.append(row)
-                yield pixels
+    def batches(decoded: Iterator[tuple[Mapping[str, Any], torch.Tensor | None]], size: int) -> Iterator[list[Any]]:
+        return batched(((row, pixels) for row, pixels in decoded if pixels is not None), size)
+
+    def forward(batch: list[Any]) -> tuple[list[Mapping[str, Any]], torch.Tensor]:
+        return [row for row, _ in batch], reader.features([pixels for _, pixels in batch])
 
     features = []
-    side_by_side = passes_side_by_side(reader.classifier)
-    with (
-        tqdm(total=len(rows), desc="features", unit="image", disable=None) as bar,
-        ThreadPoolExecutor(2) as readers,
-        ThreadPoolExecutor(side_by_side, initializer=use_one_core) as passes,
-    ):
-        for some in ahead("forward", passes, reader.features, _batches(readable(), size), side_by_side):
-            features.append(some)
-            bar.update(len(some))
+    with tqdm(total=len(rows), desc="features", unit="image", disable=None) as bar:
+        for its_rows, its_features in through_network(reader.classifier, read, rows, batches, forward):
+            read_rows += its_rows
+            features.append(its_features)
+            bar.update(len(its_rows))
     if 2 * len(unread) > len(rows):
         path, reason = next(iter(sorted(unread.items())))
         raise ValueError(
@@ -114,9 +105,3 @@ def _sampled(rows: list[Mapping[str, Any]], features: torch.Tensor, unread: dict
                 maps.append(on_grid(entry, height, width))
     examples = Examples(features, torch.tensor(image), torch.from_numpy(np.stack(maps)))
     return Sampled(rows, entries, labels, examples, unread)
-
-
-def _batches(items: Iterable[torch.Tensor], size: int) -> Iterator[list[torch.Tensor]]:
-    rest = iter(items)
-    while batch := list(itertools.islice(rest, size)):
-        yield batch

@@ -14,7 +14,7 @@ from camboxes.pipeline.selftrain_examples import Sampled
 from camboxes.transforms import BoxRule, boxes_from_map
 from camboxes.transforms.boxes import MapBox, best_iou
 from camboxes.transforms.maps import StoredMap, quantize
-from camboxes.transforms.selftrain import component, stored_map
+from camboxes.transforms.selftrain import component
 
 THRESHOLD = 0.2  # of a regressor's maps: docs/selftraining.md
 _GRID = 112  # cells a side of the square on which boxes are compared
@@ -88,7 +88,7 @@ def learn(sampled: Sampled, own_rule: BoxRule, rule: BoxRule, rounds: int) -> Le
     """
     examples = sampled.examples
     height, width = examples.maps.shape[1:]
-    stored = [stored_map(entry) for entry in sampled.entries]
+    stored = [StoredMap.of(entry) for entry in sampled.entries]
     rules = [own_rule.of(label["label"]) for label in sampled.labels]
     own_boxes = _boxes(stored, rules)
     with on_one_core():

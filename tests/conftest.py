@@ -1,11 +1,13 @@
-"""Real parts for the tests: five photographs that installed packages ship, a run over them, and a browser."""
+"""Real parts for the tests: five photographs that installed packages ship, a run over them, a browser, a database."""
 
 import json
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from camboxes.pipeline import cli, demo
+from camboxes.pipeline import cli, demo, doctor
 from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.plan import shard_file
 
@@ -59,6 +61,41 @@ def chromium():
         browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=_FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def free_port():
+    """Finds a port of this machine's own that nothing listens on."""
+
+    def find():
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            return free.getsockname()[1]
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def database(free_port, tmp_path_factory):
+    """The address of a mongod of our own: FiftyOne itself would join the database of any session of the same user."""
+    import pymongo
+
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv("FIFTYONE_DATABASE_URI", raising=False)
+        [check] = [check for check in doctor.CHECKS if check.name == "mongod"]
+        mark, text = check.line()
+    assert mark == doctor.OK, text
+    folder, port = tmp_path_factory.mktemp("database"), free_port()
+    call = [doctor._folder("fiftyone") / "db/bin/mongod", "--dbpath", folder, "--logpath", folder / "log"]
+    mongod = subprocess.Popen([*call, "--port", str(port), "--bind_ip", "127.0.0.1", "--nounixsocket"])
+    address = f"mongodb://127.0.0.1:{port}/?serverSelectionTimeoutMS=30000"
+    try:
+        with pymongo.MongoClient(address) as client:
+            client.admin.command("ping")  # waits until it answers
+        yield address
+    finally:
+        mongod.terminate()
+        mongod.wait(30)
 
 
 @pytest.fixture

@@ -161,15 +161,15 @@ class WorkingMap:
         if self.empty_because:
             return Drawn([], self.empty_because)
         level = self.level(rule.threshold)
-        foreground = (self.scaled >= np.float32(level)).astype(np.uint8)
-        _, labels, statistics, _ = cv2.connectedComponentsWithStats(foreground, connectivity=8)
+        labels, statistics = self.components(level)
         owners = _owners(self.stored.cells.shape, labels)
+        smallest = rule.min_area
         if rule.boxes == "instances":
             labels, owners = split(labels, owners, self._heights(), level)
             statistics = _statistics(labels)
+            smallest = max(smallest, AREA * statistics[1:, cv2.CC_STAT_AREA].max() / self.scaled.size)
         areas = statistics[1:, cv2.CC_STAT_AREA] / self.scaled.size
         all_areas = tuple(sorted(areas[areas > 0].tolist(), reverse=True))
-        smallest = max(rule.min_area, AREA * areas.max()) if rule.boxes == "instances" else rule.min_area
         candidates = np.flatnonzero(areas >= smallest)
         if rule.boxes == "peak":
             candidates = candidates[candidates + 1 == labels.flat[self.scaled.argmax()]]
@@ -191,10 +191,16 @@ class WorkingMap:
             boxes.append(MapBox(bbox, min(mean, 1.0), float(areas[candidates[i]]), peaks[i]))
         return Drawn(boxes, None, level, all_areas)
 
-    def components(self, level: float) -> np.ndarray:
-        """Of each component of the cells of at least `level` the box: int32 [components, 4], x, y, width, height."""
+    def components(self, level: float) -> tuple[np.ndarray, np.ndarray]:
+        """The components of the cells of at least `level`.
+
+        Returns:
+          int32 [grid height, grid width], the component of each of the grid's points, from 1; 0 for none. And int32
+          [1 + components, 5], x, y, width, height and area of each, in points.
+        """
         foreground = (self.scaled >= np.float32(level)).astype(np.uint8)
-        return cv2.connectedComponentsWithStats(foreground, connectivity=8)[2][1:, :4]
+        _, labels, statistics, _ = cv2.connectedComponentsWithStats(foreground, connectivity=8)
+        return labels, statistics
 
     def _heights(self) -> np.ndarray:
         """Of the stored cells, on the scale of `scaled`: float32 [rows, columns]."""

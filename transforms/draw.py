@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import apache_beam as beam
-import numpy as np
 
 from camboxes.transforms.boxes import BoxRule, Drawn, Keep, Threshold, WorkingMap, box_uid
 from camboxes.transforms.calibration import Calibration
@@ -88,8 +87,7 @@ def drawn_maps(row: Row, rule: BoxRule) -> Iterator[DrawnMap]:
 
 def working_map(stored: Row) -> WorkingMap:
     """An entry of the column `maps` on its working grid."""
-    cells = np.frombuffer(stored["cells"], np.uint8).reshape(stored["height"], stored["width"])
-    return WorkingMap(StoredMap(cells, stored["raw_min"], stored["raw_max"]), *stored["rectangle"][2:])
+    return WorkingMap(StoredMap.of(stored), *stored["rectangle"][2:])
 
 
 def draw(row: Row, rule: BoxRule, calibration: Calibration | None = None) -> Row:

@@ -66,10 +66,10 @@ def evidence(working: WorkingMap, drawn: Drawn, box: MapBox, probability: float,
     left, top = round(grid_box[0] * columns), round(grid_box[1] * rows)
     right, bottom = round(left + grid_box[2] * columns), round(top + grid_box[3] * rows)
     centre = np.array([(1 - _CENTRE) / 2, (1 - _CENTRE) / 2, _CENTRE, _CENTRE])
-    nudged = [
-        _iou(grid_box, working.components(min(max(drawn.level + nudge, 0.01), 1.0)) / [columns, rows, columns, rows])
-        for nudge in _NUDGES
-    ]
+    nudged = []
+    for nudge in _NUDGES:
+        _, statistics = working.components(min(max(drawn.level + nudge, 0.01), 1.0))
+        nudged.append(_iou(grid_box, statistics[1:, :4] / [columns, rows, columns, rows]))
     return Evidence(
         centre=_iou(grid_box, centre[None]),
         upper_quartile=float(np.quantile(scaled, 0.75)),

@@ -3,7 +3,6 @@
 import hashlib
 import math
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import apache_beam as beam
@@ -16,8 +15,8 @@ from camboxes.transforms.images import BadImageError, decode
 from camboxes.transforms.labels import LabelMap, LabelMatcher, UnmatchedLabelsError
 from camboxes.transforms.maps import quantize
 from camboxes.transforms.metering import count
-from camboxes.transforms.overlap import ahead
-from camboxes.transforms.records import MAPPED, OK, REJECTED, SKIPPED, Shard
+from camboxes.transforms.overlap import through_network
+from camboxes.transforms.records import MAPPED, OK, SKIPPED, Shard, rejected
 from camboxes.transforms.reuse import ReusableRows
 
 if TYPE_CHECKING:
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from camboxes.models import Localization, Localizer
 
 _Row = dict[str, Any]
-
-_DECODERS = 2  # threads that read and decode ahead of the network
-_BATCHES_AHEAD = 2
 
 
 @beam.typehints.with_input_types(Shard)
@@ -106,16 +102,11 @@ class _InferClassMaps(beam.DoFn):
             self._reusable = ReusableRows(self._reuse, self._localizer.settings)
 
     def process(self, shard: Shard) -> Iterator[Shard]:
-        from camboxes.models import passes_side_by_side, use_one_core
-
         rows = shard.rows.to_pylist()
         done: list[_Row] = [{}] * len(rows)
-        size = self._localizer.classifier.spec.batch_size
-        assert size is not None, "a loaded classifier's spec is resolved"
-        side_by_side = passes_side_by_side(self._localizer.classifier)
 
-        def to_infer() -> Iterator[_Photograph]:
-            for photograph in ahead("decode", decoders, self._read, enumerate(rows), _BATCHES_AHEAD * size):
+        def to_infer(read: Iterator[_Photograph]) -> Iterator[_Photograph]:
+            for photograph in read:
                 if photograph.error is not None:
                     done[photograph.number] = _rejected(photograph, photograph.error)
                 elif photograph.known is not None:
@@ -124,13 +115,13 @@ class _InferClassMaps(beam.DoFn):
                 else:
                     yield photograph
 
-        with (
-            ThreadPoolExecutor(_DECODERS) as decoders,
-            ThreadPoolExecutor(side_by_side, initializer=use_one_core) as passes,
-        ):
-            for batch, found in ahead("forward", passes, self._localize, _batches(to_infer(), size), side_by_side):
-                for photograph, localization in zip(batch, found, strict=True):
-                    done[photograph.number] = self._mapped(photograph, localization)
+        def batches(read: Iterator[_Photograph], size: int) -> Iterator[list[_Photograph]]:
+            return _of_one_shape(to_infer(read), size)
+
+        classifier = self._localizer.classifier
+        for batch, found in through_network(classifier, self._read, enumerate(rows), batches, self._localize):
+            for photograph, localization in zip(batch, found, strict=True):
+                done[photograph.number] = self._mapped(photograph, localization)
         yield shard.extended(done, MAPPED, self._localizer.settings)
 
     def _read(self, numbered: tuple[int, _Row]) -> _Photograph:
@@ -186,7 +177,9 @@ class _InferClassMaps(beam.DoFn):
             labels.append(label)
         best = np.argsort(-localization.probabilities, kind="stable")[:5].tolist()
         names = self._localizer.classifier.class_names
-        return _started(photograph) | {
+        return _read_of(photograph) | {
+            "image_id": photograph.row["image_id"],
+            "path": photograph.row["path"],
             "status": OK if maps else SKIPPED,
             "reason": None if maps else "no_class: none of its labels stands for a class of the network",
             "labels": labels,
@@ -198,15 +191,10 @@ class _InferClassMaps(beam.DoFn):
         }
 
     def _map(self, label: _Row, photograph: _Photograph, localization: "Localization", number: int) -> _Row:
-        stored = quantize(localization.maps[number])
         method, refined = (self._localizer.settings[name] for name in ("method", "refine"))
         return {
             "category_id": label["category_id"],
-            "height": stored.cells.shape[0],
-            "width": stored.cells.shape[1],
-            "raw_min": stored.raw_min,
-            "raw_max": stored.raw_max,
-            "cells": stored.cells.tobytes(),
+            **quantize(localization.maps[number]).entry(),
             "rectangle": [0, 0, photograph.width, photograph.height],
             "method": method if refined == "none" else f"{refined}({method})",
             "scales": self._localizer.settings["scales"],
@@ -222,7 +210,7 @@ def _bytes(row: _Row) -> bytes:
     return read_image(row["location"]) if row["image"] is None else row["image"]
 
 
-def _batches(photographs: Iterable[_Photograph], size: int) -> Iterator[list[_Photograph]]:
+def _of_one_shape(photographs: Iterable[_Photograph], size: int) -> Iterator[list[_Photograph]]:
     """Photographs of one shape, as many as a pass takes; at the end what is left of each shape."""
     waiting: dict[tuple[tuple[int, ...], ...], list[_Photograph]] = {}
     for photograph in photographs:
@@ -236,12 +224,9 @@ def _batches(photographs: Iterable[_Photograph], size: int) -> Iterator[list[_Ph
 
 def _rejected(photograph: _Photograph, error: BadImageError) -> _Row:
     count(f"rejected_{error.code}")
-    labels = [{name: label[name] for name in ("label", "category_id")} for label in photograph.row["labels"]]
-    return _started(photograph) | {"status": REJECTED, "reason": str(error), "labels": labels, "top5": [], "maps": []}
+    return rejected(photograph.row | _read_of(photograph), str(error))
 
 
-def _started(photograph: _Photograph) -> _Row:
-    """What a row holds whatever becomes of its image."""
-    return {name: photograph.row[name] for name in ("image_id", "path")} | {
-        name: getattr(photograph, name) for name in ("digest", "width", "height")
-    }
+def _read_of(photograph: _Photograph) -> _Row:
+    """What is known of an image whatever becomes of it."""
+    return {name: getattr(photograph, name) for name in ("digest", "width", "height")}

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +21,18 @@ class StoredMap:
     cells: np.ndarray
     raw_min: float
     raw_max: float
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> "StoredMap":
+        """Reads an entry of the column `maps`."""
+        cells = np.frombuffer(entry["cells"], np.uint8).reshape(entry["height"], entry["width"])
+        return cls(cells, entry["raw_min"], entry["raw_max"])
+
+    def entry(self) -> dict[str, Any]:
+        """The fields of an entry of the column `maps` that hold the map."""
+        height, width = self.cells.shape
+        own = {"height": height, "width": width, "cells": self.cells.tobytes()}
+        return own | {"raw_min": self.raw_min, "raw_max": self.raw_max}
 
     @property
     def empty_because(self) -> str | None:

@@ -1,15 +1,23 @@
 """Work in threads, a bounded number of items ahead of where its results are used."""
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
-from typing import TypeVar
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
 
 from camboxes.transforms.metering import count
 
+if TYPE_CHECKING:
+    from camboxes.models import Classifier
+
+_DECODERS = 2  # threads that read and decode ahead of the network
+_BATCHES_AHEAD = 2
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Decoded = TypeVar("Decoded")
 
 
 def ahead(
@@ -38,3 +46,38 @@ def ahead(
             yield next_result()
     while waiting:
         yield next_result()
+
+
+def through_network(
+    classifier: "Classifier",
+    decode: Callable[[Item], Decoded],
+    items: Iterable[Item],
+    batches: Callable[[Iterator[Decoded], int], Iterable[list[Decoded]]],
+    forward: Callable[[list[Decoded]], Result],
+) -> Iterator[Result]:
+    """What `forward` makes of batches, in their order, while the next ones are decoded.
+
+    Args:
+      classifier: tells how many images a batch holds, and how many batches are on their way at once.
+      decode: run in threads of its own.
+      items: what is decoded.
+      batches: sorts what was decoded into batches of at most so many, in the caller's thread; it may leave some out.
+      forward: run in threads that each have one core.
+    """
+    from camboxes.models import passes_side_by_side, use_one_core
+
+    size, side_by_side = classifier.spec.batch_size, passes_side_by_side(classifier)
+    assert size is not None, "a loaded classifier's spec is resolved"
+    with (
+        ThreadPoolExecutor(_DECODERS) as decoders,
+        ThreadPoolExecutor(side_by_side, initializer=use_one_core) as passes,
+    ):
+        decoded = ahead("decode", decoders, decode, items, _BATCHES_AHEAD * size)
+        yield from ahead("forward", passes, forward, batches(decoded, size), side_by_side)
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Items in lists of so many, the last one of what is left."""
+    rest = iter(items)
+    while batch := list(itertools.islice(rest, size)):
+        yield batch

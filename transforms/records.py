@@ -122,6 +122,13 @@ def source_of(box: Mapping[str, Any]) -> str:
     return box.get("source") or MACHINE
 
 
+def rejected(row: Mapping[str, Any], reason: str) -> dict[str, Any]:
+    """The row of an image that gives nothing: its labels, and of what was read what `row` has."""
+    kept = {name: row.get(name) for name in ("image_id", "path", "digest", "width", "height")}
+    labels = [{name: label[name] for name in ("label", "category_id")} for label in row["labels"]]
+    return kept | {"status": REJECTED, "reason": reason, "labels": labels, "top5": [], "maps": []}
+
+
 class LabeledImage(NamedTuple):
     """One image of a user's own pipeline, for `BatchImages`.
 

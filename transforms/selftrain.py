@@ -5,10 +5,8 @@ p | ReadShards(run) | RegressMaps(run.root, spec, regressor, settings) | BoxesFr
 
 import dataclasses
 import hashlib
-import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import apache_beam as beam
@@ -23,8 +21,8 @@ from camboxes.transforms.image_files import locate, read_image
 from camboxes.transforms.images import BadImageError, decode
 from camboxes.transforms.maps import StoredMap, quantize
 from camboxes.transforms.metering import count
-from camboxes.transforms.overlap import ahead
-from camboxes.transforms.records import MAPPED, REJECTED, Shard
+from camboxes.transforms.overlap import batched, through_network
+from camboxes.transforms.records import MAPPED, Shard, rejected
 
 if TYPE_CHECKING:
     import torch
@@ -34,8 +32,6 @@ if TYPE_CHECKING:
 _Row = dict[str, Any]
 
 _CUT = 112  # cells a side of the square on which a component is cut out
-_DECODERS = 2  # threads that read and decode ahead of the network
-_BATCHES_AHEAD = 2
 
 
 def selftrained(method: str) -> str:
@@ -43,21 +39,15 @@ def selftrained(method: str) -> str:
     return f"selftrained({method})"
 
 
-def stored_map(entry: Mapping[str, Any]) -> StoredMap:
-    """An entry of the column `maps`."""
-    cells = np.frombuffer(entry["cells"], np.uint8).reshape(entry["height"], entry["width"])
-    return StoredMap(cells, entry["raw_min"], entry["raw_max"])
-
-
 def can_be_regressed(row: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
     """Whether a regressor can make something of a map: one that a box can come from, of the whole image."""
     whole = list(entry["rectangle"]) == [0, 0, row["width"], row["height"]]
-    return whole and stored_map(entry).empty_because is None
+    return whole and StoredMap.of(entry).empty_because is None
 
 
 def on_grid(entry: Mapping[str, Any], height: int, width: int) -> np.ndarray:
     """An entry of the column `maps` on a grid of that many cells, min-max scaled: float32, in [0, 1]."""
-    resized = cv2.resize(stored_map(entry).cells.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    resized = cv2.resize(StoredMap.of(entry).cells.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     low, high = resized.min(), resized.max()
     return (resized - low) / (high - low) if high > low else np.zeros_like(resized)
 
@@ -74,9 +64,9 @@ def component(stored: StoredMap, rule: BoxRule, height: int, width: int) -> np.n
     drawn = working.draw(rule)
     if not drawn.boxes:
         return None
-    foreground = (working.scaled >= np.float32(drawn.level)).astype(np.uint8)
-    _, labels, statistics, _ = cv2.connectedComponentsWithStats(foreground, connectivity=8)
-    first = labels.flat[working.scaled.argmax()] if rule.boxes == "peak" else 1 + statistics[1:, -1].argmax()
+    labels, statistics = working.components(drawn.level)
+    areas = statistics[1:, cv2.CC_STAT_AREA]
+    first = labels.flat[working.scaled.argmax()] if rule.boxes == "peak" else 1 + areas.argmax()
     return cv2.resize((labels == first).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
 
 
@@ -157,30 +147,24 @@ class _RegressMaps(beam.DoFn):
         self._held = self._shared.acquire(load, tag=(self._model, self._regressor))
 
     def process(self, shard: Shard) -> Iterator[Shard]:
-        from camboxes.models import passes_side_by_side, use_one_core
-
         rows = shard.rows.to_pylist()
-        classifier = self._held.reader.classifier
-        size = classifier.spec.batch_size
-        assert size is not None, "a loaded classifier's spec is resolved"
-        side_by_side = passes_side_by_side(classifier)
         wanted = ((n, row) for n, row in enumerate(rows) if any(can_be_regressed(row, entry) for entry in row["maps"]))
 
-        def readable() -> Iterator[_Photograph]:
-            for photograph in ahead("decode", decoders, self._read, wanted, _BATCHES_AHEAD * size):
+        def readable(read: Iterator[_Photograph]) -> Iterator[_Photograph]:
+            for photograph in read:
                 if photograph.error is None:
                     yield photograph
                 else:
                     rows[photograph.number] = _rejected(photograph.row, photograph.error)
 
-        with (
-            ThreadPoolExecutor(_DECODERS) as decoders,
-            ThreadPoolExecutor(side_by_side, initializer=use_one_core) as passes,
-        ):
-            for batch in ahead("forward", passes, self._made_anew, _batches(readable(), size), side_by_side):
-                for photograph, maps in batch:
-                    count("decoded")
-                    rows[photograph.number] = photograph.row | {"maps": maps}
+        def batches(read: Iterator[_Photograph], size: int) -> Iterator[list[_Photograph]]:
+            return batched(readable(read), size)
+
+        classifier = self._held.reader.classifier
+        for batch in through_network(classifier, self._read, wanted, batches, self._made_anew):
+            for photograph, maps in batch:
+                count("decoded")
+                rows[photograph.number] = photograph.row | {"maps": maps}
         yield shard.extended(rows, MAPPED, self._settings)
 
     def _read(self, numbered: tuple[int, _Row]) -> _Photograph:
@@ -218,27 +202,13 @@ class _RegressMaps(beam.DoFn):
 
 def _entry(made: np.ndarray, coherence: float, agreement: float, method: str) -> _Row:
     """What changes of an entry of the column `maps`."""
-    stored = quantize(made)
-    return {
-        "height": stored.cells.shape[0],
-        "width": stored.cells.shape[1],
-        "raw_min": stored.raw_min,
-        "raw_max": stored.raw_max,
-        "cells": stored.cells.tobytes(),
+    return quantize(made).entry() | {
         "method": selftrained(method),
         "coherence": coherence if math.isfinite(coherence) else None,
         "agreement": agreement if math.isfinite(agreement) else None,
     }
 
 
-def _batches(photographs: Iterable[_Photograph], size: int) -> Iterator[list[_Photograph]]:
-    rest = iter(photographs)
-    while batch := list(itertools.islice(rest, size)):
-        yield batch
-
-
 def _rejected(row: _Row, error: BadImageError) -> _Row:
     count(f"rejected_{error.code}")
-    labels = [label | {"class_index": None, "logit": None, "probability": None} for label in row["labels"]]
-    empty = {"digest": None, "width": None, "height": None, "labels": labels, "top5": [], "maps": []}
-    return row | empty | {"status": REJECTED, "reason": str(error)}
+    return rejected({name: row[name] for name in ("image_id", "path", "labels")}, str(error))

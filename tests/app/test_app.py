@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,44 +12,12 @@ import time
 import pymongo
 import pytest
 from PIL import Image, ImageChops
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
-from camboxes.pipeline import cli, doctor
+from camboxes.pipeline import cli
 from camboxes.transforms.decisions import read_decisions
 
-_FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 _SECONDS = 60  # for the App to answer, on a machine that is busy
-
-
-def _free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    """The address of a mongod of our own: FiftyOne itself would join the database of any session of the same user."""
-    folder, port = tmp_path_factory.mktemp("database"), _free_port()
-    call = [doctor._folder("fiftyone") / "db/bin/mongod", "--dbpath", folder, "--logpath", folder / "log"]
-    mongod = subprocess.Popen([*call, "--port", str(port), "--bind_ip", "127.0.0.1", "--nounixsocket"])
-    address = f"mongodb://127.0.0.1:{port}/?serverSelectionTimeoutMS=30000"
-    try:
-        with pymongo.MongoClient(address) as client:
-            client.admin.command("ping")  # waits until it answers
-        yield address
-    finally:
-        mongod.terminate()
-        mongod.wait(30)
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +27,12 @@ def output(run, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def app(output, database, tmp_path_factory):
+def app(output, database, free_port, tmp_path_factory):
     """Where the App of `camboxes review` is; it is ended as a person ends it, and has to say what was decided."""
     home = tmp_path_factory.mktemp("home")
     environment = os.environ | {"FIFTYONE_DATABASE_URI": database, "HOME": str(home)}
     environment.pop("FIFTYONE_PLUGINS_DIR", None)
-    call = ["review", "--run", str(output), "--remote", "--port", str(_free_port())]
+    call = ["review", "--run", str(output), "--remote", "--port", str(free_port())]
     with subprocess.Popen(
         [sys.executable, "-m", "camboxes.pipeline.cli", *call],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -87,17 +54,9 @@ def app(output, database, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=_FLAGS)
-        yield started
-        started.close()
-
-
-@pytest.fixture(scope="module")
-def page(app, browser):
+def page(app, chromium):
     """The grid of the App; nothing that it loads may come from anywhere but the App's own server."""
-    opened = browser.new_page(viewport={"width": 1400, "height": 900})
+    opened = chromium.new_page(viewport={"width": 1400, "height": 900})
     opened.set_default_timeout(1000 * _SECONDS)
     expect.set_options(timeout=1000 * _SECONDS)
     troubles, outside = [], []

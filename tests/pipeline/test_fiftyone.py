@@ -1,17 +1,14 @@
 """A run in a real FiftyOne and out of it again. Started as a script, this file is the process that imports FiftyOne."""
 
-import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import apache_beam as beam
 import numpy as np
-import pymongo
 import pytest
 from PIL import Image
 
@@ -73,46 +70,17 @@ def _map(category_id, cells, raw_max, width, height):
     return found | {"raw_min": -2.0, "raw_max": raw_max, "rectangle": [0, 0, width, height], "method": "cam"}
 
 
-def _doctor_on_mongod():
-    [check] = [check for check in doctor.CHECKS if check.name == "mongod"]
-    return check.line()
-
-
-@contextlib.contextmanager
-def _database(folder):
-    """The address of a mongod of our own: FiftyOne itself would join the database of any session of the same user."""
-    with pytest.MonkeyPatch.context() as environment:
-        environment.delenv("FIFTYONE_DATABASE_URI", raising=False)
-        mark, text = _doctor_on_mongod()
-    assert mark == "ok", text
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    (folder / "db").mkdir()
-    call = [doctor._folder("fiftyone") / "db/bin/mongod", "--dbpath", folder / "db", "--logpath", folder / "log"]
-    mongod = subprocess.Popen([*call, "--port", port, "--bind_ip", "127.0.0.1", "--nounixsocket"])
-    address = f"mongodb://127.0.0.1:{port}/?serverSelectionTimeoutMS=30000"
-    try:
-        with pymongo.MongoClient(address) as client:
-            client.admin.command("ping")  # waits until it answers
-        yield address
-    finally:
-        mongod.terminate()
-        mongod.wait(30)
-
-
 @pytest.fixture(scope="module")
-def found(drawn, tmp_path_factory):
+def found(drawn, database, tmp_path_factory):
     """What `_through_fiftyone` wrote, in a process that ended."""
     folder = tmp_path_factory.mktemp("fiftyone")
     shutil.copytree(drawn.parent, folder / "copy")
-    with _database(folder) as address:
-        settings = {"FIFTYONE_DATABASE_URI": address, "FIFTYONE_DATABASE_VALIDATION": "false"}
-        settings |= {"FIFTYONE_DO_NOT_TRACK": "1", "HOME": str(folder)}
-        done = subprocess.run(
-            [sys.executable, __file__, folder, drawn.parent],
-            env=os.environ | settings, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+    settings = {"FIFTYONE_DATABASE_URI": database, "FIFTYONE_DATABASE_VALIDATION": "false"}
+    settings |= {"FIFTYONE_DO_NOT_TRACK": "1", "HOME": str(folder)}
+    done = subprocess.run(
+        [sys.executable, __file__, folder, drawn.parent],
+        env=os.environ | settings, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -383,13 +351,12 @@ def test_what_cannot_be_loaded_is_told_before_fiftyone_starts(drawn, tmp_path):
     assert "fiftyone" not in sys.modules
 
 
-def test_the_doctor_asks_the_server_of_ones_own(tmp_path, monkeypatch):
-    _, packaged = _doctor_on_mongod()
-    with _database(tmp_path) as address:
-        monkeypatch.setenv("FIFTYONE_DATABASE_URI", address)
-        assert _doctor_on_mongod() == (
-            "ok", f"{packaged.partition(',')[0]}, the server that FIFTYONE_DATABASE_URI names"
-        )  # fmt: skip
+def test_the_doctor_asks_the_server_of_ones_own(database, monkeypatch):
+    [check] = [check for check in doctor.CHECKS if check.name == "mongod"]
+    monkeypatch.delenv("FIFTYONE_DATABASE_URI", raising=False)
+    _, packaged = check.line()
+    monkeypatch.setenv("FIFTYONE_DATABASE_URI", database)
+    assert check.line() == ("ok", f"{packaged.partition(',')[0]}, the server that FIFTYONE_DATABASE_URI names")
 
 
 if __name__ == "__main__":

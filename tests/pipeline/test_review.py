@@ -13,6 +13,7 @@ from camboxes.pipeline import cli, review_dataset, review_photographs, review_sa
 from camboxes.pipeline.review import load_dataset
 from camboxes.transforms import PlannedRun
 from camboxes.transforms.decisions import DecidedBox, Decision
+from camboxes.transforms.maps import StoredMap
 
 SIZE = (200, 100)
 BOX = {
@@ -86,7 +87,7 @@ def test_a_decisions_boxes_come_back():
 
 def test_heat_maps_are_fused_by_each_points_maximum():
     def stored(cells):
-        return {"height": len(cells), "width": len(cells[0]), "cells": np.uint8(cells).tobytes()}
+        return StoredMap(np.uint8(cells), 0.0, 1.0).entry()
 
     left, right = stored([[200, 0]]), stored([[0, 100]])
     found = review_samples.heat_map([left, right])

@@ -140,6 +140,22 @@ def test_foreground_shrinks_as_the_threshold_grows(cells, width, height, one, ot
         assert any(_contains(outer.bbox, inner.bbox) for outer in wide)
 
 
+@settings(deadline=None)
+@given(maps, sides, sides, shares)
+def test_regions_share_out_the_components(cells, width, height, threshold):
+    working = WorkingMap(stored(cells), width, height)
+    instances = working.draw(BoxRule(threshold, boxes="instances"))
+    components = working.draw(BoxRule(threshold, boxes="all"))
+    assert instances.reason == components.reason
+    assert sum(instances.areas) == pytest.approx(sum(components.areas))
+    assert len({box.peak for box in instances.boxes}) == len(instances.boxes)
+    assert [box.area for box in instances.boxes] == sorted((box.area for box in instances.boxes), reverse=True)
+    for box in instances.boxes:
+        x, y, w, h = box.bbox
+        assert x >= 0 and y >= 0 and w > 0 and h > 0 and x + w <= width and y + h <= height
+        assert any(_contains(component.bbox, box.bbox) for component in components.boxes)
+
+
 def _contains(outer, inner):
     return (
         outer[0] <= inner[0]
