@@ -4,6 +4,9 @@ The photographs are small drawings, and their rows, with a map and one or two bo
 shards: what is timed is the loading. FiftyOne's database is the one that it would start, or FIFTYONE_DATABASE_URI's.
 """
 
+import importlib
+import inspect
+import os
 import sys
 import tempfile
 import time
@@ -22,7 +25,22 @@ from camboxes.transforms.write import merge
 SIDE = 160
 
 
+# What `load_dataset` does, by the functions that do it.
+STAGES = {
+    "looking for the photographs": ("review_photographs", "places"),
+    "reading shards": ("review_dataset", "_rows"),
+    "making documents": ("review_dataset", "_document"),
+    "of that, heat maps": ("review_dataset", "_heat_map"),
+    "encoding and inserting": ("review_dataset", "_write"),
+    "asking what is there": ("review_dataset", "_present"),
+    "the dataset, its fields and indexes": ("review_dataset", "_opened"),
+    "saved views": ("review_dataset", "_save_views"),
+    "the Annotate tab": ("review_dataset", "_let_annotate"),
+}
+
+
 def main(images: int) -> None:
+    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     generator = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         planned = timed("made a run of it", lambda: make(Path(folder), images, generator))
@@ -30,15 +48,51 @@ def main(images: int) -> None:
         import fiftyone as fo
 
         from camboxes.pipeline import review_dataset
+        from camboxes.pipeline.review import load_dataset
 
+        fo.list_datasets()
         print(f"{time.monotonic() - start:6.1f} s  imported FiftyOne and started its database")
-        name = review_dataset.dataset_name(planned.output)
-        photographs = {row["path"]: planned.location(row["path"]) for row in review_dataset._rows(planned)}
+        spent = clocked()
         try:
-            timed("loaded it", lambda: review_dataset.load(planned, name, photographs))
-            timed("loaded it again", lambda: review_dataset.load(planned, name, photographs))
+            for what in ("loaded it", "loaded it again"):
+                spent.update(dict.fromkeys(STAGES, 0.0))
+                timed(what, lambda: load_dataset(planned.output))
+                for stage, seconds in spent.items():
+                    print(f"  {seconds:8.2f} s  {stage}")
         finally:
-            fo.delete_dataset(name)
+            fo.delete_dataset(review_dataset.dataset_name(planned.output))
+    print(f"load average {os.getloadavg()[0]:.1f}")
+
+
+def clocked() -> dict[str, float]:
+    """Puts a clock around every stage's function; gives the seconds that they add up, by stage."""
+    spent = dict.fromkeys(STAGES, 0.0)
+    for stage, (module, name) in STAGES.items():
+        home = importlib.import_module(f"camboxes.pipeline.{module}")
+        function = getattr(home, name)
+        around = clocked_items if inspect.isgeneratorfunction(function) else clocked_call
+        setattr(home, name, around(function, stage, spent))
+    return spent
+
+
+def clocked_call(function, stage, spent):
+    def call(*arguments):
+        start = time.perf_counter()
+        result = function(*arguments)
+        spent[stage] += time.perf_counter() - start
+        return result
+
+    return call
+
+
+def clocked_items(function, stage, spent):
+    def call(*arguments):
+        items, last = function(*arguments), object()
+        following = clocked_call(next, stage, spent)
+        while (item := following(items, last)) is not last:
+            yield item
+
+    return call
 
 
 def make(folder: Path, images: int, generator: np.random.Generator) -> PlannedRun:

@@ -46,7 +46,7 @@ def load(planned: PlannedRun, name: str, photographs: Mapping[str, str], progres
     Args:
       planned: a finished run.
       name: of the dataset.
-      photographs: where each image lies, by its path; an image that is not in it is not loaded.
+      photographs: where each image lies, by its path; an image that is not in it is left out, be it loaded before.
       progress: is told the number of images that are done, by `update`.
 
     Raises:
@@ -60,9 +60,9 @@ def load(planned: PlannedRun, name: str, photographs: Mapping[str, str], progres
         added, changed = [], {}
         for row in batch:
             decision = decisions.get(row["path"])
-            before = present.pop(row["path"], None)
             if row["path"] not in photographs:
                 continue
+            before = present.pop(row["path"], None)
             if before is None:
                 added.append(_document(row, names, photographs[row["path"]], decision))
             elif before[1:] != _state(row, decision):
@@ -70,7 +70,7 @@ def load(planned: PlannedRun, name: str, photographs: Mapping[str, str], progres
         _write(dataset, added, changed)
         if progress is not None:
             progress.update(len(batch))
-    if present:  # no longer in the run
+    if present:  # no longer in the run, or without a photograph
         dataset.delete_samples([before[0] for before in present.values()])
     _save_views(dataset)
     _let_annotate(dataset)

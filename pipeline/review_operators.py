@@ -11,7 +11,7 @@ import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone import ViewField as F
 
-from camboxes.pipeline.reviewing import Reviewed, ReviewError, Rule
+from camboxes.pipeline.reviewing import AsInTheRun, Reviewed, ReviewError, Rule
 
 _MOST_AT_ONCE = 1000  # images that are drawn anew while the App waits; more are left to the delegated worker
 
@@ -86,8 +86,8 @@ class Next(_Operator):
 class Apply(_Operator):
     """Draws the boxes of all undecided images of the view by a rule: of every label, or of one.
 
-    Parameters: those of a `Rule`; everywhere, to take the whole dataset instead of the view. More than a thousand
-    images are left to FiftyOne's delegated worker, and the answer is an empty one.
+    Parameters: those of a `Rule`; without a threshold, as in the run; everywhere, to take the whole dataset instead of
+    the view. More than a thousand images are left to FiftyOne's delegated worker, and the answer is an empty one.
     """
 
     @property
@@ -107,8 +107,9 @@ class Apply(_Operator):
 
     def _answer(self, reviewed: Reviewed, ctx: Any) -> dict[str, Any]:
         keys = self._images(ctx).values("id")
+        rule = AsInTheRun(ctx.params.get("label")) if ctx.params.get("threshold") is None else _rule(ctx.params)
         done = 0
-        for done in reviewed.apply(keys, _rule(ctx.params)):
+        for done in reviewed.apply(keys, rule):
             ctx.set_progress(progress=done / len(keys), label=f"{done} of {len(keys)} images")
         return {"images": done}
 

@@ -7,9 +7,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+
 from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.image_files import read_image
 from camboxes.transforms.images import BadImageError
+from camboxes.transforms.overlap import batched
 from camboxes.transforms.records import REJECTED
 
 _AT_ONCE = 16  # requests to a store
@@ -63,26 +67,35 @@ def fetched(
     Raises:
       OSError: a photograph cannot be read.
     """
+    _let_beam_reach_stores()
     order = sorted(rows, key=lambda row: (-((row["review"] or {}).get("priority") or 0.0), row["path"]))
     folder = cache / hashlib.sha256(planned.root.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     found = {row["path"]: str(folder / _key(row["path"])) for row in order}
     wanted = [row["path"] for row in order if row["status"] != REJECTED]
-    taken, left = 0, 0
+    if progress is not None:
+        progress.update(len(order) - len(wanted))
+    taken, full = 0, False
     with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
-        for start in range(0, len(wanted), _AT_ONCE):
-            some = wanted[start : start + _AT_ONCE]
-            if taken >= limit:
-                left += len(some)
-                for path in some:
+        for some in batched(wanted, _AT_ONCE):
+            copies = [found[path] for path in some]
+            sizes = [0] * len(some) if full else [*pool.map(_fetch, map(planned.location, some), copies)]
+            for path, copy, size in zip(some, copies, sizes, strict=True):
+                full = full or taken + size > limit
+                if full:  # also what an earlier call, with another limit, has left there
+                    Path(copy).unlink(missing_ok=True)
                     del found[path]
-            else:
-                taken += sum(
-                    pool.map(_fetch, [planned.location(path) for path in some], [found[path] for path in some])
-                )
+                else:
+                    taken += size
             if progress is not None:
                 progress.update(len(some))
-    return found, left
+    return found, len(order) - len(found)
+
+
+def _let_beam_reach_stores() -> None:
+    """Gives Beam options where no pipeline did: without any it asks no store. Who asks stands in the environment."""
+    if FileSystems._pipeline_options is None:
+        FileSystems.set_options(PipelineOptions([]))
 
 
 def _fetch(location: str | None, place: str) -> int:

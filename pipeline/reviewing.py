@@ -17,6 +17,7 @@ from camboxes.transforms.boxes import Keep, Threshold
 from camboxes.transforms.decisions import Decision, Verdict, append_decision, read_decisions
 from camboxes.transforms.draw import draw, drawn_maps
 from camboxes.transforms.plan import shard_file
+from camboxes.transforms.records import MACHINE, source_of
 
 if TYPE_CHECKING:
     import fiftyone as fo
@@ -52,21 +53,41 @@ class Rule:
 
     def drawn(self, sample: Mapping[str, Any], row: Mapping[str, Any]) -> list[dict[str, Any]]:
         """A sample's detections by this rule: what a person corrected stays, and so do the other labels' boxes."""
-        present = sample["boxes"]["detections"]
-        kept = [box for box in present if self._keeps(box)]
-        uids = {box.get("box_uid") for box in kept if review_samples.is_corrected(box)}
-        names = {label["category_id"]: label["label"] for label in row["labels"]}
         found = draw(dict(row), BoxRule(self.threshold, self.min_area, self.boxes))["boxes"]
-        fresh = [
-            box
-            for box in review_samples.detections(row, names, found)
-            if self.label in (None, box["label"]) and box["box_uid"] not in uids
-        ]
-        ids = {box["box_uid"]: box["_id"] for box in present if box not in kept and box.get("box_uid")}
-        return [*kept, *(box | ({"_id": ids[box["box_uid"]]} if box["box_uid"] in ids else {}) for box in fresh)]
+        return _around_what_stays(sample, row, found, self.label)
 
-    def _keeps(self, box: Mapping[str, Any]) -> bool:
-        return review_samples.is_corrected(box) or self.label not in (None, box["label"])
+
+@dataclasses.dataclass(frozen=True)
+class AsInTheRun:
+    """The rule that goes back to what the machine drew in the run: by each label's own threshold, and calibrated.
+
+    Attributes:
+      label: the one label whose boxes go back; None for all.
+    """
+
+    label: str | None = None
+
+    def drawn(self, sample: Mapping[str, Any], row: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """A sample's detections as in the run; what stays is as with a `Rule`."""
+        found = [box for box in row["boxes"] if source_of(box) == MACHINE]
+        return _around_what_stays(sample, row, found, self.label)
+
+
+def _around_what_stays(
+    sample: Mapping[str, Any], row: Mapping[str, Any], found: Sequence[Mapping[str, Any]], label: str | None
+) -> list[dict[str, Any]]:
+    """A sample's detections with those of its boxes replaced that no person corrected: of every label, or of one."""
+    present = sample["boxes"]["detections"]
+    kept = [box for box in present if review_samples.is_corrected(box) or label not in (None, box["label"])]
+    uids = {box.get("box_uid") for box in kept if review_samples.is_corrected(box)}
+    names = {of["category_id"]: of["label"] for of in row["labels"]}
+    fresh = [
+        box
+        for box in review_samples.detections(row, names, found)
+        if label in (None, box["label"]) and box["box_uid"] not in uids
+    ]
+    ids = {box["box_uid"]: box["_id"] for box in present if box not in kept and box.get("box_uid")}
+    return [*kept, *(box | ({"_id": ids[box["box_uid"]]} if box["box_uid"] in ids else {}) for box in fresh)]
 
 
 class Reviewed:
@@ -214,7 +235,7 @@ class Reviewed:
             "rule": {"min_area": rule.min_area, "boxes": rule.boxes},
         }
 
-    def apply(self, keys: Sequence[str], rule: Rule) -> Iterator[int]:
+    def apply(self, keys: Sequence[str], rule: Rule | AsInTheRun) -> Iterator[int]:
         """Draws the boxes of many samples by a rule, but for those that were decided or could not be read.
 
         Yields:

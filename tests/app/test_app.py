@@ -2,14 +2,10 @@
 
 import io
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
+from pathlib import Path
 
-import pymongo
 import pytest
 from PIL import Image, ImageChops
 from playwright.sync_api import expect
@@ -17,7 +13,7 @@ from playwright.sync_api import expect
 from camboxes.pipeline import cli
 from camboxes.transforms.decisions import read_decisions
 
-_SECONDS = 60  # for the App to answer, on a machine that is busy
+_SECONDS = 60  # for what the App does, on a machine that is busy
 
 
 @pytest.fixture(scope="module")
@@ -27,43 +23,20 @@ def output(run, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def app(output, database, free_port, tmp_path_factory):
-    """Where the App of `camboxes review` is; it is ended as a person ends it, and has to say what was decided."""
-    home = tmp_path_factory.mktemp("home")
-    environment = os.environ | {"FIFTYONE_DATABASE_URI": database, "HOME": str(home)}
-    environment.pop("FIFTYONE_PLUGINS_DIR", None)
-    call = ["review", "--run", str(output), "--remote", "--port", str(free_port())]
-    with subprocess.Popen(
-        [sys.executable, "-m", "camboxes.pipeline.cli", *call],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    ) as server:  # fmt: skip
-        try:
-            said = [server.stdout.readline()]
-            while said[-1] and not said[-1].startswith("from another machine"):
-                said.append(server.stdout.readline())
-            assert said[-1], "".join(said)
-            url = said[-2].removeprefix("the App is at ").partition(";")[0]
-            assert said[-1].startswith(f"from another machine: ssh -N -L {call[-1]}:127.0.0.1:{call[-1]} USER@HOST")
-            assert (home / "fiftyone" / "__plugins__" / "camboxes-review" / "fiftyone.yml").is_file()
-            yield url
-        finally:
-            server.send_signal(signal.SIGINT)
-            rest, _ = server.communicate(timeout=_SECONDS)
-    assert server.returncode == 0, rest
-    assert f"of 5 images; decisions stand in {output}/review.jsonl" in rest
+def app(output, review, environment):
+    """Where the App of `camboxes review` is."""
+    with review(output) as (_, url):
+        assert Path(environment["HOME"], "fiftyone", "__plugins__", "camboxes-review", "fiftyone.yml").is_file()
+        yield url
 
 
 @pytest.fixture(scope="module")
-def page(app, chromium):
+def page(app, new_page):
     """The grid of the App; nothing that it loads may come from anywhere but the App's own server."""
-    opened = chromium.new_page(viewport={"width": 1400, "height": 900})
-    opened.set_default_timeout(1000 * _SECONDS)
-    expect.set_options(timeout=1000 * _SECONDS)
-    troubles, outside = [], []
-    opened.on("pageerror", lambda error: troubles.append(str(error)))
+    opened, troubles = new_page()
+    outside = []
     opened.on("requestfinished", lambda request: outside.append(request.url))
     opened.on("requestfailed", lambda request: outside.append(f"{request.failure} {request.url}"))
-    opened.add_init_script("localStorage.setItem('fiftyone-enterprise-tooltip-seen', 'true')")
     opened.goto(app)
     expect(opened.locator("[data-cy=looker]")).to_have_count(5)
     yield opened
@@ -76,12 +49,9 @@ def page(app, chromium):
 
 
 @pytest.fixture(scope="module")
-def samples(database, app):
+def samples(samples_of, app):
     """The samples as the database has them, by path."""
-    with pymongo.MongoClient(database) as client:
-        held = client["fiftyone"]
-        dataset = held["datasets"].find_one({"name": app.rpartition("/")[2]})
-        yield lambda: {sample["path"]: sample for sample in held[dataset["sample_collection_name"]].find()}
+    return lambda: samples_of(app.rpartition("/")[2])
 
 
 def _picture(locator):
@@ -209,6 +179,7 @@ def test_a_decided_image_is_not_drawn_again(page, samples, open_image):
     expect(panel.locator("#camboxes-verdict")).to_have_text("accepted")
     expect(panel.locator("#camboxes-threshold")).to_be_disabled()
     decided = {path: sample["boxes"] for path, sample in samples().items() if sample["verdict"]}
+    open_boxes = _boxes_of_undecided(samples())
     panel = open_image(2)
     expect(panel.locator("#camboxes-verdict")).to_have_text("undecided")
     panel.locator("#camboxes-threshold").fill("0.5")
@@ -217,9 +188,17 @@ def test_a_decided_image_is_not_drawn_again(page, samples, open_image):
     expect(panel).to_contain_text("3 undecided images were drawn anew.")
     after = samples()
     assert {path: after[path]["boxes"] for path in decided} == decided
-    assert {
-        box["threshold"] for sample in after.values() if not sample["verdict"] for box in sample["boxes"]["detections"]
-    } == {0.5}
+    assert {box["threshold"] for boxes in _boxes_of_undecided(after).values() for box in boxes} == {0.5}
+    panel.locator("#camboxes-restore-view").click()
+    end = time.monotonic() + _SECONDS
+    while _boxes_of_undecided(samples()) != open_boxes:
+        assert time.monotonic() < end, "the boxes are not those of the run"
+        time.sleep(0.2)
+    assert {path: samples()[path]["boxes"] for path in decided} == decided
+
+
+def _boxes_of_undecided(samples):
+    return {path: sample["boxes"]["detections"] for path, sample in samples.items() if not sample["verdict"]}
 
 
 def test_a_box_moved_in_the_annotate_tab_is_a_persons(page, samples, output, open_image):

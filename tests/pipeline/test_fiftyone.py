@@ -15,7 +15,7 @@ from PIL import Image
 from camboxes.pipeline import doctor
 from camboxes.pipeline.beam_options import beam_options
 from camboxes.pipeline.review import load_dataset
-from camboxes.transforms import BoxesFromMaps, BoxRule, Plan, Shard, WriteCoco
+from camboxes.transforms import BoxesFromMaps, BoxRule, Plan, PlannedRun, Shard, WriteCoco
 from camboxes.transforms.decisions import FILE, DecidedBox, Decision, append_decision, read_decisions
 from camboxes.transforms.draw import draw
 from camboxes.transforms.records import MAPPED, table
@@ -89,7 +89,8 @@ def _through_fiftyone(folder, root):
     """Loads the run, reviews it, loads it again; notes what FiftyOne holds after each step, and lets it export COCO."""
     import fiftyone as fo
 
-    from camboxes.pipeline.reviewing import Reviewed, ReviewError, Rule
+    from camboxes.pipeline import review_dataset
+    from camboxes.pipeline.reviewing import AsInTheRun, Reviewed, ReviewError, Rule
 
     run = folder / "copy" / "run"
     steps = {}
@@ -137,6 +138,10 @@ def _through_fiftyone(folder, root):
     sample.boxes.detections.append(fo.Detection(label="dog", bounding_box=[0.0, 0.0, 0.1, 0.1]))
     sample.save()
     steps["around a person's"] = reviewed.redraw(one, Rule(0.75, 0.0, "all"))["boxes"]
+    for step, label in (("one label as in the run", "dog"), ("all as in the run", None)):
+        assert [*reviewed.apply([one], AsInTheRun(label))] == [1]
+        steps[step] = reviewed.seen(reviewed.sample(one))["boxes"]
+    reviewed.redraw(one, Rule(0.75, 0.0, "all"))
 
     steps["accepted"] = reviewed.decide(one, "accepted")
     steps["unreadable"] = refused(reviewed.decide, broken, "accepted")
@@ -157,7 +162,11 @@ def _through_fiftyone(folder, root):
     note("after the database was lost", load())
 
     append_decision(str(run), Decision("cats/ü 2.png", 3, "accepted"))  # reviewed elsewhere: nothing is there
-    note("decided elsewhere", load())
+    dataset = load()
+    note("decided elsewhere", dataset)
+
+    review_dataset.load(PlannedRun.load(str(run)), dataset.name, {"two.jpg": str(root / "two.jpg")})
+    note("of one photograph", dataset)
     (folder / "steps.json").write_text(json.dumps(steps, default=str))
 
 
@@ -272,6 +281,22 @@ def test_a_persons_boxes_are_not_drawn_over(steps):
     assert first["box_uid"] not in [box["box_uid"] for box in boxes[2:]]
 
 
+def test_many_images_go_back_to_the_boxes_of_the_run(steps):
+    of_the_run = {box["box_uid"]: box for box in steps["reset"]}
+    moved, added, second_cat, dog = steps["around a person's"]
+    for step, back, expected in (
+        ("one label as in the run", [dog], [("cat", 0.75), ("dog", 0.25)]),
+        ("all as in the run", [second_cat, dog], [("cat", 0.25), ("dog", 0.25)]),
+    ):
+        boxes = steps[step]
+        assert boxes[:2] == [moved, added]  # a person's
+        assert [(box["label"], box["threshold"]) for box in boxes[2:]] == expected
+        for box in back:
+            assert [found for found in boxes if found["_id"] == box["_id"]] == [
+                of_the_run[box["box_uid"]] | {"_id": box["_id"]}
+            ]
+
+
 def test_a_decision_is_in_the_file_and_in_the_database(found, steps):
     decision = read_decisions(str(found / "copy" / "run"))["cats/one.png"]
     assert (decision.verdict, decision.image_id) == ("accepted", 2)
@@ -333,6 +358,10 @@ def test_a_lost_database_loses_no_decision(steps):
 def test_a_decision_made_elsewhere_is_taken_over(steps):
     sample = _by_path(steps["decided elsewhere"])["cats/ü 2.png"]
     assert (sample["verdict"], sample["boxes"]["detections"]) == ("accepted", [])
+
+
+def test_an_image_that_is_left_out_by_now_leaves_the_dataset(steps):
+    assert [sample["path"] for sample in steps["of one photograph"]] == ["two.jpg"]
 
 
 def test_what_cannot_be_loaded_is_told_before_fiftyone_starts(drawn, tmp_path):

@@ -1,5 +1,7 @@
 """What the review does without FiftyOne: boxes as samples and back, photographs, and calls that cannot work."""
 
+import io
+import re
 import socket
 import sys
 import time
@@ -8,6 +10,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from apache_beam.io.filesystems import FileSystems
+from tqdm import tqdm
 
 from camboxes.pipeline import cli, review_dataset, review_photographs, review_samples
 from camboxes.pipeline.review import load_dataset
@@ -128,12 +132,52 @@ def test_photographs_of_a_store_are_fetched_once(stored, tmp_path):
     assert review_photographs.fetched(planned, rows, tmp_path / "cache", 1000) == (found, 0)
 
 
-def test_past_the_limit_those_less_worth_reviewing_are_left_out(stored, tmp_path, monkeypatch):
-    monkeypatch.setattr(review_photographs, "_AT_ONCE", 1)
+def test_past_the_limit_those_less_worth_reviewing_are_left_out(stored, tmp_path):
     planned, rows = stored
-    found, left = review_photographs.fetched(planned, rows, tmp_path / "cache", 70)  # 40 + 30 bytes
-    assert sorted(found) == ["3.jpg", "4.jpg", "broken.jpg"]
-    assert left == 2
+    found, left = review_photographs.fetched(planned, rows, tmp_path / "cache", 99)  # 40 + 30 + 20 bytes, and not 10
+    assert (sorted(found), left) == (["2.jpg", "3.jpg", "4.jpg", "broken.jpg"], 1)
+    assert _sizes(tmp_path / "cache") == [20, 30, 40]
+    found, left = review_photographs.fetched(planned, rows, tmp_path / "cache", 70)  # less than the cache holds
+    assert (sorted(found), left) == (["3.jpg", "4.jpg", "broken.jpg"], 2)
+    assert _sizes(tmp_path / "cache") == [30, 40]
+
+
+def _sizes(cache):
+    return sorted(file.stat().st_size for file in cache.rglob("*.jpg"))
+
+
+def test_photographs_are_fetched_from_a_real_s3(stored, s3, tmp_path, monkeypatch):
+    _, rows = stored
+    monkeypatch.setattr(FileSystems, "_pipeline_options", None)  # no pipeline ran in this process
+    s3.create_bucket(Bucket="photographs")
+    for row in rows[:4]:
+        s3.put_object(Bucket="photographs", Key=f"ä b/{row['path']}", Body=(tmp_path / row["path"]).read_bytes())
+    planned = SimpleNamespace(root="s3://photographs/ä b", location=lambda path: f"s3://photographs/ä b/{path}")
+    said = io.StringIO()
+    with tqdm(total=5, unit="photograph", file=said, mininterval=0) as bar:
+        found, left = review_photographs.fetched(planned, rows, tmp_path / "cache", 95, bar)
+    assert (sorted(found), left) == (["2.jpg", "3.jpg", "4.jpg", "broken.jpg"], 1)
+    assert [Path(found[f"{number}.jpg"]).read_bytes() for number in (2, 3, 4)] == [bytes(20), bytes(30), bytes(40)]
+    assert _sizes(tmp_path / "cache") == [20, 30, 40]
+    *_, last = said.getvalue().split("\r")
+    assert re.search(r"5/5 \[\d\d:\d\d<00:00, +[\d.]+(photograph/s|s/photograph)\]", last)
+
+
+@pytest.fixture
+def s3(monkeypatch):
+    """A client of a real S3 server on this machine, which everything else finds in the environment."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "anyone")
+    yield boto3.client("s3")
+    server.stop()
 
 
 def test_a_photograph_that_a_store_does_not_give(stored, tmp_path):

@@ -11,7 +11,10 @@
 
   const PANEL = "camboxes_review";
   const IMAGE_PANEL = "fo-sample-modal-plugin";
-  const LAYOUT = "fo-sample-modal-plugins"; // where the App keeps how the panels beside an image are arranged
+  const LAYOUT = "fo-sample-modal-plugins"; // where the App keeps how the panels beside an image are arranged,
+  const SPACES = "fiftyone-modal-spaces"; // and what it calls them on the page
+  const OUR_LAYOUT = "camboxes-layout"; // where it is kept meanwhile, of runs and of other datasets
+  const OTHERS_LAYOUT = "camboxes-layout-of-others";
   const HEAT_MAP = "heat_map"; // a field of the samples
   const NUDGE = 0.05; // of the threshold, by a key
   const SETTLED = 500; // ms after an answer by which the App has painted
@@ -35,7 +38,13 @@
 .camboxes .number { width: 40px; text-align: right; font-variant-numeric: tabular-nums; }
 .camboxes .bar { flex: 1; height: 6px; border-radius: 3px; overflow: hidden; background: #8883; display: flex; }
 .camboxes .bar > i { display: block; height: 100%; }
-.camboxes input[type=range] { flex: 1; min-width: 60px; accent-color: var(--fo-palette-primary-main, #ff6d04); }
+.camboxes input[type=range] { flex: 1; min-width: 60px; height: 6px; margin: 0; appearance: none; border-radius: 3px;
+  background: #8886; }
+.camboxes input[type=range]:disabled { opacity: .4; }
+.camboxes input[type=range]::-webkit-slider-thumb { width: 14px; height: 14px; appearance: none; border-radius: 50%;
+  background: var(--fo-palette-primary-main, #ff6d04); }
+.camboxes input[type=range]::-moz-range-thumb { width: 14px; height: 14px; border: 0; border-radius: 50%;
+  background: var(--fo-palette-primary-main, #ff6d04); }
 .camboxes button { font: inherit; color: inherit; cursor: pointer; border: 1px solid #8886; border-radius: 5px;
   background: transparent; padding: 5px 9px; }
 .camboxes button:hover:not(:disabled) { border-color: var(--fo-palette-primary-main, #ff6d04); }
@@ -48,7 +57,13 @@
 .camboxes .badge { padding: 1px 7px; border-radius: 9px; color: #fff; font-size: 11px; }
 .camboxes .note { margin: 6px 0 0; line-height: 1.4; }
 .camboxes .problem { color: #e8766e; }
-.camboxes .choice button { flex: 1; padding: 4px; }
+.camboxes .name { flex: none; width: 78px; }
+.camboxes .choice { gap: 5px; flex-wrap: wrap; }
+.camboxes .choice button { flex: 1 0 auto; max-width: 100%; padding: 4px 6px; overflow: hidden; text-overflow: ellipsis;
+  white-space: nowrap; }
+.camboxes .pair { flex-wrap: nowrap; }
+.camboxes .pair button { flex: 1 1 auto; min-width: 0; }
+.camboxes .pair button:last-child { flex-shrink: 0; }
 .camboxes summary { cursor: pointer; }
 .camboxes .decide .plain { background: transparent; color: inherit; border-color: #8886; padding: 5px 4px; font-weight: 400; }
 .camboxes .decide .plain[aria-pressed=true] { border-color: var(--fo-palette-primary-main, #ff6d04); }
@@ -80,7 +95,7 @@ span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--c
 
   function Slider({ id, name, value, max, step, text, disabled, onChange }) {
     return h("label", { className: "row" },
-      h("span", { className: "quiet", style: { width: 66 } }, name),
+      h("span", { className: "quiet name" }, name),
       h("input", { type: "range", id, min: 0, max, step, value, disabled, "aria-label": name, onChange: (event) => onChange(Number(event.target.value)), onPointerUp: (event) => event.currentTarget.blur() }),
       h("span", { className: "number" }, text));
   }
@@ -234,13 +249,14 @@ span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--c
       }).catch(complain).finally(() => setBusy(false));
     }, [busy, id, selector, setExpanded, show, complain]);
 
-    const apply = useCallback((everywhere) => {
+    /** Draws all undecided images with a label, or of the view where it is null: by a rule, or by none, as in the run. */
+    const apply = useCallback((label, how) => {
       setSaid(["Drawing …", false]);
-      ask("apply", { ...rule, label: everywhere ? rule.label : null, everywhere }).then((answer) => {
+      ask("apply", { ...how, label, everywhere: label !== null }).then((answer) => {
         setSaid([answer.delegated ? "So many images are drawn in the background: see the App's Runs." : answer.images + " undecided images were drawn anew.", false]);
         refreshGrid();
       }).catch(complain);
-    }, [rule, refreshGrid, complain]);
+    }, [refreshGrid, complain]);
 
     const toggle = useCallback(() => {
       setShown((fields) => (fields.includes(HEAT_MAP) ? fields.filter((field) => field !== HEAT_MAP) : [...fields, HEAT_MAP]));
@@ -301,7 +317,7 @@ span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--c
         h(Slider, { id: "camboxes-threshold", name: "threshold", value: rule.threshold, max: 1, step: 0.01, text: rule.threshold.toFixed(2), disabled: locked, onChange: (value) => change({ threshold: value }) }),
         h(Slider, { id: "camboxes-min-area", name: "min. area", value: rule.min_area, max: 0.25, step: 0.005, text: percent(rule.min_area), disabled: locked, onChange: (value) => change({ min_area: value }) }),
         h("div", { className: "row choice" },
-          h(Choice, { options: [["largest", "largest"], ["peak", "at the peak"], ["all", "all"], ["instances", "instances"]], value: rule.boxes, disabled: locked, onChange: (value) => change({ boxes: value }) })),
+          h(Choice, { options: [["largest", "largest"], ["peak", "peak"], ["all", "all"], ["instances", "instances"]], value: rule.boxes, disabled: locked, onChange: (value) => change({ boxes: value }) })),
         h("div", { className: "row" },
           h("span", { className: "grow quiet" }, h("kbd", { style: { marginLeft: 0 } }, ","), " ", h("kbd", { style: { marginLeft: 0 } }, "."), " move it"),
           h("button", { id: "camboxes-reset", disabled: locked, onClick: () => draw({ sample: id }) }, "as in the run")),
@@ -309,10 +325,11 @@ span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--c
         !seen.verdict && seen.corrected > 0 && h("p", { className: "note quiet" }, seen.corrected + (seen.corrected === 1 ? " box is" : " boxes are") + " yours; no threshold moves what a person drew.")) :
         h("section", null, h("p", { className: "note" }, "This file could not be read: " + seen.reason)),
       readable && h("section", null,
-        h("h4", null, "Draw all undecided images so"),
-        h("div", { className: "row" },
-          h("button", { id: "camboxes-apply-class", className: "grow", disabled: !label, title: label ? "" : "choose one of the labels above", onClick: () => apply(true) }, label ? "with " + label : "of one label"),
-          h("button", { id: "camboxes-apply-view", className: "grow", onClick: () => apply(false) }, "of this view"))),
+        h("h4", null, "Draw all undecided images"),
+        [["as above", rule, "apply"], ["as in the run", {}, "restore"]].map(([text, how, key]) => h("div", { className: "row choice pair", key },
+          h("span", { className: "quiet name" }, text),
+          h("button", { id: `camboxes-${key}-class`, disabled: !label, title: label || "choose one of the labels above", onClick: () => apply(label, how) }, label || "one label"),
+          h("button", { id: `camboxes-${key}-view`, onClick: () => apply(null, how) }, "this view")))),
       progress?.classes && h(Classes, progress));
   }
 
@@ -327,24 +344,40 @@ span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--c
     }, []);
   }
 
+  /** Another dataset may be opened on the same page: what closes with the image is arranged anew with the next one. */
+  function useOwnArrangement() {
+    const { clearSpaces } = window.__fosp__.useSpaces(SPACES);
+    useEffect(() => () => setTimeout(() => { if (!document.querySelector("[data-cy=modal]")) clearSpaces(); }), [clearSpaces]);
+  }
+
   /** The App shows panels before it has asked the server which operators there are. */
   function Ready() {
     useRoomForTheArrow();
+    useOwnArrangement();
     const ready = foo.useOperatorAvailability("@camboxes/review/see");
     return h("div", { className: "camboxes" }, ready ? h(Panel) : "…");
   }
 
-  /** The panel stands beside the image from the start, unless somebody arranged the panels with it otherwise. */
-  function arrange() {
-    if ((localStorage.getItem(LAYOUT) || "").includes(PANEL)) return;
+  /**
+   * The panel stands beside the image from the start, and nowhere beside the images of other datasets. The App keeps one
+   * arrangement of panels for all of them, and would show an empty one where a panel of it does not fit; so there are two.
+   */
+  function arrange(ours) {
+    const now = localStorage.getItem(LAYOUT);
+    if (ours === (now || "").includes(PANEL)) return;
+    const [before, after] = ours ? [OTHERS_LAYOUT, OUR_LAYOUT] : [OUR_LAYOUT, OTHERS_LAYOUT];
+    if (now && JSON.parse(now).children.length) localStorage.setItem(before, now); // while an image opens, it is empty
     const container = (panel) => ({
       id: panel + "-container", type: "panel-container", activeChild: panel,
       children: [{ id: panel, type: panel, pinned: panel === IMAGE_PANEL, children: [] }],
     });
-    localStorage.setItem(LAYOUT, JSON.stringify({
+    const first = ours && JSON.stringify({
       id: "root", type: "panel-container", layout: "horizontal", sizes: [0.7, 0.3], activeChild: IMAGE_PANEL + "-container",
       children: [container(IMAGE_PANEL), container(PANEL)],
-    }));
+    });
+    const wanted = localStorage.getItem(after) || first;
+    if (wanted) localStorage.setItem(LAYOUT, wanted);
+    else localStorage.removeItem(LAYOUT); // the App's own
   }
 
   document.head.appendChild(Object.assign(document.createElement("style"), { textContent: STYLE }));
@@ -355,7 +388,7 @@ span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--c
     type: window.__fop__.PluginComponentType.Panel,
     activator: ({ schema }) => {
       const ours = Boolean(schema?.review_priority && schema?.heat_map && schema?.shard);
-      if (ours) arrange();
+      if (schema) arrange(ours);
       return ours;
     },
     panelOptions: { surfaces: "modal", allowDuplicates: false, isNew: false },
