@@ -30,6 +30,7 @@ import numpy as np
 from camboxes.transforms import BoxRule, PlannedRun, boxes_from_map, storage
 from camboxes.transforms.maps import StoredMap
 from camboxes.transforms.plan import shard_file
+from camboxes.transforms.second_look import is_whole
 
 # What `camboxes label` did before its defaults were the best that is known: Zhou et al.'s maps, on squashed images.
 PLAIN = ["--method", "cam", "--scales", "224", "--aspect", "squash", "--no-compete", "--refine", "none",
@@ -159,7 +160,7 @@ def maps_of(output: str):
     for key in run.shards:
         for image in storage.read_table(shard_file(output, key)).to_pylist():
             names = {label["category_id"]: label["label"] for label in image["labels"]}
-            for stored in image["maps"]:
+            for stored in (stored for stored in image["maps"] if is_whole(stored, image)):
                 name = Path(image["path"]).name, names[stored["category_id"]]
                 yield *name, StoredMap.of(stored), image["width"], image["height"]
 

@@ -26,6 +26,7 @@ class Localization(NamedTuple):
       class_ids: for each label the class that was chosen for it.
       maps: for each label its class's map, float32 [labels, height, width]; of one method at one scale as the method
         gives it (CAM: signed), else fused, in [0, 1].
+      plain: those before refinement, likewise, where they are to be kept; else None.
       coherence, agreement: float32 [labels], see `affinity.Coherence`; NaN where a map is constant, or the network has
         no mid-level features.
     """
@@ -34,6 +35,7 @@ class Localization(NamedTuple):
     probabilities: np.ndarray
     class_ids: tuple[int, ...]
     maps: np.ndarray
+    plain: np.ndarray | None
     coherence: np.ndarray
     agreement: np.ndarray
 
@@ -65,7 +67,8 @@ class Localizer:
     Attributes:
       classifier: the network.
       scales: short sides of its input, in pixels; at least one.
-      settings: what decides the maps besides the images: method, scales, flip, compete, refine, model.
+      settings: what decides the maps besides the images: method, scales, flip, compete, refine, keep_plain, second_look
+        (which is for who hands the images over to heed), model.
     """
 
     def __init__(self, classifier: Classifier, maps: MapSpec | None = None):
@@ -83,6 +86,8 @@ class Localizer:
             "flip": maps.flip,
             "compete": maps.compete,
             "refine": maps.refine,
+            "keep_plain": maps.keep_plain,
+            "second_look": maps.second_look,
             "model": classifier.settings,
         }
         self._preprocessing = [dataclasses.replace(classifier.preprocessing, size=size) for size in self.scales]
@@ -148,13 +153,21 @@ class Localizer:
             for slot, ids in enumerate(chosen):
                 fused[slot, : len(ids)] = compete(fused[slot, : len(ids)])
         known = self._coherence(first, fused).cpu().numpy()
+        plain = fused.cpu().numpy() if self.settings["keep_plain"] else None
         if stages:
             # As many images at once as a pass at that scale holds: the likeness of all cells is as large as its maps.
             pairs = zip(*(some.split(self._batch_sizes[largest]) for some in (fused, *stages)), strict=True)
             fused = torch.cat([refine(some, alike) for some, *alike in pairs])
         found = fused.cpu().numpy()
         return [
-            Localization(logits[slot], probabilities[slot], ids, found[slot, : len(ids)], *known[:, slot, : len(ids)])
+            Localization(
+                logits[slot],
+                probabilities[slot],
+                ids,
+                found[slot, : len(ids)],
+                None if plain is None else plain[slot, : len(ids)],
+                *known[:, slot, : len(ids)],
+            )
             for slot, ids in enumerate(chosen)
         ]
 

@@ -96,6 +96,9 @@ class MapSpec:
       compete: the labels of an image share its cells out: see `fusion.compete`.
       refine: "affinity" spreads the map along the likeness of the network's mid-level features at the largest scale:
         see `affinity`. The map then has their resolution.
+      keep_plain: give the map as it was before refinement, too.
+      second_look: map four overlapping quarters of the image, too, each as if it were an image; its boxes are drawn
+        from all the maps.
     """
 
     method: str = "cam"
@@ -103,9 +106,13 @@ class MapSpec:
     flip: bool = False
     compete: bool = False
     refine: Refinement = "none"
+    keep_plain: bool = False
+    second_look: bool = False
 
     def __post_init__(self) -> None:
         _check("refine", self.refine, get_args(Refinement))
+        if self.keep_plain and self.refine == "none":
+            raise ValueError("keep_plain is asked for, but maps are not refined: they are plain; leave it out")
         if min(self.scales, default=1) < 1 or len(set(self.scales)) < len(self.scales):
             raise ValueError(f"scales are {', '.join(map(str, self.scales))}; expected positive numbers, each once")
         _ = self.terms

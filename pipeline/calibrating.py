@@ -19,7 +19,7 @@ from camboxes.pipeline.matching import Matching
 from camboxes.pipeline.thresholds import folds
 from camboxes.transforms import BoxRule, PlannedRun, storage
 from camboxes.transforms.calibration import Calibration, standardise
-from camboxes.transforms.draw import drawn_maps
+from camboxes.transforms.draw import drawn_labels
 from camboxes.transforms.evidence import Evidence, evidence
 from camboxes.transforms.overlap import ahead
 from camboxes.transforms.plan import shard_file
@@ -76,13 +76,12 @@ def samples(run: PlannedRun, matching: Matching, rule: BoxRule) -> Samples:
     def of_row(row: dict[str, Any]) -> tuple[str, list[Evidence], list[tuple[Evidence, bool]]]:
         average, boxed = [], []
         truth = matching.truths.get(row["path"])
-        for label, stored, working, drawn in drawn_maps(row, rule):
-            left, top = stored["rectangle"][:2]
-            for box in drawn.boxes:
+        for label, maps, seen in drawn_labels(row, rule):
+            for look, bbox, _, box in seen:
+                stored, working, drawn = maps[look]
                 found = evidence(working, drawn, box, label["probability"], stored)
                 average.append(found)
-                x, y, *extent = box.bbox
-                right = truth.is_right(label["label"], [x + left, y + top, *extent]) if truth else None
+                right = truth.is_right(label["label"], bbox) if truth else None
                 if right is not None and label["label"] in categories:
                     boxed.append((found, right))
         return row["path"], average if row["image_id"] % step == 0 else [], boxed
@@ -107,7 +106,8 @@ def samples(run: PlannedRun, matching: Matching, rule: BoxRule) -> Samples:
 
 def _rows(run: PlannedRun) -> Iterator[dict[str, Any]]:
     for key in run.shards:
-        yield from storage.read_table(shard_file(run.output, key), ["image_id", "path", "labels", "maps"]).to_pylist()
+        columns = ["image_id", "path", "width", "height", "labels", "maps"]
+        yield from storage.read_table(shard_file(run.output, key), columns).to_pylist()
 
 
 class Trust(NamedTuple):

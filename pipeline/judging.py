@@ -24,6 +24,7 @@ from camboxes.transforms.maps import StoredMap
 from camboxes.transforms.overlap import ahead
 from camboxes.transforms.plan import shard_file
 from camboxes.transforms.records import Shard, score_of
+from camboxes.transforms.second_look import merge
 
 THRESHOLDS = np.arange(2, 92, 2) / 100
 OTSU_SHARES = np.arange(30, 151, 5) / 100
@@ -289,33 +290,29 @@ def _judge_pair(row: Row, label: Row, truth: np.ndarray) -> _Pair:
 
 
 def _redraw_pair(row: Row, label: Row, truth: np.ndarray, rule: BoxRule) -> _RedrawnPair:
-    maps = [
-        (stored["rectangle"], working_map(stored))
-        for stored in row["maps"]
-        if stored["category_id"] == label["category_id"]
-    ]
+    entries = [stored for stored in row["maps"] if stored["category_id"] == label["category_id"]]
+    maps = [(stored["rectangle"], working_map(stored)) for stored in entries]
     if not maps:
         raise CallError(
             f"the run has no map of {label['label']!r} on {row['path']!r} to draw its boxes from at other "
             "thresholds; judge the run that camboxes label or rebox wrote, with its maps"
         )
     return _RedrawnPair(
-        _iou_at_thresholds(maps, label["probability"], truth, rule),
+        _iou_at_thresholds(maps, (row["width"], row["height"]), label["probability"], truth, rule),
         _by_the_literature(row, maps[0][1].stored, truth),
     )
 
 
-def _iou_at_thresholds(maps: Sequence[_Placed], probability: float, truth: np.ndarray, rule: BoxRule) -> list[float]:
+def _iou_at_thresholds(
+    maps: Sequence[_Placed], size: tuple[int, int], probability: float, truth: np.ndarray, rule: BoxRule
+) -> list[float]:
     """IoU of the box that the rule gives at each threshold, chosen among several as the own box is."""
     found = []
     for threshold in (*THRESHOLDS.tolist(), *(f"{share}*otsu" for share in OTSU_SHARES)):
         at = dataclasses.replace(rule, threshold=threshold, thresholds={})
-        candidates = []
-        for (left, top, _, _), working in maps:
-            for rank, box in enumerate(working.draw(at).boxes, start=1):
-                x, y, *extent = box.bbox
-                candidates.append((-round(probability * box.mean, 6), rank, [x + left, y + top, *extent]))
-        found.append(float(best_iou(np.array([min(candidates)[2]]), truth)[0]) if candidates else 0.0)
+        seen = merge([(rectangle, working.draw(at)) for rectangle, working in maps], *size)
+        own = max(seen, key=lambda box: round(probability * box.share, 6), default=None)  # among equals of lowest rank
+        found.append(0.0 if own is None else float(best_iou(np.array([own.bbox]), truth)[0]))
     return found
 
 

@@ -48,6 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--batch-size", type=int, metavar="N", help="default: at 224 pixels 4 on a CPU, 64 on a GPU")
     add_map_arguments(parser, "cam*layercam@16", "[WEIGHT*]METHOD[@LAYER]+…", "--size and twice that")
     parser.set_defaults(compete=True, refine="affinity")
+    parser.add_argument(
+        "--keep-plain", action="store_true", help="store the maps before refinement, too, for camboxes rebox --plain"
+    )
+    parser.add_argument(
+        "--second-look",
+        action="store_true",
+        help="look at four overlapping quarters of each image, too, for small objects: five times as long",
+    )
     add_box_arguments(parser)
     parser.add_argument("--shards", type=int, metavar="N", help="default: one per 64 to 256 images")
     parser.add_argument("--overwrite", action="store_true", help="replace the run that OUT holds")
@@ -290,7 +298,8 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
 
 def _localizer(arguments: argparse.Namespace) -> "tuple[MapSpec, Localizer]":
     """The maps that the options ask for, and what makes them."""
-    maps = map_spec(arguments, arguments.method)
+    kept = {"keep_plain": arguments.keep_plain, "second_look": arguments.second_look}
+    maps = dataclasses.replace(map_spec(arguments, arguments.method), **kept)
 
     from camboxes.models import Localizer, load_classifier
 
@@ -311,6 +320,7 @@ def _network(localizer: "Localizer") -> str:
     scales = " and ".join(map(str, settings["scales"])) + (", flipped too" if settings["flip"] else "")
     refined = ", labels competing" if settings["compete"] else ""
     refined += ", refined by affinity" if settings["refine"] == "affinity" else ""
+    refined += ", with a second look" if settings["second_look"] else ""
     return f"{settings['method']}{refined} of {spec.name} at {scales} ({spec.aspect}) on {spec.device}"
 
 

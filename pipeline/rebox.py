@@ -5,12 +5,15 @@ What was decided in a review (OUT/review.jsonl) is carried over: accepted images
 
 import argparse
 import contextlib
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from camboxes.pipeline.label import add_box_arguments, box_rule
 
 if TYPE_CHECKING:
+    import apache_beam as beam
+
     from camboxes.transforms import BoxRule, PlannedRun
     from camboxes.transforms.calibration import Calibration
 
@@ -22,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_box_arguments(parser)
     parser.add_argument(
         "--thresholds", metavar="FILE", help="what camboxes tune wrote: thresholds, and how scores are calibrated"
+    )
+    parser.add_argument(
+        "--plain", action="store_true", help="draw from the maps before refinement, which label --keep-plain stores"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the run that OUT2 holds")
 
@@ -37,7 +43,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     from camboxes.pipeline.beam_options import beam_options
     from camboxes.pipeline.errors import blaming_the_call
     from camboxes.pipeline.tuning import FILE
-    from camboxes.transforms import BoxesFromMaps, ReadShards, WriteCoco, storage
+    from camboxes.transforms import BoxesFromMaps, PlainMaps, ReadShards, WriteCoco, storage
     from camboxes.transforms.decisions import carry_decisions, check_carried
     from camboxes.transforms.draw import drawing_settings
     from camboxes.transforms.keep import KeepDecided, decided
@@ -46,6 +52,8 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         options = beam_options(beam_arguments)
         runs.check_output(arguments.output, arguments.run)
         source = runs.finished(arguments.run)
+        if arguments.plain:
+            source = _plain(source)
         rule, calibration = _rule(arguments, source)
         decisions = decided(source)
     with contextlib.ExitStack() as held:
@@ -62,18 +70,24 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             carry_decisions(arguments.run, arguments.output)
         carried = f"; {len(decisions)} decisions carried over" if decisions else ""
         runs.announce(planned, f"boxes from the maps stored in {arguments.run}{carried}")
-        runs.execute(
-            lambda p: (
-                p
-                | ReadShards(arguments.run)
-                | BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes, rule.thresholds, calibration)
-                | KeepDecided(decisions)
-                | WriteCoco(arguments.output)
-            ),
-            options,
-            planned,
-            images=planned.images,
-        )
+
+        def build(p: "beam.Pipeline") -> None:
+            shards = p | ReadShards(arguments.run)
+            if arguments.plain:
+                shards |= PlainMaps()
+            boxes = BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes, rule.thresholds, calibration)
+            shards | boxes | KeepDecided(decisions) | WriteCoco(arguments.output)
+
+        runs.execute(build, options, planned, images=planned.images)
+
+
+def _plain(source: "PlannedRun") -> "PlannedRun":
+    """The run with the settings of its plain maps."""
+    from camboxes.transforms.plain import PLAIN
+
+    if not source.settings.get("keep_plain"):
+        raise ValueError(f"--run {source.output!r} keeps no plain maps; expected a run of camboxes label --keep-plain")
+    return dataclasses.replace(source, settings={**source.settings, **PLAIN})
 
 
 def _rule(arguments: argparse.Namespace, source: "PlannedRun") -> "tuple[BoxRule, Calibration | None]":

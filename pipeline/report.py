@@ -29,6 +29,7 @@ from camboxes.transforms.images import decode
 from camboxes.transforms.maps import StoredMap
 from camboxes.transforms.plan import shard_file
 from camboxes.transforms.records import NO_BOX, OK, PERSON, REJECTED, SKIPPED, score_of, source_of
+from camboxes.transforms.second_look import is_whole
 
 if TYPE_CHECKING:
     from camboxes.pipeline.evaluation_report import Section
@@ -252,7 +253,7 @@ def _heat_map(row: Mapping[str, Any]) -> str | None:
     shrink = _HEAT_MAP / max(row["width"], row["height"])
     size = (max(1, round(row["width"] * shrink)), max(1, round(row["height"] * shrink)))
     heat = np.zeros(size[::-1], np.float32)
-    for stored in row["maps"]:
+    for stored in (stored for stored in row["maps"] if is_whole(stored, row)):
         cells = StoredMap.of(stored).cells.astype(np.float32)
         heat = np.maximum(heat, cv2.resize(cells, size, interpolation=cv2.INTER_LINEAR))
     if not heat.any():

@@ -239,7 +239,7 @@ def _heat_map(row: Row) -> Row | None:
     from bson import ObjectId
     from fiftyone.core.utils import serialize_numpy_array
 
-    points = review_samples.heat_map(row["maps"])
+    points = review_samples.heat_map(row)
     if points is None:
         return None
     shown = {"map": serialize_numpy_array(points), "range": [0.0, 255.0]}

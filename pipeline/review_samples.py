@@ -21,6 +21,7 @@ import numpy as np
 from camboxes.transforms.decisions import DecidedBox, Decision
 from camboxes.transforms.maps import StoredMap
 from camboxes.transforms.records import MACHINE, PERSON, source_of
+from camboxes.transforms.second_look import is_whole
 
 Row = Mapping[str, Any]
 
@@ -125,14 +126,14 @@ def decided_box(found: Row, size: tuple[int, int], categories: Mapping[str, int]
     return DecidedBox(**place, source=MACHINE, score=found["confidence"], **drawn)
 
 
-def heat_map(maps: Sequence[Row]) -> np.ndarray | None:
-    """An image's maps as one picture, uint8 [height, width], by each point's maximum; None where it has none.
+def heat_map(row: Row) -> np.ndarray | None:
+    """The maps of a whole image as one picture, uint8 [height, width], by each point's maximum; None without a map.
 
     Each map is brought to at least 56 points a side by bilinear interpolation, as it is before boxes are drawn from it:
     the App would show a few large squares.
     """
     shown = []
-    for stored in maps:
+    for stored in (stored for stored in row["maps"] if is_whole(stored, row)):
         size = (max(_FINE, stored["width"]), max(_FINE, stored["height"]))
         shown.append(cv2.resize(StoredMap.of(stored).cells, size, interpolation=cv2.INTER_LINEAR))
     return np.maximum.reduce(shown) if shown else None

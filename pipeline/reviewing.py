@@ -15,7 +15,7 @@ from camboxes.pipeline.review_dataset import COLUMNS, INFO, detections_document,
 from camboxes.transforms import BoxRule, PlannedRun, storage
 from camboxes.transforms.boxes import Keep, Threshold
 from camboxes.transforms.decisions import Decision, Verdict, append_decision, read_decisions
-from camboxes.transforms.draw import draw, drawn_maps
+from camboxes.transforms.draw import draw, drawn_labels
 from camboxes.transforms.plan import shard_file
 from camboxes.transforms.records import MACHINE, source_of
 
@@ -216,8 +216,8 @@ class Reviewed:
         rule = BoxRule(**self.run.settings.get("rule", {}))
         at = {box["label"]: box["threshold"] for box in boxes if box.get("threshold") is not None}
         if any(label["label"] not in at for label in row["labels"]):
-            maps = drawn_maps(row, rule)
-            at = {label["label"]: drawn.level for label, _, working, drawn in maps if not working.empty_because} | at
+            whole = ((label["label"], maps[0]) for label, maps, _ in drawn_labels(row, rule))
+            at = {name: of.drawn.level for name, of in whole if not of.working.empty_because} | at
         return {
             "path": sample["path"],
             **{name: sample.get(name) for name in ("status", "reason", "verdict")},

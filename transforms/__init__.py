@@ -9,6 +9,7 @@ from camboxes.transforms.boxes import BoxRule as BoxRule
 from camboxes.transforms.boxes import boxes_from_map as boxes_from_map
 from camboxes.transforms.draw import BoxesFromMaps as BoxesFromMaps
 from camboxes.transforms.infer import InferClassMaps as InferClassMaps
+from camboxes.transforms.plain import PlainMaps as PlainMaps
 from camboxes.transforms.plan import Plan as Plan
 from camboxes.transforms.plan import PlannedRun as PlannedRun
 from camboxes.transforms.read import BatchImages as BatchImages

@@ -1,6 +1,7 @@
 """The third step: boxes from the stored maps, during a run or years later."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from camboxes.transforms.maps import StoredMap
 from camboxes.transforms.metering import milliseconds
 from camboxes.transforms.records import LABELED, MACHINE, NO_BOX, OK, REJECTED, Shard
 from camboxes.transforms.review import review
+from camboxes.transforms.second_look import Seen, merge
 
 Row = dict[str, Any]
 
@@ -64,25 +66,40 @@ class DrawnMap(NamedTuple):
     """A row's map, and what was drawn from it.
 
     Attributes:
-      label: the map's entry in the row's labels.
       stored: its entry in the row's maps.
       working: the map on its working grid.
       drawn: boxes in pixels of the rectangle that the map covers.
     """
 
-    label: Row
     stored: Row
     working: WorkingMap
     drawn: Drawn
 
 
-def drawn_maps(row: Row, rule: BoxRule) -> Iterator[DrawnMap]:
-    """Draws boxes from each of a row's maps."""
+class DrawnLabel(NamedTuple):
+    """A row's label that has maps, and what was drawn from them.
+
+    Attributes:
+      label: its entry in the row's labels.
+      maps: that of the whole image first.
+      boxes: on the image, of all the maps; their `look` counts the maps.
+    """
+
+    label: Row
+    maps: list[DrawnMap]
+    boxes: list[Seen]
+
+
+def drawn_labels(row: Row, rule: BoxRule) -> Iterator[DrawnLabel]:
+    """Draws boxes from the maps of each of a row's labels."""
     labels = {label["category_id"]: label for label in row["labels"]}
-    for stored in row["maps"]:
-        label = labels[stored["category_id"]]
-        working = working_map(stored)
-        yield DrawnMap(label, stored, working, working.draw(rule.of(label["label"])))
+    for category, entries in itertools.groupby(row["maps"], key=lambda stored: stored["category_id"]):
+        label, maps = labels[category], []
+        for stored in entries:
+            working = working_map(stored)
+            maps.append(DrawnMap(stored, working, working.draw(rule.of(label["label"]))))
+        looks = [(stored["rectangle"], drawn) for stored, _, drawn in maps]
+        yield DrawnLabel(label, maps, merge(looks, row["width"], row["height"]))
 
 
 def working_map(stored: Row) -> WorkingMap:
@@ -101,19 +118,18 @@ def draw(row: Row, rule: BoxRule, calibration: Calibration | None = None) -> Row
             if label["class_index"] is None
         ],
     )
-    for label, stored, working, drawn in drawn_maps(row, rule):
-        left, top = stored["rectangle"][:2]
-        areas[label["category_id"]] = drawn.areas
-        if drawn.reason:
-            reasons.append(f"{drawn.reason} ({label['label']})")
-        for rank, box in enumerate(drawn.boxes, start=1):
-            x, y, *extent = box.bbox
+    for label, maps, seen in drawn_labels(row, rule):
+        areas[label["category_id"]] = maps[0].drawn.areas
+        if not seen:
+            reasons.append(f"{maps[0].drawn.reason} ({label['label']})")
+        for rank, (look, bbox, share, box) in enumerate(seen, start=1):
+            stored, working, drawn = maps[look]
             found = evidence(working, drawn, box, label["probability"], stored) if calibration else None
             boxes.append(
                 {
                     "category_id": label["category_id"],
-                    "bbox": [x + left, y + top, *extent],
-                    "score": round(label["probability"] * box.mean, 6),
+                    "bbox": list(bbox),
+                    "score": round(label["probability"] * share, 6),
                     "calibrated_score": calibration.probability(found) if calibration and found else None,
                     "rank": rank,
                     "box_uid": box_uid(row["path"], label["label"], stored["rectangle"], box.peak),

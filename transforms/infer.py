@@ -1,5 +1,6 @@
 """The second step: maps, by one forward pass per image in batches of one shape."""
 
+import collections
 import hashlib
 import math
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,7 @@ from camboxes.transforms.metering import count
 from camboxes.transforms.overlap import through_network
 from camboxes.transforms.records import MAPPED, OK, SKIPPED, Shard, rejected
 from camboxes.transforms.reuse import ReusableRows
+from camboxes.transforms.second_look import quarters
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from camboxes.models import Localization, Localizer
 
 _Row = dict[str, Any]
+_Rectangle = tuple[int, int, int, int]
 
 
 @beam.typehints.with_input_types(Shard)
@@ -67,16 +70,27 @@ class InferClassMaps(beam.PTransform):
 
 
 class _Photograph(NamedTuple):
-    """A row of the shard, and what became of its image: pixels at each scale, an error, or a row known already."""
+    """A row of the shard, and what became of its image: rectangles to look at, an error, or a row known already."""
 
     number: int
     row: _Row
     digest: str | None = None
     width: int | None = None
     height: int | None = None
-    pixels: "tuple[torch.Tensor, ...] | None" = None
+    rectangles: tuple[_Rectangle, ...] = ()
     error: BadImageError | None = None
     known: _Row | None = None
+
+
+class _Look(NamedTuple):
+    """A rectangle of a photograph, mostly the whole of it: pixels at each scale."""
+
+    photograph: _Photograph
+    rectangle: _Rectangle
+    pixels: "tuple[torch.Tensor, ...]"
+
+
+_Read = tuple[_Photograph, list[_Look]]
 
 
 @beam.typehints.with_output_types(Shard)
@@ -104,27 +118,30 @@ class _InferClassMaps(beam.DoFn):
     def process(self, shard: Shard) -> Iterator[Shard]:
         rows = shard.rows.to_pylist()
         done: list[_Row] = [{}] * len(rows)
+        found: dict[int, list[tuple[_Look, Localization]]] = collections.defaultdict(list)
 
-        def to_infer(read: Iterator[_Photograph]) -> Iterator[_Photograph]:
-            for photograph in read:
+        def to_infer(read: Iterator[_Read]) -> Iterator[_Look]:
+            for photograph, looks in read:
                 if photograph.error is not None:
                     done[photograph.number] = _rejected(photograph, photograph.error)
                 elif photograph.known is not None:
                     count("reused")
                     done[photograph.number] = photograph.known
-                else:
-                    yield photograph
+                yield from looks
 
-        def batches(read: Iterator[_Photograph], size: int) -> Iterator[list[_Photograph]]:
+        def batches(read: Iterator[_Read], size: int) -> Iterator[list[_Look]]:
             return _of_one_shape(to_infer(read), size)
 
         classifier = self._localizer.classifier
-        for batch, found in through_network(classifier, self._read, enumerate(rows), batches, self._localize):
-            for photograph, localization in zip(batch, found, strict=True):
-                done[photograph.number] = self._mapped(photograph, localization)
+        for batch in through_network(classifier, self._read, enumerate(rows), batches, self._localize):
+            for look, localization in batch:
+                photograph = look.photograph
+                found[photograph.number].append((look, localization))
+                if len(found[photograph.number]) == len(photograph.rectangles):
+                    done[photograph.number] = self._mapped(photograph, found.pop(photograph.number))
         yield shard.extended(done, MAPPED, self._localizer.settings)
 
-    def _read(self, numbered: tuple[int, _Row]) -> _Photograph:
+    def _read(self, numbered: tuple[int, _Row]) -> _Read:
         photograph = _Photograph(*numbered)
         for label in photograph.row["labels"]:
             if label["class_indices"] is None:
@@ -134,12 +151,17 @@ class _InferClassMaps(beam.DoFn):
             digest = hashlib.sha256(data).hexdigest()
             photograph = photograph._replace(digest=digest)
             if self._reusable is not None and (known := self._reusable.find(digest, photograph.row)) is not None:
-                return photograph._replace(known=known)
+                return photograph._replace(known=known), []
             image = decode(data)
         except BadImageError as error:
-            return photograph._replace(error=error)
-        pixels = self._localizer.resize(image)
-        return photograph._replace(width=image.shape[1], height=image.shape[0], pixels=pixels)
+            return photograph._replace(error=error), []
+        height, width = image.shape[:2]
+        second = quarters(width, height) if self._localizer.settings["second_look"] else ()
+        photograph = photograph._replace(width=width, height=height, rectangles=((0, 0, width, height), *second))
+        return photograph, [
+            _Look(photograph, (x, y, wide, high), self._localizer.resize(image[y : y + high, x : x + wide]))
+            for x, y, wide, high in photograph.rectangles
+        ]
 
     def _match(self, label: _Row) -> tuple[int, ...]:
         if label["category_id"] is None:
@@ -149,31 +171,38 @@ class _InferClassMaps(beam.DoFn):
         except UnmatchedLabelsError:
             return ()
 
-    def _localize(self, batch: list[_Photograph]) -> "tuple[list[_Photograph], list[Localization]]":
-        pixels = [photograph.pixels for photograph in batch if photograph.pixels is not None]
+    def _localize(self, batch: list[_Look]) -> "list[tuple[_Look, Localization]]":
         candidates = [
-            [label["class_indices"] for label in photograph.row["labels"] if label["class_indices"]]
-            for photograph in batch
+            [label["class_indices"] for label in look.photograph.row["labels"] if label["class_indices"]]
+            for look in batch
         ]
-        return batch, self._localizer.localize(pixels, candidates)
+        found = self._localizer.localize([look.pixels for look in batch], candidates)
+        return list(zip(batch, found, strict=True))
 
-    def _mapped(self, photograph: _Photograph, localization: "Localization") -> _Row:
+    def _mapped(self, photograph: _Photograph, looks: "list[tuple[_Look, Localization]]") -> _Row:
+        """A row from what was seen of its image, in whatever order; what the network says of it is of the whole."""
+        looks.sort(key=lambda found: photograph.rectangles.index(found[0].rectangle))
+        localization = looks[0][1]
         if not np.isfinite(localization.logits).all():
             return _rejected(photograph, BadImageError("not_finite", "the network's output holds NaN or infinity"))
         count("decoded")
         labels: list[_Row] = []
         maps: list[_Row] = []
+        plain: list[_Row] = []
         for planned in photograph.row["labels"]:
             label = {name: planned[name] for name in ("label", "category_id")}
             if planned["class_indices"]:
-                number = len(maps)
+                number = len(maps) // len(looks)  # among the labels that have a class
                 index = localization.class_ids[number]
                 label |= {
                     "class_index": index,
                     "logit": localization.logits[index],
                     "probability": localization.probabilities[index],
                 }
-                maps.append(self._map(label, photograph, localization, number))
+                for look, of_look in looks:
+                    maps.append(self._entry(label, look, of_look, number, plain=False))
+                    if self._localizer.settings["keep_plain"]:
+                        plain.append(self._entry(label, look, of_look, number, plain=True))
             labels.append(label)
         best = np.argsort(-localization.probabilities, kind="stable")[:5].tolist()
         names = self._localizer.classifier.class_names
@@ -188,15 +217,19 @@ class _InferClassMaps(beam.DoFn):
                 for index in best
             ],
             "maps": maps,
+            "plain_maps": plain,
         }
 
-    def _map(self, label: _Row, photograph: _Photograph, localization: "Localization", number: int) -> _Row:
+    def _entry(self, label: _Row, look: _Look, localization: "Localization", number: int, *, plain: bool) -> _Row:
+        """An entry of the column `maps`: of a label, the classes' number `number`."""
+        maps = localization.plain if plain else localization.maps
+        assert maps is not None, "asked for only where plain maps are kept"
         method, refined = (self._localizer.settings[name] for name in ("method", "refine"))
         return {
             "category_id": label["category_id"],
-            **quantize(localization.maps[number]).entry(),
-            "rectangle": [0, 0, photograph.width, photograph.height],
-            "method": method if refined == "none" else f"{refined}({method})",
+            **quantize(maps[number]).entry(),
+            "rectangle": list(look.rectangle),
+            "method": method if plain or refined == "none" else f"{refined}({method})",
             "scales": self._localizer.settings["scales"],
             **{name: _known(getattr(localization, name)[number]) for name in ("coherence", "agreement")},
         }
@@ -210,13 +243,12 @@ def _bytes(row: _Row) -> bytes:
     return read_image(row["location"]) if row["image"] is None else row["image"]
 
 
-def _of_one_shape(photographs: Iterable[_Photograph], size: int) -> Iterator[list[_Photograph]]:
-    """Photographs of one shape, as many as a pass takes; at the end what is left of each shape."""
-    waiting: dict[tuple[tuple[int, ...], ...], list[_Photograph]] = {}
-    for photograph in photographs:
-        assert photograph.pixels is not None, "only what could be read comes here"
-        shape = tuple(tuple(pixels.shape) for pixels in photograph.pixels)
-        waiting.setdefault(shape, []).append(photograph)
+def _of_one_shape(looks: Iterable[_Look], size: int) -> Iterator[list[_Look]]:
+    """Looks of one shape, as many as a pass takes; at the end what is left of each shape."""
+    waiting: dict[tuple[tuple[int, ...], ...], list[_Look]] = {}
+    for look in looks:
+        shape = tuple(tuple(pixels.shape) for pixels in look.pixels)
+        waiting.setdefault(shape, []).append(look)
         if len(waiting[shape]) == size:
             yield waiting.pop(shape)
     yield from waiting.values()

@@ -18,6 +18,7 @@ _BATCHES_AHEAD = 2
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Decoded = TypeVar("Decoded")
+Batch = TypeVar("Batch")
 
 
 def ahead(
@@ -52,8 +53,8 @@ def through_network(
     classifier: "Classifier",
     decode: Callable[[Item], Decoded],
     items: Iterable[Item],
-    batches: Callable[[Iterator[Decoded], int], Iterable[list[Decoded]]],
-    forward: Callable[[list[Decoded]], Result],
+    batches: Callable[[Iterator[Decoded], int], Iterable[Batch]],
+    forward: Callable[[Batch], Result],
 ) -> Iterator[Result]:
     """What `forward` makes of batches, in their order, while the next ones are decoded.
 

@@ -17,6 +17,7 @@ of the next. `LABELED` is the schema of a shard file, version 3:
                   pixels), method, scales (short sides of the network's input, in pixels), coherence and agreement
                   (what spreading the map along the network's mid-level features does to it: `models.affinity`; null
                   where the network has no such features)
+    plain_maps    the same before refinement, where they were kept; shards of version 2 do not have them
     boxes         per box: category_id, bbox (x, y, width, height in pixels of the oriented image), score,
                   calibrated_score (null before calibration), rank, box_uid, component_area (share of the working
                   grid's cells), threshold (the smallest foreground value of this map, in [0, 1]), source (machine, or
@@ -106,6 +107,7 @@ MAPPED = pa.schema(
         ("labels", pa.list_(_LABEL)),
         ("top5", pa.list_(_CLASS)),
         ("maps", pa.list_(_MAP)),
+        ("plain_maps", pa.list_(_MAP)),
     ]
 )
 _REVIEW = pa.struct([("priority", pa.float64()), ("reasons", pa.list_(pa.string()))])
@@ -126,7 +128,7 @@ def rejected(row: Mapping[str, Any], reason: str) -> dict[str, Any]:
     """The row of an image that gives nothing: its labels, and of what was read what `row` has."""
     kept = {name: row.get(name) for name in ("image_id", "path", "digest", "width", "height")}
     labels = [{name: label[name] for name in ("label", "category_id")} for label in row["labels"]]
-    return kept | {"status": REJECTED, "reason": reason, "labels": labels, "top5": [], "maps": []}
+    return kept | {"status": REJECTED, "reason": reason, "labels": labels, "top5": [], "maps": [], "plain_maps": []}
 
 
 class LabeledImage(NamedTuple):

@@ -91,5 +91,8 @@ def _taken_over(row: _Row, planned: _Row) -> _Row:
         "status": OK if row["maps"] else SKIPPED,
         "reason": None if row["maps"] else row["reason"],
         "labels": [label | {"category_id": now[label["label"]]} for label in row["labels"]],
-        "maps": [stored | {"category_id": now[before[stored["category_id"]]]} for stored in row["maps"]],
+        **{
+            column: [stored | {"category_id": now[before[stored["category_id"]]]} for stored in row[column]]
+            for column in ("maps", "plain_maps")
+        },
     }

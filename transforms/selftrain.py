@@ -23,6 +23,7 @@ from camboxes.transforms.maps import StoredMap, quantize
 from camboxes.transforms.metering import count
 from camboxes.transforms.overlap import batched, through_network
 from camboxes.transforms.records import MAPPED, Shard, rejected
+from camboxes.transforms.second_look import is_whole
 
 if TYPE_CHECKING:
     import torch
@@ -41,8 +42,7 @@ def selftrained(method: str) -> str:
 
 def can_be_regressed(row: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
     """Whether a regressor can make something of a map: one that a box can come from, of the whole image."""
-    whole = list(entry["rectangle"]) == [0, 0, row["width"], row["height"]]
-    return whole and StoredMap.of(entry).empty_because is None
+    return is_whole(entry, row) and StoredMap.of(entry).empty_because is None
 
 
 def on_grid(entry: Mapping[str, Any], height: int, width: int) -> np.ndarray:

@@ -17,10 +17,13 @@ def refined(photographs, tmp_path_factory):
     lines = [f"{path.relative_to(photographs)},{path.parent.name}" for path in sorted(photographs.glob("*/*.*"))]
     cat = next(line.split(",")[0] for line in lines if "Egyptian cat" in line)
     manifest.write_text("\n".join(["path,label", *lines, f"{cat},espresso"]))
-    options = ["--method", "cam", "--scales", "224,320", "--aspect", "squash", "--shards", "2"]
-    call = ["label", "--input", str(manifest), "--root", str(photographs), "--output", str(output), *options]
-    assert cli.main(call) == 0
+    assert _label(photographs, output, "--keep-plain") == 0
     return output
+
+
+def _label(photographs, output, *options):
+    call = ["label", "--input", str(output.parent / "labels.csv"), "--root", str(photographs), "--output", str(output)]
+    return cli.main([*call, "--method", "cam", "--scales", "224,320", "--aspect", "squash", "--shards", "2", *options])
 
 
 def test_maps_have_the_features_resolution_and_say_how_they_were_made(refined, rows):
@@ -56,6 +59,19 @@ def test_default_thresholds_suit_network_and_maps(options, threshold):
 def test_rebox_draws_the_same(refined, tmp_path, results):
     assert cli.main(["rebox", "--run", str(refined), "--output", str(tmp_path / "again")]) == 0
     assert results(tmp_path / "again") == results(refined)
+
+
+def test_plain_maps_that_were_kept_are_those_of_a_run_without_refinement(refined, photographs, rows, results, capsys):
+    assert [len(row["plain_maps"]) for row in rows(refined)] == [len(row["maps"]) for row in rows(refined)]
+    plain, again = refined.parent / "plain", refined.parent / "rebox_plain"
+    assert _label(photographs, plain, "--refine", "none", "--threshold", "0.9*otsu") == 0
+    assert cli.main(["rebox", "--run", str(refined), "--output", str(again), "--plain"]) == 0
+    assert results(again) == results(plain)
+    capsys.readouterr()
+    assert cli.main(["rebox", "--run", str(again), "--output", str(refined.parent / "none"), "--plain"]) == 2
+    assert "keeps no plain maps; expected a run of camboxes label --keep-plain" in capsys.readouterr().err
+    assert _label(photographs, refined.parent / "none", "--keep-plain", "--refine", "none") == 2
+    assert "keep_plain is asked for, but maps are not refined" in capsys.readouterr().err
 
 
 def test_a_network_without_a_stage_to_refine_by_is_refused(photographs, tmp_path, capsys):

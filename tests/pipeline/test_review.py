@@ -90,17 +90,19 @@ def test_a_decisions_boxes_come_back():
 
 
 def test_heat_maps_are_fused_by_each_points_maximum():
-    def stored(cells):
-        return StoredMap(np.uint8(cells), 0.0, 1.0).entry()
+    def heat_map(*maps):
+        own = {"rectangle": [0, 0, 80, 40]}
+        entries = [StoredMap(np.uint8(cells), 0.0, 1.0).entry() | own for cells in maps]
+        quarter = StoredMap(np.uint8([[255]]), 0.0, 1.0).entry() | {"rectangle": [0, 0, 48, 24]}
+        return review_samples.heat_map({"width": 80, "height": 40, "maps": [*entries, quarter]})
 
-    left, right = stored([[200, 0]]), stored([[0, 100]])
-    found = review_samples.heat_map([left, right])
+    found = heat_map([[200, 0]], [[0, 100]])
     assert found.shape == (56, 56)
     # Half-pixel centres: a quarter of the way in is the first cell's centre, and what lies outside of it is constant.
     assert found[0, :14].tolist() == [200] * 14
     assert found[55, 42:].tolist() == [100] * 14
-    assert review_samples.heat_map([]) is None
-    assert review_samples.heat_map([stored(np.full((60, 70), 9))]).shape == (60, 70)
+    assert heat_map() is None
+    assert heat_map(np.full((60, 70), 9)).shape == (60, 70)
 
 
 def test_runs_of_the_same_name_have_datasets_of_their_own(tmp_path):
