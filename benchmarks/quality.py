@@ -11,6 +11,7 @@ labelled pair of an image and a category that the network knows and that has a b
     CorLoc     at 0.5 and 0.9*otsu, as a mean over categories
     V2         mean over 0.3, 0.5, 0.7 of GT-known at the threshold that is best for it on this very data: flattering
     centre     GT-known of a centred box of 80% of each side: what a box without any network reaches
+    AP50       pycocotools', of all boxes that the run has, by its own threshold, second look included
     ms         milliseconds of forward passes and maps for an image, on one core, as the job counted them
 
 --settings keeps the rows whose name contains TEXT; without it those of SETTINGS but Score-CAM, which takes an hour for
@@ -27,6 +28,10 @@ from pathlib import Path
 
 import numpy as np
 
+from camboxes.pipeline.average_precision import Boxes, match_boxes, precision
+from camboxes.pipeline.figures import true_boxes
+from camboxes.pipeline.ground_truth import read_ground_truth
+from camboxes.pipeline.judging import judge
 from camboxes.transforms import BoxRule, PlannedRun, boxes_from_map, storage
 from camboxes.transforms.maps import StoredMap
 from camboxes.transforms.plan import shard_file
@@ -44,6 +49,8 @@ SETTINGS = {
     "default, but --aspect squash": ["--aspect", "squash"],
     "default, but --no-compete": ["--no-compete"],
     "default, but --boxes largest": ["--boxes", "largest"],
+    "default, but --boxes instances": ["--boxes", "instances"],
+    "default, and --second-look": ["--second-look"],
     "default, and --flip": ["--flip"],
     "default, and a third scale": ["--scales", "224,448,672"],
     "cam, 224 squash": PLAIN,
@@ -90,9 +97,9 @@ def main() -> None:
     ]
     print(
         f"| {arguments.model} | pairs | GT-known .3 / .5 / .7 at t 0.25 | at 0.8*otsu | at 0.9*otsu | CorLoc "
-        "| GT-known at best t | best-t V2 | centre .5 | ms |"
+        "| GT-known at best t | best-t V2 | centre .5 | AP50 of the run's boxes | ms |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for folder in arguments.data:
         for name in wanted:
             with tempfile.TemporaryDirectory() as output:
@@ -136,8 +143,15 @@ def row(folder: Path, output: str) -> str:
     corloc = 100 * np.mean([np.mean(hits) for hits in by_category.values()])
     return (
         f"| {len(pairs)} | {' | '.join(map(_shown, known))} | {corloc:.1f} | {_shown(one)} | {np.mean(best):.1f} "
-        f"| {100 * (centre >= 0.5).mean():.1f} | {milliseconds:.0f} |"
+        f"| {100 * (centre >= 0.5).mean():.1f} | {ap50(folder, output):.1f} | {milliseconds:.0f} |"
     )
+
+
+def ap50(folder: Path, output: str) -> float:
+    judged = judge(PlannedRun.load(output), read_ground_truth(str(folder / "instances.json")))
+    found = judged.detections
+    drawn = Boxes(found.image, found.category, found.bbox, found.score, np.zeros(len(found.score), bool))
+    return precision(match_boxes(true_boxes(judged), drawn), np.ones((1, len(judged.paths)))).ap50[0]
 
 
 def _shown(values) -> str:

@@ -214,7 +214,8 @@ class Reviewed:
         row = self.row(sample)
         boxes = sample["boxes"]["detections"]
         rule = BoxRule(**self.run.settings.get("rule", {}))
-        at = {box["label"]: box["threshold"] for box in boxes if box.get("threshold") is not None}
+        # A label's first box counts: of a second look each map has a threshold of its own.
+        at = {box["label"]: box["threshold"] for box in reversed(boxes) if box.get("threshold") is not None}
         if any(label["label"] not in at for label in row["labels"]):
             whole = ((label["label"], maps[0]) for label, maps, _ in drawn_labels(row, rule))
             at = {name: of.drawn.level for name, of in whole if not of.working.empty_because} | at

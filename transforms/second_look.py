@@ -60,8 +60,8 @@ def merge(looks: Iterable[tuple[Sequence[int], Drawn]], width: int, height: int)
     for number, (rectangle, drawn) in enumerate(looks):
         left, top = rectangle[:2]
         for box in drawn.boxes:
-            x, y, box_width, box_height = box.bbox
-            bbox = (round(x + left, 2), round(y + top, 2), box_width, box_height)
+            x, y = round(box.bbox[0] + left, 2), round(box.bbox[1] + top, 2)
+            bbox = (x, y, _inside(x, box.bbox[2], width), _inside(y, box.bbox[3], height))
             if list(rectangle) == [0, 0, width, height]:
                 whole.append(Seen(number, bbox, box.mean, box))
             elif not _is_cut(box.bbox, rectangle, width, height):
@@ -72,6 +72,11 @@ def merge(looks: Iterable[tuple[Sequence[int], Drawn]], width: int, height: int)
         if not len(others) or best_iou(np.array([seen.bbox]), others)[0] < _OVERLAP:
             found.append(seen)
     return found
+
+
+def _inside(start: float, extent: float, side: int) -> float:
+    """An extent that does not leave the image by the last bit of the sum of two decimals."""
+    return extent if start + extent <= side else round(extent - 0.01, 2)
 
 
 def _is_cut(bbox: Sequence[float], rectangle: Sequence[int], width: int, height: int) -> bool:

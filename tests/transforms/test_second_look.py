@@ -37,6 +37,16 @@ def test_quarters_cover_the_image_and_nothing_else(width, height):
     assert covered.all()
 
 
+@given(st.integers(2, 5000), st.integers(1, 10000), st.integers(0, 3))
+def test_no_box_leaves_the_image_by_rounding(width, hundredths, which):
+    rectangle = quarters(width, width)[which]
+    extent = min(hundredths / 100, float(rectangle[2]))
+    box = (round(rectangle[2] - extent, 2), round(rectangle[3] - extent, 2), extent, extent)
+    for seen in merge([(rectangle, drawn((box, 0.5)))], width, width):
+        x, y, box_width, box_height = seen.bbox
+        assert x + box_width <= width and y + box_height <= width
+
+
 def test_what_a_second_look_adds_stands_behind_and_counts_half():
     whole = drawn(((50, 20, 10, 10), 0.8))
     quarter = drawn(((10, 5, 8, 6), 0.6), ((30, 5, 8, 6), 0.4))
