@@ -114,15 +114,6 @@ def test_a_data_set_that_is_no_runs_has_no_panel(app, page):
     page.locator("[data-cy=looker]").first.click()
     expect(page.locator("#camboxes-panel")).to_be_visible()
     expect(_tabs(page)).to_have_count(2)
-    page.keyboard.press("Escape")
-    expect(page.locator("[data-cy=modal]")).to_have_count(0)
-
-    page.locator("[data-cy=selector-dataset]").click()  # on the same page
-    page.get_by_text("theirs", exact=True).click()
-    expect(page.locator("[data-cy=looker]")).to_have_count(1)
-    page.locator("[data-cy=looker]").first.click()
-    assert _is_alone(page)
-
     page.goto(f"{app}/theirs")
     page.locator("[data-cy=looker]").first.click()
     assert _is_alone(page)

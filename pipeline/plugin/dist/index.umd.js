@@ -11,8 +11,7 @@
 
   const PANEL = "camboxes_review";
   const IMAGE_PANEL = "fo-sample-modal-plugin";
-  const LAYOUT = "fo-sample-modal-plugins"; // where the App keeps how the panels beside an image are arranged,
-  const SPACES = "fiftyone-modal-spaces"; // and what it calls them on the page
+  const LAYOUT = "fo-sample-modal-plugins"; // where the App keeps how the panels beside an image are arranged
   const OUR_LAYOUT = "camboxes-layout"; // where it is kept meanwhile, of runs and of other datasets
   const OTHERS_LAYOUT = "camboxes-layout-of-others";
   const HEAT_MAP = "heat_map"; // a field of the samples
@@ -344,16 +343,9 @@ span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--c
     }, []);
   }
 
-  /** Another dataset may be opened on the same page: what closes with the image is arranged anew with the next one. */
-  function useOwnArrangement() {
-    const { clearSpaces } = window.__fosp__.useSpaces(SPACES);
-    useEffect(() => () => setTimeout(() => { if (!document.querySelector("[data-cy=modal]")) clearSpaces(); }), [clearSpaces]);
-  }
-
   /** The App shows panels before it has asked the server which operators there are. */
   function Ready() {
     useRoomForTheArrow();
-    useOwnArrangement();
     const ready = foo.useOperatorAvailability("@camboxes/review/see");
     return h("div", { className: "camboxes" }, ready ? h(Panel) : "…");
   }
@@ -364,9 +356,10 @@ span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--c
    */
   function arrange(ours) {
     const now = localStorage.getItem(LAYOUT);
-    if (ours === (now || "").includes(PANEL)) return;
+    const empty = Boolean(now) && !JSON.parse(now).children.length; // between two images: the App would show nothing
+    if (!empty && ours === (now || "").includes(PANEL)) return;
     const [before, after] = ours ? [OTHERS_LAYOUT, OUR_LAYOUT] : [OUR_LAYOUT, OTHERS_LAYOUT];
-    if (now && JSON.parse(now).children.length) localStorage.setItem(before, now); // while an image opens, it is empty
+    if (now && !empty) localStorage.setItem(before, now);
     const container = (panel) => ({
       id: panel + "-container", type: "panel-container", activeChild: panel,
       children: [{ id: panel, type: panel, pinned: panel === IMAGE_PANEL, children: [] }],
