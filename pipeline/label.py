@@ -46,12 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="bring the whole image to a square, or keep its aspect ratio (default: %(default)s)",
     )
     model.add_argument("--batch-size", type=int, metavar="N", help="default: at 224 pixels 4 on a CPU, 64 on a GPU")
-    add_map_arguments(parser, "cam*layercam@16", "[WEIGHT*]METHOD[@LAYER]+…", "--size and twice that")
+    maps = add_map_arguments(parser, "cam*layercam@16", "[WEIGHT*]METHOD[@LAYER]+…", "--size and twice that")
     parser.set_defaults(compete=True, refine="affinity")
-    parser.add_argument(
+    maps.add_argument(
         "--keep-plain", action="store_true", help="store the maps before refinement, too, for camboxes rebox --plain"
     )
-    parser.add_argument(
+    maps.add_argument(
         "--second-look",
         action="store_true",
         help="look at four overlapping quarters of each image, too, for small objects: five times as long",
@@ -129,8 +129,8 @@ def model_spec(arguments: argparse.Namespace, scales: Sequence[int] = ()) -> "Mo
     )
 
 
-def add_map_arguments(parser: argparse.ArgumentParser, method: str, metavar: str, scales: str = "--size") -> None:
-    """Declares the options of a MapSpec; `scales` says what the default is."""
+def add_map_arguments(parser: argparse.ArgumentParser, method: str, metavar: str, scales: str = "--size") -> argparse._ArgumentGroup:
+    """Declares the options of a MapSpec, and gives their group; `scales` says what the default is."""
     maps = parser.add_argument_group("maps")
     maps.add_argument(
         "--method",
@@ -159,6 +159,7 @@ def add_map_arguments(parser: argparse.ArgumentParser, method: str, metavar: str
         help="affinity: spread the map along the likeness of the network's own features (default: %(default)s)",
     )
     maps.add_argument("--flip", action="store_true", help="fuse the maps of the mirrored image in, too")
+    return maps
 
 
 def map_spec(arguments: argparse.Namespace, method: str) -> MapSpec:

@@ -71,7 +71,7 @@ def test_plain_maps_that_were_kept_are_those_of_a_run_without_refinement(refined
     assert cli.main(["rebox", "--run", str(again), "--output", str(refined.parent / "none"), "--plain"]) == 2
     assert "keeps no plain maps; expected a run of camboxes label --keep-plain" in capsys.readouterr().err
     assert _label(photographs, refined.parent / "none", "--keep-plain", "--refine", "none") == 2
-    assert "keep_plain is asked for, but maps are not refined" in capsys.readouterr().err
+    assert "keep_plain is asked for where refine is none" in capsys.readouterr().err
 
 
 def test_a_network_without_a_stage_to_refine_by_is_refused(photographs, tmp_path, capsys):
