@@ -112,7 +112,9 @@ class MapSpec:
     def __post_init__(self) -> None:
         _check("refine", self.refine, get_args(Refinement))
         if self.keep_plain and self.refine == "none":
-            raise ValueError("keep_plain is asked for where refine is none: such maps are plain already; leave it out, or refine")
+            raise ValueError(
+                "keep_plain is asked for where refine is none: such maps are plain already; leave it out, or refine"
+            )
         if min(self.scales, default=1) < 1 or len(set(self.scales)) < len(self.scales):
             raise ValueError(f"scales are {', '.join(map(str, self.scales))}; expected positive numbers, each once")
         _ = self.terms

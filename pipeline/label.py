@@ -129,7 +129,9 @@ def model_spec(arguments: argparse.Namespace, scales: Sequence[int] = ()) -> "Mo
     )
 
 
-def add_map_arguments(parser: argparse.ArgumentParser, method: str, metavar: str, scales: str = "--size") -> argparse._ArgumentGroup:
+def add_map_arguments(
+    parser: argparse.ArgumentParser, method: str, metavar: str, scales: str = "--size"
+) -> argparse._ArgumentGroup:
     """Declares the options of a MapSpec, and gives their group; `scales` says what the default is."""
     maps = parser.add_argument_group("maps")
     maps.add_argument(
