@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from camboxes.models.localization import use_one_core as use_one_core
     from camboxes.models.methods import class_maps as class_maps
     from camboxes.models.preprocessing import Preprocessing as Preprocessing
+    from camboxes.models.preprocessing import decode_jpeg as decode_jpeg
 
 _HOMES = {
     "Activations": "classifier",
@@ -28,6 +29,7 @@ _HOMES = {
     "Preprocessing": "preprocessing",
     "class_activation_maps": "cam",
     "class_maps": "methods",
+    "decode_jpeg": "preprocessing",
     "load_classifier": "classifier",
     "passes_side_by_side": "localization",
     "use_one_core": "localization",

@@ -12,13 +12,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from camboxes.models import execution
 from camboxes.models.checkpoints import DESCRIPTION, WEIGHTS, Description, find_network
 from camboxes.models.parts import LAST, Recording, Tap, channels_first, outermost_layer, recording, take_apart, tapped
 from camboxes.models.preprocessing import Preprocessing
 from camboxes.models.spec import ModelSpec
 from camboxes.models.stride import lower_stride
 
-_TAPPING = threading.Lock()  # one thread at a time changes what a classifier runs
+_CHANGING = threading.Lock()  # one thread at a time changes what a classifier runs
 
 _BATCH = {"cpu": 4, "cuda": 64}  # images of 224 x 224 pixels
 
@@ -40,7 +41,8 @@ class Classifier(nn.Module):
 
     Attributes:
       network: the network, unchanged.
-      spec: the model's spec with nothing left open: qualified name, size, device and batch size.
+      spec: the model's spec with nothing left open: qualified name, size, device, batch size, precision, compile. Of a
+        classifier that is made of a network, rather than loaded, an open precision means the network as it is.
       preprocessing: how to bring photographs to its input.
       inexact_because: why its logits are not linear(GAP(features)), so that CAM is not defined for it; None where
         they are (Zhou et al. 2016, section 2).
@@ -72,6 +74,7 @@ class Classifier(nn.Module):
         self.network = network
         self.spec = spec
         self._layers: dict[str, str] = {}  # wanted -> name, of those that are tapped
+        self._executable: list[nn.Module] = []  # at most one; in a list, so that it is no part of this module
         self.multilabel = multilabel
         # The images are noise: shapes, and the equality of two ways to the same logits, are all that is asked.
         size = preprocessing.size
@@ -108,11 +111,34 @@ class Classifier(nn.Module):
 
     def forward(self, images: torch.Tensor) -> Activations:
         """Runs the network on normalised images, [n, 3, height, width]; where CAM is exact, equation 1 of the paper."""
-        features = self._last(self._features(images))
+        features = self._last(self._run(images)).to(images.dtype)
         if self.inexact_because is not None:
             return Activations(features, self._tail(features).float())
         logits = functional.linear(features.mean((2, 3)), self.weight, self.bias)
         return Activations(features, logits.float())
+
+    def settle(self) -> None:
+        """Decides what the spec leaves open of how the network is executed, on the device that it is on.
+
+        Raises:
+          ValueError: what it asks for cannot be had.
+        """
+        asked = self.spec.precision, self.spec.compile
+        precision, compilation = execution.resolve(self._features, self._probe_on_device(), *asked)
+        self.spec = dataclasses.replace(self.spec, precision=precision, compile=compilation)
+
+    def _run(self, images: torch.Tensor) -> torch.Tensor:
+        """The last feature maps, executed as the spec asks for."""
+        precision, compilation = self.spec.precision, self.spec.compile
+        if precision == "auto" or compilation == "auto" or (precision, compilation) == ("fp32", "off"):
+            return self._features(images)
+        with _CHANGING:
+            if not self._executable:
+                with _evaluating(self._features):
+                    probe = self._probe_on_device()
+                    self._executable = [execution.executable(self._features, probe, precision, compilation)]
+            run = self._executable[0]
+        return run(images)
 
     def infer(self, images: torch.Tensor) -> Activations:
         """Runs a uint8 batch [n, 3, height, width], as `preprocessing.resize` makes its images, on the device."""
@@ -122,8 +148,9 @@ class Classifier(nn.Module):
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """Brings a uint8 batch [n, 3, height, width] to the device, and to what `forward` takes."""
         parameter = next(self.network.parameters())
-        images = self.preprocessing.normalize(images.to(parameter.device)).to(parameter.dtype)
-        return images.contiguous(memory_format=torch.channels_last)
+        if parameter.is_cuda:
+            images = images.pin_memory()  # so that the copy goes on beside the pass before
+        return self.preprocessing.normalize(images.to(parameter.device, non_blocking=True)).to(parameter.dtype)
 
     def record(self, images: torch.Tensor, layers: frozenset[str], *, gradients: bool) -> tuple[Activations, Recording]:
         """One forward pass that also gives the maps of layers inside, and the graph of gradients from them on.
@@ -146,7 +173,7 @@ class Classifier(nn.Module):
         Raises:
           ValueError: there is no such layer, or its output is no map.
         """
-        with _TAPPING:
+        with _CHANGING:
             if wanted not in self._layers:
                 self._layers[wanted] = self._tap(wanted)
         return self._layers[wanted]
@@ -162,7 +189,9 @@ class Classifier(nn.Module):
             return name
         before = self._features
         self._features = tapped(before, name)
-        _, found = self.record(self._probe_on_device(), frozenset([name]), gradients=False)
+        with _evaluating(self), recording(frozenset([name]), gradients=False) as found:
+            self._features(self._probe_on_device())
+        self._executable = []
         shape = tuple(found.maps[name].shape) if name in found.maps else ()
         if not channels_first(shape):
             self._features = before
@@ -248,7 +277,9 @@ def load_classifier(model: str | ModelSpec) -> Classifier:
         raise ValueError(
             f"map_stride {spec.map_stride}: the maps of {spec.name} stay at {classifier.preprocessing.stride}"
         )
-    return classifier.to(device).to(memory_format=torch.channels_last).eval()
+    classifier = classifier.to(device).to(memory_format=torch.channels_last).eval()
+    classifier.settle()
+    return classifier
 
 
 @contextmanager

@@ -143,7 +143,7 @@ class Localizer:
         stages = [first.maps(layer) for layer in self._stages] if largest == 0 else []
         for number, flip in self._looks[1:]:
             also = self._stages if number == largest and not flip else []
-            maps, read = self._look(images, slots, number, flip=flip, also=also)
+            maps, read = self._look(images, slots, chosen, number, flip=flip, also=also)
             parts += maps
             stages += read
         each = iter(parts)
@@ -185,6 +185,7 @@ class Localizer:
         self,
         images: Sequence[Sequence[torch.Tensor]],
         slots: torch.Tensor,
+        chosen: Sequence[Sequence[int]],
         number: int,
         *,
         flip: bool,
@@ -201,12 +202,15 @@ class Localizer:
         for start in range(0, len(images), size):
             some = images[start : start + size]
             forward = self._methods.forward(self._batch(some, number, flip=flip), frozenset(also))
-            ids = functional.pad(slots[start : start + size], (0, 0, 0, size - len(slots[start : start + size])))
+            most = max(map(len, chosen[start : start + size]))  # a slot can cost a backward pass: no more than it takes
+            ids = slots[start : start + size, :most]
+            ids = functional.pad(ids, (0, 0, 0, size - len(ids)))
             found = [*self._methods.maps(forward, ids, len(some)), *(forward.maps(layer) for layer in also)]
             for place, maps in enumerate(found):
                 if not start:
-                    filled.append(maps.new_zeros((len(slots), *maps.shape[1:])))
-                filled[place][start : start + len(some)] = maps[: len(some)]
+                    channels = maps.shape[1] if place >= len(found) - len(also) else slots.shape[1]
+                    filled.append(maps.new_zeros((len(slots), channels, *maps.shape[2:])))
+                filled[place][start : start + len(some), : maps.shape[1]] = maps[: len(some)]
         factors = len(filled) - len(also)
         return [part.flip(3) if flip else part for part in filled[:factors]], filled[factors:]
 

@@ -7,6 +7,8 @@ from typing import Any, Literal, NamedTuple, get_args
 
 Aspect = Literal["squash", "keep"]
 Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Compilation = Literal["auto", "on", "off"]
 Refinement = Literal["none", "affinity"]
 
 
@@ -28,6 +30,10 @@ class ModelSpec:
       batch_size: images in a forward pass; every pass has exactly this many, the last one padded with zeros. None
         for 4 on a CPU (measured: docs/development.md) and 64 on a GPU (not measured) at 224 pixels, and for as many
         pixels as those at another size.
+      precision: of the layers up to the last feature maps; what follows them is computed in fp32. "auto" for bf16
+        where the processor multiplies it (fp16 on a GPU that does not), and the network gives nearly the same maps.
+      compile: "on" to fuse each convolution with what follows it, on a CPU: see `fusing`; "auto" for "on" wherever that
+        gives the same maps.
     """
 
     name: str = "efficientnet_lite0"
@@ -37,10 +43,14 @@ class ModelSpec:
     map_stride: int | None = None
     device: Device = "auto"
     batch_size: int | None = None
+    precision: Precision = "auto"
+    compile: Compilation = "auto"
 
     def __post_init__(self) -> None:
         _check("aspect", self.aspect, get_args(Aspect))
         _check("device", self.device, get_args(Device))
+        _check("precision", self.precision, get_args(Precision))
+        _check("compile", self.compile, get_args(Compilation))
         for field in ("size", "batch_size"):
             value = getattr(self, field)
             if value is not None and value < 1:

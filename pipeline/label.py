@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from camboxes.models.spec import METHODS, MapSpec, Refinement
+from camboxes.models.spec import METHODS, Compilation, MapSpec, Precision, Refinement
 
 if TYPE_CHECKING:
     from camboxes.models import Classifier, Localizer, ModelSpec
@@ -46,6 +46,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="bring the whole image to a square, or keep its aspect ratio (default: %(default)s)",
     )
     model.add_argument("--batch-size", type=int, metavar="N", help="default: at 224 pixels 4 on a CPU, 64 on a GPU")
+    model.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        default="auto",
+        help="of the network's layers (default: bf16 where the processor multiplies it, else fp32)",
+    )
+    model.add_argument(
+        "--compile",
+        choices=get_args(Compilation),
+        default="auto",
+        help="fuse each convolution with what follows it, on a CPU (default: wherever it gives the same maps)",
+    )
     maps = add_map_arguments(parser, "cam*layercam@16", "[WEIGHT*]METHOD[@LAYER]+…", "--size and twice that")
     parser.set_defaults(compete=True, refine="affinity")
     maps.add_argument(
@@ -307,11 +319,22 @@ def _localizer(arguments: argparse.Namespace) -> "tuple[MapSpec, Localizer]":
     from camboxes.models import Localizer, load_classifier
 
     spec = model_spec(arguments, maps.scales)
-    classifier = load_classifier(dataclasses.replace(spec, aspect=arguments.aspect, batch_size=arguments.batch_size))
+    given = {name: getattr(arguments, name) for name in ("aspect", "batch_size")}
+    classifier = load_classifier(dataclasses.replace(spec, **given, **_execution(arguments)))
     if not maps.scales:
         size = classifier.preprocessing.size
         maps = dataclasses.replace(maps, scales=(size, 2 * size))
     return maps, Localizer(classifier, maps)
+
+
+def _execution(arguments: argparse.Namespace) -> dict[str, Any]:
+    """How the network is executed: what is left open was settled when the run was begun, maybe on another processor."""
+    from camboxes.transforms import PlannedRun
+
+    begun = None if arguments.overwrite else PlannedRun.load(arguments.output)
+    then = begun.settings.get("model", {}) if begun else {}
+    given = {name: getattr(arguments, name) for name in ("precision", "compile")}
+    return {name: then.get(name, "auto") if value == "auto" else value for name, value in given.items()}
 
 
 def _scales(text: str) -> tuple[int, ...]:
@@ -324,7 +347,8 @@ def _network(localizer: "Localizer") -> str:
     refined = ", labels competing" if settings["compete"] else ""
     refined += ", refined by affinity" if settings["refine"] == "affinity" else ""
     refined += ", with a second look" if settings["second_look"] else ""
-    return f"{settings['method']}{refined} of {spec.name} at {scales} ({spec.aspect}) on {spec.device}"
+    executed = f"{spec.precision}, fused" if spec.compile == "on" else spec.precision
+    return f"{settings['method']}{refined} of {spec.name} at {scales} ({spec.aspect}) on {spec.device} in {executed}"
 
 
 def _describe(draft: "PlannedRun", localizer: "Localizer", runner: str) -> None:

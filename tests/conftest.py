@@ -44,10 +44,10 @@ def plain_run(photographs, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def classifier():
-    """EfficientNet-Lite0 with its packaged weights."""
-    from camboxes.models import load_classifier
+    """EfficientNet-Lite0 with its packaged weights, in a precision in which values can be told."""
+    from camboxes.models import ModelSpec, load_classifier
 
-    return load_classifier("efficientnet_lite0")
+    return load_classifier(ModelSpec(precision="fp32"))
 
 
 @pytest.fixture(scope="module")

@@ -195,11 +195,11 @@ class WorkingMap:
         """The components of the cells of at least `level`.
 
         Returns:
-          int32 [grid height, grid width], the component of each of the grid's points, from 1; 0 for none. And int32
+          uint16 [grid height, grid width], the component of each of the grid's points, from 1; 0 for none. And int32
           [1 + components, 5], x, y, width, height and area of each, in points.
         """
         foreground = (self.scaled >= np.float32(level)).astype(np.uint8)
-        _, labels, statistics, _ = cv2.connectedComponentsWithStats(foreground, connectivity=8)
+        _, labels, statistics, _ = cv2.connectedComponentsWithStats(foreground, connectivity=8, ltype=cv2.CV_16U)
         return labels, statistics
 
     def _heights(self) -> np.ndarray:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -17,6 +18,8 @@ from camboxes.transforms.review import review
 from camboxes.transforms.second_look import Seen, merge
 
 Row = dict[str, Any]
+
+_THREADS = 2  # OpenCV, which does most of the work, lets others run meanwhile
 
 
 @beam.typehints.with_input_types(Shard)
@@ -53,7 +56,9 @@ class _DrawBoxes(beam.DoFn):
 
     def process(self, shard: Shard) -> Iterator[Shard]:
         with milliseconds("boxes"):
-            rows = [draw(row, self._rule, self._calibration) for row in shard.rows.to_pylist()]
+            rule, calibration = self._rule, self._calibration
+            with ThreadPoolExecutor(_THREADS) as threads:
+                rows = list(threads.map(lambda row: draw(row, rule, calibration), shard.rows.to_pylist()))
         yield shard.extended(rows, LABELED, drawing_settings(self._rule, self._calibration))
 
 

@@ -12,14 +12,14 @@ from apache_beam.utils import shared
 
 from camboxes.models.spec import MapSpec, ModelSpec
 from camboxes.transforms.image_files import read_image
-from camboxes.transforms.images import BadImageError, decode
+from camboxes.transforms.images import BadImageError, decode_at_least
 from camboxes.transforms.labels import LabelMap, LabelMatcher, UnmatchedLabelsError
 from camboxes.transforms.maps import quantize
 from camboxes.transforms.metering import count
 from camboxes.transforms.overlap import through_network
 from camboxes.transforms.records import MAPPED, OK, SKIPPED, Shard, rejected
 from camboxes.transforms.reuse import ReusableRows
-from camboxes.transforms.second_look import quarters
+from camboxes.transforms.second_look import SIDE, quarters
 
 if TYPE_CHECKING:
     import torch
@@ -141,7 +141,15 @@ class _InferClassMaps(beam.DoFn):
                     done[photograph.number] = self._mapped(photograph, found.pop(photograph.number))
         yield shard.extended(done, MAPPED, self._localizer.settings)
 
+    @property
+    def _side(self) -> int:
+        """How many pixels the short side of a photograph must have for the largest scale."""
+        settings = self._localizer.settings
+        return math.ceil(max(settings["scales"]) / (SIDE if settings["second_look"] else 1))
+
     def _read(self, numbered: tuple[int, _Row]) -> _Read:
+        from camboxes.models import decode_jpeg
+
         photograph = _Photograph(*numbered)
         for label in photograph.row["labels"]:
             if label["class_indices"] is None:
@@ -152,15 +160,14 @@ class _InferClassMaps(beam.DoFn):
             photograph = photograph._replace(digest=digest)
             if self._reusable is not None and (known := self._reusable.find(digest, photograph.row)) is not None:
                 return photograph._replace(known=known), []
-            image = decode(data)
+            pixels, width, height = decode_at_least(data, self._side, decode_jpeg)
         except BadImageError as error:
             return photograph._replace(error=error), []
-        height, width = image.shape[:2]
         second = quarters(width, height) if self._localizer.settings["second_look"] else ()
         photograph = photograph._replace(width=width, height=height, rectangles=((0, 0, width, height), *second))
         return photograph, [
-            _Look(photograph, (x, y, wide, high), self._localizer.resize(image[y : y + high, x : x + wide]))
-            for x, y, wide, high in photograph.rectangles
+            _Look(photograph, rectangle, self._localizer.resize(_crop(pixels, rectangle, width, height)))
+            for rectangle in photograph.rectangles
         ]
 
     def _match(self, label: _Row) -> tuple[int, ...]:
@@ -233,6 +240,15 @@ class _InferClassMaps(beam.DoFn):
             "scales": self._localizer.settings["scales"],
             **{name: _known(getattr(localization, name)[number]) for name in ("coherence", "agreement")},
         }
+
+
+def _crop(pixels: np.ndarray, rectangle: _Rectangle, width: int, height: int) -> np.ndarray:
+    """What of a photograph of width x height lies in a rectangle of it, where fewer pixels may have been decoded."""
+    x, y, wide, high = rectangle
+    rows, columns = pixels.shape[:2]
+    left, right = round(x * columns / width), round((x + wide) * columns / width)
+    top, bottom = round(y * rows / height), round((y + high) * rows / height)
+    return pixels[top:bottom, left:right]
 
 
 def _known(value: float) -> float | None:

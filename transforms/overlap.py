@@ -1,6 +1,7 @@
 """Work in threads, a bounded number of items ahead of where its results are used."""
 
 import itertools
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +13,6 @@ from camboxes.transforms.metering import count
 if TYPE_CHECKING:
     from camboxes.models import Classifier
 
-_DECODERS = 2  # threads that read and decode ahead of the network
 _BATCHES_AHEAD = 2
 
 Item = TypeVar("Item")
@@ -67,14 +67,19 @@ def through_network(
     """
     from camboxes.models import passes_side_by_side, use_one_core
 
-    size, side_by_side = classifier.spec.batch_size, passes_side_by_side(classifier)
+    size, device, side_by_side = classifier.spec.batch_size, classifier.spec.device, passes_side_by_side(classifier)
     assert size is not None, "a loaded classifier's spec is resolved"
     with (
-        ThreadPoolExecutor(_DECODERS) as decoders,
+        ThreadPoolExecutor(_decoders(device, side_by_side), initializer=use_one_core) as decoders,
         ThreadPoolExecutor(side_by_side, initializer=use_one_core) as passes,
     ):
         decoded = ahead("decode", decoders, decode, items, _BATCHES_AHEAD * size)
         yield from ahead("forward", passes, forward, batches(decoded, size), side_by_side)
+
+
+def _decoders(device: str, side_by_side: int) -> int:
+    """Threads that read and decode ahead: one keeps the passes of two cores supplied; for a GPU all cores work."""
+    return max(1, side_by_side // 2) if device == "cpu" else os.cpu_count() or 1
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -65,14 +65,15 @@ def _random_weights(name, folder, **arguments):
 )
 def test_torchvision_networks_keep_their_logits(name, tmp_path):
     network, path = _random_weights(name, tmp_path)
-    classifier = load_classifier(ModelSpec(name, weights=str(path), size=96))
+    classifier = load_classifier(ModelSpec(name, weights=str(path), size=96, precision="fp32"))
     images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         features, logits = classifier(images)
         torch.testing.assert_close(logits, network(images), rtol=1e-4, atol=1e-5)
     assert features.shape[2:] == (3, 3)
     (tmp_path / "w.safetensors").write_bytes(classifier.safetensors())  # as a job's workers load them
-    again = load_classifier(ModelSpec(name, weights=str(tmp_path / "w.safetensors"), size=96))
+    weights = str(tmp_path / "w.safetensors")
+    again = load_classifier(ModelSpec(name, weights=weights, size=96, precision="fp32"))
     assert again.settings == classifier.settings
     assert classifier.spec.name == f"torchvision:{name}"
     assert classifier.class_names[285] == ("Egyptian cat", "n02124075")
@@ -130,7 +131,8 @@ def test_wrappers_and_prefixes_of_state_dicts(tmp_path):
 
 def test_saved_weights_load_again_and_give_the_same_bits(classifier, tmp_path):
     (tmp_path / "w.safetensors").write_bytes(classifier.safetensors())
-    again = load_classifier(ModelSpec(classifier.spec.name, weights=str(tmp_path / "w.safetensors")))
+    weights = str(tmp_path / "w.safetensors")
+    again = load_classifier(ModelSpec(classifier.spec.name, weights=weights, precision="fp32"))
     images = torch.randint(0, 256, (8, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     assert torch.equal(again.infer(images).logits, classifier.infer(images).logits)
     assert again.settings == classifier.settings

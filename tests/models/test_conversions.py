@@ -94,7 +94,7 @@ def _checkpoint(folder, name="torchvision:resnet18", **options):
 
 def test_a_checkpoint_is_loaded_as_it_was_saved(tmp_path):
     before = _checkpoint(tmp_path, multilabel=True)
-    after = load_classifier(str(tmp_path))
+    after = load_classifier(ModelSpec(str(tmp_path), precision="fp32"))
     assert after.class_names == [("raccoon",), ("background", "nothing")] and after.multilabel
     assert after.spec.name == "gap:torchvision:resnet18" and after.spec.size == 64
     assert (after.preprocessing.mean, after.preprocessing.interpolation) == ((0.1, 0.2, 0.3), "bicubic")
@@ -105,7 +105,8 @@ def test_a_checkpoint_is_loaded_as_it_was_saved(tmp_path):
     (tmp_path / "again").mkdir()
     for name, content in after.files().items():
         (tmp_path / "again" / name).write_bytes(content)
-    assert load_classifier(str(tmp_path / "again")).settings == after.settings
+    again = load_classifier(ModelSpec(str(tmp_path / "again"), precision="fp32"))
+    assert again.settings == after.settings
 
 
 def test_a_folder_that_is_called_like_a_network(tmp_path, monkeypatch):
@@ -149,7 +150,7 @@ def test_a_lower_stride_is_what_torchvision_does(tmp_path):
     torch.manual_seed(0)
     theirs = resnet50(replace_stride_with_dilation=[False, True, True]).eval()
     torch.save(theirs.state_dict(), tmp_path / "w.pth")
-    ours = load_classifier(ModelSpec("resnet50", str(tmp_path / "w.pth"), map_stride=8))
+    ours = load_classifier(ModelSpec("resnet50", str(tmp_path / "w.pth"), map_stride=8, precision="fp32"))
     images = torch.randn(1, 3, 128, 128)
     with torch.inference_mode():
         torch.testing.assert_close(ours(images).logits, theirs(images), rtol=1e-4, atol=1e-4)

@@ -259,3 +259,22 @@ def test_at_half_time_two_fifths_of_the_shards_are_on_disk(manifest, tmp_path, m
     assert _label(manifest, tmp_path / "out", "--shards", "40") == 0
     assert len(written) >= 40
     assert written[len(written) // 2] >= 0.4 * 40
+
+
+def test_a_run_goes_on_in_the_precision_that_it_was_begun_in(photographs, tmp_path, results):
+    """Also on a processor for which another one would be chosen."""
+    output = tmp_path / "boxes"
+    assert _label(photographs, output, "--precision", "fp32", "--compile", "off", "--shards", "2") == 0
+    before = results(output)
+    next((output / "shards").glob("*.parquet")).unlink()
+    assert _label(photographs, output, "--shards", "2") == 0
+    assert results(output) == before
+    model = PlannedRun.load(str(output)).settings["model"]
+    assert (model["precision"], model["compile"]) == ("fp32", "off")
+
+
+def test_another_precision_is_another_run(photographs, tmp_path, capsys):
+    output = tmp_path / "boxes"
+    assert _label(photographs, output, "--precision", "fp32") == 0
+    assert _label(photographs, output, "--precision", "bf16") == 2
+    assert '"precision": "bf16"' in capsys.readouterr().err

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from camboxes.transforms.images import BadImageError, decode
+from camboxes.models import decode_jpeg
+from camboxes.transforms.images import BadImageError, decode, decode_at_least
 
 QUARTERS = np.zeros((40, 60, 3), np.uint8)  # red, green / blue, white: no two orientations look alike
 QUARTERS[:20, :30] = 255, 0, 0
@@ -93,3 +94,47 @@ def test_a_decompression_bomb(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(BadImageError, match=r"^too_large: "):
         decode(encoded(Image.fromarray(QUARTERS), "PNG"))
+
+
+LARGE = np.kron(QUARTERS, np.ones((20, 20, 1), np.uint8))  # 1200 x 800
+
+
+@pytest.mark.parametrize(
+    ("side", "shape"), [(224, (400, 600)), (100, (100, 150)), (101, (200, 300)), (401, (800, 1200))]
+)
+def test_a_large_jpeg_is_decoded_as_small_as_is_asked_for(side, shape):
+    """At a half, a quarter or an eighth, and never below."""
+    small = decode_at_least(encoded(Image.fromarray(LARGE), "JPEG", quality=95), side)
+    assert (small.width, small.height) == (1200, 800)
+    assert small.pixels.shape[:2] == shape
+    rows, columns = shape
+    for row, column, color in ((1, 1, (255, 0, 0)), (1, 3, (0, 255, 0)), (3, 1, (0, 0, 255)), (3, 3, (255, 255, 255))):
+        assert np.abs(small.pixels[row * rows // 4, column * columns // 4].astype(int) - color).max() <= 6
+
+
+def test_a_small_version_is_upright_too():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = Image.fromarray(np.ascontiguousarray(np.rot90(LARGE)))
+    small = decode_at_least(encoded(stored, "JPEG", quality=95, exif=exif), 100, decode_jpeg)
+    assert (small.width, small.height, small.pixels.shape) == (1200, 800, (100, 150, 3))
+    assert np.abs(small.pixels[25, 37].astype(int) - (255, 0, 0)).max() <= 6
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_the_faster_decoder_gives_the_same_pixels(photographs, mode):
+    paths = list(photographs.glob("*/*.*"))
+    assert len(paths) == 5
+    for path in paths:
+        data = encoded(Image.open(path).convert(mode), "JPEG")
+        assert np.array_equal(decode_at_least(data, None, decode_jpeg).pixels, decode(data))
+
+
+def test_where_the_faster_decoder_fails_pillow_decides():
+    def fails(data):
+        raise RuntimeError("not today")
+
+    data = encoded(Image.fromarray(QUARTERS), "JPEG")
+    assert np.array_equal(decode_at_least(data, None, fails).pixels, decode(data))
+    with pytest.raises(BadImageError, match=r"^truncated: "):
+        decode_at_least(data[:-300], None, decode_jpeg)

@@ -1,0 +1,93 @@
+"""How a network's layers are executed: in which precision, and fused into larger kernels or one by one."""
+
+import copy
+
+import torch
+from torch import nn
+
+from camboxes.models.fusing import fuse
+from camboxes.models.spec import Compilation, Precision
+
+_DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# How far the last feature maps of noise may be from those of the network as it is, as a share of the largest value.
+# Layers that are fused wrongly give something else altogether; bfloat16 has 8 bits.
+_SAME, _NEAR = 1e-3, 0.1
+
+
+def resolve(
+    features: nn.Module, probe: torch.Tensor, precision: Precision, compilation: Compilation
+) -> tuple[Precision, Compilation]:
+    """The best way to execute a network, where that is left open, on the device that it is on.
+
+    Args:
+      features: up to the last feature maps, float32, in evaluation mode.
+      probe: images to try it with, float32 [n, 3, height, width], on that device.
+      precision: "auto" for the fastest that gives nearly the same maps, bf16 where the processor multiplies it.
+      compilation: "auto" for "on" where that gives the same maps.
+
+    Raises:
+      ValueError: what is asked for cannot be had.
+    """
+    with torch.inference_mode():
+        expected = features(probe)
+    cpu = probe.device.type == "cpu"
+    if cpu and precision == "fp16":
+        raise ValueError("precision fp16 is for GPUs; on a CPU use bf16, fp32 or auto")
+    if compilation != "off":
+        possible = cpu and _difference(features, probe, expected, "fp32", "on") <= _SAME
+        if compilation == "on" and not possible:
+            raise ValueError(
+                "compile on: the layers of this network cannot be fused here"
+                + ("" if cpu else ", for that is done on CPUs alone")
+                + "; use --compile auto or off"
+            )
+        compilation = "on" if possible else "off"
+    if precision == "auto":
+        precision = _fastest(probe.device)
+        if precision != "fp32" and not _difference(features, probe, expected, precision, compilation) <= _NEAR:
+            precision = "fp32"
+    return precision, compilation
+
+
+def executable(features: nn.Module, probe: torch.Tensor, precision: Precision, compilation: Compilation) -> nn.Module:
+    """A network to run, made of the layers of another one, which stays as it is; it takes images as that one does.
+
+    Arguments: see `resolve`.
+    """
+    # Its tensors may become part of a graph of gradients.
+    with torch.inference_mode(False), torch.no_grad():
+        features = copy.deepcopy(features)
+        if compilation == "on":
+            fuse(features, probe, _DTYPES[precision])
+        features = features.to(_DTYPES[precision]).to(memory_format=torch.channels_last)
+    return features if compilation == "on" else nn.Sequential(_Cast(_DTYPES[precision]), features)
+
+
+class _Cast(nn.Module):
+    def __init__(self, dtype: torch.dtype):
+        super().__init__()
+        self._dtype = dtype
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.to(self._dtype)
+
+
+def _difference(
+    features: nn.Module, probe: torch.Tensor, expected: torch.Tensor, precision: Precision, compilation: Compilation
+) -> float:
+    """As a share of the largest value; infinite where the network does not run so."""
+    try:
+        run = executable(features, probe, precision, compilation)
+        with torch.inference_mode():
+            found = run(probe).float()
+    except (RuntimeError, AttributeError, TypeError):  # a layer without such a kernel; a PyTorch without these
+        return float("inf")
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def _fastest(device: torch.device) -> Precision:
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    cpu = torch.cpu
+    return "bf16" if cpu._is_amx_tile_supported() or cpu._is_avx512_bf16_supported() else "fp32"

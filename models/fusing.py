@@ -1,0 +1,285 @@
+"""A convolution, the norm behind it and the activation behind that, in one kernel of the CPU's.
+
+Run one after the other, the three bring every map to memory and back three times. oneDNN does them in one pass, with
+weights that are laid out once as its kernel wants them. It is what torch.compile makes of convolutions, at once rather
+than in half a minute, and for images of any shape: docs/speed.md has both.
+"""
+
+import collections
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.padding import pad_same, pad_same_arg
+from torch import nn
+
+from camboxes.models.parts import Tap, observe
+
+# Activations, by what oneDNN calls them.
+_KERNELS = {
+    nn.Identity: "none",
+    nn.ReLU: "relu",
+    nn.ReLU6: "hardtanh",
+    nn.Hardtanh: "hardtanh",
+    nn.SiLU: "swish",
+    nn.Hardswish: "hardswish",
+}
+_THIN = 32  # channels
+
+# Those that clip, and between which limits: applied again they change nothing, and their gradient is 0 or 1.
+_LIMITS: dict[type, Callable[[Any], tuple[float, ...]]] = {
+    nn.Identity: lambda _: (),
+    nn.ReLU: lambda _: (0.0, math.inf),
+    nn.ReLU6: lambda activation: (activation.min_val, activation.max_val),
+    nn.Hardtanh: lambda activation: (activation.min_val, activation.max_val),
+}
+
+
+class FusedConvolution(nn.Module):
+    """A convolution in one kernel with what follows it. Gradients of its maps flow through it, at more cost."""
+
+    def __init__(
+        self,
+        convolution: nn.Conv2d,
+        norm: nn.BatchNorm2d | None,
+        activation: nn.Module | None,
+        precision: torch.dtype,
+    ):
+        """Folds the norm's running statistics into the weights (Jacob et al., arXiv 1712.05877, section 3.2).
+
+        Args:
+          convolution: of `torch.nn` or timm's with padding "same"; of float32 weights.
+          norm: in evaluation mode.
+          activation: one of _KERNELS.
+          precision: of the kernel and its weights; maps are brought to it.
+        """
+        super().__init__()
+        weight, bias = convolution.weight.detach(), convolution.bias
+        bias = weight.new_zeros(len(weight)) if bias is None else bias.detach()
+        if norm is not None:
+            assert norm.running_mean is not None and norm.running_var is not None, "fuse takes no others"
+            share = (norm.running_var + norm.eps).rsqrt() * (1 if norm.weight is None else norm.weight.detach())
+            weight = weight * share[:, None, None, None]
+            bias = (bias - norm.running_mean) * share + (0 if norm.bias is None else norm.bias.detach())
+        # No parameters: what is laid out for a kernel cannot be moved or saved.
+        self._weight = weight.to(precision)
+        self._bias = bias.to(precision)
+        self._activation = activation or nn.Identity()
+        self._same = isinstance(convolution, Conv2dSame)
+        self._size: list[int] = list(weight.shape[2:])
+        self._padding: list[int] = (
+            [0, 0] if isinstance(convolution.padding, str) or self._same else [*convolution.padding]
+        )
+        self._stride, self._dilation = list(convolution.stride), list(convolution.dilation)
+        self._groups = convolution.groups
+        # What is added to what came before loses least in float32; where that is narrow, it costs little.
+        self._sums = type(self._activation) is nn.Identity and convolution.out_channels < convolution.in_channels
+        self._reach = [step * (size - 1) for step, size in zip(self._dilation, self._size, strict=True)]
+        self._around = [reach - padding for reach, padding in zip(self._reach, self._padding, strict=True)]
+        self._packed = self._pack(self._weight, self._padding, self._stride)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Maps [n, channels, height, width] to maps."""
+        maps = maps.to(self._weight.dtype)
+        if self._same:
+            maps = _pad_same(maps, self._size, self._stride, self._dilation)
+        if not maps.requires_grad:
+            return self.convolve(maps, self._activation)
+        if type(self._activation) in _LIMITS:
+            return _Convolution.apply(maps, self, self._activation)
+        return self._activation(_Convolution.apply(maps, self, nn.Identity()))
+
+    def convolve(self, maps: torch.Tensor, activation: nn.Module) -> torch.Tensor:
+        """The convolution and the norm of padded maps, and an activation behind them."""
+        limits = [activation.min_val, activation.max_val] if isinstance(activation, nn.Hardtanh) else []
+        found = torch.ops.mkldnn._convolution_pointwise(
+            maps, self._packed, self._bias, self._padding, self._stride, self._dilation, self._groups,
+            _KERNELS[type(activation)], limits, ""
+        )  # fmt: skip
+        return found.float() if self._sums else found
+
+    def backward(self, gradient: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """The gradient with respect to maps of height x width, from that to the convolution's output.
+
+        It is a convolution, too, in the same kernels (PyTorch's own backward takes ten times as long in bfloat16): of
+        the gradient, with zeros where a stride left cells out, and the weights turned round.
+        """
+        if self._stride != [1, 1]:
+            rows, columns = (
+                side + 2 * padding - reach
+                for side, padding, reach in zip((height, width), self._padding, self._reach, strict=True)
+            )
+            spread = gradient.new_zeros((*gradient.shape[:2], rows, columns)).to(memory_format=torch.channels_last)
+            spread[:, :, :: self._stride[0], :: self._stride[1]] = gradient
+            gradient = spread
+        return torch.ops.mkldnn._convolution_pointwise(
+            gradient.to(self._weight.dtype),
+            self._turned,
+            None,
+            self._around,
+            [1, 1],
+            self._dilation,
+            self._groups,
+            "none",
+            [],
+            "",
+        )
+
+    @functools.cached_property
+    def _turned(self) -> torch.Tensor:
+        """Packed weights for gradients: mirrored, and within each group outputs and inputs exchanged."""
+        exchanged = self._weight.unflatten(0, (self._groups, -1)).transpose(1, 2).flatten(0, 1)
+        return self._pack(exchanged.flip(2, 3), self._around, [1, 1])
+
+    def _pack(self, weight: torch.Tensor, padding: list[int], stride: list[int]) -> torch.Tensor:
+        weight = weight.contiguous(memory_format=torch.channels_last).to_mkldnn()
+        return torch._C._nn.mkldnn_reorder_conv2d_weight(weight, padding, stride, self._dilation, self._groups)
+
+
+def _pad_same(maps: torch.Tensor, size: list[int], stride: list[int], dilation: list[int]) -> torch.Tensor:
+    """The padding "same" of timm, without the zeros underneath the maps that PyTorch's padding writes first."""
+    if maps.requires_grad:
+        return pad_same(maps, size, stride, dilation)
+    left, right, top, bottom = pad_same_arg(list(maps.shape[2:]), size, stride, dilation)
+    shape = *maps.shape[:2], maps.shape[2] + top + bottom, maps.shape[3] + left + right
+    padded = torch.empty(shape, dtype=maps.dtype, memory_format=torch.channels_last)
+    padded[:, :, :top] = 0
+    padded[:, :, shape[2] - bottom :] = 0
+    padded[:, :, :, :left] = 0
+    padded[:, :, :, shape[3] - right :] = 0
+    padded[:, :, top : shape[2] - bottom, left : shape[3] - right] = maps
+    return padded
+
+
+class _Convolution(torch.autograd.Function):
+    """`FusedConvolution.convolve` with a gradient; none to its weights. Of activations those of _LIMITS."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: torch.Tensor, layer: FusedConvolution, activation: nn.Module) -> torch.Tensor:
+        found = layer.convolve(maps, activation)
+        ctx.layer, ctx.size, ctx.limits = layer, maps.shape[2:], _LIMITS[type(activation)](activation)
+        ctx.save_for_backward(found)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        if ctx.limits:  # what reached a limit stands still; that the output tells as well as the input
+            gradient = torch.ops.aten.hardtanh_backward(gradient, *ctx.saved_tensors, *ctx.limits)
+        return ctx.layer.backward(gradient, *ctx.size), None, None
+
+
+def fuse(features: nn.Module, probe: torch.Tensor, precision: torch.dtype) -> None:
+    """Fuses the layers of a network, in place. Where a `Tap` shows a layer's maps, they stay what they were.
+
+    The first convolutions, as long as they are thin, are left in float32: what is lost where a few channels carry the
+    whole image is felt in every map, and they cost little (measured: docs/speed.md).
+
+    What follows a convolution is told from the modules that get its output. A function that gets it, too, is not seen:
+    so hold what the network gives afterwards against what it gave.
+
+    Args:
+      features: float32, on a CPU, in evaluation mode.
+      probe: images to run it with, float32 [n, 3, height, width].
+      precision: of the kernels behind the first, thin ones.
+    """
+    thin = True
+    for chain in _chains(features, probe):
+        convolution, norm = chain.convolution.layer, chain.norm and chain.norm.layer
+        thin = thin and convolution.out_channels <= _THIN
+        fused = FusedConvolution(convolution, norm, chain.activation, torch.float32 if thin else precision)
+        _put(features, chain.convolution.name, fused)
+        if chain.norm:
+            # timm's norms bring an activation of their own, which stays where it is of another kind.
+            own = nn.Identity() if chain.activation else getattr(norm, "act", nn.Identity())
+            _put(features, chain.norm.name, own)
+        if chain.spent:
+            _put(features, chain.spent, nn.Identity())
+
+
+class _Call(NamedTuple):
+    """A layer's turn in a forward pass."""
+
+    name: str
+    layer: Any
+    maps: Any
+    output: Any
+
+
+class _Chain(NamedTuple):
+    """Layers to become one.
+
+    Attributes:
+      convolution: the first.
+      norm: the one behind it.
+      activation: the one behind that.
+      spent: the name of the activation, where it is not needed any more.
+    """
+
+    convolution: _Call
+    norm: _Call | None
+    activation: nn.Module | None
+    spent: str
+
+
+def _chains(features: nn.Module, probe: torch.Tensor) -> list[_Chain]:
+    calls: list[_Call] = []
+
+    def note(name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
+        if inputs and (isinstance(layer, nn.BatchNorm2d) or not list(layer.children())):
+            calls.append(_Call(name, layer, inputs[0], output))
+
+    observe(features, probe, note)
+    times = collections.Counter(call.name for call in calls)
+
+    def behind(number: int) -> int | None:
+        """Which call is the first to get what this one gives; None where the maps between them are shown."""
+        parent = features.get_submodule(calls[number].name.rpartition(".")[0])
+        following = (later for later in range(number + 1, len(calls)) if calls[later].maps is calls[number].output)
+        return None if isinstance(parent, Tap) else next(following, None)
+
+    return [
+        _chain(calls, number, behind, times)
+        for number, call in enumerate(calls)
+        if type(call.layer) in (nn.Conv2d, Conv2dSame) and times[call.name] == 1 and _is_plain(call.layer)
+    ]
+
+
+def _chain(
+    calls: Sequence[_Call], number: int, behind: Callable[[int], int | None], times: Mapping[str, int]
+) -> _Chain:
+    """The chain that begins with a convolution."""
+    convolution, norm = calls[number], None
+    following = behind(number)
+    if following is not None and _is_foldable(calls[following].layer) and times[calls[following].name] == 1:
+        norm, following = calls[following], behind(following)
+        if hasattr(norm.layer, "act"):
+            return _Chain(convolution, norm, norm.layer.act if type(norm.layer.act) in _KERNELS else None, "")
+    if following is None or type(calls[following].layer) not in _KERNELS:
+        return _Chain(convolution, norm, None, "")
+    name, activation, *_ = calls[following]
+    if times[name] == 1:
+        return _Chain(convolution, norm, activation, name)
+    # One that others use, too, stays: a second time it changes nothing.
+    return _Chain(convolution, norm, activation if type(activation) in _LIMITS else None, "")
+
+
+def _is_plain(convolution: nn.Conv2d) -> bool:
+    """Whether it is padded with zeros, and by no more than it reaches."""
+    if isinstance(convolution.padding, str) or type(convolution) is Conv2dSame:
+        return type(convolution) is Conv2dSame
+    sides = zip(convolution.padding, convolution.dilation, convolution.kernel_size, strict=True)
+    return convolution.padding_mode == "zeros" and all(
+        int(padding) <= int(dilation) * (int(size) - 1) for padding, dilation, size in sides
+    )
+
+
+def _is_foldable(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None and layer.running_var is not None
+
+
+def _put(features: nn.Module, name: str, layer: nn.Module) -> None:
+    parent, _, last = name.rpartition(".")
+    setattr(features.get_submodule(parent), last, layer)

@@ -1,0 +1,195 @@
+import copy
+import math
+
+import pytest
+import torch
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.norm_act import BatchNormAct2d
+from torch import nn
+
+from camboxes.models import ModelSpec, class_maps, load_classifier
+from camboxes.models.execution import executable, resolve
+from camboxes.models.fusing import FusedConvolution, fuse
+from camboxes.models.parts import Tap, tapped
+
+
+def random_norm(norm):
+    generator = torch.Generator().manual_seed(0)
+    for values in (norm.weight, norm.bias, norm.running_mean):
+        values.data.normal_(generator=generator)
+    norm.running_var.uniform_(0.5, 2, generator=generator)
+    return norm.eval()
+
+
+def test_one_number_by_hand():
+    convolution, norm = nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1, eps=0).eval()
+    with torch.no_grad():
+        convolution.weight.fill_(3), convolution.bias.fill_(1)
+        norm.weight.fill_(2), norm.bias.fill_(-4), norm.running_mean.fill_(5), norm.running_var.fill_(4)
+    fused = FusedConvolution(convolution, norm, nn.ReLU6(), torch.float32)
+    # 2 (3x + 1 - 5) / sqrt(4) - 4 = 3x - 8
+    images = torch.tensor([[[[1.0, 3.0, 10.0]]]])
+    assert fused(images).flatten().tolist() == [0, 1, 6]
+    images.requires_grad_()
+    fused(images).sum().backward()
+    assert images.grad.flatten().tolist() == [0, 3, 0]
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.ReLU6(), nn.SiLU(), nn.Hardswish(), None], ids=str)
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (nn.Conv2d, {"padding": 1, "stride": 2}),
+        (nn.Conv2d, {"padding": 2, "stride": 2, "dilation": 2}),
+        (nn.Conv2d, {"padding": 1, "groups": 8, "bias": False}),
+        (nn.Conv2d, {"groups": 4}),
+        (nn.Conv2d, {"padding": (0, 1), "stride": (1, 2)}),
+        (Conv2dSame, {"stride": 2, "groups": 8}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("size", [15, 16])
+def test_values_and_gradients_are_those_of_the_three_layers(kind, options, activation, size):
+    torch.manual_seed(0)
+    convolution, norm = kind(8, 16, 3, **options), random_norm(nn.BatchNorm2d(16))
+    fused = FusedConvolution(convolution, norm, activation, torch.float32)
+    images = torch.randn(2, 8, size, size + 3).contiguous(memory_format=torch.channels_last)
+    theirs, ours = images.clone().requires_grad_(), images.clone().requires_grad_()
+    expected = norm(convolution(theirs))
+    expected = activation(expected) if activation else expected
+    towards = torch.randn_like(expected)
+    (expected * towards).sum().backward()
+    found = fused(ours)
+    (found * towards).sum().backward()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-4)
+    with torch.inference_mode():
+        torch.testing.assert_close(fused(images), expected, rtol=1e-4, atol=1e-4)
+
+
+class Block(nn.Module):
+    """Layers as networks have them: an activation used twice, one of timm's norms, a sum around a convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 40, 3, padding=1, bias=False)
+        self.norm = random_norm(nn.BatchNorm2d(40))
+        self.relu = nn.ReLU(inplace=True)
+        self.inner = nn.Conv2d(40, 40, 3, padding=1, groups=40)
+        self.both = random_norm(BatchNormAct2d(40, act_layer=nn.SiLU))
+        self.lone = nn.Conv2d(40, 8, 1)
+        self.late = nn.ReLU6()
+
+    def forward(self, images):
+        before = self.relu(self.norm(self.stem(images)))
+        return self.late(self.lone(self.relu(before + self.both(self.inner(before)))))
+
+
+IMAGES = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_layers_of_a_block_are_fused_and_give_the_same():
+    network = Block().eval()
+    fused = copy.deepcopy(network)
+    with torch.no_grad():
+        fuse(fused, IMAGES, torch.float32)
+        torch.testing.assert_close(fused(IMAGES), network(IMAGES), rtol=1e-4, atol=1e-4)
+    kinds = {name: type(layer) for name, layer in fused.named_children()}
+    assert [name for name, kind in kinds.items() if kind is FusedConvolution] == ["stem", "inner", "lone"]
+    assert [name for name, kind in kinds.items() if kind is nn.Identity] == ["norm", "both", "late"]
+    assert kinds["relu"] is nn.ReLU  # the sum needs it still
+
+
+@pytest.mark.parametrize("layer", ["stem", "norm", "relu", "inner", "both", "both.act", "lone", "late"])
+def test_a_tap_shows_what_the_layer_gives(layer):
+    network = Block().eval()
+    features = nn.Module()
+    features.network = network
+    expected, found = [], []
+    hook = network.get_submodule(layer).register_forward_hook(lambda *told: expected.append(told[2].clone()))
+    network(IMAGES)
+    hook.remove()
+    shown = tapped(features, layer)
+    with torch.no_grad():
+        run = executable(shown.network, IMAGES, "fp32", "on")
+    [tap] = [part for part in run.modules() if isinstance(part, Tap)]
+    tap.register_forward_hook(lambda *told: found.append(told[2].clone()))
+    with torch.inference_mode():
+        run(IMAGES)
+    assert len(expected) == len(found) > 0
+    for theirs, ours in zip(expected, found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+class UsedTwice(nn.Module):
+    """What the convolution gives is used by a function, too, which no layer tells."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 8, 1)
+        self.activation = nn.ReLU()
+
+    def forward(self, images):
+        maps = self.convolution(images)
+        return self.activation(maps) - maps
+
+
+def test_layers_that_cannot_be_fused_are_left_as_they_are():
+    network = UsedTwice().eval()
+    assert resolve(network, IMAGES, "fp32", "auto") == ("fp32", "off")
+    with pytest.raises(ValueError, match="compile on: the layers of this network cannot be fused here; use --compile"):
+        resolve(network, IMAGES, "fp32", "on")
+
+
+class Overflowing(nn.Module):
+    """A difference that bfloat16 has no digits for."""
+
+    def forward(self, images):
+        return (images + 1000) - 1000
+
+
+def test_a_network_that_needs_its_precision_keeps_it(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert resolve(nn.Identity(), IMAGES, "auto", "off") == ("bf16", "off")
+    assert resolve(Overflowing(), IMAGES, "auto", "off") == ("fp32", "off")
+    assert resolve(Overflowing(), IMAGES, "bf16", "off") == ("bf16", "off")
+
+
+def test_a_processor_without_bfloat16_gets_float32(monkeypatch):
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False)
+    assert resolve(Block().eval(), IMAGES, "auto", "auto") == ("fp32", "on")
+
+
+def test_half_precision_of_gpus_is_refused_on_a_cpu():
+    with pytest.raises(ValueError, match="precision fp16 is for GPUs; on a CPU use bf16, fp32 or auto"):
+        resolve(nn.Identity(), IMAGES, "fp16", "auto")
+
+
+@pytest.fixture(scope="module", params=["on", "off"])
+def rounded(request):
+    return load_classifier(ModelSpec(precision="bf16", compile=request.param))
+
+
+def test_maps_in_bfloat16_are_near_those_in_float32(classifier, rounded):
+    from skimage import data
+
+    assert (rounded.spec.precision, classifier.spec.precision) == ("bf16", "fp32")
+    assert next(rounded.network.parameters()).dtype == torch.float32  # the network itself stays as it is
+    images = classifier.preprocessing.resize(data.chelsea())[None]
+    ids = torch.tensor([[285]])
+    for method in ("cam", "layercam@16"):
+        expected = class_maps(classifier, classifier.normalize(images), ids, method)
+        found = class_maps(rounded, rounded.normalize(images), ids, method)
+        assert found.dtype == torch.float32
+        assert math.sqrt((found - expected).square().mean() / expected.square().mean()) < 0.1
+    assert int(rounded.infer(images).logits.argmax()) == 285
+
+
+def test_a_new_layer_is_shown_after_the_network_has_run(rounded):
+    images = torch.zeros(1, 3, 224, 224)
+    before = rounded(images).logits
+    name = rounded.layer("blocks.2")
+    activations, found = rounded.record(images, frozenset([name]), gradients=False)
+    assert found.maps[name].shape == (1, 40, 28, 28)
+    assert torch.equal(activations.logits, before)
