@@ -115,6 +115,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict:
             figures, best = one_round(folder, data, network, finalists[network[:2]])
             rounds[network[:2]].append(figures)
             settings[network[:2]].update(best)
+            say(", ".join(f"{name} {shown(value)}" for name, value in figures.items()))
     say("memory")
     memory = memory_figures(folder, data, arguments.memory_images)
     columns: dict[str, dict[str, dict]] = {"cpu": {}, "cuda": {}}

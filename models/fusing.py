@@ -161,7 +161,8 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, maps: torch.Tensor, layer: FusedConvolution, activation: nn.Module) -> torch.Tensor:
         found = layer.convolve(maps, activation)
         ctx.layer, ctx.size, ctx.limits = layer, maps.shape[2:], _LIMITS[type(activation)](activation)
-        ctx.save_for_backward(found)
+        if ctx.limits:
+            ctx.save_for_backward(found.clone())  # the network may go on to change it in place
         return found
 
     @staticmethod

@@ -100,6 +100,19 @@ def test_the_layers_of_a_block_are_fused_and_give_the_same():
     assert kinds["relu"] is nn.ReLU  # the sum needs it still
 
 
+def test_gradients_go_through_layers_that_change_their_input_in_place():
+    network = Block().eval()
+    fused = copy.deepcopy(network)
+    with torch.no_grad():
+        fuse(fused, IMAGES, torch.float32)
+    found = []
+    for run in (network, fused):
+        images = IMAGES.clone().requires_grad_()
+        run(images).square().sum().backward()
+        found.append(images.grad)
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("layer", ["stem", "norm", "relu", "inner", "both", "both.act", "lone", "late"])
 def test_a_tap_shows_what_the_layer_gives(layer):
     network = Block().eval()
