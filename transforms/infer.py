@@ -143,9 +143,12 @@ class _InferClassMaps(beam.DoFn):
 
     @property
     def _side(self) -> int:
-        """How many pixels the short side of a photograph must have for the largest scale."""
+        """How many pixels a photograph's short side is decoded to at least: two for one of the largest scale's.
+
+        With no more than one for one, one box in ten is another: docs/speed.md.
+        """
         settings = self._localizer.settings
-        return math.ceil(max(settings["scales"]) / (SIDE if settings["second_look"] else 1))
+        return math.ceil(2 * max(settings["scales"]) / (SIDE if settings["second_look"] else 1))
 
     def _read(self, numbered: tuple[int, _Row]) -> _Read:
         from camboxes.models import decode_jpeg
