@@ -148,7 +148,7 @@ class Classifier(nn.Module):
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """Brings a uint8 batch [n, 3, height, width] to the device, and to what `forward` takes."""
         parameter = next(self.network.parameters())
-        if parameter.is_cuda:
+        if parameter.is_cuda and not images.is_cuda:
             images = images.pin_memory()  # so that the copy goes on beside the pass before
         return self.preprocessing.normalize(images.to(parameter.device, non_blocking=True)).to(parameter.dtype)
 

@@ -135,6 +135,9 @@ def _network(source: "PlannedRun") -> "ModelSpec":
         size=max(_SIZE, *source.settings["scales"]),
         map_stride=model["map_stride"],
         device="cpu" if model["device"] == "cpu" else "auto",
+        # As the run's, settled for all workers; a run without them was made when there was no other way.
+        precision=model.get("precision", "fp32"),
+        compile=model.get("compile", "off"),
     )
 
 

@@ -106,8 +106,9 @@ class _InferClassMaps(beam.DoFn):
         self._reusable: ReusableRows | None = None
 
     def setup(self) -> None:
-        from camboxes.models import Localizer, load_classifier
+        from camboxes.models import Localizer, decode_jpeg, load_classifier
 
+        self._decode_jpeg = decode_jpeg
         self._localizer = self._shared.acquire(
             lambda: Localizer(load_classifier(self._model), self._maps), tag=(self._model, self._maps)
         )
@@ -151,8 +152,6 @@ class _InferClassMaps(beam.DoFn):
         return math.ceil(2 * max(settings["scales"]) / (SIDE if settings["second_look"] else 1))
 
     def _read(self, numbered: tuple[int, _Row]) -> _Read:
-        from camboxes.models import decode_jpeg
-
         photograph = _Photograph(*numbered)
         for label in photograph.row["labels"]:
             if label["class_indices"] is None:
@@ -163,7 +162,7 @@ class _InferClassMaps(beam.DoFn):
             photograph = photograph._replace(digest=digest)
             if self._reusable is not None and (known := self._reusable.find(digest, photograph.row)) is not None:
                 return photograph._replace(known=known), []
-            pixels, width, height = decode_at_least(data, self._side, decode_jpeg)
+            pixels, width, height = decode_at_least(data, self._side, self._decode_jpeg)
         except BadImageError as error:
             return photograph._replace(error=error), []
         second = quarters(width, height) if self._localizer.settings["second_look"] else ()

@@ -28,7 +28,7 @@ def split(labels: np.ndarray, owners: np.ndarray, heights: np.ndarray, level: fl
     """Takes every component apart at its saddles.
 
     Args:
-      labels: int32 [grid height, grid width], the component of each of the grid's points, from 1; 0 for none.
+      labels: integers [grid height, grid width], the component of each of the grid's points, from 1; 0 for none.
       owners: int32 [rows, columns], that of each cell, likewise.
       heights: [rows, columns], of the cells, on the scale of the level.
       level: the smallest foreground value.
