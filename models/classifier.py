@@ -279,6 +279,7 @@ def load_classifier(model: str | ModelSpec) -> Classifier:
         )
     classifier = classifier.to(device).to(memory_format=torch.channels_last).eval()
     classifier.settle()
+    execution.keep_freed_memory()
     return classifier
 
 

@@ -27,6 +27,8 @@ from camboxes.transforms.maps import StoredMap
 Keep = Literal["largest", "peak", "all", "instances"]
 Threshold = float | str  # 0.25, or "0.8*otsu"
 
+_FEW = 8  # components, up to which they are filled one by one
+_OPEN = np.uint8(255)  # of what is to be filled
 LONG_SIDE = 512  # of the working grid, in cells: a 12-megapixel photograph costs no more than a 512-pixel one
 
 
@@ -195,10 +197,12 @@ class WorkingMap:
         """The components of the cells of at least `level`.
 
         Returns:
-          uint16 [grid height, grid width], the component of each of the grid's points, from 1; 0 for none. And int32
-          [1 + components, 5], x, y, width, height and area of each, in points.
+          Integers [grid height, grid width], the component of each of the grid's points, from 1; 0 for none. And int32
+          [1 + components, 5], x, y, width, height and area of each, in points; the first row is that of no component.
         """
-        foreground = (self.scaled >= np.float32(level)).astype(np.uint8)
+        foreground = (self.scaled >= np.float32(level)).view(np.uint8)
+        if few := _filled(foreground):
+            return few
         _, labels, statistics, _ = cv2.connectedComponentsWithStats(foreground, connectivity=8, ltype=cv2.CV_16U)
         return labels, statistics
 
@@ -243,6 +247,24 @@ def best_iou(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
     common = np.maximum(high - low, 0).prod(axis=2)
     areas, true_areas = boxes[:, 2:].prod(axis=1), truth[:, 2:].prod(axis=1)
     return (common / (areas[:, None] + true_areas - common)).max(axis=1)
+
+
+def _filled(foreground: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """The components of uint8 zeros and ones, see `WorkingMap.components`; None where there are more than a few.
+
+    Filled one by one, for a few in less than half the time that labelling takes: most maps have one, or two.
+    """
+    labels = foreground * _OPEN
+    points, statistics = labels.reshape(-1), [[0, 0, 0, 0, 0]]
+    first = int(points.argmax())
+    while points[first] == _OPEN:
+        if len(statistics) > _FEW:
+            return None
+        row, column = divmod(first, labels.shape[1])
+        area, _, _, rectangle = cv2.floodFill(labels, None, (column, row), len(statistics), flags=8)
+        statistics.append([*rectangle, area])
+        first += int((points[first:] == _OPEN).argmax())
+    return labels, np.array(statistics, np.int32)
 
 
 def _owners(cells: tuple[int, ...], labels: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 import math
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -269,3 +270,29 @@ def test_a_threshold_that_is_none_is_refused(threshold):
 def test_a_threshold_may_be_text():
     assert Cut.parse("0.25") == Cut.parse(0.25) == (0.25, False)
     assert Cut.parse("1e-1*otsu") == (0.1, True)
+
+
+@given(
+    arrays.arrays(np.uint8, st.tuples(st.integers(2, 30), st.integers(2, 30)), elements=st.sampled_from([0, 9, 200])),
+    st.sampled_from([0.01, 0.5, 1.0]),
+)
+def test_few_components_and_many_are_those_that_opencv_labels(cells, level):
+    assume(cells.min() < cells.max())
+    working = WorkingMap(*grid_of(cells))
+    labels, statistics = working.components(level)
+    foreground = (working.scaled >= np.float32(level)).astype(np.uint8)
+    _, expected, of_expected, _ = cv2.connectedComponentsWithStats(foreground, connectivity=8)
+    pairs = {*zip(labels.ravel().tolist(), expected.ravel().tolist(), strict=True)}
+    assert len(pairs) == len({one for one, _ in pairs}) == len({other for _, other in pairs})
+    for one, other in pairs - {(0, 0)}:
+        assert statistics[one].tolist() == of_expected[other].tolist()
+    assert len(statistics) == len(of_expected)
+
+
+@pytest.mark.parametrize("count", [8, 9])
+def test_components_of_which_there_are_as_many_as_are_filled_one_by_one_or_one_more(count):
+    cells = np.zeros((3, 2 * count), np.uint8)
+    cells[1, ::2] = 255
+    labels, statistics = WorkingMap(*grid_of(cells)).components(0.5)
+    assert statistics[1:].tolist() == [[2 * number, 1, 1, 1, 1] for number in range(count)]
+    assert labels[1].tolist() == [value for number in range(count) for value in (number + 1, 0)]
