@@ -15,20 +15,19 @@ _DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16
 # Layers that are fused wrongly give something else altogether; bfloat16 has 8 bits.
 _SAME, _NEAR = 1e-3, 0.1
 
-# Parameters of glibc's mallopt, from malloc.h, and the largest values that its arenas take and that never are reached.
-_MALLOPT = {"M_MMAP_THRESHOLD": (-3, 32 << 20), "M_TRIM_THRESHOLD": (-1, 1 << 30)}
+_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # of glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
     """Lets this process keep the memory of maps and photographs for the next ones; with glibc, else nothing happens.
 
     By default what a thread other than the first one frees goes back to the system at once, and every pass begins with
-    the system's zeros: up to a fifth of a job's time (measured: docs/speed.md). The peak stays what it was.
+    the system's zeros: up to a fifth of a job's time (measured: docs/speed.md).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        for parameter, value in _MALLOPT.values():
-            mallopt(parameter, value)
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that glibc allows
+        mallopt(_M_TRIM_THRESHOLD, 1 << 30)  # what an arena keeps at its end: more than is ever free there
 
 
 def resolve(

@@ -28,7 +28,7 @@ Keep = Literal["largest", "peak", "all", "instances"]
 Threshold = float | str  # 0.25, or "0.8*otsu"
 
 _FEW = 8  # components, up to which they are filled one by one
-_OPEN = np.uint8(255)  # of what is to be filled
+_OPEN = np.uint8(255)  # a point of the foreground that is in no component yet
 LONG_SIDE = 512  # of the working grid, in cells: a 12-megapixel photograph costs no more than a 512-pixel one
 
 
