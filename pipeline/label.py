@@ -249,8 +249,8 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     from camboxes.transforms import BoxesFromMaps, InferClassMaps, Plan, ReadLabeledImages, WriteCoco, storage
     from camboxes.transforms.draw import drawing_settings
     from camboxes.transforms.labels import UnmatchedLabelsError
+    from camboxes.transforms.listing import read_source
     from camboxes.transforms.reuse import reusable
-    from camboxes.transforms.sources import read_source
 
     with blaming_the_call():
         options = beam_options(beam_arguments)
@@ -274,7 +274,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             reusable(arguments.reuse, localizer.settings)
         if arguments.dry_run:
             try:
-                draft, _ = plan.draft(source)
+                draft = plan.draft(source)
             except UnmatchedLabelsError as error:
                 _describe_labels(error.matched, classifier)
                 raise

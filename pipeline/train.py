@@ -28,7 +28,7 @@ from camboxes.pipeline.training_data import TrainingData
 if TYPE_CHECKING:
     from camboxes.models import Classifier
     from camboxes.models.training import Outcome
-    from camboxes.transforms.sources import Source
+    from camboxes.transforms.listing import Listing
 
 _WORKING = ("features", "head", "everything")
 # What a training may leave in its folder; training.json marks it as one, classifier.json as finished.
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     from camboxes.pipeline import runs
     from camboxes.pipeline.errors import CallError, blaming_the_call
     from camboxes.transforms import storage
-    from camboxes.transforms.sources import read_source
+    from camboxes.transforms.listing import read_source
 
     with contextlib.ExitStack() as held:
         with blaming_the_call():
@@ -166,7 +166,7 @@ def _named(labels: Sequence[str]) -> str:
     return ", ".join(labels[:10]) + (f" and {len(labels) - 10} more" if len(labels) > 10 else "")
 
 
-def _announce(arguments: argparse.Namespace, source: "Source", data: TrainingData, base: "Classifier") -> None:
+def _announce(arguments: argparse.Namespace, source: "Listing", data: TrainingData, base: "Classifier") -> None:
     kind = "any number of them an image (sigmoid)" if data.multilabel else "one an image (softmax)"
     what = {"head": "its head, on frozen features", "all": "its head, then everything"}[arguments.train]
     _say(

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from camboxes.transforms.sources import Source
+    from camboxes.transforms.listing import Listing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +17,7 @@ class TrainingData:
     """Images with the labels that they are known to have.
 
     Attributes:
-      root: see `Source`.
+      root: see `Listing`.
       labels: for each image's path its labels, in the order of the paths.
       multilabel: whether an image may have another number of labels than one.
     """
@@ -27,9 +27,9 @@ class TrainingData:
     multilabel: bool
 
     @classmethod
-    def of(cls, source: "Source") -> "TrainingData":
+    def of(cls, source: "Listing") -> "TrainingData":
         """All images of a source."""
-        labels = dict(sorted(source.labels.items()))
+        labels = dict(sorted(source))
         return cls(source.root, labels, any(len(of_image) != 1 for of_image in labels.values()))
 
     @functools.cached_property

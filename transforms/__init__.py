@@ -12,6 +12,7 @@ from camboxes.transforms.infer import InferClassMaps as InferClassMaps
 from camboxes.transforms.plain import PlainMaps as PlainMaps
 from camboxes.transforms.plan import Plan as Plan
 from camboxes.transforms.plan import PlannedRun as PlannedRun
+from camboxes.transforms.plan_on_workers import PlanOnWorkers as PlanOnWorkers
 from camboxes.transforms.read import BatchImages as BatchImages
 from camboxes.transforms.read import ReadLabeledImages as ReadLabeledImages
 from camboxes.transforms.read import ReadShards as ReadShards

@@ -1,29 +1,34 @@
 """The plan of a run: which images there are, their ids, categories and shards, fixed before anything is inferred.
 
 Images go to shards by a hash of their path and are sorted by path inside; ids follow by prefix sum over the shards.
-So ids and shards depend on the input alone, not on a runner, a number of workers, or the order of a listing.
+So ids and shards depend on the input alone, not on a runner, a number of workers, or the order of a listing, and each
+shard can be planned apart from the others: in this process, or on the workers of a large job (`plan_on_workers`).
 """
 
 import dataclasses
+import functools
 import hashlib
+import itertools
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from camboxes.transforms import storage
 from camboxes.transforms.image_files import locate
 from camboxes.transforms.labels import Category, ClassNames, LabelMap, LabelMatcher
+from camboxes.transforms.listing import Listing, read_source, shard_of
 from camboxes.transforms.records import PLANNED, table
-from camboxes.transforms.sources import Source, read_source
 
 # A shard is the unit of progress, of resuming and of loss, so a run should have some twenty a worker; but its last
 # batch is padded, so it should hold many batches.
 _ROWS = (64, 256)
 _SHARDS_WANTED = 20
 
-_ON_DISK = pa.schema([PLANNED.field(name) for name in ("image_id", "path", "labels")])
+_ON_DISK = pa.schema([PLANNED.field(name) for name in ("path", "labels")])
+
+Image = tuple[str, Sequence[str]]  # a path, and its labels
 
 
 class PlanConflictError(ValueError):
@@ -88,7 +93,7 @@ class PlannedRun:
         if before is not None:
             _check_same(before, run)
         for key in self.shards:
-            storage.write_bytes(_planned_file(output, key), storage.read_bytes(_planned_file(self.output, key)))
+            storage.write_bytes(planned_file(output, key), storage.read_bytes(planned_file(self.output, key)))
         run.save()
         return run
 
@@ -102,11 +107,31 @@ class PlannedRun:
         return locate(self.root, path)
 
     def planned_rows(self, key: str) -> pa.Table:
-        """A shard as planned, in the schema PLANNED, with the locations of its images."""
-        rows = storage.read_table(_planned_file(self.output, key)).to_pylist()
-        for row in rows:
+        """A shard as planned, in the schema PLANNED, with ids and the locations of its images."""
+        rows = storage.read_table(planned_file(self.output, key), _ON_DISK.names).to_pylist()
+        for image_id, row in enumerate(rows, start=self._first_ids[key]):
+            row["image_id"] = image_id
             row["location"] = self.location(row["path"])
         return table(rows, PLANNED, {})
+
+    @functools.cached_property
+    def _first_ids(self) -> dict[str, int]:
+        before = itertools.accumulate(self.shards.values(), initial=1)
+        return dict(zip(self.shards, before, strict=False))
+
+
+class PlannedShard(NamedTuple):
+    """What the plan of a whole run has to know of one shard.
+
+    Attributes:
+      key: names its file.
+      images: how many it holds.
+      digest: SHA-256 of its images' paths and labels.
+    """
+
+    key: str
+    images: int
+    digest: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +142,7 @@ class Plan:
       output: the run's folder; the plan is kept in its sub-folder plan/, the shards go to its sub-folder shards/.
       class_names: for each of the network's classes its names, as `Classifier.class_names` has them.
       label_map: see `LabelMatcher`; None to match labels by the names of the classes.
-      root: see `read_source`.
+      root: see `root_of`.
       settings: what else decides the result, to be recorded and compared when the run is taken up again.
       shards: how many; None for one per 64 to 256 images.
     """
@@ -133,8 +158,8 @@ class Plan:
         if self.shards is not None and self.shards < 1:
             raise ValueError(f"shards is {self.shards}; expected at least 1")
 
-    def draft(self, source: str | Source) -> tuple[PlannedRun, dict[str, list[dict[str, Any]]]]:
-        """The plan for a source, and the rows of each of its shards; nothing is written.
+    def draft(self, source: str | Listing) -> PlannedRun:
+        """The plan for a source; nothing is written.
 
         Args:
           source: what `read_source` reads, or what it made of it.
@@ -143,47 +168,96 @@ class Plan:
           SourceError: the source cannot be read.
           UnmatchedLabelsError: labels without a class, all of them listed.
         """
-        found = read_source(source, self.root) if isinstance(source, str) else source
-        matcher = LabelMatcher(self.class_names, self.label_map)
-        categories = matcher.categories(label for labels in found.labels.values() for label in labels)
-        count = self.shards or _shard_count(len(found.labels))
-        rows = _rows_by_shard(found, {category.name: category for category in categories}, count)
-        listing = sorted((path, sorted(labels)) for path, labels in found.labels.items())
-        configuration = _configuration(self.settings, categories, count)
-        run = PlannedRun(
-            output=self.output,
-            root=found.root,
-            images=len(found.labels),
-            repeated=found.repeated,
-            passed_over=found.passed_over,
-            categories=tuple(categories),
-            shards={key: len(shard) for key, shard in rows.items()},
-            settings=dict(self.settings),
-            fingerprints={"input": _fingerprint(listing), "configuration": configuration},
-        )
-        return run, rows
+        return self._plan(source, keep=lambda key, rows: None)
 
-    def make(self, source: str | Source) -> PlannedRun:
+    def make(self, source: str | Listing) -> PlannedRun:
         """Makes the plan and writes it, or finds the same plan written before. Argument: see `draft`.
 
         Raises:
           PlanConflictError: the output folder holds a run of another input or configuration; says what differs.
           SourceError, UnmatchedLabelsError: see `draft`.
         """
-        run, rows = self.draft(source)
+        before = self.before()
+        run = self._plan(source, keep=self.write if before is None else lambda key, rows: None)
+        return self.settle(run, before)
+
+    def before(self) -> PlannedRun | None:
+        """The plan that the output folder holds already.
+
+        Raises:
+          PlanConflictError: it holds shards, and no plan.
+        """
         before = PlannedRun.load(self.output)
-        if before is not None:
-            _check_same(before, run)
-            if before.root != run.root:  # the data set was moved
-                before = dataclasses.replace(before, root=run.root)
-                before.save()
-            return before
-        if storage.names(shards_folder(self.output), ".parquet"):
+        if before is None and storage.names(shards_folder(self.output), ".parquet"):
             raise PlanConflictError(f"output {self.output!r} holds shards without a plan; choose another folder")
-        for key, shard in rows.items():
-            storage.write_table(_planned_file(self.output, key), table(shard, _ON_DISK, {}))
-        run.save()
-        return run
+        return before
+
+    def write(self, key: str, rows: pa.Table) -> None:
+        """Writes a shard as planned."""
+        storage.write_table(planned_file(self.output, key), rows)
+
+    def settle(self, run: PlannedRun, before: PlannedRun | None) -> PlannedRun:
+        """The plan that holds from now on: the one there was before, where there was one, else the new one, saved.
+
+        Raises:
+          PlanConflictError: see `make`.
+        """
+        if before is None:
+            run.save()
+            return run
+        _check_same(before, run)
+        if before.root != run.root:  # the data set was moved
+            before = dataclasses.replace(before, root=run.root)
+            before.save()
+        return before
+
+    def categories(self, labels: Iterable[str]) -> list[Category]:
+        """The data set's categories.
+
+        Raises:
+          UnmatchedLabelsError: labels without a class, all of them listed.
+        """
+        return LabelMatcher(self.class_names, self.label_map).categories(labels)
+
+    def shard_count(self, images: int) -> int:
+        """Into how many shards so many images go."""
+        return self.shards or _shard_count(images)
+
+    def run(
+        self,
+        root: str,
+        shards: Sequence[PlannedShard],
+        categories: Sequence[Category],
+        *,
+        repeated: int,
+        passed_over: int,
+    ) -> PlannedRun:
+        """The whole plan, from its shards in the order of their keys; not saved."""
+        return PlannedRun(
+            output=self.output,
+            root=root,
+            images=sum(shard.images for shard in shards),
+            repeated=repeated,
+            passed_over=passed_over,
+            categories=tuple(categories),
+            shards={shard.key: shard.images for shard in shards},
+            settings=dict(self.settings),
+            fingerprints={
+                "input": _fingerprint([shard.digest for shard in shards]),
+                "configuration": _configuration(self.settings, categories, len(shards)),
+            },
+        )
+
+    def _plan(self, source: str | Listing, keep: Callable[[str, pa.Table], None]) -> PlannedRun:
+        found = read_source(source, self.root) if isinstance(source, str) else source
+        categories = self.categories(found.labels())
+        count = self.shard_count(found.images)
+        shards = []
+        for number, images in enumerate(_by_shard(found, count)):
+            shard, rows = plan_shard(shard_key(number, count), images, categories)
+            keep(shard.key, rows)
+            shards.append(shard)
+        return self.run(found.root, shards, categories, repeated=found.repeated, passed_over=found.passed_over)
 
 
 def shards_folder(output: str) -> str:
@@ -196,11 +270,37 @@ def shard_file(output: str, key: str) -> str:
     return storage.join(output, "shards", f"{key}.parquet")
 
 
+def shard_key(number: int, count: int) -> str:
+    """The key of a shard of so many."""
+    return f"{number:05d}-of-{count:05d}"
+
+
+def plan_shard(key: str, images: Iterable[Image], categories: Iterable[Category]) -> tuple[PlannedShard, pa.Table]:
+    """Plans one shard, apart from all others.
+
+    Args:
+      key: see `shard_key`.
+      images: its images' paths and sorted labels, in any order.
+      categories: those of the whole data set.
+
+    Returns:
+      What the plan has to know of it, and its rows, in the order of their paths.
+    """
+    of_label = {
+        category.name: {"label": category.name, "category_id": category.id, "class_indices": category.class_indices}
+        for category in categories
+    }
+    listing = sorted((path, list(labels)) for path, labels in images)
+    rows = [{"path": path, "labels": [of_label[label] for label in labels]} for path, labels in listing]
+    return PlannedShard(key, len(rows), _fingerprint(listing)), table(rows, _ON_DISK, {})
+
+
 def _plan_file(output: str) -> str:
     return storage.join(output, "plan", "plan.json")
 
 
-def _planned_file(output: str, key: str) -> str:
+def planned_file(output: str, key: str) -> str:
+    """Where a shard is kept as it was planned."""
     return storage.join(output, "plan", "shards", f"{key}.parquet")
 
 
@@ -210,27 +310,14 @@ def _shard_count(images: int) -> int:
     return max(1, round(images / rows))
 
 
-def _rows_by_shard(source: Source, categories: Mapping[str, Category], count: int) -> dict[str, list[dict[str, Any]]]:
-    paths: list[list[str]] = [[] for _ in range(count)]
-    for path in source.labels:
-        paths[_bucket(path, count)].append(path)
-    shards, image_id = {}, 0
-    for number, members in enumerate(paths):
-        rows = []
-        for path in sorted(members):
-            image_id += 1
-            labels = [_planned_label(categories[label]) for label in sorted(source.labels[path])]
-            rows.append({"image_id": image_id, "path": path, "labels": labels})
-        shards[f"{number:05d}-of-{count:05d}"] = rows
-    return shards
-
-
-def _planned_label(category: Category) -> dict[str, Any]:
-    return {"label": category.name, "category_id": category.id, "class_indices": category.class_indices}
-
-
-def _bucket(path: str, count: int) -> int:
-    return int.from_bytes(hashlib.sha256(path.encode()).digest()[:8], "big") % count
+def _by_shard(images: Iterable[Image], count: int) -> Iterator[list[Image]]:
+    """The images of each of so many shards, from images in the order of `place_of`."""
+    done = 0
+    for number, members in itertools.groupby(images, key=lambda image: shard_of(image[0], count)):
+        yield from ([] for _ in range(done, number))
+        yield list(members)
+        done = number + 1
+    yield from ([] for _ in range(done, count))
 
 
 def _fingerprint(value: Any) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 import apache_beam as beam
 
 from camboxes.transforms import storage
+from camboxes.transforms.listing import Listing
 from camboxes.transforms.plan import Plan, PlannedRun, shard_file, shards_folder
 from camboxes.transforms.records import PLANNED, LabeledImage, Shard, table
-from camboxes.transforms.sources import Source
 
 
 @beam.typehints.with_output_types(Shard)
@@ -21,7 +21,7 @@ class ReadLabeledImages(beam.PTransform):
       planned: the run as planned.
     """
 
-    def __init__(self, source: str | Source, plan: Plan):
+    def __init__(self, source: str | Listing, plan: Plan):
         """Takes what `read_source` reads, or what it made of it, and how to plan it.
 
         Raises:
@@ -35,22 +35,36 @@ class ReadLabeledImages(beam.PTransform):
         return (
             pipeline
             | "MissingShards" >> beam.Create(self.planned.missing(), reshuffle=False)
-            # Keys are shuffled, pixels never: the steps that follow run fused, on any worker.
-            | "Spread" >> beam.Reshuffle().with_input_types(str)
-            | "PlannedRows" >> beam.ParDo(_PlannedShard(self.planned.output))
+            | PlannedShards(self.planned.output)
         )
 
 
-class _PlannedShard(beam.DoFn):
+@beam.typehints.with_input_types(str)
+@beam.typehints.with_output_types(Shard)
+class PlannedShards(beam.PTransform):
+    """Reads the planned shards of a run by their keys."""
+
+    def __init__(self, output: str):
+        """Takes the run's folder, which has a plan when the first key arrives."""
+        super().__init__()
+        self._output = output
+
+    def expand(self, keys: beam.PCollection[str]) -> beam.PCollection[Shard]:
+        """Applies the transform to a collection of keys."""
+        # Keys are shuffled, pixels never: the steps that follow run fused, on any worker.
+        return keys | "Spread" >> beam.Reshuffle() | "PlannedRows" >> beam.ParDo(_PlannedRows(self._output))
+
+
+@beam.typehints.with_output_types(Shard)
+class _PlannedRows(beam.DoFn):
     def __init__(self, output: str):
         self._output = output
         self._run: PlannedRun | None = None
 
-    def setup(self) -> None:
-        self._run = PlannedRun.load(self._output)
-
     def process(self, key: str) -> Iterator[Shard]:
-        assert self._run is not None, f"{self._output} had a plan when the pipeline was built"
+        if self._run is None:  # not at set-up: the plan may be made by an earlier step of the same job
+            self._run = PlannedRun.load(self._output)
+        assert self._run is not None, f"{self._output} has a plan before any of its shards is asked for"
         yield Shard(key, self._run.planned_rows(key))
 
 

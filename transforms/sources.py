@@ -1,14 +1,13 @@
 """Image-level-labelled data sets as people have them: a folder of class folders, or a manifest."""
 
 import csv
-import dataclasses
 import io
 import json
 import os
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from apache_beam.io.filesystems import FileSystems
 
@@ -24,31 +23,28 @@ class SourceError(ValueError):
     """The input as a whole cannot be read: what was given, what was expected, what to do."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """A data set's image-label pairs.
+class Entry(NamedTuple):
+    """What one row of a manifest, or one file, says of an image; others may say more of the same one.
 
     Attributes:
-      root: the folder that paths are relative to, and that nothing is read outside of; absolute.
-      labels: for each image's path its labels, in the order given, without repetitions. Paths within the root are
-        relative to it, with forward slashes; others are kept as they were given.
-      repeated: how many (path, label) pairs were given more than once and dropped.
-      passed_over: how many files were no images by their name, or lay in no class folder.
+      path: relative to the root where it lies inside it, with forward slashes; others as they were given.
+      labels: none for an image that is known to be there and nothing else.
     """
 
-    root: str
-    labels: Mapping[str, tuple[str, ...]]
-    repeated: int = 0
-    passed_over: int = 0
+    path: str
+    labels: tuple[str, ...]
 
 
-def read_source(path: str, root: str | None = None) -> Source:
-    """Lists a data set.
+def entries(path: str, root: str | None = None) -> Iterator[Entry | None]:
+    """Lists a data set, one entry after the other; what is listed is not held.
 
     Args:
       path: a folder of class folders, or a manifest: .csv with the columns path and label, .jsonl or .parquet with a
         path and a label or a list of labels in each row. Local or on any Beam filesystem.
-      root: the folder that a manifest's paths are relative to; None for the manifest's own.
+      root: see `root_of`.
+
+    Yields:
+      None for a file that is no image by its name, or lies in no class folder.
 
     Raises:
       SourceError: there is no such input, or it cannot be understood.
@@ -62,7 +58,17 @@ def read_source(path: str, root: str | None = None) -> Source:
         raise SourceError(f"input {path!r} {found}; expected {expected}")
     if not storage.exists(path):
         raise SourceError(f"input {path!r} does not exist")
-    return _collect(_MANIFESTS[suffix](path), storage.absolute(root or _parent(path)))
+    return _within(_MANIFESTS[suffix](path), root_of(path, root))
+
+
+def root_of(path: str, root: str | None = None) -> str:
+    """The folder that a data set's paths are relative to, and that nothing is read outside of; absolute.
+
+    Args:
+      path: see `entries`.
+      root: what the user named for a manifest; None for the manifest's own folder.
+    """
+    return storage.absolute(path if _is_folder(path) else root or _parent(path))
 
 
 def _parent(path: str) -> str:
@@ -75,67 +81,56 @@ def _is_folder(path: str) -> bool:
     return path.endswith("/") or bool(FileSystems.match([path.rstrip("/") + "/*"], limits=[1])[0].metadata_list)
 
 
-def _files_below(folder: str) -> list[str]:
+def _files_below(folder: str) -> Iterator[str]:
     """Paths relative to the folder, with forward slashes."""
     if storage.is_local(folder):
         # Not FileSystems.match: it does not follow linked folders, and data sets of links are common.
-        found = (
-            Path(root, name).relative_to(folder).as_posix()
-            for root, _, files in os.walk(folder, followlinks=True)
-            for name in files
-        )
-        # A name that is not UTF-8 cannot stand in JSON; spelled with escapes it is planned, and found missing.
-        return sorted(path.encode("utf-8", "backslashreplace").decode() for path in found)
+        for root, _, files in os.walk(folder, followlinks=True):
+            below = posixpath.relpath(root, folder)
+            yield from (posixpath.normpath(posixpath.join(below, name)) for name in files)
+        return
     prefix = folder.rstrip("/") + "/"
-    return sorted(file.path.removeprefix(prefix) for file in FileSystems.match([prefix + "**"])[0].metadata_list)
+    for file in FileSystems.match([prefix + "**"])[0].metadata_list:
+        yield file.path.removeprefix(prefix)
 
 
-def _read_class_folders(folder: str) -> Source:
-    labels: dict[str, tuple[str, ...]] = {}
-    passed_over = 0
-    for path in _files_below(folder):
+def _read_class_folders(folder: str) -> Iterator[Entry | None]:
+    empty = True
+    for path in map(_encodable, _files_below(folder)):
         visible = not any(part.startswith(".") for part in path.split("/"))
         if visible and "/" in path and posixpath.splitext(path)[1].lower() in IMAGE_SUFFIXES:
-            labels[path] = (path.split("/")[0],)
-        else:
-            passed_over += visible
-    if not labels:
+            empty = False
+            yield Entry(path, (path.split("/")[0],))
+        elif visible:
+            yield None
+    if empty:
         raise SourceError(
             f"input {folder!r} holds no class folders with images; "
             f"expected {posixpath.join(folder, 'LABEL', 'IMAGE.jpg')}, or name a manifest"
         )
-    return Source(folder, labels, passed_over=passed_over)
 
 
-def _collect(pairs: Iterator[tuple[str, list[str]]], root: str) -> Source:
-    found: dict[str, dict[str, None]] = {}
-    repeated = 0
-    for path, labels in pairs:
-        of_image = found.setdefault(_within(path, root), {})
-        for label in labels:
-            repeated += label in of_image
-            of_image[label] = None
-    return Source(root, {path: tuple(labels) for path, labels in found.items()}, repeated=repeated)
-
-
-def _within(path: str, root: str) -> str:
-    """A path's one spelling: relative to the root where it lies inside it."""
+def _within(rows: Iterable[Entry], root: str) -> Iterator[Entry]:
+    """Gives each path its one spelling: relative to the root where it lies inside it."""
     prefix = root.rstrip("/") + "/"
-    if storage.is_local(root) and "://" not in path:
-        absolute = posixpath.normpath(posixpath.join(root, path))
-        return absolute.removeprefix(prefix) if absolute.startswith(prefix) else posixpath.normpath(path)
-    path = path.removeprefix(prefix)
-    return path if "://" in path else posixpath.normpath(path)
+    local = storage.is_local(root)
+    for path, labels in rows:
+        spelled = _encodable(path)
+        if local and "://" not in spelled:
+            absolute = posixpath.normpath(posixpath.join(root, spelled))
+            spelled = absolute.removeprefix(prefix) if absolute.startswith(prefix) else posixpath.normpath(spelled)
+        else:
+            spelled = spelled.removeprefix(prefix)
+            spelled = spelled if "://" in spelled else posixpath.normpath(spelled)
+        yield Entry(spelled, tuple(map(_encodable, labels)))
 
 
-def _text(path: str) -> str:
-    try:
-        return storage.read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SourceError(f"manifest {path!r} is not UTF-8 ({error}); save it as UTF-8") from None
+def _encodable(text: str) -> str:
+    """A text that is not UTF-8 cannot stand in JSON; a path spelled with escapes is planned, and found missing."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _pair(row: Mapping[str, Any], where: str) -> tuple[str, list[str]]:
+def _entry(row: Mapping[str, Any], where: str) -> Entry:
     path = row.get("path")
     if not isinstance(path, str) or not path:
         raise SourceError(f"{where}: expected a path and a label or labels, got {dict(row)!r}")
@@ -143,20 +138,35 @@ def _pair(row: Mapping[str, Any], where: str) -> tuple[str, list[str]]:
     if isinstance(labels, str | int) or labels is None:
         labels = [labels]
     # An image without a label is no mistake of the manifest's: it is planned, and ends as skipped.
-    return path, [str(label) for label in labels if label not in (None, "")]
+    return Entry(path, tuple(str(label) for label in labels if label not in (None, "")))
 
 
-def _read_csv(path: str) -> Iterator[tuple[str, list[str]]]:
-    reader = csv.DictReader(io.StringIO(_text(path), newline=""))
+def _lines(path: str) -> Iterator[str]:
+    """A text file's lines with their ends, which are left as they are."""
+    with (
+        FileSystems.open(path, compression_type="uncompressed") as file,
+        io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text,
+    ):
+        try:
+            yield from text
+        except UnicodeDecodeError as error:
+            raise SourceError(f"manifest {path!r} is not UTF-8 ({error}); save it as UTF-8") from None
+
+
+def _read_csv(path: str) -> Iterator[Entry]:
+    reader = csv.DictReader(_lines(path))
     columns = reader.fieldnames or []
     if "path" not in columns or "label" not in columns:
         raise SourceError(f"manifest {path!r} begins with {','.join(columns)!r}; expected a header with path and label")
-    for row in reader:
-        yield _pair(row, f"manifest {path!r}, line {reader.line_num}")
+    try:
+        for row in reader:
+            yield _entry(row, f"manifest {path!r}, line {reader.line_num}")
+    except csv.Error as error:
+        raise SourceError(f"manifest {path!r}, line {reader.line_num}: not CSV ({error})") from None
 
 
-def _read_jsonl(path: str) -> Iterator[tuple[str, list[str]]]:
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+def _read_jsonl(path: str) -> Iterator[Entry]:
+    for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         where = f"manifest {path!r}, line {number}"
@@ -166,24 +176,27 @@ def _read_jsonl(path: str) -> Iterator[tuple[str, list[str]]]:
             raise SourceError(f"{where}: not JSON ({error})") from None
         if not isinstance(row, dict):
             raise SourceError(f"{where}: expected an object with path and label or labels, got {line[:80]!r}")
-        yield _pair(row, where)
+        yield _entry(row, where)
 
 
-def _read_parquet(path: str) -> Iterator[tuple[str, list[str]]]:
+def _read_parquet(path: str) -> Iterator[Entry]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with FileSystems.open(path, compression_type="uncompressed") as file:
-            rows = pq.read_table(file)
-    except Exception as error:  # pyarrow's errors for a file that is not Parquet are many
+            rows = pq.ParquetFile(file)
+            columns = rows.schema_arrow.names
+            label = next((name for name in ("labels", "label") if name in columns), None)
+            if "path" not in columns or label is None:
+                raise SourceError(
+                    f"manifest {path!r} has the columns {', '.join(columns)}; expected path and label or labels"
+                )
+            batches = rows.iter_batches(columns=["path", label])
+            for number, row in enumerate(row for batch in batches for row in batch.to_pylist()):
+                yield _entry(row, f"manifest {path!r}, row {number}")
+    except (pa.ArrowException, OSError) as error:
         raise SourceError(f"manifest {path!r} is not readable as Parquet ({error})") from error
-    label = next((name for name in ("labels", "label") if name in rows.column_names), None)
-    if "path" not in rows.column_names or label is None:
-        raise SourceError(
-            f"manifest {path!r} has the columns {', '.join(rows.column_names)}; expected path and label or labels"
-        )
-    for number, row in enumerate(rows.select(["path", label]).to_pylist()):
-        yield _pair(row, f"manifest {path!r}, row {number}")
 
 
 _MANIFESTS = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}

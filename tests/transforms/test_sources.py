@@ -4,7 +4,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from camboxes.transforms.sources import SourceError, read_source
+from camboxes.transforms.listing import read_source
+from camboxes.transforms.sources import SourceError
 
 EXPECTED = {"a.jpg": ("cat",), "b/c.png": ("cat", "dog"), "../d.jpg": ("dog",), "e.jpg": ()}
 
@@ -36,7 +37,7 @@ def _parquet(folder):
 @pytest.mark.parametrize("write", [_csv, _jsonl, _parquet])
 def test_manifests(write, tmp_path):
     source = read_source(str(write(tmp_path)))
-    assert dict(source.labels) == EXPECTED
+    assert dict(source) == EXPECTED
     assert source.root == str(tmp_path)
     assert source.repeated == 1
 
@@ -44,7 +45,7 @@ def test_manifests(write, tmp_path):
 def test_a_manifest_of_absolute_paths_below_a_root(tmp_path):
     (tmp_path / "m.csv").write_text(f"path,label\n{tmp_path}/images/a.jpg,cat\n/etc/passwd,cat\n")
     source = read_source(str(tmp_path / "m.csv"), root=str(tmp_path / "images"))
-    assert dict(source.labels) == {"a.jpg": ("cat",), "/etc/passwd": ("cat",)}
+    assert dict(source) == {"a.jpg": ("cat",), "/etc/passwd": ("cat",)}
 
 
 def test_class_folders(tmp_path):
@@ -63,7 +64,7 @@ def test_class_folders(tmp_path):
     (tmp_path / "elsewhere" / "f.webp").touch()
     (tmp_path / "data" / "linked").symlink_to(tmp_path / "elsewhere")
     source = read_source(str(tmp_path / "data"))
-    assert dict(source.labels) == {
+    assert dict(source) == {
         "cat/a.jpg": ("cat",),
         "cat/deep/b.JPEG": ("cat",),
         "dog/c.png": ("dog",),

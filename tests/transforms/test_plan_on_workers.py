@@ -1,0 +1,82 @@
+import csv
+import dataclasses
+import itertools
+
+import apache_beam as beam
+import pytest
+from apache_beam.testing.util import assert_that, equal_to
+
+from camboxes.transforms import Plan, PlannedRun, PlanOnWorkers
+
+NAMES = [("cat",), ("dog",), ("eel",)]
+TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
+RUNNER = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
+
+
+@pytest.fixture
+def source(tmp_path):
+    """300 images, some with several labels, some with none, some given twice, some outside of the root."""
+    rows = [(f"{number % 7}/{number}.jpg", ("cat", "dog", "eel")[number % 3]) for number in range(300)]
+    rows += [(path, "dog") for path, _ in rows[::5]] + [("../out.jpg", "cat"), ("none.jpg", ""), ("./none.jpg", "")]
+    with (tmp_path / "m.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "label"), *rows])
+    return str(tmp_path / "m.csv")
+
+
+def _on_workers(source, plan, options=()):
+    with beam.Pipeline(runner=RUNNER, argv=list(options)) as p:
+        shards = p | PlanOnWorkers(source, plan) | beam.Map(lambda shard: (shard.key, shard.rows.to_pylist()))
+        expected = Plan(plan.output + "-expected", plan.class_names, plan.label_map, None, plan.settings, plan.shards)
+        run = expected.make(source)
+        done = set(run.shards) - set((PlannedRun.load(plan.output) or run).missing())
+        assert_that(
+            shards, equal_to([(key, run.planned_rows(key).to_pylist()) for key in run.shards if key not in done])
+        )
+    return PlannedRun.load(plan.output), run
+
+
+@pytest.mark.parametrize(("shards", "options"), [(None, ()), (3, ()), (40, TWO_PROCESSES), (400, ())])
+def test_the_same_plan_as_where_the_job_is_started(source, tmp_path, shards, options):
+    """400 shards for 302 images: some are empty, and planned all the same."""
+    plan = Plan(str(tmp_path / "out"), NAMES, settings={"method": "cam"}, shards=shards)
+    made, expected = _on_workers(source, plan, options)
+    assert made == dataclasses.replace(expected, output=plan.output)
+    assert made.images == 302
+    assert made.repeated == len({number for number in range(0, 300, 5) if number % 3 == 1})
+    ids = itertools.chain(*(made.planned_rows(key).column("image_id").to_pylist() for key in made.shards))
+    assert list(ids) == list(range(1, 303))
+
+
+def test_class_folders_and_what_is_passed_over(tmp_path):
+    for name in ("cat/a.jpg", "cat/notes.txt", "dog/b.png", "loose.jpg"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).touch()
+    made, expected = _on_workers(str(tmp_path / "data"), Plan(str(tmp_path / "out"), NAMES))
+    assert (made.passed_over, made.root) == (2, str(tmp_path / "data"))
+    assert made.fingerprints == expected.fingerprints
+
+
+def test_what_is_done_is_not_emitted_again(source, tmp_path):
+    plan = Plan(str(tmp_path / "out"), NAMES, shards=4)
+    _on_workers(source, plan)
+    (tmp_path / "out" / "shards").mkdir()
+    (tmp_path / "out" / "shards" / "00002-of-00004.parquet").touch()
+    made, _ = _on_workers(source, plan)
+    assert made.missing() == ["00000-of-00004", "00001-of-00004", "00003-of-00004"]
+
+
+def test_another_input_leaves_the_plan_as_it_was(source, tmp_path):
+    plan = Plan(str(tmp_path / "out"), NAMES, shards=2)
+    plan.make(source)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out" / "plan").rglob("*.*")}
+    with open(source, "a") as file:  # noqa: PTH123
+        file.write("new.jpg,cat\n")
+    with pytest.raises(Exception, match=r"paths or labels changed \(302 images then, 303 now\)"):
+        _on_workers(source, plan)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out" / "plan").rglob("*.*")} == before
+
+
+def test_labels_without_a_class_end_the_job(source, tmp_path):
+    with pytest.raises(Exception, match="'eel' is the name of no class"):
+        _on_workers(source, Plan(str(tmp_path / "out"), NAMES[:2]))
+    assert PlannedRun.load(str(tmp_path / "out")) is None
