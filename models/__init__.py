@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from camboxes.models.classifier import load_classifier as load_classifier
     from camboxes.models.localization import Localization as Localization
     from camboxes.models.localization import Localizer as Localizer
+    from camboxes.models.localization import out_of_memory as out_of_memory
     from camboxes.models.localization import passes_side_by_side as passes_side_by_side
     from camboxes.models.localization import use_one_core as use_one_core
     from camboxes.models.methods import class_maps as class_maps
@@ -31,6 +32,7 @@ _HOMES = {
     "class_maps": "methods",
     "decode_jpeg": "preprocessing",
     "load_classifier": "classifier",
+    "out_of_memory": "localization",
     "passes_side_by_side": "localization",
     "use_one_core": "localization",
 }

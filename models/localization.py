@@ -1,5 +1,6 @@
 """Where, on a photograph, is each of the classes that it is labelled with?"""
 
+import copy
 import dataclasses
 import os
 from collections.abc import Sequence
@@ -61,6 +62,12 @@ def passes_side_by_side(classifier: Classifier) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that a pass did not fit into the memory of its device."""
+    # PyTorch has no type of its own for what the CPU's allocator raises.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 class Localizer:
     """Maps the labels of photographs: one forward pass for each scale and mirror image, all methods read from it.
 
@@ -105,6 +112,11 @@ class Localizer:
         except ValueError:
             self._alike = []  # the maps are made all the same
 
+    @property
+    def batch_size(self) -> int:
+        """How many images a pass at the first scale holds."""
+        return self._batch_sizes[0]
+
     def resize(self, image: np.ndarray) -> tuple[torch.Tensor, ...]:
         """A photograph, uint8 [height, width, 3], as the network takes it at each scale: uint8 [3, height, width]."""
         return tuple(preprocessing.resize(image) for preprocessing in self._preprocessing)
@@ -115,18 +127,18 @@ class Localizer:
         """Maps each image's labels.
 
         Args:
-          images: at most `classifier.spec.batch_size`, as `resize` makes them, of one shape at each scale. Batches are
-            filled up with zeros, so that every pass has the same shape: the last bits of a result depend on it. At a
-            scale larger than the first a batch holds fewer images, of as many pixels together.
+          images: at most `batch_size`, as `resize` makes them, of one shape at each scale. Batches are filled up with
+            zeros, so that every pass has the same shape: the last bits of a result depend on it. At a scale larger than
+            the first a batch holds fewer images, of as many pixels together.
           candidates: for each image, for each of its labels, the classes that the label stands for; the one with the
             highest logit at the first scale is taken, the first among equals.
 
         Raises:
           ValueError: more images than the batch holds.
         """
-        size = self._batch_sizes[0]
+        size = self.batch_size
         if len(images) > size:
-            raise ValueError(f"{len(images)} images were given; a batch of this classifier holds {size}")
+            raise ValueError(f"{len(images)} images were given; a batch holds {size}")
         largest = max(range(len(self.scales)), key=self.scales.__getitem__)
         reads = frozenset([*self._alike, *(self._stages if largest == 0 else [])])
         first = self._methods.forward(self._batch(images, 0, flip=False), reads)
@@ -170,6 +182,14 @@ class Localizer:
             )
             for slot, ids in enumerate(chosen)
         ]
+
+    def halved(self) -> "Localizer | None":
+        """One whose passes hold half as many images; None where they hold a single one."""
+        if max(self._batch_sizes) == 1:
+            return None
+        smaller = copy.copy(self)
+        smaller._batch_sizes = [max(1, size // 2) for size in self._batch_sizes]
+        return smaller
 
     def _coherence(self, first: ForwardPass, maps: torch.Tensor) -> torch.Tensor:
         """Coherence and agreement of each map, float32 [2, n, labels]."""

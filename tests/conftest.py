@@ -16,6 +16,16 @@ _FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no
 _FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 
+def pytest_addoption(parser):
+    parser.addoption("--fault-rounds", type=int, default=6, metavar="N", help="jobs that test_faults.py kills")
+
+
+@pytest.fixture(scope="session")
+def fault_rounds(request):
+    """How many jobs to kill."""
+    return request.config.getoption("--fault-rounds")
+
+
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory):
     """A data set of five class folders with one photograph each."""
@@ -109,7 +119,7 @@ def rows():
     return read
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def results():
     """The files that are promised to be byte-equal, by name."""
 

@@ -74,7 +74,7 @@ def test_an_image_without_labels_gets_no_map(localizer, images):
 
 
 def test_too_many_images(localizer, images):
-    with pytest.raises(ValueError, match="9 images were given; a batch of this classifier holds 4"):
+    with pytest.raises(ValueError, match="9 images were given; a batch holds 4"):
         localizer.localize([*images, images[0]], [[]] * 9)
 
 
