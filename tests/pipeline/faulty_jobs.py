@@ -7,7 +7,7 @@ Reads a call a line from stdin, as JSON: "arguments" of the command, and what ha
     most_bytes  no file can grow beyond so many bytes, as on a disk that is full
     clock       seconds by which time.time() goes back at every call
 
-Answers each with a line of JSON: "code", its exit status as `os.waitstatus_to_exitcode` gives it; "operations", how many
+Answers each with a line of JSON: "code", its exit status as `os.waitstatus_to_exitcode` has it; "operations", how many
 files below "watched" it opened, renamed or removed; "seconds" that it took; "stderr".
 This process imports what the command needs and computes nothing, so that a fork is whole, and begins within a second.
 """
@@ -48,7 +48,8 @@ def main() -> None:
                 "seconds": time.monotonic() - start,
                 "stderr": stderr.read().decode(),
             }
-        print(json.dumps(answer), flush=True)
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
 
 
 def _run(call: dict, count: Path, stderr: str) -> None:
