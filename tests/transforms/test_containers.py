@@ -1,0 +1,193 @@
+"""What holds for every container, each written by its format's own library."""
+
+import datasets
+import pytest
+import tfrecord
+import webdataset
+from hypothesis import given
+from hypothesis import strategies as st
+
+from camboxes.transforms import containers
+from camboxes.transforms.containers import ContainerError, Member
+from camboxes.transforms.images import BadImageError
+
+LABELS = ["Egyptian cat", "espresso", "military uniform", "moped", "tripod"]
+NAMES = {
+    "tar": ["0000.png", "0001.png", "0002.jpg", "0003.png", "0004.png"],
+    "tfrecord": ["00000000.png", "00000001.png", "00000002.jpg", "00000003.png", "00000004.png"],
+    "parquet": [
+        "00000000-chelsea.png",
+        "00000001-coffee.png",
+        "00000002-grace_hopper.jpg",
+        "00000003-motorcycle_left.png",
+        "00000004-camera.png",
+    ],
+}
+FORMATS = pytest.mark.parametrize("kind", NAMES)
+
+
+@pytest.fixture(scope="module")
+def files(photographs):
+    """One photograph of each label."""
+    return [next((photographs / label).iterdir()) for label in LABELS]
+
+
+@pytest.fixture(scope="module")
+def originals(files):
+    return [file.read_bytes() for file in files]
+
+
+@pytest.fixture(scope="module")
+def paths(files, tmp_path_factory):
+    """A container of each format, with the five photographs."""
+    folder = tmp_path_factory.mktemp("containers")
+    found = {
+        "tar": str(folder / "train-000000.tar"),
+        "tfrecord": str(folder / "train.tfrecord-00000-of-00001"),
+        "parquet": str(folder / "train.parquet"),
+    }
+    with webdataset.ShardWriter(str(folder / "train-%06d.tar"), verbose=0) as tar:
+        for number, file in enumerate(files):
+            tar.write(
+                {"__key__": f"{number:04d}", file.suffix[1:]: file.read_bytes(), "json": {"label": file.parent.name}}
+            )
+    record = tfrecord.TFRecordWriter(found["tfrecord"])
+    for file in files:
+        texts = {"image/class/text": file.parent.name, "image/format": file.suffix[1:]}
+        features = {"image/encoded": (file.read_bytes(), "byte")}
+        record.write(features | {name: (text.encode(), "byte") for name, text in texts.items()})
+    record.close()
+    rows = {
+        "image": [{"bytes": file.read_bytes(), "path": file.name} for file in files],
+        "label": [file.parent.name for file in files],
+    }
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=LABELS)})
+    datasets.Dataset.from_dict(rows, features).to_parquet(found["parquet"], batch_size=2)
+    return found
+
+
+@FORMATS
+def test_names_labels_and_bytes(kind, paths, originals):
+    assert containers.is_container(paths[kind])
+    members = list(containers.members(paths[kind]))
+    assert [member.name for member in members] == NAMES[kind]
+    assert [member.labels for member in members] == [(label,) for label in LABELS]
+    assert list(containers.images(paths[kind], members[0].place, 5)) == originals
+
+
+@FORMATS
+@given(first=st.integers(0, 4), count=st.integers(0, 5))
+def test_reading_begins_at_any_member(kind, paths, originals, first, count):
+    place = list(containers.members(paths[kind]))[first].place
+    *found, last = [*containers.images(paths[kind], place, count), b""]
+    available = originals[first : first + count]
+    assert found[: len(available)] == available
+    assert last == b""
+    assert [str(error) for error in found[len(available) :]] == ["missing: the container ends before this image"] * (
+        count - len(available)
+    )
+
+
+@FORMATS
+def test_one_member_by_its_name(kind, paths, originals):
+    assert [containers.image(paths[kind], name) for name in NAMES[kind]] == originals
+    with pytest.raises(BadImageError, match=r"missing: the container has no member 'nobody\.jpg'"):
+        containers.image(paths[kind], "nobody.jpg")
+
+
+@FORMATS
+def test_a_member_is_found_by_its_path_in_a_plan(kind, paths, originals):
+    container, name = containers.split(f"{paths[kind]}/{NAMES[kind][3]}")
+    assert (container, containers.image(container, name)) == (paths[kind], originals[3])
+
+
+@FORMATS
+def test_a_container_that_is_gone_is_a_reason_for_each_image(kind, paths):
+    found = list(containers.images(f"/nowhere/x.{kind}", 0, 3))
+    assert [str(error) for error in found] == ["missing: there is no container at this path"] * 3
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Three small images in each format, whose every byte can be damaged; and where to write what was."""
+    folder = tmp_path_factory.mktemp("small")
+    images = [bytes([number]) * 40 for number in range(3)]
+    with webdataset.TarWriter(str(folder / "x.tar")) as tar:
+        for number, data in enumerate(images):
+            tar.write({"__key__": str(number), "jpg": data, "cls": number})
+    record = tfrecord.TFRecordWriter(str(folder / "x.tfrecord"))
+    for number, data in enumerate(images):
+        record.write({"image/encoded": (data, "byte"), "image/class/label": (number, "int")})
+    record.close()
+    rows = {"image": [{"bytes": data, "path": "a.jpg"} for data in images], "label": [0, 1, 2]}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    datasets.Dataset.from_dict(rows, features).to_parquet(str(folder / "x.parquet"), batch_size=1)
+    return folder
+
+
+@FORMATS
+@given(data=st.data())
+def test_no_damage_loses_an_image_or_ends_in_another_error(kind, small, data):
+    content = bytearray((small / f"x.{kind}").read_bytes())
+    place = data.draw(st.integers(0, len(content) - 1), label="place")
+    if data.draw(st.booleans(), label="cut"):
+        del content[place:]
+    else:
+        content[place] ^= data.draw(st.integers(1, 255), label="flipped")
+    (small / f"damaged.{kind}").write_bytes(content)
+    path, places = str(small / f"damaged.{kind}"), [member.place for member in containers.members(f"{small}/x.{kind}")]
+    try:
+        members = list(containers.members(path))
+    except ContainerError as error:
+        assert path in str(error)
+    else:
+        assert all(isinstance(member, Member | None) for member in members)
+        assert len(members) >= len(places) or kind == "parquet"
+    for number, first in enumerate(places):
+        found = list(containers.images(path, first, 3 - number))
+        assert len(found) == 3 - number
+        assert all(isinstance(image, bytes | BadImageError) for image in found)
+        assert not any(str(small) in str(image) for image in found if isinstance(image, BadImageError))
+
+
+@pytest.mark.parametrize("kind", ["tar", "tfrecord"])
+@given(data=st.data())
+def test_a_container_that_was_cut_short_is_an_error(kind, small, data):
+    content = (small / f"x.{kind}").read_bytes()
+    ends = {member.place for member in containers.members(f"{small}/x.{kind}")} if kind == "tfrecord" else set()
+    # The zeros with which a tar file is filled up to whole blocks of 10 KiB say nothing but that it ends.
+    length = data.draw(st.integers(1, len(content.rstrip(b"\0")) + 511 if kind == "tar" else len(content) - 1))
+    if length in ends:  # TFRecords do not tell how many they are
+        return
+    (small / f"cut.{kind}").write_bytes(content[:length])
+    with pytest.raises(ContainerError, match=rf"cut\.{kind}' (is broken or cut short|begins with)"):
+        list(containers.members(str(small / f"cut.{kind}")))
+
+
+def test_containers_on_a_store(s3, small):
+    client = s3
+    client.create_bucket(Bucket="containers")
+    for kind in NAMES:
+        client.upload_file(f"{small}/x.{kind}", "containers", f"deep/x.{kind}")
+        path = f"s3://containers/deep/x.{kind}"
+        assert containers.is_container(path)
+        members = list(containers.members(path))
+        assert members == list(containers.members(f"{small}/x.{kind}"))
+        assert list(containers.images(path, members[1].place, 2)) == [bytes([1]) * 40, bytes([2]) * 40]
+
+
+@pytest.fixture
+def s3(monkeypatch):
+    """A client of a real S3 server on this machine, which Beam finds in the environment."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "anyone")
+    yield boto3.client("s3")
+    server.stop()

@@ -1,0 +1,163 @@
+"""Images in Parquet files: a column `image` of bytes, or of bytes and path, as Hugging Face's datasets are stored.
+
+Labels are the column `labels` or `label`: texts, whole numbers, or lists of them. A number becomes a name where the
+file's schema has names for the column (a ClassLabel of Hugging Face's), else it stays a number ("7"); below 0 it means
+no label. Where there is neither column, the only ClassLabel there is counts. A member is called by its row's number,
+from 0, and the last part of its path, where it has one: 00000017-cat.jpg.
+"""
+
+import contextlib
+import itertools
+import json
+import posixpath
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from camboxes.transforms.images import BadImageError
+from camboxes.transforms.member_names import safe
+from camboxes.transforms.members import ContainerError, Image, Member, exactly, opened
+from camboxes.transforms.sources import IMAGE_SUFFIXES
+
+_IMAGE = "image"
+_BUFFER = 1 << 20  # bytes read at a time from a column; without it a row group's images are read at once
+_SUFFIX = ".jpg"  # where no path says: a name only, decoders look at the bytes
+
+
+def holds_images(path: str) -> bool:
+    """Whether a Parquet file has a column of images, so that it is no mere manifest.
+
+    Raises:
+      ContainerError: it is not Parquet.
+    """
+    with _opened(path) as file:
+        schema = file.schema_arrow
+        return _IMAGE in schema.names and (_is_bytes(schema.field(_IMAGE).type) or _has(schema, "bytes", _is_bytes))
+
+
+def members(container: str) -> Iterator[Member]:
+    """Lists a Parquet file's rows. Of the column of images at most the paths are read.
+
+    Raises:
+      ContainerError: it is not Parquet, has no column of labels, or one that cannot be understood.
+    """
+    with _opened(container) as file:
+        schema = file.schema_arrow
+        column, names = _label_column(schema, container)
+        columns = [column, f"{_IMAGE}.path"] if _has(schema, "path", _is_text) else [column]
+        for place, row in enumerate(row for batch in file.iter_batches(columns=columns) for row in batch.to_pylist()):
+            try:
+                labels = _labels(row[column], names)
+            except ValueError as error:
+                raise ContainerError(container, f"cannot be understood in row {place}: {column} {error}") from None
+            yield Member(_name(place, (row.get(_IMAGE) or {}).get("path")), labels, place)
+
+
+def images(container: str, place: int) -> Generator[Image]:
+    """The image of a row, and of all after it.
+
+    Rows lie in groups, of which any can be read, but only from its beginning: an image in the middle costs those
+    before it. Where a group cannot be read on, its other rows are the reason, and the next group is read.
+    """
+    with _opened(container) as file:
+        begin = 0
+        for group in range(file.num_row_groups):
+            end = begin + file.metadata.row_group(group).num_rows
+            if place < end:
+                skipped = max(place - begin, 0)
+                yield from exactly(end - begin - skipped, _images_of(file, group, skipped))
+            begin = end
+
+
+def _images_of(file: pq.ParquetFile, group: int, skipped: int) -> Generator[Image]:
+    # A batch is decoded as a whole, and one image is enough to hold.
+    batches = file.iter_batches(batch_size=1, row_groups=[group], columns=[_IMAGE])
+    for batch in itertools.islice(batches, skipped, None):
+        yield _image(batch.column(0)[0].as_py())
+
+
+def _image(value: Any) -> Image:
+    data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+    if data is not None:
+        return data
+    if path is None:
+        return BadImageError("missing", "the row has no image")
+    return BadImageError("missing", f"the row has no bytes, only the path {path!r}, which is not followed; embed them")
+
+
+@contextlib.contextmanager
+def _opened(container: str) -> Iterator[pq.ParquetFile]:
+    with opened(container) as file:
+        try:
+            yield pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False)
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise ContainerError(container, f"is not readable as Parquet ({error})") from error
+
+
+def _has(schema: pa.Schema, part: str, is_kind: Callable[[pa.DataType], bool]) -> bool:
+    """Whether the images are structures that have such a part."""
+    kind = schema.field(_IMAGE).type
+    return pa.types.is_struct(kind) and any(field.name == part and is_kind(field.type) for field in kind)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _label_column(schema: pa.Schema, container: str) -> tuple[str, Sequence[str]]:
+    """The column that holds the labels, and the names of its numbers, none where they have none."""
+    named = {column: names for column in schema.names if (names := _class_names(_features(schema).get(column)))}
+    given = [column for column in ("labels", "label") if column in schema.names]
+    if not given and len(named) != 1:
+        raise ContainerError(
+            container, f"has the columns {', '.join(schema.names)}; expected label or labels, or one ClassLabel"
+        )
+    column = given[0] if given else next(iter(named))
+    return column, named.get(column, ())
+
+
+def _features(schema: pa.Schema) -> dict[str, Any]:
+    """What Hugging Face's datasets says of each column; nothing in a file that it did not write."""
+    try:
+        return dict(json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"])
+    except (KeyError, TypeError, ValueError):
+        return {}
+
+
+def _class_names(feature: Any) -> Sequence[str]:
+    """The names of a ClassLabel, or of a list of them, as the one or the other release of datasets writes it."""
+    if isinstance(feature, list) and len(feature) == 1:
+        return _class_names(feature[0])
+    if not isinstance(feature, dict):
+        return ()
+    if feature.get("_type") == "ClassLabel":
+        return feature.get("names") or ()
+    return _class_names(feature.get("feature"))
+
+
+def _labels(value: Any, names: Sequence[str]) -> tuple[str, ...]:
+    """Raises ValueError where these are no labels."""
+    found = []
+    for label in value if isinstance(value, list) else [value]:
+        if not isinstance(label, str | int | None):
+            raise ValueError(f"is {value!r:.80}; expected a text, a whole number, or a list of them")
+        if isinstance(label, int) and names and label >= len(names):
+            raise ValueError(f"is {label}, but there are names for 0 to {len(names) - 1} only")
+        if label in (None, "") or (isinstance(label, int) and label < 0):
+            continue
+        found.append(names[label] if isinstance(label, int) and names else str(label))
+    return tuple(dict.fromkeys(found))
+
+
+def _name(row: int, path: str | None) -> str:
+    if not path:
+        return f"{row:08d}{_SUFFIX}"
+    last = safe(path).rpartition("/")[2]
+    suffix = "" if posixpath.splitext(last)[1].lower() in IMAGE_SUFFIXES else _SUFFIX
+    return f"{row:08d}-{last}{suffix}"

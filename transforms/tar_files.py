@@ -1,0 +1,170 @@
+"""Images in tar files, as WebDataset writes them: entries that follow each other and share a key are one sample.
+
+The key is a name up to the first dot after its folders, the rest names a field: of cat/7.jpg and cat/7.cls the key is
+cat/7, the fields are jpg and cls. A sample's image is the first field that is called like an image's suffix; its labels
+are those of the fields cls (a text, each line a label) and json ("label" or "labels"), together. Indices stay texts:
+a label map says what they stand for. Nothing is ever unpacked; links, devices and sparse files are no images.
+"""
+
+import functools
+import itertools
+import json
+import operator
+import os
+import re
+import tarfile
+from collections.abc import Callable, Generator, Iterator
+from typing import IO, Any, NamedTuple
+
+from camboxes.transforms.member_names import safe
+from camboxes.transforms.members import ContainerError, Image, Member, beginning, opened
+from camboxes.transforms.sources import IMAGE_SUFFIXES
+
+_FIELD = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)")
+_LARGEST_LABEL = 1 << 24  # bytes: what of a label's field is held
+
+
+class _Entry(NamedTuple):
+    """An entry of the file.
+
+    Attributes:
+      key: of its sample; that of the sample before it where it belongs to none, for it must not take one apart.
+      field: in small letters; empty where it belongs to no sample.
+      name: see `Member`.
+      size: in bytes.
+      place: see `Member`.
+      read: gives its bytes.
+    """
+
+    key: str
+    field: str
+    name: str
+    size: int
+    place: int
+    read: Callable[[], bytes]
+
+    @property
+    def is_image(self) -> bool:
+        return f".{self.field}" in IMAGE_SUFFIXES
+
+
+def members(container: str) -> Iterator[Member | None]:
+    """Lists a tar file's images; of their bytes none is read.
+
+    Yields:
+      None for a sample without an image, for each further image of a sample, and for what belongs to no sample.
+
+    Raises:
+      ContainerError: the file is compressed, broken or cut short; a label cannot be understood.
+    """
+    with opened(container) as file:
+        for _, sample in itertools.groupby(_entries(container, file, 0), operator.attrgetter("key")):
+            yield from _members_of(sample, container)
+
+
+def images(container: str, place: int) -> Generator[Image]:
+    """The bytes of the image whose header begins at a place, and of all after it. Errors: see `members`."""
+    with opened(container) as file:
+        for _, sample in itertools.groupby(_entries(container, file, place), operator.attrgetter("key")):
+            image = next((entry for entry in sample if entry.is_image), None)
+            if image is not None:
+                yield image.read()
+
+
+def _members_of(sample: Iterator[_Entry], container: str) -> Iterator[Member | None]:
+    image, labels, fields = None, list[str](), 0
+    for entry in sample:
+        fields += bool(entry.field)
+        if entry.is_image and image is None:
+            image = entry
+        elif entry.field in _LABELS:
+            labels += _labels(entry, container)
+        elif entry.is_image or not entry.field:
+            yield None
+    if image is not None:
+        yield Member(image.name, tuple(dict.fromkeys(labels)), image.place)
+    elif fields:
+        yield None
+
+
+def _labels(entry: _Entry, container: str) -> list[str]:
+    """The labels of a field.
+
+    Raises:
+      ContainerError: it is too large or cannot be understood.
+    """
+    if entry.size > _LARGEST_LABEL:
+        problem = f"has {entry.size} bytes; a label has at most {_LARGEST_LABEL}"
+    else:
+        try:
+            return _LABELS[entry.field](entry.read())
+        except ValueError as error:
+            problem = f"cannot be understood ({error})"
+    raise ContainerError(container, f"has the label {entry.name!r} (byte {entry.place}), which {problem}; correct it")
+
+
+def _labels_of_text(content: bytes) -> list[str]:
+    return [line.strip() for line in content.decode().splitlines() if line.strip()]
+
+
+def _labels_of_json(content: bytes) -> list[str]:
+    value = json.loads(content)
+    if not isinstance(value, dict):
+        raise ValueError(f"a JSON {type(value).__name__}; expected an object")
+    labels: list[Any] = []
+    for key in ("label", "labels"):
+        of_key = value.get(key, [])
+        labels += of_key if isinstance(of_key, list) else [of_key]
+    if not all(label is None or isinstance(label, str | int) for label in labels):
+        raise ValueError(f"label or labels hold {labels!r:.80}; expected texts or whole numbers")
+    return [str(label) for label in labels if label not in (None, "")]
+
+
+_LABELS = {"cls": _labels_of_text, "json": _labels_of_json}
+
+
+def _entries(container: str, file: IO[bytes], place: int) -> Iterator[_Entry]:
+    key = ""
+    for tar, info in _headers(container, file, place):
+        name = safe(info.name)
+        if info.isdir() or any(part.startswith(".") for part in name.split("/")):
+            continue
+        parts = _FIELD.fullmatch(name) if info.isreg() and not info.issparse() else None
+        key, field = (parts[1], parts[2].lower()) if parts else (key, "")
+        yield _Entry(key, field, name, info.size, info.offset, functools.partial(_read, tar, info))
+
+
+def _read(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+    content = tar.extractfile(info)
+    assert content is not None, "only regular files have fields"
+    return content.read()
+
+
+def _headers(container: str, file: IO[bytes], place: int) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """All headers from a place on, those of broken files up to where they break."""
+    end = file.seek(0, os.SEEK_END)
+    file.seek(place)
+    try:
+        tar = tarfile.TarFile(fileobj=file, encoding="utf-8")
+    except (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError):
+        raise ContainerError(container, beginning(file, "a tar file")) from None
+    while (info := _next(tar, container)) is not None:
+        tar.members.clear()  # or all headers would be held
+        if info.size < 0 or not info.offset < tar.offset <= end:
+            raise _broken(container, info.offset, f"{info.name!r} does not end within the file's {end} bytes")
+        yield tar, info
+    # To tarfile a header that is broken or missing is the end, too.
+    file.seek(tar.offset)
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise _broken(container, tar.offset, "there is neither a header nor the end of the archive")
+
+
+def _next(tar: tarfile.TarFile, container: str) -> tarfile.TarInfo | None:
+    try:
+        return tar.next()
+    except (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError) as error:
+        raise _broken(container, tar.offset, str(error)) from None
+
+
+def _broken(container: str, place: int, what: str) -> ContainerError:
+    return ContainerError(container, f"is broken or cut short at byte {place}: {what}; copy or write it again")

@@ -1,0 +1,150 @@
+"""Images in TFRecords of tf.train.Example, without TensorFlow.
+
+An Example's image is its feature image/encoded, or image, as TensorFlow Datasets calls it. Its labels are those of the
+first of these features that has any: image/class/text, image/object/class/text, image/class/label,
+image/object/class/label, label. Numbers stay numbers ("7"), for which a label map says what they stand for; below 0
+they mean no label. A member is called by the number of its record, from 0, and the suffix that image/format implies.
+"""
+
+import functools
+import os
+import struct
+from collections.abc import Generator, Iterator, Mapping
+from typing import IO, Any, NamedTuple
+
+import google_crc32c
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf.message import DecodeError
+
+from camboxes.transforms.images import BadImageError
+from camboxes.transforms.members import ContainerError, Image, Member, beginning, opened
+from camboxes.transforms.sources import IMAGE_SUFFIXES
+
+_IMAGES = ("image/encoded", "image")
+_LABELS = ("image/class/text", "image/object/class/text", "image/class/label", "image/object/class/label", "label")
+_SUFFIX = ".jpg"  # where image/format says nothing: a name only, decoders look at the bytes
+_SHOWN = 10  # names of features in an error
+# A record is its length, that one's checksum, its bytes, and their checksum.
+_LENGTH = struct.Struct("<QI")
+_CHECKSUM = struct.Struct("<I")
+
+
+class _Example(NamedTuple):
+    image: Image
+    labels: tuple[str, ...]
+    suffix: str
+
+
+def members(container: str) -> Iterator[Member]:
+    """Lists a TFRecord file's records, of which one is held at a time.
+
+    A record that was damaged or has no image is a member, too, and its image is the reason.
+
+    Raises:
+      ContainerError: the file is compressed, broken or cut short, or of something else than images.
+    """
+    reason, found = None, False
+    with opened(container) as file:
+        for number, (place, record) in enumerate(_records(container, file, 0)):
+            image, labels, suffix = _example(record)
+            if isinstance(image, bytes):
+                found = True
+            elif image.code == "missing":
+                reason = reason or image
+            yield Member(f"{number:08d}{suffix}", labels, place)
+    if reason and not found:
+        raise ContainerError(container, f"holds no image ({reason}); take it out of the input, or write it again")
+
+
+def images(container: str, place: int) -> Generator[Image]:
+    """The image whose record begins at a place, and all after it. Errors: see `members`."""
+    with opened(container) as file:
+        for _, record in _records(container, file, place):
+            yield _example(record).image
+
+
+def _records(container: str, file: IO[bytes], place: int) -> Iterator[tuple[int, bytes | None]]:
+    """Where each record begins, and its bytes; None where these are not the ones that were written."""
+    end = file.seek(0, os.SEEK_END)
+    file.seek(place)
+    while place < end:
+        head = file.read(_LENGTH.size).ljust(_LENGTH.size, b"\0")
+        length, checksum = _LENGTH.unpack(head)
+        if _masked_crc(head[:8]) != checksum:
+            problem = beginning(file, "a TFRecord") if place == 0 else _broken(place, "no record begins there")
+            raise ContainerError(container, problem)
+        beyond = place + _LENGTH.size + length + _CHECKSUM.size
+        if beyond > end:
+            raise ContainerError(container, _broken(place, f"{length} bytes should follow, and the file has {end}"))
+        record = file.read(length)
+        (checksum,) = _CHECKSUM.unpack(file.read(_CHECKSUM.size))
+        yield place, record if _masked_crc(record) == checksum else None
+        place = beyond
+
+
+def _broken(place: int, what: str) -> str:
+    return f"is broken or cut short at byte {place}: {what}; copy or write it again"
+
+
+def _masked_crc(data: bytes) -> int:
+    """TFRecord's checksum: CRC-32C, rotated and shifted so that a checksum of checksums is of use."""
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _example(record: bytes | None) -> _Example:
+    if record is None:
+        return _without_image("unreadable", "the record's checksum is not that of its bytes")
+    example = _message_class()()
+    try:
+        example.ParseFromString(record)
+    except DecodeError:
+        return _without_image("unreadable", "the record is no tf.train.Example")
+    features = {feature.key: feature.value for feature in example.features.feature}
+    labels = next(filter(None, (_labels(features[name]) for name in _LABELS if name in features)), ())
+    for name in _IMAGES:
+        if name in features and features[name].bytes_list.value:
+            return _Example(features[name].bytes_list.value[0], labels, _suffix(features))
+    names = ", ".join(sorted(features)[:_SHOWN]) or "none"
+    return _without_image("missing", f"the Example has no bytes in {' or '.join(_IMAGES)}; its features: {names}")
+
+
+def _without_image(code: str, detail: str) -> _Example:
+    return _Example(BadImageError(code, detail), (), _SUFFIX)
+
+
+def _labels(feature: Any) -> tuple[str, ...]:
+    texts = (text.decode(errors="backslashreplace") for text in feature.bytes_list.value)
+    numbers = (str(number) for number in feature.int64_list.value if number >= 0)
+    return tuple(dict.fromkeys(label for label in (*texts, *numbers) if label))
+
+
+def _suffix(features: Mapping[str, Any]) -> str:
+    formats = features["image/format"].bytes_list.value if "image/format" in features else ()
+    suffix = f".{formats[0].decode(errors='replace').lower()}" if formats else _SUFFIX
+    return suffix if suffix in IMAGE_SUFFIXES else _SUFFIX
+
+
+# What of tf.train.Example is read. Its map of features is a list of keys and values to those who don't know of maps.
+_SCHEMA = """
+name: "example.proto" package: "camboxes" syntax: "proto3"
+message_type { name: "Example"
+  field { name: "features" number: 1 label: LABEL_OPTIONAL type: TYPE_MESSAGE type_name: ".camboxes.Features" } }
+message_type { name: "Features"
+  field { name: "feature" number: 1 label: LABEL_REPEATED type: TYPE_MESSAGE type_name: ".camboxes.Entry" } }
+message_type { name: "Entry"
+  field { name: "key" number: 1 label: LABEL_OPTIONAL type: TYPE_STRING }
+  field { name: "value" number: 2 label: LABEL_OPTIONAL type: TYPE_MESSAGE type_name: ".camboxes.Feature" } }
+message_type { name: "Feature"
+  field { name: "bytes_list" number: 1 label: LABEL_OPTIONAL type: TYPE_MESSAGE type_name: ".camboxes.BytesList" }
+  field { name: "int64_list" number: 3 label: LABEL_OPTIONAL type: TYPE_MESSAGE type_name: ".camboxes.Int64List" } }
+message_type { name: "BytesList" field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_BYTES } }
+message_type { name: "Int64List" field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_INT64 } }
+"""
+
+
+@functools.cache
+def _message_class() -> Any:
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(text_format.Parse(_SCHEMA, descriptor_pb2.FileDescriptorProto()))
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("camboxes.Example"))
