@@ -10,7 +10,6 @@ import io
 import os
 import posixpath
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -19,12 +18,12 @@ from xml.etree import ElementTree as ET
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from PIL import ExifTags, Image
+from PIL import Image
 from tqdm import tqdm
 
 from camboxes.transforms import PlannedRun, coco, storage
 from camboxes.transforms.decisions import Decision
-from camboxes.transforms.images import BadImageError, decode
+from camboxes.transforms.images import ACCEPTED, BadImageError, decode, opened, orientation
 from camboxes.transforms.keep import keep
 from camboxes.transforms.plan import shard_file
 from camboxes.transforms.records import OK, PERSON, REJECTED, Shard, score_of, source_of
@@ -343,19 +342,17 @@ def picture_for_trainers(data: bytes, jpeg: bool) -> Picture:
       jpeg: whether only JPEG will do.
 
     Raises:
-      BadImageError, OSError: this machine cannot decode it.
+      BadImageError: this machine cannot decode it.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # see `decode`
-        with Image.open(io.BytesIO(data)) as image:
-            suffix = _SUFFIXES.get(image.format or "")
-            upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    with opened(data, ACCEPTED) as image:
+        suffix = _SUFFIXES.get(image.format or "")
+        upright = orientation(image) == 1
     is_jpeg = suffix == ".jpg"
     if upright and suffix and (is_jpeg or not jpeg):
         # ultralytics saves a JPEG that does not end with its end marker anew, in place: never to the original.
         return Picture(suffix, data, linkable=not is_jpeg or data.endswith(b"\xff\xd9"))
     file = io.BytesIO()
-    photograph = Image.fromarray(decode(data))
+    photograph = Image.fromarray(decode(data, ACCEPTED))
     if is_jpeg or jpeg:
         photograph.save(file, "JPEG", quality=95, subsampling=0)
         return Picture(".jpg", file.getvalue(), linkable=False)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from camboxes.models import Classifier, Localizer, ModelSpec
     from camboxes.transforms import BoxRule, PlannedRun
     from camboxes.transforms.boxes import Threshold
+    from camboxes.transforms.images import Limits
     from camboxes.transforms.labels import Category
 
 
@@ -78,6 +79,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.5,
         metavar="R",
         help="share of rejected images above which the job fails, keeping what it has (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-bytes", type=int, metavar="N", help="size of a file above which an image is rejected (default: 256 MiB)"
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help="width x height above which an image is rejected, at most 178956970 (default: 120000000)",
     )
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--retry-rejected", action="store_true", help="try the rejected images of the run in OUT again")
@@ -221,6 +231,18 @@ def box_rule(arguments: argparse.Namespace, default: "BoxRule") -> "BoxRule":
     return dataclasses.replace(default, **given)
 
 
+def _limits(arguments: argparse.Namespace) -> "Limits":
+    """The limits that the options ask for.
+
+    Raises:
+      ValueError: a value out of its range.
+    """
+    from camboxes.transforms.images import Limits
+
+    options = {name: getattr(arguments, name) for name in ("max_bytes", "max_pixels")}
+    return Limits(**{name: value for name, value in options.items() if value is not None})
+
+
 def _default_rule(arguments: argparse.Namespace) -> "BoxRule":
     """What was measured to suit the network and its maps."""
     from camboxes.transforms import BoxRule
@@ -255,6 +277,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     with blaming_the_call():
         options = beam_options(beam_arguments)
         rule = box_rule(arguments, _default_rule(arguments))
+        limits = _limits(arguments)
         if not 0 <= arguments.max_reject_rate <= 1:
             raise ValueError(f"--max-reject-rate is {arguments.max_reject_rate}; expected a share from 0 to 1")
         runs.check_output(arguments.output, arguments.input)
@@ -267,7 +290,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             arguments.output,
             classifier.class_names,
             label_map=label_map,
-            settings={**localizer.settings, **drawing_settings(rule, None)},
+            settings={**localizer.settings, **limits.settings, **drawing_settings(rule, None)},
             shards=arguments.shards,
         )
         if arguments.reuse:
@@ -298,7 +321,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             lambda p: (
                 p
                 | read
-                | InferClassMaps(spec, maps, reuse=reuse)
+                | InferClassMaps(spec, maps, reuse=reuse, limits=limits)
                 | BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes)
                 | WriteCoco(arguments.output)
             ),

@@ -22,10 +22,11 @@ import cv2
 import jinja2
 import numpy as np
 import pyarrow as pa
-from PIL import Image, ImageOps
+from PIL import Image
 
 from camboxes.transforms import PlannedRun, storage
-from camboxes.transforms.images import decode
+from camboxes.transforms.image_files import read_image
+from camboxes.transforms.images import ACCEPTED, decode_at_least
 from camboxes.transforms.maps import StoredMap
 from camboxes.transforms.plan import shard_file
 from camboxes.transforms.records import NO_BOX, OK, PERSON, REJECTED, SKIPPED, score_of, source_of
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _PICTURES = 120  # at most
 _ROWS = 200  # of a table, at most
+_TEXT = 500  # characters of a label, a path or a reason, at most: strangers' may have a million
 _THUMBNAIL = 360  # long side, in pixels
 _THUMBNAIL_BYTES = 36_000  # at most; a photograph takes half of it
 _HEAT_MAP = 72  # long side, in pixels; the browser interpolates the rest
@@ -97,6 +99,7 @@ def _template() -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
         loader=jinja2.FunctionLoader(lambda name: files.joinpath(name).read_text("utf-8")),
     )
+    environment.filters["short"] = lambda text: text if len(text) <= _TEXT else f"{text[:_TEXT]}…"
     environment.filters["sha256"] = lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return environment.get_template("report.html.jinja")
 
@@ -226,7 +229,7 @@ def _card(run: PlannedRun, row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _thumbnail(run: PlannedRun, path: str) -> str | None:
     try:
-        image = _photograph(storage.read_bytes(run.location(path) or ""))
+        image = _photograph(run, path)
     except Exception:  # it could be read when the job ran; a report without one picture is still a report
         return None
     for quality in (80, 60, 40, 20, 5):
@@ -237,13 +240,10 @@ def _thumbnail(run: PlannedRun, path: str) -> str | None:
     return _data_uri("jpeg", file.getvalue())
 
 
-def _photograph(data: bytes) -> Image.Image:
+def _photograph(run: PlannedRun, path: str) -> Image.Image:
     """A photograph upright, in RGB, its long side at most _THUMBNAIL."""
-    with Image.open(io.BytesIO(data)) as image:
-        if image.format == "JPEG":
-            image.thumbnail((_THUMBNAIL, _THUMBNAIL))  # before it is loaded: only so many pixels are decoded
-            return ImageOps.exif_transpose(image).convert("RGB")
-    decoded = Image.fromarray(decode(data))
+    data = read_image(run.location(path), ACCEPTED)
+    decoded = Image.fromarray(decode_at_least(data, _THUMBNAIL, limits=ACCEPTED).pixels)
     decoded.thumbnail((_THUMBNAIL, _THUMBNAIL))
     return decoded
 

@@ -12,7 +12,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.image_files import read_image
-from camboxes.transforms.images import BadImageError
+from camboxes.transforms.images import ACCEPTED, BadImageError
 from camboxes.transforms.overlap import batched
 from camboxes.transforms.records import REJECTED
 
@@ -102,7 +102,7 @@ def _fetch(location: str | None, place: str) -> int:
     """Copies a photograph unless it is there; returns its size in bytes."""
     if not Path(place).is_file():
         try:
-            storage.write_bytes(place, read_image(location))
+            storage.write_bytes(place, read_image(location, ACCEPTED))
         except BadImageError as error:
             raise OSError(f"{location} cannot be fetched ({error}); put it back, or take it out of the run") from error
     return os.stat(place).st_size  # noqa: PTH116

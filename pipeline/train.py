@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from camboxes.transforms.listing import Listing
 
 _WORKING = ("features", "head", "everything")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is executed by spreadsheets
 # What a training may leave in its folder; training.json marks it as one, classifier.json as finished.
 _CONTENTS = ("classifier.json", "weights.safetensors", "rejected.csv", *_WORKING, "training.json")
 
@@ -254,7 +255,8 @@ def _report(rejected: Mapping[str, str], file: Path) -> None:
     counted = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     _say(f"images that cannot be used: {len(rejected)} ({counted}); see {file}")
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([("path", "reason"), *rejected.items()])
+    inert = {f"./{path}" if path.startswith(_FORMULA) else path: reason for path, reason in rejected.items()}
+    csv.writer(text, lineterminator="\n").writerows([("path", "reason"), *inert.items()])
     storage.write_bytes(str(file), text.getvalue().encode())
 
 

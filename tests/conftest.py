@@ -1,6 +1,7 @@
 """Real parts for the tests: five photographs that installed packages ship, a run over them, a browser, a database."""
 
 import json
+import runpy
 import socket
 import subprocess
 from pathlib import Path
@@ -31,6 +32,14 @@ def photographs(tmp_path_factory):
     """A data set of five class folders with one photograph each."""
     folder = tmp_path_factory.mktemp("photographs")
     demo.gather(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def hostile_images(photographs, tmp_path_factory):
+    """A folder of some 800 broken and odd image files: see hostile_images.py."""
+    folder = tmp_path_factory.mktemp("hostile_images") / "files"
+    runpy.run_path(str(Path(__file__).parent / "hostile_images.py"))["write"](photographs, folder)
     return folder
 
 

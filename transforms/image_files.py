@@ -1,27 +1,61 @@
 """Finds the file of an image below the root of its data set, and reads it."""
 
+import os
+import stat
+from pathlib import Path
+
 from camboxes.transforms import storage
-from camboxes.transforms.images import BadImageError
+from camboxes.transforms.images import DEFAULT_LIMITS, BadImageError, Limits
 
 
 def locate(root: str, path: str) -> str | None:
-    """Where to read an image; None where its path leads outside the root."""
+    """Where to read an image; None where its path, or a link on it, leads outside the root."""
     if path.startswith(("/", "../")) or path == ".." or "://" in path:
         return None
-    return storage.join(root, path)
+    location = storage.join(root, path)
+    return location if _stays_within(root, location) else None
 
 
-def read_image(location: str | None) -> bytes:
+def _stays_within(root: str, location: str) -> bool:
+    if not storage.is_local(root):  # a store has no links
+        return True
+    real_root = os.path.realpath(root)
+    try:
+        return os.path.commonpath([real_root, os.path.realpath(location)]) == real_root
+    except ValueError:  # a name with NUL: there is no such file anywhere, as who reads it finds out
+        return True
+
+
+def read_image(location: str | None, limits: Limits = DEFAULT_LIMITS) -> bytes:
     """The encoded bytes at a place that `locate` gave.
 
     Raises:
-      BadImageError: outside_root, missing or unreadable.
+      BadImageError: outside_root, missing, too_large or unreadable.
     """
     if location is None:
-        raise BadImageError("outside_root", "the path leads outside the input root, where nothing is read")
+        raise BadImageError(
+            "outside_root", "the path, or a link on it, leads outside the input root; a manifest's --root may be wider"
+        )
     try:
-        return storage.read_bytes(location)
+        if storage.is_local(location):
+            _check_file(location, limits)
+        data = storage.read_bytes(location)
+        limits.check_bytes(len(data))
+        return data
+    except BadImageError:
+        raise
     except FileNotFoundError:
         raise BadImageError("missing", "there is no file at this path") from None
-    except Exception as error:  # a folder, no permission, a store's own errors
+    except OSError as error:  # the message names this machine's path, which must not stand in a run's results
+        raise BadImageError("unreadable", f"{type(error).__name__}: {error.strerror or error}") from error
+    except Exception as error:  # a name with NUL, a store's own errors
         raise BadImageError("unreadable", f"{type(error).__name__}: {error}") from error
+
+
+def _check_file(location: str, limits: Limits) -> None:
+    """Refuses, without opening it, what would be read for ever: a pipe waits for a writer, a device has no end."""
+    status = Path(location).stat()
+    if not stat.S_ISREG(status.st_mode):
+        kind = "folder" if stat.S_ISDIR(status.st_mode) else "pipe, socket or device"
+        raise BadImageError("unreadable", f"a {kind} stands at this path; expected a file")
+    limits.check_bytes(status.st_size)

@@ -1,13 +1,33 @@
-"""From an encoded file to an upright RGB photograph."""
+"""From an encoded file to an upright RGB photograph, whoever made the file."""
 
 import contextlib
+import dataclasses
+import functools
 import io
+import sys
 import warnings
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+# Pillow opens some forty formats. These are what photographs come in, and what class folders are searched for; of the
+# others, one starts a program (EPS: Ghostscript), and few are as well tried against hostile files.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF")
+
+_MOST_PIXELS = 178_956_970  # above it Pillow refuses by itself
+# Of a progressive JPEG, whose encoders make a dozen. A scan of a hundred bytes can take as long as one of megabytes.
+_MOST_SCANS, _SCAN = 500, b"\xff\xda"
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class BadImageError(ValueError):
@@ -16,6 +36,48 @@ class BadImageError(ValueError):
     def __init__(self, code: str, detail: str):
         super().__init__(f"{code}: {detail}")
         self.code = code
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """How large an image may be: a larger one is rejected before it is read, or decoded.
+
+    Attributes:
+      max_bytes: of the encoded file.
+      max_pixels: of the decoded photograph, 1 to 178956970; decoding takes some ten bytes of memory for each.
+    """
+
+    max_bytes: int = 256 * 2**20
+    max_pixels: int = 120_000_000
+
+    def __post_init__(self) -> None:
+        if self.max_bytes < 1:
+            raise ValueError(f"--max-bytes is {self.max_bytes}; expected the size of a file, at least 1")
+        if not 1 <= self.max_pixels <= _MOST_PIXELS:
+            raise ValueError(
+                f"--max-pixels is {self.max_pixels}; expected 1 to {_MOST_PIXELS}, above which Pillow refuses"
+            )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is recorded of them: they decide which images are rejected."""
+        return {"limits": dataclasses.asdict(self)}
+
+    def check_bytes(self, size: int) -> None:
+        """Raises BadImageError where a file of `size` bytes is too large."""
+        if size > self.max_bytes:
+            raise BadImageError("too_large", f"{size} bytes are more than --max-bytes {self.max_bytes} allows")
+
+    def check_pixels(self, width: int, height: int) -> None:
+        """Raises BadImageError where a photograph of so many pixels is too large."""
+        if width * height > self.max_pixels:
+            raise BadImageError(
+                "too_large", f"{width} x {height} pixels are more than --max-pixels {self.max_pixels} allows"
+            )
+
+
+DEFAULT_LIMITS = Limits()
+ACCEPTED = Limits(sys.maxsize, _MOST_PIXELS)  # for what a run has accepted before, under limits of its own
 
 
 class Photograph(NamedTuple):
@@ -31,8 +93,8 @@ class Photograph(NamedTuple):
     height: int
 
 
-def decode(data: bytes) -> np.ndarray:
-    """Decodes a file's bytes, in any format that Pillow reads; the first frame of an animation.
+def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
+    """Decodes a file's bytes, in any of FORMATS; the first frame of an animation.
 
     Returns:
       uint8 [height, width, 3], RGB, after EXIF orientation.
@@ -40,11 +102,14 @@ def decode(data: bytes) -> np.ndarray:
     Raises:
       BadImageError: empty, not_an_image, truncated, too_large or unreadable.
     """
-    return decode_at_least(data, None).pixels
+    return decode_at_least(data, None, limits=limits).pixels
 
 
 def decode_at_least(
-    data: bytes, side: int | None, decode_jpeg: Callable[[bytes], np.ndarray] | None = None
+    data: bytes,
+    side: int | None,
+    decode_jpeg: Callable[[bytes], np.ndarray] | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Photograph:
     """Decodes a file's bytes for a network, which takes less of them than a camera gives.
 
@@ -56,9 +121,33 @@ def decode_at_least(
       side: how many pixels the short side must still have; None for the whole photograph.
       decode_jpeg: decodes JPEGs faster than Pillow, to the same pixels, uint8 [height, width, 3]; it may raise
         RuntimeError where it cannot.
+      limits: what is too large.
 
     Raises:
       BadImageError: see `decode`.
+    """
+    with opened(data, limits) as image:
+        width, height = image.size
+        if side is not None:
+            image.draft(None, (side, side))
+        fast = image.format == "JPEG" and image.mode in ("RGB", "L") and image.size == (width, height)
+        if decode_jpeg and fast and orientation(image) == 1:
+            # Where this fails, Pillow says why, or makes more of the file.
+            with contextlib.suppress(RuntimeError):
+                return Photograph(decode_jpeg(data), width, height)
+        image.load()  # before the orientation is asked for: a PNG's may stand behind its pixels
+        turn = orientation(image)
+        if turn > 4:
+            width, height = height, width
+        upright = image.transpose(_TURNS[turn]) if turn > 1 else image
+        return Photograph(np.array(_rgb(upright)), width, height)
+
+
+@contextlib.contextmanager
+def opened(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Iterator[Image.Image]:
+    """An image whose header is read; what is wrong with it, here or inside the block, is a BadImageError.
+
+    Arguments and errors: see `decode`.
     """
     if not data:
         raise BadImageError("empty", "the file has no bytes")
@@ -66,21 +155,18 @@ def decode_at_least(
         with warnings.catch_warnings():
             # Pillow warns from half of the size at which it refuses, and about odd metadata.
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
-                size = image.size
-                if side is not None:
-                    image.draft(None, (side, side))
-                orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-                upright = size[::-1] if orientation in (5, 6, 7, 8) else size
-                fast = image.format == "JPEG" and image.mode in ("RGB", "L") and image.size == size
-                if decode_jpeg and fast and orientation == 1:
-                    # Where this fails, Pillow says why, or makes more of the file.
-                    with contextlib.suppress(RuntimeError):
-                        return Photograph(decode_jpeg(data), *upright)
-                image.load()
-                return Photograph(np.array(_rgb(ImageOps.exif_transpose(image))), *upright)
+            with Image.open(io.BytesIO(data), formats=_formats()) as image:
+                limits.check_pixels(*image.size)
+                scans = data.count(_SCAN) if image.info.get("progressive") else 0
+                if scans > _MOST_SCANS:
+                    raise BadImageError("too_large", f"a JPEG of {scans} scans; expected {_MOST_SCANS} at most")
+                yield image
+    except BadImageError:
+        raise
     except UnidentifiedImageError:
-        raise BadImageError("not_an_image", f"no image format begins with {data[:8]!r}") from None
+        raise BadImageError(
+            "not_an_image", f"no image format begins with {data[:8]!r}, among those that are read: {', '.join(FORMATS)}"
+        ) from None
     except Image.DecompressionBombError as error:
         raise BadImageError("too_large", str(error)) from None
     except Exception as error:  # decoders raise whatever a broken file leads them to
@@ -88,8 +174,27 @@ def decode_at_least(
         raise BadImageError(code, f"{type(error).__name__}: {error}") from error
 
 
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Of FORMATS those that this Pillow knows: older ones have no AVIF."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def orientation(image: Image.Image) -> int:
+    """How an image lies, as EXIF has it: 1 (upright) to 8.
+
+    It is 1 for one that says nothing, or nonsense: the pixels are there all the same.
+    """
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # broken metadata raise what they like, too
+        return 1
+    return value if value in _TURNS else 1
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode == "I":
         # Pillow's own conversion clips 16 bits to 8 instead of scaling them.
-        return Image.fromarray((np.asarray(image, np.uint32) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")

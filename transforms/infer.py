@@ -12,7 +12,7 @@ from apache_beam.utils import shared
 
 from camboxes.models.spec import MapSpec, ModelSpec
 from camboxes.transforms.image_files import read_image
-from camboxes.transforms.images import BadImageError, decode_at_least
+from camboxes.transforms.images import DEFAULT_LIMITS, BadImageError, Limits, decode_at_least
 from camboxes.transforms.labels import LabelMap, LabelMatcher, UnmatchedLabelsError
 from camboxes.transforms.maps import quantize
 from camboxes.transforms.metering import count
@@ -48,6 +48,7 @@ class InferClassMaps(beam.PTransform):
         maps: str | MapSpec = "cam",
         label_map: LabelMap | None = None,
         reuse: str | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ):
         """Takes a network and a method, by name or in full.
 
@@ -57,16 +58,19 @@ class InferClassMaps(beam.PTransform):
           label_map: see `LabelMatcher`; for shards whose labels were not matched by a plan. There a label without
             a class is no error of the job: it gets no map, and an image without any other label is skipped.
           reuse: the folder of another run; see `ReusableRows`. Counter: reused.
+          limits: larger images are rejected.
         """
         super().__init__()
         self._model = ModelSpec(model) if isinstance(model, str) else model
         self._maps = MapSpec(maps) if isinstance(maps, str) else maps
         self._label_map = label_map
         self._reuse = reuse
+        self._limits = limits
 
     def expand(self, shards: beam.PCollection[Shard]) -> beam.PCollection[Shard]:
         """Applies the transform to a collection of shards."""
-        return shards | beam.ParDo(_InferClassMaps(self._model, self._maps, self._label_map, self._reuse))
+        infer = _InferClassMaps(self._model, self._maps, self._label_map, self._reuse, self._limits)
+        return shards | beam.ParDo(infer)
 
 
 class _Photograph(NamedTuple):
@@ -95,11 +99,19 @@ _Read = tuple[_Photograph, list[_Look]]
 
 @beam.typehints.with_output_types(Shard)
 class _InferClassMaps(beam.DoFn):
-    def __init__(self, model: ModelSpec, maps: MapSpec, label_map: LabelMap | None, reuse: str | None):
+    def __init__(
+        self,
+        model: ModelSpec,
+        maps: MapSpec,
+        label_map: LabelMap | None,
+        reuse: str | None,
+        limits: Limits = DEFAULT_LIMITS,
+    ):
         self._model = model
         self._maps = maps
         self._label_map = label_map
         self._reuse = reuse
+        self._limits = limits
         self._shared = shared.Shared()
         self._localizer: Localizer
         self._matcher: LabelMatcher
@@ -140,7 +152,7 @@ class _InferClassMaps(beam.DoFn):
                 found[photograph.number].append((look, localization))
                 if len(found[photograph.number]) == len(photograph.rectangles):
                     done[photograph.number] = self._mapped(photograph, found.pop(photograph.number))
-        yield shard.extended(done, MAPPED, self._localizer.settings)
+        yield shard.extended(done, MAPPED, {**self._localizer.settings, **self._limits.settings})
 
     @property
     def _side(self) -> int:
@@ -157,12 +169,13 @@ class _InferClassMaps(beam.DoFn):
             if label["class_indices"] is None:
                 label["class_indices"] = self._match(label)
         try:
-            data = _bytes(photograph.row)
+            data = _bytes(photograph.row, self._limits)
             digest = hashlib.sha256(data).hexdigest()
             photograph = photograph._replace(digest=digest)
             if self._reusable is not None and (known := self._reusable.find(digest, photograph.row)) is not None:
+                self._limits.check_pixels(known["width"], known["height"])
                 return photograph._replace(known=known), []
-            pixels, width, height = decode_at_least(data, self._side, self._decode_jpeg)
+            pixels, width, height = decode_at_least(data, self._side, self._decode_jpeg, self._limits)
         except BadImageError as error:
             return photograph._replace(error=error), []
         second = quarters(width, height) if self._localizer.settings["second_look"] else ()
@@ -257,8 +270,11 @@ def _known(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _bytes(row: _Row) -> bytes:
-    return read_image(row["location"]) if row["image"] is None else row["image"]
+def _bytes(row: _Row, limits: Limits) -> bytes:
+    if row["image"] is None:
+        return read_image(row["location"], limits)
+    limits.check_bytes(len(row["image"]))
+    return row["image"]
 
 
 def _of_one_shape(looks: Iterable[_Look], size: int) -> Iterator[list[_Look]]:

@@ -18,7 +18,7 @@ from camboxes.models.spec import ModelSpec
 from camboxes.transforms import storage
 from camboxes.transforms.boxes import BoxRule, WorkingMap
 from camboxes.transforms.image_files import locate, read_image
-from camboxes.transforms.images import BadImageError, decode
+from camboxes.transforms.images import ACCEPTED, BadImageError, decode
 from camboxes.transforms.maps import StoredMap, quantize
 from camboxes.transforms.metering import count
 from camboxes.transforms.overlap import batched, through_network
@@ -76,10 +76,10 @@ def read_unchanged(root: str, row: Mapping[str, Any]) -> np.ndarray:
     Raises:
       BadImageError: as `read_image` and `decode` have them; changed, where its bytes are not those that the run saw.
     """
-    data = read_image(locate(root, row["path"]))
+    data = read_image(locate(root, row["path"]), ACCEPTED)
     if hashlib.sha256(data).hexdigest() != row["digest"]:
         raise BadImageError("changed", "the file is not the one that the run's maps were made of")
-    return decode(data)
+    return decode(data, ACCEPTED)
 
 
 @beam.typehints.with_input_types(Shard)

@@ -1,11 +1,13 @@
+import contextlib
 import io
+import os
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from camboxes.models import decode_jpeg
-from camboxes.transforms.images import BadImageError, decode, decode_at_least
+from camboxes.transforms.images import ACCEPTED, DEFAULT_LIMITS, BadImageError, Limits, decode, decode_at_least
 
 QUARTERS = np.zeros((40, 60, 3), np.uint8)  # red, green / blue, white: no two orientations look alike
 QUARTERS[:20, :30] = 255, 0, 0
@@ -31,6 +33,17 @@ def test_exif_orientation(orientation):
     exif[0x0112] = orientation
     upright = decode(encoded(Image.fromarray(np.ascontiguousarray(stored)), "PNG", exif=exif))
     assert np.array_equal(upright, QUARTERS)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_the_size_of_a_turned_photograph(kind):
+    """Pillow turns a TIFF itself, all others not."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(Image.fromarray(np.ascontiguousarray(np.rot90(QUARTERS))), kind, exif=exif)
+    photograph = decode_at_least(data, None, decode_jpeg)
+    assert (photograph.width, photograph.height, photograph.pixels.shape) == (60, 40, (40, 60, 3))
+    assert np.abs(photograph.pixels[5:15, 5:25].astype(int) - (255, 0, 0)).max() <= 20
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF", "PPM"])
@@ -90,10 +103,58 @@ def test_bad_files(data, code):
     assert error.value.code == code
 
 
-def test_a_decompression_bomb(monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(BadImageError, match=r"^too_large: "):
-        decode(encoded(Image.fromarray(QUARTERS), "PNG"))
+def test_limits_of_pixels():
+    data = encoded(Image.fromarray(QUARTERS), "PNG")
+    assert decode(data, Limits(max_pixels=2400)).shape == (40, 60, 3)
+    for decoder in (None, decode_jpeg):
+        for kind in ("PNG", "JPEG"):
+            data = encoded(Image.fromarray(QUARTERS), kind)
+            with pytest.raises(
+                BadImageError, match=r"^too_large: 60 x 40 pixels are more than --max-pixels 2399 allows$"
+            ):
+                decode_at_least(data, 10, decoder, Limits(max_pixels=2399))
+
+
+def test_pillows_own_limit():
+    """Above it nothing can be asked for, and up to it nothing else refuses."""
+    assert DEFAULT_LIMITS.max_pixels < ACCEPTED.max_pixels == 2 * Image.MAX_IMAGE_PIXELS
+    with pytest.raises(ValueError, match="--max-pixels is 178956971; expected 1 to 178956970, above which Pillow"):
+        Limits(max_pixels=178_956_971)
+    with pytest.raises(ValueError, match="--max-bytes is 0; expected the size of a file, at least 1"):
+        Limits(max_bytes=0)
+    with pytest.raises(BadImageError, match=r"^too_large: Image size \(180000000 pixels\) exceeds limit"):
+        decode(encoded(Image.new("1", (18_000, 10_000)), "PNG"))
+
+
+def test_what_would_start_a_program_is_not_opened(tmp_path, monkeypatch):
+    """Pillow hands EPS to Ghostscript, whatever the file is called. This one says when it is called."""
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/called\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    data = encoded(Image.fromarray(QUARTERS), "EPS")
+    with pytest.raises(BadImageError, match=r"^not_an_image: no image format begins with b'%!PS-Ado', among those"):
+        decode(data)
+    assert not (tmp_path / "called").exists()
+    with contextlib.suppress(OSError):
+        Image.open(io.BytesIO(data)).load()
+    assert (tmp_path / "called").exists(), "so it would have been"
+
+
+def test_broken_metadata_cost_no_image():
+    image = Image.fromarray(QUARTERS)
+    for exif in (b"Exif\0\0no TIFF", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0"):
+        data = encoded(image, "JPEG", exif=exif)
+        assert np.array_equal(decode(data), decode(encoded(image, "JPEG")))
+
+
+def test_scans_without_end():
+    """A progressive JPEG in which one scan stands again and again: each takes time, and next to no bytes."""
+    data = encoded(Image.fromarray(QUARTERS), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    assert decode(data[:-2] + 400 * data[last:-2] + data[-2:]).shape == (40, 60, 3)
+    with pytest.raises(BadImageError, match=r"^too_large: a JPEG of \d+ scans; expected 500 at most$"):
+        decode(data[:-2] + 500 * data[last:-2] + data[-2:])
 
 
 LARGE = np.kron(QUARTERS, np.ones((20, 20, 1), np.uint8))  # 1200 x 800
