@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from camboxes.transforms import PlannedRun, coco, storage
 from camboxes.transforms.decisions import Decision
+from camboxes.transforms.image_files import read_image
 from camboxes.transforms.images import ACCEPTED, BadImageError, decode, opened, orientation
 from camboxes.transforms.keep import keep
 from camboxes.transforms.plan import shard_file
@@ -276,18 +277,16 @@ class Export:
         with tqdm(total=self.source.images, unit="image", disable=None) as bar:
             for key, images in self.source.shards.items():
                 for row, split in self._taken(key):
-                    location = self.source.location(row["path"]) or ""
+                    location = self.source.location(row["path"])
                     try:
-                        picture = picture_for_trainers(_same(storage.read_bytes(location), row["digest"]), jpeg)
-                    except OSError as error:
-                        self.unreadable[row["path"]] = error.strerror or str(error)
-                        continue
+                        data = read_image(location, ACCEPTED)
+                        picture = picture_for_trainers(_same(data, row["digest"]), jpeg)
                     except BadImageError as error:
                         self.unreadable[row["path"]] = str(error)
                         continue
                     name = stem(row["path"]) + picture.suffix
                     target = folder(split) / name
-                    if self.copy or not picture.linkable or not _linked(location, target):
+                    if self.copy or not picture.linkable or not _linked(str(location), target):
                         storage.write_bytes(str(target), picture.data)
                     self._count(row, split)
                     yield row, split, name

@@ -98,13 +98,14 @@ def load_dataset(run: str, name: str | None = None, *, cache_limit: float = _LIM
     from tqdm import tqdm
 
     from camboxes.pipeline import review_dataset, review_photographs
-    from camboxes.transforms import storage
+    from camboxes.transforms import member_names, storage
 
     planned = _finished(run)
     if not storage.is_local(run):
         raise ValueError(f"run {run!r} is on a store, where decisions cannot be kept; review a local copy of it")
     rows = _rows(planned)
-    if storage.is_local(planned.root):
+    in_containers = any(member_names.split(row["path"]) for row in rows)
+    if storage.is_local(planned.root) and not in_containers:
         photographs = review_photographs.places(planned, rows)
     else:
         with tqdm(total=planned.images, unit="photograph", desc="fetching", disable=None) as bar:

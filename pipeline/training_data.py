@@ -29,7 +29,7 @@ class TrainingData:
     @classmethod
     def of(cls, source: "Listing") -> "TrainingData":
         """All images of a source."""
-        labels = dict(sorted(source))
+        labels = {image.path: image.labels for image in sorted(source)}
         return cls(source.root, labels, any(len(of_image) != 1 for of_image in labels.values()))
 
     @functools.cached_property

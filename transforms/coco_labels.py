@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from camboxes.transforms import storage
-from camboxes.transforms.sources import SourceError
+from camboxes.transforms.entries import Entry, SourceError
 
 _LISTS = ("images", "annotations", "categories")
 _KEPT = (*_LISTS, "id", "file_name", "name", "image_id", "category_id")
 
 
-def read_coco(path: str) -> Iterator[tuple[str, list[str]]]:
+def read_coco(path: str) -> Iterator[Entry]:
     """Lists each image of a COCO file: its file_name, and the names of its annotations' categories, each once.
 
     A crowd counts, for it says that the category is there. An image without annotations has no labels.
@@ -38,7 +38,7 @@ def read_coco(path: str) -> Iterator[tuple[str, list[str]]]:
             )
         labels[image][names[category]] = None
     for number, file in files.items():
-        yield file, list(labels[number])
+        yield Entry(file, tuple(labels[number]))
 
 
 def _parse(path: str) -> Any:

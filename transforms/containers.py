@@ -6,21 +6,30 @@ neighbours (`images`), each in one pass. The formats: `tar_files`, `tfrecords`, 
 """
 
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Container, Generator, Iterator
+from pathlib import Path
 from typing import Protocol
 
-from camboxes.transforms import parquet_images, tar_files, tfrecords
+from apache_beam.io.filesystems import FileSystems
+
+from camboxes.transforms import parquet_images, storage, tar_files, tfrecords
+from camboxes.transforms.entries import Listed
 from camboxes.transforms.images import BadImageError
 from camboxes.transforms.member_names import PARQUET, TAR, TFRECORD, split
 from camboxes.transforms.members import ContainerError, Image, Member, exactly
 
-__all__ = ["ContainerError", "Image", "Member", "image", "images", "is_container", "members", "split"]
+__all__ = ["ContainerError", "Image", "Member", "containers_of", "image", "images", "members", "runs", "split"]
+
+# A run is read in one pass and is a shard; in Parquet it ends where a group of rows begins, unless that is far.
+_RUN, _LONGEST_RUN = 128, 1024
 
 
 class _Format(Protocol):
     def members(self, container: str) -> Iterator[Member | None]: ...
 
     def images(self, container: str, place: int) -> Generator[Image]: ...
+
+    def beginnings(self, container: str) -> Container[int] | None: ...
 
 
 _FORMATS: dict[re.Pattern[str], _Format] = {TAR: tar_files, TFRECORD: tfrecords, PARQUET: parquet_images}
@@ -35,6 +44,54 @@ def is_container(path: str) -> bool:
     return bool(TAR.search(path) or TFRECORD.search(path)) or (
         PARQUET.search(path) is not None and parquet_images.holds_images(path)
     )
+
+
+def containers_of(path: str) -> list[str]:
+    """The containers that a data set consists of, sorted; none where it is something else.
+
+    Args:
+      path: a container; a pattern such as train-*.tar that gives nothing else; or a local folder with containers right
+        in it.
+
+    Raises:
+      ContainerError: see `is_container`.
+    """
+    if storage.is_local(path) and Path(path).is_dir():
+        found = [file.as_posix() for file in Path(path).iterdir() if file.is_file()]
+    elif re.search(r"[*?\[]", path) and not (storage.is_local(path) and Path(path).exists()):
+        found = [file.path for file in FileSystems.match([path])[0].metadata_list]
+    else:
+        found = [path] if storage.exists(path) else []
+    return sorted(file for file in found if is_container(file))
+
+
+def runs(container: str, root: str) -> Iterator[list[Listed] | None]:
+    """Lists a container's images in runs that are read in one pass each.
+
+    Args:
+      container: see `members`.
+      root: the folder that paths are relative to.
+
+    Yields:
+      None for what is in the container and is no image.
+
+    Raises:
+      ContainerError: see `members`.
+    """
+    beginnings = _format(container).beginnings(container)
+    prefix = storage.absolute(container).removeprefix(root.rstrip("/") + "/")
+    run: list[Listed] = []
+    for member in members(container):
+        if member is None:
+            yield None
+            continue
+        enough = len(run) >= _RUN and (beginnings is None or member.place in beginnings)
+        if enough or len(run) == _LONGEST_RUN:
+            yield run
+            run = []
+        run.append(Listed(f"{prefix}/{member.name}", tuple(sorted(member.labels)), member.place))
+    if run:
+        yield run
 
 
 def members(container: str) -> Iterator[Member | None]:

@@ -4,7 +4,7 @@ import os
 import stat
 from pathlib import Path
 
-from camboxes.transforms import storage
+from camboxes.transforms import containers, member_names, storage
 from camboxes.transforms.images import DEFAULT_LIMITS, BadImageError, Limits
 
 
@@ -37,9 +37,7 @@ def read_image(location: str | None, limits: Limits = DEFAULT_LIMITS) -> bytes:
             "outside_root", "the path, or a link on it, leads outside the input root; a manifest's --root may be wider"
         )
     try:
-        if storage.is_local(location):
-            _check_file(location, limits)
-        data = storage.read_bytes(location)
+        data = _read(location, limits)
         limits.check_bytes(len(data))
         return data
     except BadImageError:
@@ -50,6 +48,16 @@ def read_image(location: str | None, limits: Limits = DEFAULT_LIMITS) -> bytes:
         raise BadImageError("unreadable", f"{type(error).__name__}: {error.strerror or error}") from error
     except Exception as error:  # a name with NUL, a store's own errors
         raise BadImageError("unreadable", f"{type(error).__name__}: {error}") from error
+
+
+def _read(location: str, limits: Limits) -> bytes:
+    inside = member_names.split(location)
+    local = storage.is_local(location)
+    if inside and not (local and Path(inside[0]).is_dir()):
+        return containers.image(*inside)
+    if local:
+        _check_file(location, limits)
+    return storage.read_bytes(location)
 
 
 def _check_file(location: str, limits: Limits) -> None:

@@ -4,13 +4,15 @@ import collections
 import hashlib
 import math
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import apache_beam as beam
 import numpy as np
 from apache_beam.utils import shared
 
 from camboxes.models.spec import MapSpec, ModelSpec
+from camboxes.transforms import member_names
+from camboxes.transforms.containers import Image, images
 from camboxes.transforms.image_files import read_image
 from camboxes.transforms.images import DEFAULT_LIMITS, BadImageError, Limits, decode_at_least
 from camboxes.transforms.labels import LabelMap, LabelMatcher, UnmatchedLabelsError
@@ -19,6 +21,7 @@ from camboxes.transforms.metering import count
 from camboxes.transforms.overlap import through_network
 from camboxes.transforms.records import MAPPED, OK, SKIPPED, Shard, rejected
 from camboxes.transforms.reuse import ReusableRows
+from camboxes.transforms.salvage import Question, localize
 from camboxes.transforms.second_look import SIDE, quarters
 
 if TYPE_CHECKING:
@@ -95,6 +98,7 @@ class _Look(NamedTuple):
 
 
 _Read = tuple[_Photograph, list[_Look]]
+_Answered = tuple[_Look, "Localization | BadImageError"]
 
 
 @beam.typehints.with_output_types(Shard)
@@ -131,7 +135,7 @@ class _InferClassMaps(beam.DoFn):
     def process(self, shard: Shard) -> Iterator[Shard]:
         rows = shard.rows.to_pylist()
         done: list[_Row] = [{}] * len(rows)
-        found: dict[int, list[tuple[_Look, Localization]]] = collections.defaultdict(list)
+        found: dict[int, list[_Answered]] = collections.defaultdict(list)
 
         def to_infer(read: Iterator[_Read]) -> Iterator[_Look]:
             for photograph, looks in read:
@@ -146,12 +150,13 @@ class _InferClassMaps(beam.DoFn):
             return _of_one_shape(to_infer(read), size)
 
         classifier = self._localizer.classifier
-        for batch in through_network(classifier, self._read, enumerate(rows), batches, self._localize):
-            for look, localization in batch:
+        for batch, halved in through_network(classifier, self._read, _contents(rows), batches, self._localize):
+            count("halved_batches", halved)
+            for look, answer in batch:
                 photograph = look.photograph
-                found[photograph.number].append((look, localization))
+                found[photograph.number].append((look, answer))
                 if len(found[photograph.number]) == len(photograph.rectangles):
-                    done[photograph.number] = self._mapped(photograph, found.pop(photograph.number))
+                    done[photograph.number] = self._answered(photograph, found.pop(photograph.number))
         yield shard.extended(done, MAPPED, {**self._localizer.settings, **self._limits.settings})
 
     @property
@@ -163,13 +168,14 @@ class _InferClassMaps(beam.DoFn):
         settings = self._localizer.settings
         return math.ceil(2 * max(settings["scales"]) / (SIDE if settings["second_look"] else 1))
 
-    def _read(self, numbered: tuple[int, _Row]) -> _Read:
-        photograph = _Photograph(*numbered)
+    def _read(self, given: tuple[int, _Row, Image | None]) -> _Read:
+        number, row, content = given
+        photograph = _Photograph(number, row)
         for label in photograph.row["labels"]:
             if label["class_indices"] is None:
                 label["class_indices"] = self._match(label)
         try:
-            data = _bytes(photograph.row, self._limits)
+            data = _bytes(row, content, self._limits)
             digest = hashlib.sha256(data).hexdigest()
             photograph = photograph._replace(digest=digest)
             if self._reusable is not None and (known := self._reusable.find(digest, photograph.row)) is not None:
@@ -193,13 +199,23 @@ class _InferClassMaps(beam.DoFn):
         except UnmatchedLabelsError:
             return ()
 
-    def _localize(self, batch: list[_Look]) -> "list[tuple[_Look, Localization]]":
-        candidates = [
-            [label["class_indices"] for label in look.photograph.row["labels"] if label["class_indices"]]
+    def _localize(self, batch: list[_Look]) -> tuple[list[_Answered], int]:
+        """The answers to looks, and how often the batch was halved."""
+        questions = [
+            Question(
+                look.pixels,
+                [label["class_indices"] for label in look.photograph.row["labels"] if label["class_indices"]],
+            )
             for look in batch
         ]
-        found = self._localizer.localize([look.pixels for look in batch], candidates)
-        return list(zip(batch, found, strict=True))
+        answers, halved = localize(self._localizer, questions)
+        return list(zip(batch, answers, strict=True)), halved
+
+    def _answered(self, photograph: _Photograph, answers: list[_Answered]) -> _Row:
+        for _, answer in answers:
+            if isinstance(answer, BadImageError):
+                return _rejected(photograph, answer)
+        return self._mapped(photograph, cast("list[tuple[_Look, Localization]]", answers))
 
     def _mapped(self, photograph: _Photograph, looks: "list[tuple[_Look, Localization]]") -> _Row:
         """A row from what was seen of its image, in whatever order; what the network says of it is of the whole."""
@@ -270,11 +286,22 @@ def _known(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _bytes(row: _Row, limits: Limits) -> bytes:
-    if row["image"] is None:
+def _contents(rows: list[_Row]) -> Iterator[tuple[int, _Row, Image | None]]:
+    """Rows with their numbers, and with what is known of their images without opening a file of their own for each."""
+    contents: Iterable[Image | None] = (row["image"] for row in rows)
+    if rows and rows[0]["place"] is not None and rows[0]["location"] is not None:
+        # The rows of a shard are neighbours in one container.
+        contents = images(member_names.split(rows[0]["location"])[0], rows[0]["place"], len(rows))
+    return ((number, row, content) for number, (row, content) in enumerate(zip(rows, contents, strict=True)))
+
+
+def _bytes(row: _Row, content: Image | None, limits: Limits) -> bytes:
+    if content is None:
         return read_image(row["location"], limits)
-    limits.check_bytes(len(row["image"]))
-    return row["image"]
+    if isinstance(content, BadImageError):
+        raise content
+    limits.check_bytes(len(content))
+    return content
 
 
 def _of_one_shape(looks: Iterable[_Look], size: int) -> Iterator[list[_Look]]:

@@ -7,8 +7,8 @@ from typing import IO, NamedTuple
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+from camboxes.transforms.entries import SourceError
 from camboxes.transforms.images import BadImageError
-from camboxes.transforms.sources import SourceError
 
 # An encoded image, or why there is none.
 Image = bytes | BadImageError

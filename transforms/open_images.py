@@ -4,13 +4,12 @@ import csv
 import io
 import posixpath
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from camboxes.transforms import storage
-from camboxes.transforms.sources import SourceError
+from camboxes.transforms.entries import Entry, SourceError
 
 COLUMNS = ("ImageID", "LabelName", "Confidence")  # by which such a CSV is known
 MIN_CONFIDENCE = 0.5  # a machine's guesses begin there in the published files, a person's yes is 1
@@ -18,23 +17,13 @@ MIN_CONFIDENCE = 0.5  # a machine's guesses begin there in the published files, 
 _DESCRIPTIONS = "class-descriptions"
 
 
-class Statement(NamedTuple):
-    """What one row says of an image; others, anywhere in the file, may say more, or the contrary.
-
-    An image's labels are all that any row gives but those that some row denies.
-
-    Attributes:
-      path: the image's file, ImageID.jpg.
-      labels: one that it has, or none.
-      denied: one that a person saw it not to have, or none; it outweighs whatever gives it.
-    """
-
-    path: str
-    labels: tuple[str, ...]
-    denied: tuple[str, ...]
+def is_open_images(path: str) -> bool:
+    """Whether a CSV is one of Open Images', by its header."""
+    _, header = next(_rows(path), (0, []))
+    return set(COLUMNS) <= set(header)
 
 
-def read_open_images(path: str) -> Iterator[Statement]:
+def read_open_images(path: str) -> Iterator[Entry]:
     """Lists a CSV with the columns ImageID, LabelName and Confidence, one row after the other.
 
     Labels are given from `MIN_CONFIDENCE` on and denied at 0; what lies between says only that the image is there.
@@ -62,7 +51,7 @@ def read_open_images(path: str) -> Iterator[Statement]:
                 f"manifest {path!r}, line {line}: expected an ImageID, a LabelName and a Confidence from 0 to 1, "
                 f"got {','.join(row)!r:.80}"
             )
-        yield Statement(file, (name,) if sure >= MIN_CONFIDENCE else (), (name,) if sure == 0 else ())
+        yield Entry(file, (name,) if sure >= MIN_CONFIDENCE else (), (name,) if sure == 0 else ())
 
 
 def _names(path: str) -> dict[str, str]:

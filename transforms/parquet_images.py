@@ -55,6 +55,13 @@ def members(container: str) -> Iterator[Member]:
             yield Member(_name(place, (row.get(_IMAGE) or {}).get("path")), labels, place)
 
 
+def beginnings(container: str) -> set[int]:
+    """The rows at which groups of rows begin: reading from elsewhere costs what lies before it in the group."""
+    with _opened(container) as file:
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    return set(itertools.accumulate(sizes, initial=0))
+
+
 def images(container: str, place: int) -> Generator[Image]:
     """The image of a row, and of all after it.
 

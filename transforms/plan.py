@@ -1,6 +1,7 @@
 """The plan of a run: which images there are, their ids, categories and shards, fixed before anything is inferred.
 
-Images go to shards by a hash of their path and are sorted by path inside; ids follow by prefix sum over the shards.
+Images go to shards by a hash of their path and are sorted by path inside; those inside containers stay together in the
+order in which they are read. Ids follow by prefix sum over the shards.
 So ids and shards depend on the input alone, not on a runner, a number of workers, or the order of a listing, and each
 shard can be planned apart from the others: in this process, or on the workers of a large job (`plan_on_workers`).
 """
@@ -10,25 +11,19 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from camboxes.transforms import storage
+from camboxes.transforms.entries import Listed
 from camboxes.transforms.image_files import locate
 from camboxes.transforms.labels import Category, ClassNames, LabelMap, LabelMatcher
-from camboxes.transforms.listing import Listing, read_source, shard_of
+from camboxes.transforms.listing import Listing, read_source
 from camboxes.transforms.records import PLANNED, table
 
-# A shard is the unit of progress, of resuming and of loss, so a run should have some twenty a worker; but its last
-# batch is padded, so it should hold many batches.
-_ROWS = (64, 256)
-_SHARDS_WANTED = 20
-
-_ON_DISK = pa.schema([PLANNED.field(name) for name in ("path", "labels")])
-
-Image = tuple[str, Sequence[str]]  # a path, and its labels
+_ON_DISK = pa.schema([PLANNED.field(name) for name in ("path", "labels", "place")])
 
 
 class PlanConflictError(ValueError):
@@ -108,7 +103,7 @@ class PlannedRun:
 
     def planned_rows(self, key: str) -> pa.Table:
         """A shard as planned, in the schema PLANNED, with ids and the locations of its images."""
-        rows = storage.read_table(planned_file(self.output, key), _ON_DISK.names).to_pylist()
+        rows = storage.read_table(planned_file(self.output, key)).to_pylist()
         for image_id, row in enumerate(rows, start=self._first_ids[key]):
             row["image_id"] = image_id
             row["location"] = self.location(row["path"])
@@ -219,10 +214,6 @@ class Plan:
         """
         return LabelMatcher(self.class_names, self.label_map).categories(labels)
 
-    def shard_count(self, images: int) -> int:
-        """Into how many shards so many images go."""
-        return self.shards or _shard_count(images)
-
     def run(
         self,
         root: str,
@@ -251,9 +242,9 @@ class Plan:
     def _plan(self, source: str | Listing, keep: Callable[[str, pa.Table], None]) -> PlannedRun:
         found = read_source(source, self.root) if isinstance(source, str) else source
         categories = self.categories(found.labels())
-        count = self.shard_count(found.images)
+        count = found.shards(self.shards)
         shards = []
-        for number, images in enumerate(_by_shard(found, count)):
+        for number, images in enumerate(found.by_shard(count)):
             shard, rows = plan_shard(shard_key(number, count), images, categories)
             keep(shard.key, rows)
             shards.append(shard)
@@ -271,28 +262,28 @@ def shard_file(output: str, key: str) -> str:
 
 
 def shard_key(number: int, count: int) -> str:
-    """The key of a shard of so many."""
-    return f"{number:05d}-of-{count:05d}"
+    """The key of a shard of so many; sorted keys are in the order of their numbers."""
+    width = max(5, len(str(count)))
+    return f"{number:0{width}d}-of-{count:0{width}d}"
 
 
-def plan_shard(key: str, images: Iterable[Image], categories: Iterable[Category]) -> tuple[PlannedShard, pa.Table]:
+def plan_shard(key: str, images: Sequence[Listed], categories: Iterable[Category]) -> tuple[PlannedShard, pa.Table]:
     """Plans one shard, apart from all others.
 
     Args:
       key: see `shard_key`.
-      images: its images' paths and sorted labels, in any order.
+      images: its images, in the order of their ids.
       categories: those of the whole data set.
 
     Returns:
-      What the plan has to know of it, and its rows, in the order of their paths.
+      What the plan has to know of it, and its rows.
     """
     of_label = {
         category.name: {"label": category.name, "category_id": category.id, "class_indices": category.class_indices}
         for category in categories
     }
-    listing = sorted((path, list(labels)) for path, labels in images)
-    rows = [{"path": path, "labels": [of_label[label] for label in labels]} for path, labels in listing]
-    return PlannedShard(key, len(rows), _fingerprint(listing)), table(rows, _ON_DISK, {})
+    rows = [image._asdict() | {"labels": [of_label[label] for label in image.labels]} for image in images]
+    return PlannedShard(key, len(rows), _fingerprint(images)), table(rows, _ON_DISK, {})
 
 
 def _plan_file(output: str) -> str:
@@ -302,22 +293,6 @@ def _plan_file(output: str) -> str:
 def planned_file(output: str, key: str) -> str:
     """Where a shard is kept as it was planned."""
     return storage.join(output, "plan", "shards", f"{key}.parquet")
-
-
-def _shard_count(images: int) -> int:
-    fewest, most = _ROWS
-    rows = min(max(images // _SHARDS_WANTED, fewest), most)
-    return max(1, round(images / rows))
-
-
-def _by_shard(images: Iterable[Image], count: int) -> Iterator[list[Image]]:
-    """The images of each of so many shards, from images in the order of `place_of`."""
-    done = 0
-    for number, members in itertools.groupby(images, key=lambda image: shard_of(image[0], count)):
-        yield from ([] for _ in range(done, number))
-        yield list(members)
-        done = number + 1
-    yield from ([] for _ in range(done, count))
 
 
 def _fingerprint(value: Any) -> str:

@@ -1,19 +1,24 @@
 """The plan of a data set that is too large to be listed where the job is started: made on workers, by the same rule."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.pvalue import AsIter, AsSingleton
 
+from camboxes.transforms.containers import containers_of, runs
+from camboxes.transforms.entries import Listed
 from camboxes.transforms.labels import Category
-from camboxes.transforms.listing import shard_of
-from camboxes.transforms.plan import Image, Plan, PlannedShard, plan_shard, shard_key
+from camboxes.transforms.listing import listed, shard_count, shard_of
+from camboxes.transforms.plan import Plan, PlannedShard, plan_shard, shard_key
 from camboxes.transforms.read import PlannedShards
 from camboxes.transforms.records import Shard
 from camboxes.transforms.sources import entries, root_of
 
-_LABELS, _PASSED_OVER, _REPEATED = "labels", "passed_over", "repeated"
+_LABELS, _PASSED_OVER, _REPEATED, _RUNS = "labels", "passed_over", "repeated", "runs"
+
+_Run = tuple[tuple[int, int], list[Listed]]  # the numbers of its container, and of itself therein; its images
+_Statement = tuple[str, bool]  # a label, and whether it is denied
 
 
 @beam.typehints.with_output_types(Shard)
@@ -22,100 +27,162 @@ class PlanOnWorkers(beam.PTransform):
 
         p | PlanOnWorkers(path, plan) | InferClassMaps(model) | BoxesFromMaps(threshold) | WriteCoco(output)
 
-    One worker lists the input and holds nothing of it; paths are shuffled, images never. A plan that the run's folder
-    holds already is compared with what the input gives now.
+    A worker that lists the input, or one of its containers, holds nothing of it; paths are shuffled, images never. A
+    plan that the run's folder holds already is compared with what the input gives now.
 
     Raises, in the job:
       SourceError, UnmatchedLabelsError, PlanConflictError: see `Plan.make`.
     """
 
     def __init__(self, path: str, plan: Plan):
-        """Takes what `entries` reads, and how to plan it.
+        """Takes what `read_source` reads, and how to plan it.
 
         Raises:
           PlanConflictError: see `Plan.before`.
+          ValueError: a number of shards was asked for, and the images lie in containers.
         """
         super().__init__()
         self._path = path
         self._plan = plan
-        self._before = plan.before()
+        self._containers = containers_of(path)
+        self._keep = plan.before() is None
+        if self._containers and plan.shards is not None:
+            raise ValueError("images inside containers are cut into runs of neighbours: leave --shards out")
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Shard]:
         """Applies the transform to a pipeline."""
-        plan, root = self._plan, root_of(self._path, self._plan.root)
-        listed = (
-            pipeline
-            | "Input" >> beam.Create([self._path], reshuffle=False)
-            | "List" >> beam.ParDo(_List(), plan.root).with_outputs(_PASSED_OVER, main="entries")
-        )
-        merged = (
-            listed.entries
-            | "ByPath" >> beam.GroupByKey()
-            | "OneImage" >> beam.ParDo(_OneImage()).with_outputs(_REPEATED, _LABELS, main="images")
-        )
-        images = merged.images | "Count" >> beam.combiners.Count.Globally()
+        found = self._in_containers(pipeline) if self._containers else self._in_files(pipeline)
         categories = (
-            merged[_LABELS]
+            found.labels
             | "Labels" >> beam.Distinct()
             | "AllLabels" >> beam.combiners.ToList()
-            | "Categories" >> beam.Map(plan.categories)
+            | "Categories" >> beam.Map(self._plan.categories)
         )
-        # Every shard of the plan, also one that no image falls to.
-        numbers = images | "Numbers" >> beam.FlatMap(lambda count: ((n, None) for n in range(plan.shard_count(count))))
-        members = merged.images | "Number" >> beam.Map(
-            lambda image, count: (shard_of(image[0], plan.shard_count(count)), image), count=AsSingleton(images)
-        )
-        shards = (
-            (numbers, members)
-            | "AllMembers" >> beam.Flatten()
-            | "ByShard" >> beam.GroupByKey()
-            | "PlanShard"
-            >> beam.Map(
-                _plan_shard,
-                plan=plan,
-                keep=self._before is None,
-                count=AsSingleton(images),
-                categories=AsSingleton(categories),
-            )
+        shards = found.members | "PlanShard" >> beam.Map(
+            _plan_shard, plan=self._plan, keep=self._keep, categories=AsSingleton(categories)
         )
         missing = (
             pipeline
-            | "Once" >> beam.Create([root], reshuffle=False)
+            | "Once" >> beam.Create([root_of(self._path, self._plan.root)], reshuffle=False)
             | "Settle"
             >> beam.FlatMap(
                 _settle,
-                plan=plan,
+                plan=self._plan,
                 shards=AsIter(shards),
                 categories=AsSingleton(categories),
-                repeated=_total(merged[_REPEATED], "Repeated"),
-                passed_over=_total(listed[_PASSED_OVER], "PassedOver"),
+                repeated=_total(found.repeated, "Repeated"),
+                passed_over=_total(found.passed_over, "PassedOver"),
             )
         )
-        return missing | PlannedShards(plan.output)
+        return missing | PlannedShards(self._plan.output)
+
+    def _in_files(self, pipeline: beam.Pipeline) -> "_Found":
+        given = (
+            pipeline
+            | "Input" >> beam.Create([self._path], reshuffle=False)
+            | "List" >> beam.ParDo(_List(), self._plan.root).with_outputs(_PASSED_OVER, main="statements")
+        )
+        images = (
+            given.statements
+            | "ByPath" >> beam.GroupByKey()
+            | "OneImage" >> beam.ParDo(_OneImage()).with_outputs(_REPEATED, _LABELS, main="listed")
+        )
+        asked = self._plan.shards
+        count = images.listed | "Count" >> beam.combiners.Count.Globally() | beam.Map(lambda n: asked or shard_count(n))
+        # Every shard of the plan, also one that no image falls to.
+        empty = count | "Numbers" >> beam.FlatMap(lambda count: (((n, count), None) for n in range(count)))
+        numbered = images.listed | "Number" >> beam.Map(
+            lambda image, count: ((shard_of(image.path, count), count), image), count=AsSingleton(count)
+        )
+        members = (
+            (empty, numbered)
+            | "AllMembers" >> beam.Flatten()
+            | "ByShard" >> beam.GroupByKey()
+            | "Sorted" >> beam.MapTuple(lambda number, found: (shard_key(*number), sorted(filter(None, found))))
+        )
+        return _Found(members, images[_LABELS], images[_REPEATED], given[_PASSED_OVER])
+
+    def _in_containers(self, pipeline: beam.Pipeline) -> "_Found":
+        given = (
+            pipeline
+            | "Containers" >> beam.Create(list(enumerate(self._containers)))
+            | "List"
+            >> beam.ParDo(_ListContainer(), root_of(self._path, self._plan.root)).with_outputs(
+                _PASSED_OVER, _LABELS, _RUNS, main="images"
+            )
+        )
+        order = given[_RUNS] | "Order" >> beam.combiners.ToList() | beam.Map(_first_shards)
+        members = given.images | "Key" >> beam.Map(_keyed, order=AsSingleton(order))
+        none = pipeline | "NoneRepeated" >> beam.Create([], reshuffle=False)
+        return _Found(members, given[_LABELS], none, given[_PASSED_OVER])
+
+
+class _Found(NamedTuple):
+    """What the plan is made of.
+
+    Attributes:
+      members: the key of each shard, and its images in the order of their ids.
+      labels: of all images, in any number.
+      repeated, passed_over: numbers whose sums are those of `Listing`.
+    """
+
+    members: "beam.PCollection[tuple[str, list[Listed]]]"
+    labels: "beam.PCollection[str]"
+    repeated: "beam.PCollection[int]"
+    passed_over: "beam.PCollection[int]"
 
 
 class _List(beam.DoFn):
-    """Yields (path, labels) for each entry, and one for each file that is passed over."""
+    """Yields for each entry its path and statements, and one for each file that is passed over."""
 
     def process(self, path: str, root: str | None) -> Iterator[Any]:
         for entry in entries(path, root):
             if entry is None:
                 yield beam.pvalue.TaggedOutput(_PASSED_OVER, 1)
             else:
-                yield entry.path, entry.labels
+                yield entry.path, [(name, False) for name in entry.labels] + [(name, True) for name in entry.denied]
 
 
 class _OneImage(beam.DoFn):
-    """Yields an image with all the labels that it was given; its labels; how many it was given more than once."""
+    """Yields an image; each of its labels; how many it was given more than once."""
 
-    def process(self, given: tuple[str, Iterable[Sequence[str]]]) -> Iterator[Any]:
+    def process(self, given: tuple[str, Iterable[Sequence[_Statement]]]) -> Iterator[Any]:
         path, of_entries = given
-        labels = [label for labels in of_entries for label in labels]
-        distinct = sorted(set(labels))
-        yield path, tuple(distinct)
-        yield from (beam.pvalue.TaggedOutput(_LABELS, label) for label in distinct)
-        if len(labels) > len(distinct):
-            yield beam.pvalue.TaggedOutput(_REPEATED, len(labels) - len(distinct))
+        statements = [statement for of_entry in of_entries for statement in of_entry]
+        labels = [label for label, denied in statements if not denied]
+        yield listed(path, statements)
+        yield from (beam.pvalue.TaggedOutput(_LABELS, label) for label in set(labels))
+        yield beam.pvalue.TaggedOutput(_REPEATED, len(labels) - len(set(labels)))
+
+
+class _ListContainer(beam.DoFn):
+    """Yields each run of a container; its labels; how many runs there are; one for each file that is passed over."""
+
+    def process(self, numbered: tuple[int, str], root: str) -> Iterator[Any]:
+        (number, container), count = numbered, 0
+        for run in runs(container, root):
+            if run is None:
+                yield beam.pvalue.TaggedOutput(_PASSED_OVER, 1)
+                continue
+            yield (number, count), run
+            count += 1
+            labels = {label for image in run for label in image.labels}
+            yield from (beam.pvalue.TaggedOutput(_LABELS, label) for label in labels)
+        yield beam.pvalue.TaggedOutput(_RUNS, (number, count))
+
+
+def _first_shards(runs_of: Iterable[tuple[int, int]]) -> tuple[dict[int, int], int]:
+    """The number of each container's first shard, and how many shards there are."""
+    first, total = {}, 0
+    for container, count in sorted(runs_of):
+        first[container] = total
+        total += count
+    return first, total
+
+
+def _keyed(run: _Run, order: tuple[dict[int, int], int]) -> tuple[str, list[Listed]]:
+    ((container, number), images), (first, total) = run, order
+    return shard_key(first[container] + number, total), images
 
 
 def _total(numbers: beam.PCollection, name: str) -> AsSingleton:
@@ -123,11 +190,9 @@ def _total(numbers: beam.PCollection, name: str) -> AsSingleton:
 
 
 def _plan_shard(
-    group: tuple[int, Iterable[Image | None]], *, plan: Plan, keep: bool, count: int, categories: list[Category]
+    members: tuple[str, list[Listed]], *, plan: Plan, keep: bool, categories: list[Category]
 ) -> PlannedShard:
-    number, members = group
-    images = [image for image in members if image is not None]
-    shard, rows = plan_shard(shard_key(number, plan.shard_count(count)), images, categories)
+    shard, rows = plan_shard(*members, categories)
     if keep:
         plan.write(shard.key, rows)
     return shard

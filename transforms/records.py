@@ -84,13 +84,15 @@ _BOX = pa.struct(
     ]
 )
 
-# What a reader hands over. `location` says where to read the image, null where its path leads outside the root; `image`
-# holds its bytes where a job of the user's own has them already. Neither, and no class_indices, reaches a shard file.
+# What a reader hands over. `location` says where to read the image, null where its path leads outside the root; `place`
+# where in its container an image without a file of its own is found (see `members`); `image` holds its bytes where a
+# job of the user's own has them already. None of these, and no class_indices, reaches a shard file.
 PLANNED = pa.schema(
     [
         ("image_id", pa.int64()),
         ("path", pa.string()),
         ("labels", pa.list_(_PLANNED_LABEL)),
+        ("place", pa.int64()),
         ("location", pa.string()),
         ("image", pa.binary()),
     ]

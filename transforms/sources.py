@@ -5,13 +5,17 @@ import io
 import json
 import os
 import posixpath
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
 
 from camboxes.transforms import storage
+from camboxes.transforms.coco_labels import read_coco
+from camboxes.transforms.entries import Entry, SourceError
+from camboxes.transforms.open_images import is_open_images, read_open_images
 
 # Files with other endings in a class folder are counted and passed over; a manifest may name any file.
 IMAGE_SUFFIXES = frozenset(
@@ -19,28 +23,13 @@ IMAGE_SUFFIXES = frozenset(
 )
 
 
-class SourceError(ValueError):
-    """The input as a whole cannot be read: what was given, what was expected, what to do."""
-
-
-class Entry(NamedTuple):
-    """What one row of a manifest, or one file, says of an image; others may say more of the same one.
-
-    Attributes:
-      path: relative to the root where it lies inside it, with forward slashes; others as they were given.
-      labels: none for an image that is known to be there and nothing else.
-    """
-
-    path: str
-    labels: tuple[str, ...]
-
-
 def entries(path: str, root: str | None = None) -> Iterator[Entry | None]:
     """Lists a data set, one entry after the other; what is listed is not held.
 
     Args:
       path: a folder of class folders, or a manifest: .csv with the columns path and label, .jsonl or .parquet with a
-        path and a label or a list of labels in each row. Local or on any Beam filesystem.
+        path and a label or a list of labels in each row, .json of COCO annotations, .csv of Open Images' image-level
+        labels. Local or on any Beam filesystem.
       root: see `root_of`.
 
     Yields:
@@ -53,7 +42,8 @@ def entries(path: str, root: str | None = None) -> Iterator[Entry | None]:
         return _read_class_folders(storage.absolute(path))
     suffix = posixpath.splitext(path)[1].lower()
     if suffix not in _MANIFESTS:
-        expected = "a folder of class folders, or a manifest ending in " + ", ".join(_MANIFESTS)
+        expected = "a folder of class folders, a manifest ending in " + ", ".join(_MANIFESTS)
+        expected += ", or containers of images: .tar, .tfrecord, .parquet"
         found = "is none of these" if storage.exists(path) else "does not exist"
         raise SourceError(f"input {path!r} {found}; expected {expected}")
     if not storage.exists(path):
@@ -72,6 +62,7 @@ def root_of(path: str, root: str | None = None) -> str:
 
 
 def _parent(path: str) -> str:
+    path = re.split(r"[*?\[]", path)[0] if not storage.exists(path) else path
     return path.rpartition("/")[0] or ("/" if path.startswith("/") else ".")
 
 
@@ -106,7 +97,7 @@ def _read_class_folders(folder: str) -> Iterator[Entry | None]:
     if empty:
         raise SourceError(
             f"input {folder!r} holds no class folders with images; "
-            f"expected {posixpath.join(folder, 'LABEL', 'IMAGE.jpg')}, or name a manifest"
+            f"expected {posixpath.join(folder, 'LABEL', 'IMAGE.jpg')}, or name a manifest, or containers: *.tar"
         )
 
 
@@ -114,7 +105,7 @@ def _within(rows: Iterable[Entry], root: str) -> Iterator[Entry]:
     """Gives each path its one spelling: relative to the root where it lies inside it."""
     prefix = root.rstrip("/") + "/"
     local = storage.is_local(root)
-    for path, labels in rows:
+    for path, labels, denied in rows:
         spelled = _encodable(path)
         if local and "://" not in spelled:
             absolute = posixpath.normpath(posixpath.join(root, spelled))
@@ -122,7 +113,7 @@ def _within(rows: Iterable[Entry], root: str) -> Iterator[Entry]:
         else:
             spelled = spelled.removeprefix(prefix)
             spelled = spelled if "://" in spelled else posixpath.normpath(spelled)
-        yield Entry(spelled, tuple(map(_encodable, labels)))
+        yield Entry(spelled, tuple(map(_encodable, labels)), tuple(map(_encodable, denied)))
 
 
 def _encodable(text: str) -> str:
@@ -154,6 +145,9 @@ def _lines(path: str) -> Iterator[str]:
 
 
 def _read_csv(path: str) -> Iterator[Entry]:
+    if is_open_images(path):
+        yield from read_open_images(path)
+        return
     reader = csv.DictReader(_lines(path))
     columns = reader.fieldnames or []
     if "path" not in columns or "label" not in columns:
@@ -199,4 +193,4 @@ def _read_parquet(path: str) -> Iterator[Entry]:
         raise SourceError(f"manifest {path!r} is not readable as Parquet ({error})") from error
 
 
-_MANIFESTS = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+_MANIFESTS = {".csv": _read_csv, ".json": read_coco, ".jsonl": _read_jsonl, ".parquet": _read_parquet}

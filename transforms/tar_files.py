@@ -62,6 +62,10 @@ def members(container: str) -> Iterator[Member | None]:
             yield from _members_of(sample, container)
 
 
+def beginnings(container: str) -> None:
+    """Reading can begin at a sample anywhere, and costs nothing that lies before it."""
+
+
 def images(container: str, place: int) -> Generator[Image]:
     """The bytes of the image whose header begins at a place, and of all after it. Errors: see `members`."""
     with opened(container) as file:

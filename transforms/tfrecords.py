@@ -56,6 +56,10 @@ def members(container: str) -> Iterator[Member]:
         raise ContainerError(container, f"holds no image ({reason}); take it out of the input, or write it again")
 
 
+def beginnings(container: str) -> None:
+    """Reading can begin at a record anywhere, and costs nothing that lies before it."""
+
+
 def images(container: str, place: int) -> Generator[Image]:
     """The image whose record begins at a place, and all after it. Errors: see `members`."""
     with opened(container) as file:

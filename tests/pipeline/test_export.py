@@ -520,7 +520,7 @@ def test_files_that_are_gone_or_changed(mixed, tmp_path, capsys, kind):
     assert "camboxes export: the job failed: 2 of 8 images are not in the export" in said.err
     record = json.loads((tmp_path / "out" / "export.json").read_text())
     assert record["unreadable"] == {
-        "ok.jpg": "No such file or directory",
+        "ok.jpg": "missing: there is no file at this path",
         "two.jpg": "changed: the file is not the one that the boxes were drawn for",
     }
     found = {}

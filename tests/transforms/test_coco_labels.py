@@ -38,9 +38,13 @@ def coco(tmp_path):
 
 def test_each_image_has_the_categories_of_its_annotations(coco):
     path = coco([(7, 1, 0), (5, 2, 1), (7, 2, 0), (7, 1, 1)])
-    assert list(read_coco(path)) == [("train/7.jpg", ["dog", "cat"]), ("train/5.jpg", ["cat"]), ("train/9.jpg", [])]
+    assert list(read_coco(path)) == [
+        ("train/7.jpg", ("dog", "cat"), ()),
+        ("train/5.jpg", ("cat",), ()),
+        ("train/9.jpg", (), ()),
+    ]
     peer = COCO(path)
-    for file, labels in read_coco(path):
+    for file, labels, _ in read_coco(path):
         [image] = [image for image in peer.dataset["images"] if image["file_name"] == file]
         found = {peer.cats[entry["category_id"]]["name"] for entry in peer.imgToAnns[image["id"]]}
         assert found == set(labels)

@@ -142,7 +142,8 @@ def test_no_damage_loses_an_image_or_ends_in_another_error(kind, small, data):
         assert path in str(error)
     else:
         assert all(isinstance(member, Member | None) for member in members)
-        assert len(members) >= len(places) or kind == "parquet"
+        # Where it is cut between two records, nothing tells that there were more.
+        assert len(members) >= sum(start < len(content) for start in places) or kind == "parquet"
     for number, first in enumerate(places):
         found = list(containers.images(path, first, 3 - number))
         assert len(found) == 3 - number

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from camboxes.transforms import Plan, PlannedRun
-from camboxes.transforms.plan import PlanConflictError, _shard_count
+from camboxes.transforms.listing import shard_count
+from camboxes.transforms.plan import PlanConflictError
 
 NAMES = [("cat",), ("dog",), ("eel",)]
 
@@ -85,7 +86,7 @@ def test_a_path_that_leads_outside_is_planned_without_a_location(manifest, tmp_p
 
 @pytest.mark.parametrize(("images", "shards"), [(0, 1), (5, 1), (650, 10), (2000, 20), (10_000, 39), (10**6, 3906)])
 def test_numbers_of_shards(images, shards):
-    assert _shard_count(images) == shards
+    assert shard_count(images) == shards
 
 
 def test_no_machine_path_is_in_what_is_promised_to_be_equal(manifest, tmp_path):

@@ -80,3 +80,40 @@ def test_labels_without_a_class_end_the_job(source, tmp_path):
     with pytest.raises(Exception, match="'eel' is the name of no class"):
         _on_workers(source, Plan(str(tmp_path / "out"), NAMES[:2]))
     assert PlannedRun.load(str(tmp_path / "out")) is None
+
+
+def _tars(folder):
+    """Two tars of 200 and 150 samples, of which every tenth is no image."""
+    import webdataset
+
+    for number, samples in enumerate((200, 150)):
+        with webdataset.TarWriter(str(folder / f"train-{number}.tar")) as tar:
+            for sample in range(samples):
+                field = {"jpg": b"x"} if sample % 10 else {"txt": "no image"}
+                tar.write({"__key__": f"{sample:04d}", "cls": NAMES[sample % 3][0].encode(), **field})
+    return str(folder / "train-*.tar")
+
+
+def test_containers(tmp_path):
+    source = _tars(tmp_path)
+    made, expected = _on_workers(source, Plan(str(tmp_path / "out"), NAMES), TWO_PROCESSES)
+    assert made == dataclasses.replace(expected, output=made.output)
+    assert list(made.shards.values()) == [128, 52, 128, 7]
+    assert (made.images, made.passed_over, made.root) == (315, 35, str(tmp_path))
+    rows = made.planned_rows("00003-of-00004").to_pylist()
+    assert [row["path"] for row in rows] == [f"train-1.tar/{number:04d}.jpg" for number in range(143, 150)]
+    assert [row["image_id"] for row in rows] == list(range(309, 316))
+
+
+def test_denied_labels(tmp_path):
+    """In Open Images' CSV a person's no outweighs what a machine, or another person, says of an image."""
+    rows = ["a,m,/cat,0.9", "a,h,/cat,0", "a,m,/dog,0.7", "b,m,/cat,1", "b,m,/cat,1"]
+    (tmp_path / "m.csv").write_text("\n".join(["ImageID,Source,LabelName,Confidence", *rows]))
+    (tmp_path / "class-descriptions.csv").write_text("/cat,cat\n/dog,dog\n")
+    made, _ = _on_workers(str(tmp_path / "m.csv"), Plan(str(tmp_path / "out"), NAMES))
+    rows = itertools.chain(*(made.planned_rows(key).to_pylist() for key in made.shards))
+    assert {row["path"]: [label["label"] for label in row["labels"]] for row in rows} == {
+        "a.jpg": ["dog"],
+        "b.jpg": ["cat"],
+    }
+    assert made.repeated == 1

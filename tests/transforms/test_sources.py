@@ -37,7 +37,7 @@ def _parquet(folder):
 @pytest.mark.parametrize("write", [_csv, _jsonl, _parquet])
 def test_manifests(write, tmp_path):
     source = read_source(str(write(tmp_path)))
-    assert dict(source) == EXPECTED
+    assert {image.path: image.labels for image in source} == EXPECTED
     assert source.root == str(tmp_path)
     assert source.repeated == 1
 
@@ -45,7 +45,7 @@ def test_manifests(write, tmp_path):
 def test_a_manifest_of_absolute_paths_below_a_root(tmp_path):
     (tmp_path / "m.csv").write_text(f"path,label\n{tmp_path}/images/a.jpg,cat\n/etc/passwd,cat\n")
     source = read_source(str(tmp_path / "m.csv"), root=str(tmp_path / "images"))
-    assert dict(source) == {"a.jpg": ("cat",), "/etc/passwd": ("cat",)}
+    assert {image.path: image.labels for image in source} == {"a.jpg": ("cat",), "/etc/passwd": ("cat",)}
 
 
 def test_class_folders(tmp_path):
@@ -64,7 +64,7 @@ def test_class_folders(tmp_path):
     (tmp_path / "elsewhere" / "f.webp").touch()
     (tmp_path / "data" / "linked").symlink_to(tmp_path / "elsewhere")
     source = read_source(str(tmp_path / "data"))
-    assert dict(source) == {
+    assert {image.path: image.labels for image in source} == {
         "cat/a.jpg": ("cat",),
         "cat/deep/b.JPEG": ("cat",),
         "dog/c.png": ("dog",),
@@ -79,14 +79,14 @@ def test_class_folders(tmp_path):
         ("m.csv", b"image,class\na,b\n", "begins with 'image,class'; expected a header with path and label"),
         ("m.csv", b"", "begins with ''; expected a header"),
         ("m.csv", b"path,label\n,cat\n", "line 2: expected a path and a label"),
-        ("m.csv", b"path,label\n\xff,cat\n", "is not UTF-8"),
+        ("m.csv", b"path,label\n\xff,cat\n", "is no CSV in UTF-8"),
         ("m.jsonl", b'{"path": "a", "label": "b"}\n{', "line 2: not JSON"),
         ("m.jsonl", b"[1]", "line 1: expected an object"),
         ("m.parquet", b"PAR1", "is not readable as Parquet"),
         (
             "m.txt",
             b"",
-            "is none of these; expected a folder of class folders, or a manifest ending in .csv, .jsonl, .parquet",
+            "is none of these; expected a folder of class folders, a manifest ending in .csv, .json, .jsonl, .parquet,",
         ),
     ],
 )

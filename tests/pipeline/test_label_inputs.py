@@ -1,0 +1,100 @@
+"""`camboxes label` on the five photographs in each form that data sets come in: the same boxes from all of them."""
+
+import io
+import json
+
+import pytest
+from PIL import Image
+
+from camboxes.pipeline import cli
+from camboxes.transforms import PlannedRun
+
+PLAIN = ["--method", "cam", "--scales", "224", "--aspect", "squash", "--refine", "none", "--boxes", "largest"]
+
+
+@pytest.fixture(scope="module")
+def samples(photographs):
+    """Path, label and bytes of each photograph."""
+    files = sorted(photographs.glob("*/*"))
+    return [(file.relative_to(photographs).as_posix(), file.parent.name, file.read_bytes()) for file in files]
+
+
+def _tar(folder, samples, photographs):
+    import webdataset
+
+    with webdataset.TarWriter(str(folder / "train.tar")) as tar:
+        for path, label, image in samples:
+            key, suffix = path.rsplit(".", 1)
+            tar.write({"__key__": key.replace(".", "_"), suffix: image, "json": {"label": label}})
+    return folder / "train.tar"
+
+
+def _tfrecord(folder, samples, photographs):
+    import tfrecord
+
+    writer = tfrecord.TFRecordWriter(str(folder / "train.tfrecord"))
+    for _, label, image in samples:
+        writer.write({"image/encoded": (image, "byte"), "image/class/text": (label.encode(), "byte")})
+    writer.close()
+    return folder / "*.tfrecord"
+
+
+def _hugging_face(folder, samples, photographs):
+    import datasets
+
+    names = sorted({label for _, label, _ in samples})
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+    rows = [{"image": {"bytes": image, "path": path}, "label": label} for path, label, image in samples]
+    datasets.Dataset.from_list(rows, features=features).to_parquet(str(folder / "train.parquet"))
+    return folder
+
+
+def _coco(folder, samples, photographs):
+    names = sorted({label for _, label, _ in samples})
+    data = {
+        "images": [{"id": number, "file_name": path} for number, (path, _, _) in enumerate(samples)],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(names)],
+        "annotations": [
+            {"id": number, "image_id": number, "category_id": names.index(label), "bbox": [0, 0, 1, 1]}
+            for number, (_, label, _) in enumerate(samples)
+        ],
+    }
+    (photographs / "instances.json").write_text(json.dumps(data))
+    return photographs / "instances.json"
+
+
+def _boxes(output):
+    data = json.loads((output / "annotations.json").read_text())
+    names = {category["id"]: category["name"] for category in data["categories"]}
+    return sorted((names[box["category_id"]], box["bbox"], box["score"]) for box in data["annotations"])
+
+
+@pytest.mark.parametrize("write", [_tar, _tfrecord, _hugging_face, _coco])
+def test_each_form_gives_the_boxes_of_class_folders(write, samples, photographs, plain_run, tmp_path):
+    source, output = write(tmp_path, samples, photographs), tmp_path / "boxes"
+    assert cli.main(["label", "--input", str(source), "--output", str(output), *PLAIN]) == 0
+    assert _boxes(output) == _boxes(plain_run)
+    assert "could not" not in (output / "report.html").read_text()
+    planned = PlannedRun.load(str(output))
+    exported = tmp_path / "data"
+    assert cli.main(["export", "--run", str(output), "--output", str(exported), "--format", "coco"]) == 0
+    files = [path for path in exported.rglob("*") if path.suffix in (".png", ".jpg", ".jpeg")]
+    sizes = sorted(Image.open(io.BytesIO(image)).size for _, _, image in samples)
+    assert sorted(Image.open(file).size for file in files) == sizes
+    assert planned.images == 5
+
+
+def test_a_member_that_is_damaged_costs_itself_alone(samples, photographs, tmp_path, rows):
+    """In the middle of a tar file, where reading goes on behind it."""
+    source = _tar(tmp_path, [*samples[:2], ("0/broken.jpg", "tripod", b"no image"), *samples[2:]], photographs)
+    output = tmp_path / "boxes"
+    assert cli.main(["label", "--input", str(source), "--output", str(output), *PLAIN]) == 0
+    found = {row["path"]: (row["status"], (row["reason"] or "").partition(":")[0]) for row in rows(output)}
+    assert found.pop("train.tar/0/broken.jpg") == ("rejected", "not_an_image")
+    assert set(found.values()) == {("ok", "")}
+
+
+def test_a_number_of_shards_is_not_for_containers(samples, photographs, tmp_path, capsys):
+    call = ["label", "--input", str(_tar(tmp_path, samples, photographs)), "--output", str(tmp_path / "boxes")]
+    assert cli.main([*call, *PLAIN, "--shards", "3"]) == 2
+    assert "leave --shards out" in capsys.readouterr().err

@@ -1,0 +1,37 @@
+"""What a data set says of its images, one statement after the other."""
+
+from typing import NamedTuple
+
+
+class SourceError(ValueError):
+    """The input as a whole cannot be read: what was given, what was expected, what to do."""
+
+
+class Entry(NamedTuple):
+    """What one row of a manifest, or one file, says of an image; others, anywhere, may say more, or the contrary.
+
+    An image's labels are all that any entry gives but those that some entry denies.
+
+    Attributes:
+      path: relative to the root where it lies inside it, with forward slashes; others as they were given.
+      labels: none for an image that is known to be there and nothing else.
+      denied: labels that it is known not to have.
+    """
+
+    path: str
+    labels: tuple[str, ...] = ()
+    denied: tuple[str, ...] = ()
+
+
+class Listed(NamedTuple):
+    """An image with all that is known of it.
+
+    Attributes:
+      path: its identity; see `Entry`.
+      labels: each once, sorted.
+      place: of an image inside a container where it is found there (see `members`); None for a file of its own.
+    """
+
+    path: str
+    labels: tuple[str, ...]
+    place: int | None = None
