@@ -11,8 +11,6 @@ from camboxes.transforms.entries import Listed
 from camboxes.transforms.labels import Category
 from camboxes.transforms.listing import listed, shard_count, shard_of
 from camboxes.transforms.plan import Plan, PlannedShard, plan_shard, shard_key
-from camboxes.transforms.read import PlannedShards
-from camboxes.transforms.records import Shard
 from camboxes.transforms.sources import entries, root_of
 
 _LABELS, _PASSED_OVER, _REPEATED, _RUNS = "labels", "passed_over", "repeated", "runs"
@@ -21,12 +19,13 @@ _Run = tuple[tuple[int, int], list[Listed]]  # the numbers of its container, and
 _Statement = tuple[str, bool]  # a label, and whether it is denied
 
 
-@beam.typehints.with_output_types(Shard)
+@beam.typehints.with_output_types(str)
 class PlanOnWorkers(beam.PTransform):
-    """Plans a data set in the pipeline itself, and emits what `ReadLabeledImages` emits: the same shards and ids.
+    """Plans a data set in the pipeline itself, and emits the keys of its shards, but for those that are done.
 
-        p | PlanOnWorkers(path, plan) | InferClassMaps(model) | BoxesFromMaps(threshold) | WriteCoco(output)
+        p | PlanOnWorkers(path, plan) | PlannedShards(output) | InferClassMaps(model) | …
 
+    Both steps together emit what `ReadLabeledImages` does, which makes its plan where the job is started.
     A worker that lists the input, or one of its containers, holds nothing of it; paths are shuffled, images never. A
     plan that the run's folder holds already is compared with what the input gives now.
 
@@ -49,7 +48,7 @@ class PlanOnWorkers(beam.PTransform):
         if self._containers and plan.shards is not None:
             raise ValueError("images inside containers are cut into runs of neighbours: leave --shards out")
 
-    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Shard]:
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[str]:
         """Applies the transform to a pipeline."""
         found = self._in_containers(pipeline) if self._containers else self._in_files(pipeline)
         categories = (
@@ -61,7 +60,7 @@ class PlanOnWorkers(beam.PTransform):
         shards = found.members | "PlanShard" >> beam.Map(
             _plan_shard, plan=self._plan, keep=self._keep, categories=AsSingleton(categories)
         )
-        missing = (
+        return (
             pipeline
             | "Once" >> beam.Create([root_of(self._path, self._plan.root)], reshuffle=False)
             | "Settle"
@@ -74,7 +73,6 @@ class PlanOnWorkers(beam.PTransform):
                 passed_over=_total(found.passed_over, "PassedOver"),
             )
         )
-        return missing | PlannedShards(self._plan.output)
 
     def _in_files(self, pipeline: beam.Pipeline) -> "_Found":
         given = (
