@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from camboxes.models.classifier import Activations as Activations
     from camboxes.models.classifier import Classifier as Classifier
     from camboxes.models.classifier import load_classifier as load_classifier
+    from camboxes.models.classifier import load_for_elsewhere as load_for_elsewhere
     from camboxes.models.localization import Localization as Localization
     from camboxes.models.localization import Localizer as Localizer
     from camboxes.models.localization import passes_side_by_side as passes_side_by_side
@@ -31,6 +32,7 @@ _HOMES = {
     "class_maps": "methods",
     "decode_jpeg": "preprocessing",
     "load_classifier": "classifier",
+    "load_for_elsewhere": "classifier",
     "passes_side_by_side": "localization",
     "use_one_core": "localization",
 }
