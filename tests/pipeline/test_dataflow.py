@@ -10,7 +10,9 @@ import http.server
 import io
 import json
 import re
+import shlex
 import shutil
+import string
 import tarfile
 import threading
 from pathlib import Path
@@ -112,7 +114,8 @@ def _label(service, data, output, folder, *options):
 def gpu(service, data, bucket, tmp_path_factory):
     """A job whose workers have a GPU and an image of their own."""
     options = ["--accelerator", "nvidia-tesla-t4:n1-standard-8", "--sdk_container_image", IMAGE]
-    options += ["--machine_type=n1-standard-2", "--max_num_workers=4", "--dataflow_service_options=enable_prime"]
+    options += ["--machine_type=n1-standard-2", "--max_num_workers=4"]
+    options += ["--dataflow_service_options=enable_google_cloud_profiler"]
     return _label(service, data, f"{bucket}/gpu", tmp_path_factory.mktemp("gpu"), *options)
 
 
@@ -185,7 +188,7 @@ def test_the_image_the_machines_and_the_service_s_options_are_those_of_the_call(
     assert {image["containerImage"] for image in pool["sdkHarnessContainerImages"]} == {IMAGE}
     assert len(pool["sdkHarnessContainerImages"]) == 2, "with the hints, and without"
     assert (pool["machineType"], pool["autoscalingSettings"]["maxNumWorkers"]) == ("n1-standard-2", 4)
-    assert environment["serviceOptions"] == ["enable_prime"]
+    assert environment["serviceOptions"] == ["enable_google_cloud_profiler"]
     packages = [package["name"] for package in pool["packages"]]
     assert packages == ["submission_environment_dependencies.txt"], "Beam's list of what is installed here; no code"
     assert gpu.request["path"] == "/v1b3/projects/project/locations/europe-west4/jobs"
@@ -337,3 +340,23 @@ def test_how_other_machines_run_the_network(asked, accelerator, settled):
 )
 def test_where_the_workers_are(options, elsewhere):
     assert workers_elsewhere(beam_options(options)) is elsewhere
+
+
+def _documented():
+    """The calls of `camboxes label` in the documentation of runners."""
+    for page in ("dataflow.md", "runners.md"):
+        text = (ROOT / "docs" / page).read_text().replace("\\\n", " ")
+        yield from re.findall(r"^camboxes label (.*)$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("call", _documented())
+def test_the_documented_calls_have_no_unknown_options(call):
+    arguments = shlex.split(string.Template(call).safe_substitute(BUCKET="b", REGION="r", PROJECT="p", IMAGE="i"))
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    label.add_arguments(parser)
+    known, of_beam = parser.parse_known_args(arguments)
+    options = beam_options(of_beam)
+    stores = {"output": known.output, "input": known.input}
+    remote.check_stores(options, **stores)
+    local = any(folder.startswith("photos") for folder in stores.values())
+    assert workers_elsewhere(options) is not local
