@@ -65,6 +65,7 @@ def test_every_package_is_installed_once_at_the_versions_that_were_tested(docker
     assert all(command.startswith("pip install --no-cache-dir --constraint constraints.txt ") for command in installs)
     wanted = [shlex.split(command)[5:] for command in installs]
     assert wanted == [["torch", "torchvision"], [".[gcp]"]]
+    assert commands[-1] == "pip check"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = " ".join([*project["dependencies"], *project["optional-dependencies"]["gcp"]])
     assert not any(stranger in named for stranger in STRANGERS)
@@ -92,12 +93,17 @@ def installed(dockerfile, tmp_path_factory):
             target.parent.mkdir(parents=True, exist_ok=True)
             copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
             copy(ROOT / source, target)
-    venv.create(root / "venv", with_pip=True)
+    venv.create(root / "venv")
     [packages] = (root / "venv").glob("lib/python*/site-packages")
     here = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
     (packages / "here.pth").write_text("\n".join(here))
-    # No build isolation is asked for by the word for no: pip reads these variables so.
-    offline = {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "no", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    pip = root / "venv" / "bin" / "pip"
+    pip.write_text('#!/bin/sh\nexec python -m pip "$@"\n')
+    pip.chmod(0o755)
+    # What is here is taken as it is, and pip check, the last command, says whether it fits together. No build isolation
+    # is asked for by the word for no: pip reads these variables so.
+    offline = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "no"}
+    offline["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
     for command in _steps(dockerfile, "RUN"):
         done = _run(root, "sh", "-c", command, cwd=work, **offline)
         assert done.returncode == 0, done.stdout + done.stderr
