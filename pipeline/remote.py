@@ -87,13 +87,14 @@ def settled(spec: "ModelSpec", accelerator: Accelerator | None) -> "ModelSpec":
     if accelerator and spec.device == "cpu":
         raise ValueError(f"--accelerator {accelerator.kind} and --device cpu were both given; leave one out")
     gpu = accelerator is not None or spec.device == "cuda"
-    multiplied = "fp16" if accelerator and accelerator.kind in _WITHOUT_BF16 else "bf16"
-    return dataclasses.replace(
-        spec,
-        device="cuda" if gpu else "cpu",
-        precision=spec.precision if spec.precision != "auto" else multiplied if gpu else "fp32",
-        compile=spec.compile if spec.compile != "auto" else "off",
-    )
+    precision, compilation = spec.precision, spec.compile
+    if precision == "auto" and gpu:
+        precision = "fp16" if accelerator and accelerator.kind in _WITHOUT_BF16 else "bf16"
+    elif precision == "auto":
+        precision = "fp32"
+    if compilation == "auto":
+        compilation = "off"
+    return dataclasses.replace(spec, device="cuda" if gpu else "cpu", precision=precision, compile=compilation)
 
 
 def check_stores(options: "PipelineOptions", **folders: str | None) -> None:
