@@ -11,7 +11,9 @@ from apache_beam.options.pipeline_options import (
     GoogleCloudOptions,
     PipelineOptions,
     PortableOptions,
+    SetupOptions,
     StandardOptions,
+    WorkerOptions,
 )
 
 from camboxes.pipeline.errors import CallError
@@ -86,6 +88,13 @@ def _check_dataflow(options: PipelineOptions) -> None:
     }
     if missing := [name for name, value in given.items() if not value]:
         raise CallError(f"DataflowRunner needs {' and '.join(missing)}, too: docs/dataflow.md has a whole command")
+    setup = options.view_as(SetupOptions)
+    brought = [options.view_as(WorkerOptions).sdk_container_image, setup.setup_file, setup.requirements_file]
+    if not any([*brought, setup.extra_packages]):
+        raise CallError(
+            "Dataflow's workers would have no camboxes: give --sdk_container_image IMAGE with an image of the "
+            "repository's Dockerfile, or --setup_file ./setup.py for a small job"
+        )
 
 
 def _share_the_machine(options: PipelineOptions) -> None:

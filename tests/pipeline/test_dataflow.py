@@ -279,7 +279,8 @@ def test_a_launcher_s_parameters_as_arguments():
         template.call(["--flip=yes"])
 
 
-ON_DATAFLOW = ["--runner=DataflowRunner", "--project=p", "--region=r", "--temp_location=gs://b/t"]
+COMPLETE = ["--project=p", "--region=r", "--temp_location=gs://b/t", "--sdk_container_image=i"]
+ON_DATAFLOW = ["--runner=DataflowRunner", *COMPLETE]
 
 
 @pytest.mark.parametrize(
@@ -287,6 +288,7 @@ ON_DATAFLOW = ["--runner=DataflowRunner", "--project=p", "--region=r", "--temp_l
     [
         (["--output", "out", *ON_DATAFLOW], "--output 'out' is a local path, and workers on other machines cannot see"),
         (["--root", "here", *ON_DATAFLOW], "--root 'here' is a local path"),
+        (ON_DATAFLOW[:-1], "Dataflow's workers would have no camboxes: give --sdk_container_image IMAGE"),
         (ON_DATAFLOW[:1], "DataflowRunner needs --project and --region and --temp_location, too"),
         (["--accelerator", "nvidia-l4"], "--accelerator is for workers on other machines; on this one give --device"),
         (["--accelerator", "nvidia-l4", "--device=cpu", *ON_DATAFLOW], "--accelerator nvidia-l4 and --device cpu"),
@@ -335,7 +337,7 @@ def test_how_other_machines_run_the_network(asked, accelerator, settled):
         (["--runner=PortableRunner", "--job_endpoint=localhost:1"], True),
         (["--runner=FlinkRunner", "--flink_master=host:8081", "--environment_type=EXTERNAL"], True),
         (["--runner=SparkRunner", "--spark_master_url=spark://host:7077"], True),
-        (["--runner=apache_beam.runners.dataflow.dataflow_runner.DataflowRunner", *ON_DATAFLOW[1:]], True),
+        (["--runner=apache_beam.runners.dataflow.dataflow_runner.DataflowRunner", *COMPLETE], True),
     ],
 )
 def test_where_the_workers_are(options, elsewhere):
