@@ -16,7 +16,7 @@ from camboxes.models import execution
 from camboxes.models.checkpoints import DESCRIPTION, WEIGHTS, Description, find_network
 from camboxes.models.parts import LAST, Recording, Tap, channels_first, outermost_layer, recording, take_apart, tapped
 from camboxes.models.preprocessing import Preprocessing
-from camboxes.models.spec import ModelSpec
+from camboxes.models.spec import Device, ModelSpec
 from camboxes.models.stride import lower_stride
 
 _CHANGING = threading.Lock()  # one thread at a time changes what a classifier runs
@@ -232,16 +232,22 @@ class Classifier(nn.Module):
         return {WEIGHTS: self.safetensors(), DESCRIPTION: described.to_json()}
 
     @functools.cached_property
+    def weights_sha256(self) -> str:
+        """The SHA-256 of the bytes that `safetensors` gives."""
+        return hashlib.sha256(self.safetensors()).hexdigest()
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What decides the maps, the weights by their SHA-256; nothing that names a machine."""
-        return self.spec.settings() | {"weights_sha256": hashlib.sha256(self.safetensors()).hexdigest()}
+        return self.spec.settings() | {"weights_sha256": self.weights_sha256}
 
 
 def load_classifier(model: str | ModelSpec) -> Classifier:
     """Loads a classifier, ready to infer on its device, its parameters frozen.
 
     Raises:
-      ValueError: an unknown name, weights of another network, or a network without feature maps.
+      ValueError: an unknown name, weights of another network or other than those that the spec asks for, a network
+        without feature maps, or an execution that cannot be had on this device.
       OSError: weights that cannot be had.
       RuntimeError: a GPU was asked for and there is none. There is no silent fall-back to the CPU.
     """
@@ -250,8 +256,31 @@ def load_classifier(model: str | ModelSpec) -> Classifier:
         raise RuntimeError(
             "device cuda was asked for, and PyTorch sees no GPU here; use --device cpu, or mend the driver"
         )
+    device: Device = ("cuda" if torch.cuda.is_available() else "cpu") if spec.device == "auto" else spec.device
+    classifier = _load(dataclasses.replace(spec, device=device)).to(device).to(memory_format=torch.channels_last)
+    classifier.settle()
+    execution.keep_freed_memory()
+    return classifier
+
+
+def load_for_elsewhere(spec: ModelSpec) -> Classifier:
+    """Loads a classifier that other machines will run, to be asked for all but maps: names, settings, files.
+
+    Nothing is tried out here, on a machine that may be of another kind, so the spec must leave nothing open of how the
+    network is executed. Where that cannot be had, `load_classifier` says so on the machine that runs it.
+
+    Raises:
+      ValueError: the device, the precision or the compilation is left open; or see `load_classifier`.
+      OSError: weights that cannot be had.
+    """
+    if left_open := [name for name in ("device", "precision", "compile") if getattr(spec, name) == "auto"]:
+        raise ValueError(f"{' and '.join(left_open)} auto: what another machine can do is not known here; name it")
+    return _load(spec)
+
+
+def _load(spec: ModelSpec) -> Classifier:
+    """A classifier in this machine's memory, for the device of its spec."""
     network, described = find_network(spec)
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if spec.device == "auto" else spec.device
     preprocessing = dataclasses.replace(
         network.preprocessing, size=spec.size or network.preprocessing.size, aspect=spec.aspect
     )
@@ -261,8 +290,7 @@ def load_classifier(model: str | ModelSpec) -> Classifier:
         weights=None,
         size=preprocessing.size,
         map_stride=spec.map_stride or (described.map_stride if described else None),
-        device=device,
-        batch_size=spec.batch_size or max(1, round(_BATCH[device] * (224 / preprocessing.size) ** 2)),
+        batch_size=spec.batch_size or max(1, round(_BATCH[spec.device] * (224 / preprocessing.size) ** 2)),
     )
     if spec.map_stride is not None:
         lower_stride(network.module, spec.map_stride, torch.randn(1, 3, preprocessing.size, preprocessing.size))
@@ -277,10 +305,12 @@ def load_classifier(model: str | ModelSpec) -> Classifier:
         raise ValueError(
             f"map_stride {spec.map_stride}: the maps of {spec.name} stay at {classifier.preprocessing.stride}"
         )
-    classifier = classifier.to(device).to(memory_format=torch.channels_last).eval()
-    classifier.settle()
-    execution.keep_freed_memory()
-    return classifier
+    if spec.weights_sha256 is not None and classifier.weights_sha256 != spec.weights_sha256:
+        raise ValueError(
+            f"the weights of {spec.name} have the SHA-256 {classifier.weights_sha256}; expected "
+            f"{spec.weights_sha256}: the file was changed or cut short since it was staged; stage it again"
+        )
+    return classifier.eval()
 
 
 @contextmanager

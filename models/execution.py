@@ -49,6 +49,8 @@ def resolve(
     cpu = probe.device.type == "cpu"
     if cpu and precision == "fp16":
         raise ValueError("precision fp16 is for GPUs; on a CPU use bf16, fp32 or auto")
+    if not cpu and precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ValueError("precision bf16: this GPU only emulates it; use fp16, fp32 or auto")
     if compilation != "off":
         possible = cpu and _difference(features, probe, expected, "fp32", "on") <= _SAME
         if compilation == "on" and not possible:

@@ -34,6 +34,8 @@ class ModelSpec:
         where the processor multiplies it (fp16 on a GPU that does not), and the network gives nearly the same maps.
       compile: "on" to fuse each convolution with what follows it, on a CPU: see `fusing`; "auto" for "on" wherever that
         gives the same maps.
+      weights_sha256: what the weights must be, in hexadecimal digits: see `Classifier.settings`. None to take them as
+        they are.
     """
 
     name: str = "efficientnet_lite0"
@@ -45,6 +47,7 @@ class ModelSpec:
     batch_size: int | None = None
     precision: Precision = "auto"
     compile: Compilation = "auto"
+    weights_sha256: str | None = None
 
     def __post_init__(self) -> None:
         _check("aspect", self.aspect, get_args(Aspect))
@@ -57,8 +60,8 @@ class ModelSpec:
                 raise ValueError(f"{field} is {value}; expected a positive number")
 
     def settings(self) -> dict[str, Any]:
-        """What decides the maps, and nothing that names a machine: for a run's records."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if name != "weights"}
+        """What decides the maps besides the weights, and nothing that names a machine: for a run's records."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if not name.startswith("weights")}
 
 
 METHODS = ("cam", "gradcam", "gradcam++", "xgradcam", "hirescam", "layercam", "scorecam", "eigencam")

@@ -3,20 +3,33 @@
 import argparse
 from collections.abc import Sequence
 
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.options import pipeline_options
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    DebugOptions,
+    DirectOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    PortableOptions,
+    SetupOptions,
+    StandardOptions,
+    WorkerOptions,
+)
 
 from camboxes.pipeline.errors import CallError
 
 # "DirectRunner" is a switch that tries a downloaded binary first; this is the local runner itself.
 _LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
 
+# While the network works on one shard, boxes of another one are drawn; more would only hold more images in memory.
+_SHARDS_AT_ONCE = 2
+
 
 def beam_options(arguments: Sequence[str]) -> PipelineOptions:
     """Parses Beam's options; the local runner is the default.
 
     Raises:
-      CallError: an option that neither camboxes nor Beam knows, or a runner that loses data.
+      CallError: an option that neither camboxes nor Beam knows, or is missing, or a runner that loses data.
     """
     parser = _parser()
     try:
@@ -29,19 +42,70 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
         )
     options = PipelineOptions(list(arguments))
     standard = options.view_as(StandardOptions)
-    if (standard.runner or "").rpartition(".")[2] == "DaskRunner":
+    if runner_name(options) == "DaskRunner":
         raise CallError(
             "DaskRunner is refused: it drops what a bundle emits when it finishes and all but the last of several "
             "outputs, and reports success; use the default runner with --direct_num_workers, or a portable runner"
         )
     standard.runner = standard.runner or _LOCAL_RUNNER
+    FileSystems.set_options(options)  # the source is read before there is a pipeline, which does the same
+    if runner_name(options) == "DataflowRunner":
+        _check_dataflow(options)
+        _share_the_machine(options)
     return options
+
+
+def runner_name(options: PipelineOptions) -> str:
+    """The runner's class, without its module."""
+    return (options.view_as(StandardOptions).runner or "").rpartition(".")[2]
+
+
+def workers_elsewhere(options: PipelineOptions) -> bool:
+    """Whether the workers may run on other machines than this one, or in containers."""
+    runner = runner_name(options)
+    by_job_service = runner in ("PortableRunner", "FlinkRunner", "SparkRunner")
+    in_this_process = options.view_as(PortableOptions).environment_type == "LOOPBACK"
+    return runner == "DataflowRunner" or (by_job_service and not in_this_process)
 
 
 def local_processes(options: PipelineOptions) -> int:
     """How many worker processes a local runner is asked for; 1 for work in this process."""
     direct = options.view_as(DirectOptions)
     return direct.direct_num_workers if direct.direct_running_mode == "multi_processing" else 1
+
+
+def _check_dataflow(options: PipelineOptions) -> None:
+    """Tells before anything is written what the call lacks."""
+    try:
+        from apache_beam.runners.dataflow.internal import apiclient  # noqa: F401
+    except ImportError as error:
+        raise CallError(f'DataflowRunner needs Google\'s libraries ({error}): pip install "camboxes[gcp]"') from None
+    google = options.view_as(GoogleCloudOptions)
+    given = {
+        "--project": google.project,
+        "--region": google.region,
+        "--temp_location": google.temp_location or google.staging_location,
+    }
+    if missing := [name for name, value in given.items() if not value]:
+        raise CallError(f"DataflowRunner needs {' and '.join(missing)}, too: docs/dataflow.md has a whole command")
+    setup = options.view_as(SetupOptions)
+    brought = [options.view_as(WorkerOptions).sdk_container_image, setup.setup_file, setup.requirements_file]
+    if not any([*brought, setup.extra_packages]):
+        raise CallError(
+            "Dataflow's workers would have no camboxes: give --sdk_container_image IMAGE with an image of the "
+            "repository's Dockerfile, or --setup_file ./setup.py for a small job"
+        )
+
+
+def _share_the_machine(options: PipelineOptions) -> None:
+    """One process on each worker, with a thread for each shard at once, unless the call says otherwise.
+
+    Dataflow's default is a process for every core: a network in each of them, all on one GPU, or each on all cores.
+    """
+    debug = options.view_as(DebugOptions)
+    if not debug.lookup_experiment("use_multiple_sdk_containers"):
+        debug.add_experiment("no_use_multiple_sdk_containers")
+    debug.number_of_worker_harness_threads = debug.number_of_worker_harness_threads or _SHARDS_AT_ONCE
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,13 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from camboxes.models.spec import METHODS, Compilation, MapSpec, Precision, Refinement
+from camboxes.pipeline.remote import Accelerator
 
 if TYPE_CHECKING:
+    from apache_beam import PCollection, Pipeline
+    from apache_beam.options.pipeline_options import PipelineOptions
+
     from camboxes.models import Classifier, Localizer, ModelSpec
-    from camboxes.transforms import BoxRule, PlannedRun
+    from camboxes.transforms import BoxRule, Plan
     from camboxes.transforms.boxes import Threshold
     from camboxes.transforms.images import Limits
     from camboxes.transforms.labels import Category
+    from camboxes.transforms.listing import Listing
 
 
 # Measured: docs/evaluation.md, docs/refinement.md.
@@ -45,6 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["squash", "keep"],
         default="keep",
         help="bring the whole image to a square, or keep its aspect ratio (default: %(default)s)",
+    )
+    model.add_argument(
+        "--accelerator",
+        type=Accelerator.parse,
+        metavar="KIND[:MACHINE]",
+        help="on other machines: run the network on workers with this kind of GPU, in this type of machine, such as "
+        "nvidia-l4:g2-standard-8 (docs/dataflow.md)",
     )
     model.add_argument("--batch-size", type=int, metavar="N", help="default: at 224 pixels 4 on a CPU, 64 on a GPU")
     model.add_argument(
@@ -265,12 +277,19 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     """
     from apache_beam.options.pipeline_options import StandardOptions
 
-    from camboxes.pipeline import runs
-    from camboxes.pipeline.beam_options import beam_options
+    from camboxes.pipeline import remote, runs
+    from camboxes.pipeline.beam_options import beam_options, workers_elsewhere
     from camboxes.pipeline.errors import blaming_the_call
-    from camboxes.transforms import BoxesFromMaps, InferClassMaps, Plan, ReadLabeledImages, WriteCoco, storage
+    from camboxes.transforms import (
+        BoxesFromMaps,
+        InferClassMaps,
+        Plan,
+        PlanOnWorkers,
+        ReadLabeledImages,
+        WriteCoco,
+        storage,
+    )
     from camboxes.transforms.draw import drawing_settings
-    from camboxes.transforms.labels import UnmatchedLabelsError
     from camboxes.transforms.listing import read_source
     from camboxes.transforms.reuse import reusable
 
@@ -281,73 +300,90 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         if not 0 <= arguments.max_reject_rate <= 1:
             raise ValueError(f"--max-reject-rate is {arguments.max_reject_rate}; expected a share from 0 to 1")
         runs.check_output(arguments.output, arguments.input)
+        stores = {name: getattr(arguments, name) for name in ("output", "input", "root", "reuse")}
+        remote.check_stores(options, **stores)
         label_map = _read_label_map(arguments.label_map)
-        source = read_source(arguments.input, arguments.root)  # before torch is loaded: a wrong path is told at once
+        plan_elsewhere = workers_elsewhere(options) and not arguments.dry_run
+        # Before torch is loaded: a wrong path is told at once.
+        source = None if plan_elsewhere else read_source(arguments.input, arguments.root)
 
-        maps, localizer = _localizer(arguments)
+        maps, localizer = _localizer(arguments, options)
         classifier = localizer.classifier
         plan = Plan(
             arguments.output,
             classifier.class_names,
             label_map=label_map,
+            root=arguments.root,
             settings={**localizer.settings, **limits.settings, **drawing_settings(rule, None)},
             shards=arguments.shards,
         )
         if arguments.reuse:
             reusable(arguments.reuse, localizer.settings)
-        if arguments.dry_run:
-            try:
-                draft = plan.draft(source)
-            except UnmatchedLabelsError as error:
-                _describe_labels(error.matched, classifier)
-                raise
-            _describe(draft, localizer, str(options.view_as(StandardOptions).runner))
+        if arguments.dry_run and source is not None:
+            _describe(plan, source, localizer, str(options.view_as(StandardOptions).runner))
             return
     with contextlib.ExitStack() as held:
         with blaming_the_call():
             held.enter_context(runs.locked(arguments.output))
             if arguments.overwrite:
-                plan.draft(source)  # a call that cannot succeed must not cost the run that it would replace
+                if source is not None:
+                    plan.draft(source)  # a call that cannot succeed must not cost the run that it would replace
                 runs.remove(arguments.output)
-            read = ReadLabeledImages(source, plan)
+            read = PlanOnWorkers(arguments.input, plan) if source is None else ReadLabeledImages(source, plan)
             reuse = runs.set_aside_rejected(arguments.output) if arguments.retry_rejected else arguments.reuse
-            checkpoint = storage.join(arguments.output, "plan")
-            for name, content in classifier.files().items():
-                if not storage.exists(storage.join(checkpoint, name)):
-                    storage.write_bytes(storage.join(checkpoint, name), content)
-        spec = dataclasses.replace(classifier.spec, name=checkpoint)
-        runs.announce(read.planned, _network(localizer))
-        runs.execute(
-            lambda p: (
+            spec = _staged(classifier, arguments.output)
+        hints = arguments.accelerator.hints if arguments.accelerator else {}
+
+        def job(p: "Pipeline") -> "PCollection[dict[str, Any]]":
+            return (
                 p
-                | read
-                | InferClassMaps(spec, maps, reuse=reuse, limits=limits)
-                | BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes)
-                | WriteCoco(arguments.output)
-            ),
+                | read.with_resource_hints(**hints)
+                | InferClassMaps(spec, maps, reuse=reuse, limits=limits).with_resource_hints(**hints)
+                | BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes).with_resource_hints(**hints)
+                | WriteCoco(arguments.output).with_resource_hints(**hints)
+            )
+
+        runs.announce(arguments.output, _network(localizer))
+        if remote.describes_only(options):
+            remote.describe(job, options)
+            return
+        runs.execute(
+            job,
             options,
-            read.planned,
-            images=sum(read.planned.shards[key] for key in read.planned.missing()),
+            arguments.output,
             max_reject_rate=arguments.max_reject_rate,
         )
         if arguments.retry_rejected and reuse:
             storage.delete(reuse)
 
 
-def _localizer(arguments: argparse.Namespace) -> "tuple[MapSpec, Localizer]":
-    """The maps that the options ask for, and what makes them."""
+def _localizer(arguments: argparse.Namespace, options: "PipelineOptions") -> "tuple[MapSpec, Localizer]":
+    """The maps that the options ask for, and what makes them, here or on the workers that Beam's options ask for."""
     kept = {"keep_plain": arguments.keep_plain, "second_look": arguments.second_look}
     maps = dataclasses.replace(map_spec(arguments, arguments.method), **kept)
 
-    from camboxes.models import Localizer, load_classifier
+    from camboxes.models import Localizer
+    from camboxes.pipeline.remote import load
 
     spec = model_spec(arguments, maps.scales)
     given = {name: getattr(arguments, name) for name in ("aspect", "batch_size")}
-    classifier = load_classifier(dataclasses.replace(spec, **given, **_execution(arguments)))
+    spec = dataclasses.replace(spec, **given, **_execution(arguments))
+    classifier = load(spec, options, arguments.accelerator)
     if not maps.scales:
         size = classifier.preprocessing.size
         maps = dataclasses.replace(maps, scales=(size, 2 * size))
     return maps, Localizer(classifier, maps)
+
+
+def _staged(classifier: "Classifier", output: str) -> "ModelSpec":
+    """Writes the network into the plan, and gives the spec by which workers load it from there, and nothing else."""
+    from camboxes.transforms import storage
+
+    checkpoint = storage.join(output, "plan")
+    for name, content in classifier.files().items():
+        if not storage.exists(storage.join(checkpoint, name)):
+            storage.write_bytes(storage.join(checkpoint, name), content)
+    return dataclasses.replace(classifier.spec, name=checkpoint, weights_sha256=classifier.weights_sha256)
 
 
 def _execution(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -374,9 +410,16 @@ def _network(localizer: "Localizer") -> str:
     return f"{settings['method']}{refined} of {spec.name} at {scales} ({spec.aspect}) on {spec.device} in {executed}"
 
 
-def _describe(draft: "PlannedRun", localizer: "Localizer", runner: str) -> None:
+def _describe(plan: "Plan", source: "Listing", localizer: "Localizer", runner: str) -> None:
     """Prints a plan that is not carried out."""
+    from camboxes.transforms.labels import UnmatchedLabelsError
+
     classifier = localizer.classifier
+    try:
+        draft = plan.draft(source)
+    except UnmatchedLabelsError as error:
+        _describe_labels(error.matched, classifier)
+        raise
     print(f"input     {draft.images} images below {draft.root}")
     print(f"          {draft.repeated} repeated rows dropped, {draft.passed_over} files passed over")
     print(f"output    {draft.output}, {len(draft.shards)} shards of {_extent(draft.shards.values())} images")
@@ -402,10 +445,12 @@ def _extent(counts: Iterable[int]) -> str:
 
 
 def _read_label_map(path: str | None) -> dict[str, Any] | None:
+    from camboxes.transforms import storage
+
     if path is None:
         return None
     try:
-        label_map = json.loads(Path(path).read_bytes())
+        label_map = storage.read_json(path)
     except ValueError as error:
         raise ValueError(f"label map {path!r} is not JSON ({error})") from None
     if not isinstance(label_map, dict):

@@ -62,14 +62,14 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             check_carried(arguments.run, arguments.output)
             if arguments.overwrite:
                 runs.remove(arguments.output)
-            planned = source.copy(arguments.output, {**source.settings, **drawing_settings(rule, calibration)})
+            source.copy(arguments.output, {**source.settings, **drawing_settings(rule, calibration)})
             # All is drawn anew: the run that the shards come from may have grown.
             runs.remove(arguments.output, ["shards", "evaluation.json", "tuning.json"])
             if arguments.thresholds is not None:
                 storage.write_bytes(storage.join(arguments.output, FILE), storage.read_bytes(arguments.thresholds))
             carry_decisions(arguments.run, arguments.output)
         carried = f"; {len(decisions)} decisions carried over" if decisions else ""
-        runs.announce(planned, f"boxes from the maps stored in {arguments.run}{carried}")
+        runs.announce(arguments.output, f"boxes from the maps stored in {arguments.run}{carried}")
 
         def build(p: "beam.Pipeline") -> None:
             shards = p | ReadShards(arguments.run)
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             boxes = BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes, rule.thresholds, calibration)
             shards | boxes | KeepDecided(decisions) | WriteCoco(arguments.output)
 
-        runs.execute(build, options, planned, images=planned.images)
+        runs.execute(build, options, arguments.output)
 
 
 def _plain(source: "PlannedRun") -> "PlannedRun":

@@ -135,8 +135,12 @@ def remove(output: str, contents: Sequence[str] = CONTENTS) -> None:
             storage.delete(path)
 
 
-def announce(run: PlannedRun, network: str) -> None:
-    """Says what is about to be done."""
+def announce(output: str, network: str) -> None:
+    """Says what is about to be done in a run's folder."""
+    run = PlannedRun.load(output)
+    if run is None:
+        print(f"images are listed and planned on the workers; {network}", file=sys.stderr)
+        return
     done = len(run.shards) - len(run.missing())
     notes = [
         f"{run.repeated} repeated rows dropped" if run.repeated else "",
@@ -150,9 +154,8 @@ def announce(run: PlannedRun, network: str) -> None:
 def execute(
     build: Callable[[beam.Pipeline], Any],
     options: PipelineOptions,
-    run: PlannedRun,
+    output: str,
     *,
-    images: int,
     max_reject_rate: float = 1.0,
 ) -> None:
     """Runs the job that `build` assembles, writes the report, and says what came out and what to do next.
@@ -160,8 +163,7 @@ def execute(
     Args:
       build: applies the job's transforms to a pipeline.
       options: Beam's.
-      run: the plan of the folder that the job writes to.
-      images: how many the job has to do.
+      output: the folder that the job writes to; it has a plan, unless the job makes one.
       max_reject_rate: the share of the run's images that may be rejected; above it the job fails, and keeps all it has.
 
     Raises:
@@ -171,33 +173,36 @@ def execute(
     start = time.monotonic()
     pipeline = beam.Pipeline(options=options)
     build(pipeline)
-    with _progress(run, images), _workers(run, processes):
+    run = PlannedRun.load(output)
+    with _progress(run), _workers(output, processes):
         result = pipeline.run()
         result.wait_until_finish()
     seconds = time.monotonic() - start
-    path = storage.join(run.output, "summary.json")
+    path = storage.join(output, "summary.json")
     summary = storage.read_json(path)
+    counters = {
+        counter.key.metric.name: counter.committed
+        for counter in result.metrics().query()["counters"]
+        if counter.key.metric.namespace == "camboxes"
+    }
+    images = counters.get("written", 0)
     summary["run"] = {
         "runner": str(options.view_as(StandardOptions).runner),
         "processes": processes,
         "images": images,
         "seconds": round(seconds, 2),
         "images_per_second": round(images / seconds, 2),
-        "counters": {
-            counter.key.metric.name: counter.committed
-            for counter in result.metrics().query()["counters"]
-            if counter.key.metric.namespace == "camboxes"
-        },
+        "counters": counters,
         "peak_memory_bytes": _peak_memory(),
     }
     storage.write_json(path, summary)
-    report.write(run.output)
-    _conclude(run.output, summary)
+    report.write(output)
+    _conclude(output, summary)
     rejected, planned = summary["images"]["rejected"], summary["images"]["planned"]
     if rejected > max_reject_rate * planned:
         raise RuntimeError(
             f"{rejected} of {planned} images were rejected, more than --max-reject-rate {max_reject_rate:g} allows; "
-            f"their reasons stand in {storage.join(run.output, 'report.html')}, and --retry-rejected tries them again"
+            f"their reasons stand in {storage.join(output, 'report.html')}, and --retry-rejected tries them again"
         )
 
 
@@ -224,14 +229,18 @@ def _conclude(output: str, summary: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _progress(run: PlannedRun, images: int) -> Iterator[None]:
+def _progress(run: PlannedRun | None) -> Iterator[None]:
     """Shows the images of finished shards, their rate and the time left, where stderr is a terminal.
 
-    A shard's file is the one sign of progress that every runner and every process gives.
+    A shard's file is the one sign of progress that every runner and every process gives; without a plan there is none.
     """
     from tqdm import tqdm
 
-    before, ended = set(run.shards) - set(run.missing()), threading.Event()
+    if run is None:
+        yield
+        return
+    missing, ended = run.missing(), threading.Event()
+    before, images = set(run.shards) - set(missing), sum(run.shards[key] for key in missing)
 
     def watch() -> None:
         with tqdm(total=images, unit="image", disable=None, smoothing=0.1) as bar:
@@ -252,7 +261,7 @@ def _progress(run: PlannedRun, images: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _workers(run: PlannedRun, processes: int) -> Iterator[None]:
+def _workers(output: str, processes: int) -> Iterator[None]:
     """Shares the cores among worker processes, keeps their log, and ends the job where one of them dies."""
     if processes == 1:
         yield
@@ -262,7 +271,7 @@ def _workers(run: PlannedRun, processes: int) -> Iterator[None]:
     with (
         tempfile.NamedTemporaryFile("w", prefix="camboxes-workers-", suffix=".log", delete=False) as log,
         _inherited_stderr(log),
-        _deaths_end_the_job(run, log),
+        _deaths_end_the_job(output, log),
     ):
         try:
             yield
@@ -290,7 +299,7 @@ def _inherited_stderr(log: IO[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _deaths_end_the_job(run: PlannedRun, log: IO[str]) -> Iterator[None]:
+def _deaths_end_the_job(output: str, log: IO[str]) -> Iterator[None]:
     """Ends this process when a worker process dies: Beam would wait for it forever."""
     previous = threading.excepthook
 
@@ -298,9 +307,11 @@ def _deaths_end_the_job(run: PlannedRun, log: IO[str]) -> Iterator[None]:
         traceback.print_exception(failure.exc_value, file=log)
         if failure.thread is None or failure.thread.name != "run_worker":
             return
-        written = len(run.shards) - len(run.missing())
+        run = PlannedRun.load(output)
+        shards = len(run.shards) if run else 0
+        written = shards - len(run.missing()) if run else 0
         print(
-            f"\ncamboxes: a worker process died ({failure.exc_value}); {written} of {len(run.shards)} shards are "
+            f"\ncamboxes: a worker process died ({failure.exc_value}); {written} of {shards} shards are "
             "written, and the same command continues with the rest. If it dies again, was it killed for its memory? "
             f"Then ask for fewer workers or a smaller --batch-size. The workers' log is {log.name}",
             file=sys.stderr,

@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             changed,
         )
         _tell(record)
-        runs.announce(planned, f"round {record['kept']}" if record["kept"] else "the run's own maps")
+        runs.announce(arguments.output, f"round {record['kept']}" if record["kept"] else "the run's own maps")
 
         def build(p: "beam.Pipeline") -> None:
             shards = p | ReadShards(arguments.run, planned.missing())
@@ -104,8 +104,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             boxes = BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes, rule.thresholds)
             shards | boxes | KeepDecided(decisions) | WriteCoco(arguments.output)
 
-        images = sum(planned.shards[key] for key in planned.missing())
-        runs.execute(build, options, planned, images=images)
+        runs.execute(build, options, arguments.output)
 
 
 def _rule(source: "PlannedRun", *, regressed: bool) -> "BoxRule":

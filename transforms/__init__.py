@@ -14,7 +14,6 @@ from camboxes.transforms.plan import Plan as Plan
 from camboxes.transforms.plan import PlannedRun as PlannedRun
 from camboxes.transforms.plan_on_workers import PlanOnWorkers as PlanOnWorkers
 from camboxes.transforms.read import BatchImages as BatchImages
-from camboxes.transforms.read import PlannedShards as PlannedShards
 from camboxes.transforms.read import ReadLabeledImages as ReadLabeledImages
 from camboxes.transforms.read import ReadShards as ReadShards
 from camboxes.transforms.records import LabeledImage as LabeledImage

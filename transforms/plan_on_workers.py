@@ -11,6 +11,8 @@ from camboxes.transforms.entries import Listed
 from camboxes.transforms.labels import Category
 from camboxes.transforms.listing import listed, shard_count, shard_of
 from camboxes.transforms.plan import Plan, PlannedShard, plan_shard, shard_key
+from camboxes.transforms.read import PlannedShards
+from camboxes.transforms.records import Shard
 from camboxes.transforms.sources import entries, root_of
 
 _LABELS, _PASSED_OVER, _REPEATED, _RUNS = "labels", "passed_over", "repeated", "runs"
@@ -19,13 +21,12 @@ _Run = tuple[tuple[int, int], list[Listed]]  # the numbers of its container, and
 _Statement = tuple[str, bool]  # a label, and whether it is denied
 
 
-@beam.typehints.with_output_types(str)
+@beam.typehints.with_output_types(Shard)
 class PlanOnWorkers(beam.PTransform):
-    """Plans a data set in the pipeline itself, and emits the keys of its shards, but for those that are done.
+    """Plans a data set in the pipeline itself, and emits what `ReadLabeledImages` does: the same shards and ids.
 
-        p | PlanOnWorkers(path, plan) | PlannedShards(output) | InferClassMaps(model) | …
+        p | PlanOnWorkers(path, plan) | InferClassMaps(model) | BoxesFromMaps(threshold) | WriteCoco(output)
 
-    Both steps together emit what `ReadLabeledImages` does, which makes its plan where the job is started.
     A worker that lists the input, or one of its containers, holds nothing of it; paths are shuffled, images never. A
     plan that the run's folder holds already is compared with what the input gives now.
 
@@ -37,18 +38,22 @@ class PlanOnWorkers(beam.PTransform):
         """Takes what `read_source` reads, and how to plan it.
 
         Raises:
+          SourceError: there is no such input.
           PlanConflictError: see `Plan.before`.
           ValueError: a number of shards was asked for, and the images lie in containers.
         """
         super().__init__()
         self._path = path
         self._plan = plan
+        self._read = PlannedShards(plan.output)
         self._containers = containers_of(path)
         self._keep = plan.before() is None
         if self._containers and plan.shards is not None:
             raise ValueError("images inside containers are cut into runs of neighbours: leave --shards out")
+        if not self._containers:
+            entries(path, plan.root)  # listed by a worker; that it is there at all is told at once
 
-    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[str]:
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Shard]:
         """Applies the transform to a pipeline."""
         found = self._in_containers(pipeline) if self._containers else self._in_files(pipeline)
         categories = (
@@ -72,7 +77,13 @@ class PlanOnWorkers(beam.PTransform):
                 repeated=_total(found.repeated, "Repeated"),
                 passed_over=_total(found.passed_over, "PassedOver"),
             )
+            | self._read
         )
+
+    def with_resource_hints(self, **hints: Any) -> "PlanOnWorkers":
+        """Gives the hints to the step that reads shards, which the network's step is fused with; planning has none."""
+        self._read.with_resource_hints(**hints)
+        return self
 
     def _in_files(self, pipeline: beam.Pipeline) -> "_Found":
         given = (

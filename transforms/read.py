@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import apache_beam as beam
 
@@ -29,14 +30,16 @@ class ReadLabeledImages(beam.PTransform):
         """
         super().__init__()
         self.planned = plan.make(source)
+        self._read = PlannedShards(plan.output)
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Shard]:
         """Applies the transform to a pipeline."""
-        return (
-            pipeline
-            | "MissingShards" >> beam.Create(self.planned.missing(), reshuffle=False)
-            | PlannedShards(self.planned.output)
-        )
+        return pipeline | "MissingShards" >> beam.Create(self.planned.missing(), reshuffle=False) | self._read
+
+    def with_resource_hints(self, **hints: Any) -> "ReadLabeledImages":
+        """Gives the hints to the step that reads shards, which the network's step is fused with; planning has none."""
+        self._read.with_resource_hints(**hints)
+        return self
 
 
 @beam.typehints.with_input_types(str)

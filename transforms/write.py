@@ -44,12 +44,18 @@ class WriteCoco(beam.PTransform):
         """
         super().__init__()
         self._output = output
+        self._write = beam.Map(_write_shard, output=output).with_output_types(str)
+
+    def with_resource_hints(self, **hints: Any) -> "WriteCoco":
+        """Gives hints to the writing of shards, which goes on where they are made; the merge runs on any worker."""
+        self._write.with_resource_hints(**hints)
+        return self
 
     def expand(self, shards: beam.PCollection[Shard]) -> beam.PCollection[dict[str, Any]]:
         """Applies the transform to a collection of shards."""
         return (
             shards
-            | "WriteShards" >> beam.Map(_write_shard, output=self._output).with_output_types(str)
+            | "WriteShards" >> self._write
             | "AllWritten" >> beam.combiners.ToList()
             | "Merge" >> beam.Map(merge, output=self._output).with_output_types(dict[str, Any])
         )

@@ -5,7 +5,7 @@ import torchvision
 from PIL import Image
 from torch import nn
 
-from camboxes.models import ModelSpec, class_activation_maps, load_classifier
+from camboxes.models import ModelSpec, class_activation_maps, load_classifier, load_for_elsewhere
 from camboxes.models.classifier import Classifier
 from camboxes.models.networks import empty_network, qualified_name
 from camboxes.models.preprocessing import Preprocessing
@@ -191,6 +191,24 @@ def test_names():
 def test_an_absent_gpu_is_an_error():
     with pytest.raises(RuntimeError, match="device cuda was asked for, and PyTorch sees no GPU"):
         load_classifier(ModelSpec("efficientnet_lite0", device="cuda"))
+
+
+def test_a_network_that_another_machine_will_run(classifier):
+    found = load_for_elsewhere(ModelSpec(device="cuda", precision="fp16", compile="off"))
+    assert found.spec.device == "cuda" and next(found.network.parameters()).device.type == "cpu"
+    assert (found.spec.precision, found.spec.compile, found.spec.batch_size) == ("fp16", "off", 64)
+    assert found.spec.name == classifier.spec.name
+    for same in ("class_names", "preprocessing", "weights_sha256"):
+        assert getattr(found, same) == getattr(classifier, same)
+    with pytest.raises(ValueError, match="device and compile auto: what another machine can do is not known here"):
+        load_for_elsewhere(ModelSpec(precision="fp32"))
+
+
+def test_weights_that_are_not_those_of_the_spec(classifier):
+    spec = ModelSpec(precision="fp32", weights_sha256=classifier.weights_sha256)
+    assert load_classifier(spec).settings == classifier.settings
+    with pytest.raises(ValueError, match=f"have the SHA-256 {classifier.weights_sha256}; expected 00ff"):
+        load_classifier(ModelSpec(precision="fp32", weights_sha256="00ff"))
 
 
 def _photographs(folder):

@@ -206,3 +206,12 @@ def test_a_new_layer_is_shown_after_the_network_has_run(rounded):
     activations, found = rounded.record(images, frozenset([name]), gradients=False)
     assert found.maps[name].shape == (1, 40, 28, 28)
     assert torch.equal(activations.logits, before)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="its GPU may multiply bf16")
+def test_bf16_that_is_only_emulated_is_refused():
+    """On the device "meta" nothing is computed, and no GPU here multiplies bf16."""
+    network, images = Block().eval().to("meta"), IMAGES.to("meta")
+    with pytest.raises(ValueError, match="precision bf16: this GPU only emulates it; use fp16"):
+        resolve(network, images, "bf16", "off")
+    assert resolve(network, images, "fp16", "off") == ("fp16", "off")

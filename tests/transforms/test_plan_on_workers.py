@@ -6,7 +6,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from camboxes.transforms import Plan, PlannedRun, PlannedShards, PlanOnWorkers
+from camboxes.transforms import Plan, PlannedRun, PlanOnWorkers
 
 NAMES = [("cat",), ("dog",), ("eel",)]
 TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
@@ -25,8 +25,7 @@ def source(tmp_path):
 
 def _on_workers(source, plan, options=()):
     with beam.Pipeline(runner=RUNNER, argv=list(options)) as p:
-        shards = p | PlanOnWorkers(source, plan) | PlannedShards(plan.output)
-        shards |= beam.Map(lambda shard: (shard.key, shard.rows.to_pylist()))
+        shards = p | PlanOnWorkers(source, plan) | beam.Map(lambda shard: (shard.key, shard.rows.to_pylist()))
         expected = Plan(plan.output + "-expected", plan.class_names, plan.label_map, None, plan.settings, plan.shards)
         run = expected.make(source)
         done = set(run.shards) - set((PlannedRun.load(plan.output) or run).missing())
