@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.options import pipeline_options
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
@@ -35,6 +36,7 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
             "outputs, and reports success; use the default runner with --direct_num_workers, or a portable runner"
         )
     standard.runner = standard.runner or _LOCAL_RUNNER
+    FileSystems.set_options(options)  # the source is read before there is a pipeline, which does the same
     return options
 
 
