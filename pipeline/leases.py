@@ -61,7 +61,7 @@ class _Lease:
     def __init__(self, folder: str):
         self._folder = folder
         self._path = storage.join(folder, ".lease")
-        self._mine = {
+        self._mine: dict[str, Any] = {
             "owner": uuid.uuid4().hex,
             "host": platform.node(),
             "since": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

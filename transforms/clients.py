@@ -27,7 +27,7 @@ def share() -> None:
         else:
             make_s3(self, options)
 
-    boto3_client.Client.__init__ = take_s3
+    boto3_client.Client.__init__ = take_s3  # type: ignore[method-assign]
     try:
         from apache_beam.io.gcp import gcsio
     except ImportError:
