@@ -7,16 +7,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions
-
 from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.image_files import read_image
 from camboxes.transforms.images import ACCEPTED, BadImageError
 from camboxes.transforms.overlap import batched
 from camboxes.transforms.records import REJECTED
 
-_AT_ONCE = 16  # requests to a store
+_AT_ONCE = 10  # requests to a store: as many connections as a client keeps
 
 
 def places(planned: PlannedRun, rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
@@ -67,7 +64,6 @@ def fetched(
     Raises:
       OSError: a photograph cannot be read.
     """
-    _let_beam_reach_stores()
     order = sorted(rows, key=lambda row: (-((row["review"] or {}).get("priority") or 0.0), row["path"]))
     folder = cache / hashlib.sha256(planned.root.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
@@ -90,12 +86,6 @@ def fetched(
             if progress is not None:
                 progress.update(len(some))
     return found, len(order) - len(found)
-
-
-def _let_beam_reach_stores() -> None:
-    """Gives Beam options where no pipeline did: without any it asks no store. Who asks stands in the environment."""
-    if FileSystems._pipeline_options is None:
-        FileSystems.set_options(PipelineOptions([]))
 
 
 def _fetch(location: str | None, place: str) -> int:

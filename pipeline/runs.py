@@ -19,7 +19,7 @@ import apache_beam as beam
 import filelock
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-from camboxes.pipeline import report
+from camboxes.pipeline import leases, report
 from camboxes.pipeline.beam_options import local_processes
 from camboxes.pipeline.errors import CallError
 from camboxes.transforms import PlannedRun, storage
@@ -52,15 +52,17 @@ def check_output(output: str, *inputs: str) -> None:
 
 @contextlib.contextmanager
 def locked(output: str) -> Iterator[None]:
-    """Keeps other jobs off a local folder, and sweeps out what a killed one left half-written.
+    """Keeps other jobs off a folder, and sweeps out what a killed one left half-written.
 
-    The lock ends with the process that holds it, however it ends. A folder on a store is not locked yet.
+    A local folder's lock ends with the process that holds it, however it ends; on a store: see `leases`.
 
     Raises:
       CallError: another job is writing to the folder.
     """
     if not storage.is_local(output):
-        yield
+        with leases.held(output):
+            storage.sweep(output)
+            yield
         return
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,9 +72,7 @@ def locked(output: str) -> Iterator[None]:
     except filelock.Timeout:
         raise CallError(f"another job is writing to {output!r}; wait for it, or choose another --output") from None
     try:
-        for path in folder.rglob("*.tmp"):
-            if storage.is_temporary(path.name):
-                path.unlink()
+        storage.sweep(output)
         yield
     finally:
         lock.release()
@@ -116,23 +116,14 @@ def set_aside_rejected(output: str) -> str | None:
     if found:
         dataclasses.replace(run, output=aside).save()
         for name in storage.names(shards_folder(aside), ".parquet"):
-            path = storage.join(shards_folder(output), name)
-            if storage.exists(path):
-                storage.delete(path)
-    return aside if storage.exists(aside) else None
+            storage.delete(storage.join(shards_folder(output), name))
+    return aside if PlannedRun.load(aside) else None
 
 
 def remove(output: str, contents: Sequence[str] = CONTENTS) -> None:
     """Deletes what a run, or another command, left in a folder, and nothing else that lies there."""
     for name in contents:
-        path = storage.join(output, name)
-        if storage.is_local(path):
-            if Path(path).is_dir():
-                shutil.rmtree(path)
-            else:
-                Path(path).unlink(missing_ok=True)
-        elif storage.exists(path):
-            storage.delete(path)
+        storage.delete(storage.join(output, name))
 
 
 def announce(output: str, network: str) -> None:

@@ -1,9 +1,14 @@
 """Real parts for the tests: five photographs that installed packages ship, a run over them, a browser, a database."""
 
+import http.server
+import itertools
 import json
+import logging
 import runpy
 import socket
 import subprocess
+import threading
+import uuid
 from pathlib import Path
 
 import pytest
@@ -115,6 +120,109 @@ def database(free_port, tmp_path_factory):
     finally:
         mongod.terminate()
         mongod.wait(30)
+
+
+class Requests:
+    """A WSGI application that counts what is asked of another one, and answers 500 in its place when told to."""
+
+    def __init__(self, application):
+        self._application = application
+        self._numbers = itertools.count(1)
+        self.asked = self.failed = 0
+        self.failing = 0
+
+    def __call__(self, environment, start_response):
+        """Answers a request; while `failing` is above 0, every request of a number that it divides fails."""
+        self.asked = next(self._numbers)
+        if self.failing and self.asked % self.failing == 0:
+            self.failed += 1
+            # Unread, a body would be taken for the next request on its connection.
+            environment["wsgi.input"].read(int(environment.get("CONTENT_LENGTH") or 0))
+            start_response("500 Internal Server Error", [("Content-Length", "0")])
+            return [b""]
+        return self._application(environment, start_response)
+
+
+@pytest.fixture(scope="module")
+def s3_requests():
+    """What is asked of a real S3 server of this machine, which S3's clients find in the environment."""
+    import werkzeug.serving
+    from moto.server import DomainDispatcherApplication, create_backend_app
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    requests = Requests(DomainDispatcherApplication(create_backend_app))
+    server = werkzeug.serving.make_server("127.0.0.1", 0, requests, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            environment.setenv(name, "anyone")
+        thread.start()
+        yield requests
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def s3(s3_requests):
+    """An empty bucket of it: its URL."""
+    import boto3
+
+    bucket = f"bucket-{uuid.uuid4().hex[:8]}"
+    boto3.client("s3").create_bucket(Bucket=bucket)
+    return f"s3://{bucket}"
+
+
+@pytest.fixture(scope="module")
+def gs(free_port, tmp_path_factory):
+    """The URL of an empty bucket on a real server of Google Cloud Storage's protocol on this machine."""
+    from apache_beam.internal.gcp import auth
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+    from gcp_storage_emulator.server import create_server
+
+    class Tokens(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(b'{"access_token": "anyone", "token_type": "Bearer", "expires_in": 36000}')
+
+        def log_message(self, *_):
+            pass
+
+    tokens = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Tokens)
+    threading.Thread(target=tokens.serve_forever, daemon=True).start()
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    # An account of nobody's: a process without one asks Google's machines for 20 s who it is.
+    account = tmp_path_factory.mktemp("account") / "account.json"
+    token_uri = f"http://127.0.0.1:{tokens.server_port}/token"
+    account.write_text(
+        json.dumps(
+            {"type": "service_account", "project_id": "none", "private_key": key.decode(), "token_uri": token_uri}
+            | {"client_email": "anyone@none", "client_id": "1", "private_key_id": "1"}
+        )
+    )
+    port, bucket = free_port(), f"bucket-{uuid.uuid4().hex[:8]}"
+    server = create_server("127.0.0.1", port, in_memory=True, default_bucket=bucket)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+        environment.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(account))
+        for name, value in (("_credentials_init", False), ("_credentials", None)):  # what another test has found out
+            environment.setattr(auth._Credentials, name, value)
+        server.start()
+        yield f"gs://{bucket}"
+        server.stop()
+        tokens.shutdown()
+
+
+@pytest.fixture(scope="module", params=["s3", "gs"])
+def store(request):
+    """Each of the two."""
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 from apache_beam.utils import shared
 
 from camboxes.models.spec import MapSpec, ModelSpec
-from camboxes.transforms import member_names
+from camboxes.transforms import member_names, stored_classifier
 from camboxes.transforms.containers import Image, images
 from camboxes.transforms.image_files import read_image
 from camboxes.transforms.images import DEFAULT_LIMITS, BadImageError, Limits, decode_at_least
@@ -122,11 +122,11 @@ class _InferClassMaps(beam.DoFn):
         self._reusable: ReusableRows | None = None
 
     def setup(self) -> None:
-        from camboxes.models import Localizer, decode_jpeg, load_classifier
+        from camboxes.models import Localizer, decode_jpeg
 
         self._decode_jpeg = decode_jpeg
         self._localizer = self._shared.acquire(
-            lambda: Localizer(load_classifier(self._model), self._maps), tag=(self._model, self._maps)
+            lambda: Localizer(stored_classifier.load(self._model), self._maps), tag=(self._model, self._maps)
         )
         self._matcher = LabelMatcher(self._localizer.classifier.class_names, self._label_map)
         if self._reuse is not None:

@@ -1,9 +1,12 @@
 """Files, local or on any of Beam's filesystems, such that a reader never sees half a file."""
 
 import contextlib
+import errno
+import glob
 import json
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +16,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.utils import retry
+
+from camboxes.transforms import clients
+
+clients.share()
+if FileSystems._pipeline_options is None:
+    # Without any options Beam asks no store. Every pipeline and every worker puts its own in the place of these.
+    FileSystems.set_options(PipelineOptions([]))
 
 
 def join(folder: str, *names: str) -> str:
@@ -36,11 +48,23 @@ def exists(path: str) -> bool:
 
 
 def read_bytes(path: str) -> bytes:
-    """A whole file, as it is: Beam would decompress one whose name ends in .gz."""
+    """A whole file, as it is: Beam would decompress one whose name ends in .gz.
+
+    Raises:
+      FileNotFoundError: there is none, on whatever filesystem.
+      OSError: it cannot be read.
+    """
     if is_local(path):
         return Path(path).read_bytes()
-    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-        return file.read()
+    try:
+        with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+            return file.read()
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # each store has errors of its own
+        if not exists(path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
+        raise OSError(f"{path!r} cannot be read ({error})") from error
 
 
 def read_json(path: str) -> Any:
@@ -66,18 +90,32 @@ def write_table(path: str, rows: pa.Table) -> None:
 
 
 def write_bytes(path: str, data: bytes) -> None:
-    """Writes a whole file at once: locally by renaming, on a store by one upload."""
+    """Writes a whole file at once: locally by renaming, on a store by one upload.
+
+    Raises:
+      OSError: it cannot be written, or would be an empty one on a store, of which S3 takes none from Beam.
+    """
     if is_local(path):
         with replacing(path) as file:
             file.write(data)
         return
+    if not data:
+        raise OSError(f"{path!r} cannot be written: there is nothing to write, and not every store takes an empty file")
+    try:
+        _upload(path, data)
+    except Exception as error:  # each store has errors of its own
+        raise OSError(f"{path!r} cannot be written ({error})") from error
+
+
+def _may_pass(error: Exception) -> bool:
+    return not isinstance(error, OSError) and retry.retry_on_server_errors_filter(error)
+
+
+@retry.with_exponential_backoff(num_retries=4, initial_delay_secs=1, retry_filter=_may_pass)
+def _upload(path: str, data: bytes) -> None:
+    """Beam tries most calls again where S3's own client has given up, but not uploads."""
     with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
         file.write(data)
-
-
-def is_temporary(name: str) -> bool:
-    """Whether a file's name is one that `replacing` gives to what is not finished."""
-    return re.search(r"\.[0-9a-f]{32}\.tmp$", name) is not None
 
 
 @contextlib.contextmanager
@@ -89,27 +127,58 @@ def replacing(path: str) -> Iterator[IO[bytes]]:
     temporary = f"{path}.{uuid.uuid4().hex}.tmp"
     if is_local(path):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
+    file = FileSystems.create(temporary, compression_type=CompressionTypes.UNCOMPRESSED)
     try:
-        with FileSystems.create(temporary, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-            yield file
+        yield file
+        file.close()
         if is_local(path):
             os.replace(temporary, path)  # noqa: PTH105
         else:
             FileSystems.rename([temporary], [path])
     except BaseException:
         with contextlib.suppress(Exception):
-            FileSystems.delete([temporary])
+            file.close()  # on a store this makes the key that is then to be deleted
+        with contextlib.suppress(Exception):
+            delete(temporary)
         raise
+
+
+def sweep(folder: str) -> None:
+    """Deletes whatever `replacing` has left below a folder in processes that were killed."""
+    if is_local(folder):
+        left = [str(path) for path in Path(folder).rglob("*.tmp")]
+    else:
+        left = _match(f"{glob.escape(folder)}/**.tmp")
+    for path in left:
+        if re.search(r"\.[0-9a-f]{32}\.tmp$", path):
+            delete(path)
 
 
 def names(folder: str, suffix: str) -> list[str]:
     """The names of the files in a folder that end so, sorted; none where there is no such folder."""
     if is_local(folder):
         return sorted(path.name for path in Path(folder).glob(f"*{suffix}"))
-    found = FileSystems.match([join(folder, f"*{suffix}")])[0].metadata_list
-    return sorted(file.path.rpartition("/")[2] for file in found)
+    return sorted(path.rpartition("/")[2] for path in _match(f"{glob.escape(folder)}/*{suffix}"))
 
 
 def delete(path: str) -> None:
-    """Deletes a file, or everything below a folder."""
-    FileSystems.delete([path])
+    """Deletes a file, or a folder with everything below it; does nothing where there is neither.
+
+    Raises:
+      OSError: something of it is still there.
+    """
+    if is_local(path):
+        if Path(path).is_dir():
+            shutil.rmtree(path)
+        else:
+            Path(path).unlink(missing_ok=True)
+        return
+    # Beam's GCS alone takes a name for a pattern, by which another run's files could go.
+    FileSystems.delete([glob.escape(path) if FileSystems.get_scheme(path) == "gs" else path])
+    FileSystems.delete([path + "/"])
+    if left := _match(f"{glob.escape(path)}/**"):  # GCS tells of what it keeps in a log alone
+        raise OSError(f"{len(left)} files below {path!r} cannot be deleted, the first of them {left[0]!r}")
+
+
+def _match(pattern: str) -> list[str]:
+    return [file.path for file in FileSystems.match([pattern])[0].metadata_list]

@@ -10,12 +10,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from apache_beam.io.filesystems import FileSystems
 from tqdm import tqdm
 
 from camboxes.pipeline import cli, review_dataset, review_photographs, review_samples
 from camboxes.pipeline.review import load_dataset
-from camboxes.transforms import PlannedRun
+from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.decisions import DecidedBox, Decision
 from camboxes.transforms.maps import StoredMap
 
@@ -148,13 +147,12 @@ def _sizes(cache):
     return sorted(file.stat().st_size for file in cache.rglob("*.jpg"))
 
 
-def test_photographs_are_fetched_from_a_real_s3(stored, s3, tmp_path, monkeypatch):
+def test_photographs_are_fetched_from_a_real_s3(stored, s3, tmp_path):
     _, rows = stored
-    monkeypatch.setattr(FileSystems, "_pipeline_options", None)  # no pipeline ran in this process
-    s3.create_bucket(Bucket="photographs")
+    root = f"{s3}/ä b"
     for row in rows[:4]:
-        s3.put_object(Bucket="photographs", Key=f"ä b/{row['path']}", Body=(tmp_path / row["path"]).read_bytes())
-    planned = SimpleNamespace(root="s3://photographs/ä b", location=lambda path: f"s3://photographs/ä b/{path}")
+        storage.write_bytes(f"{root}/{row['path']}", (tmp_path / row["path"]).read_bytes())
+    planned = SimpleNamespace(root=root, location=lambda path: f"{root}/{path}")
     said = io.StringIO()
     with tqdm(total=5, unit="photograph", file=said, mininterval=0) as bar:
         found, left = review_photographs.fetched(planned, rows, tmp_path / "cache", 95, bar)
@@ -163,23 +161,6 @@ def test_photographs_are_fetched_from_a_real_s3(stored, s3, tmp_path, monkeypatc
     assert _sizes(tmp_path / "cache") == [20, 30, 40]
     *_, last = said.getvalue().split("\r")
     assert re.search(r"5/5 \[\d\d:\d\d<00:00, +[\d.]+(photograph/s|s/photograph)\]", last)
-
-
-@pytest.fixture
-def s3(monkeypatch):
-    """A client of a real S3 server on this machine, which everything else finds in the environment."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "anyone")
-    yield boto3.client("s3")
-    server.stop()
 
 
 def test_a_photograph_that_a_store_does_not_give(stored, tmp_path):

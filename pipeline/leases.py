@@ -1,0 +1,142 @@
+"""One job at a time on a folder of a store: a lease, which its holder renews, and which ends with its holder.
+
+A store has no locks, and Beam's filesystems have no writes on a condition. So a lease is an object that says who holds
+it, and that its holder writes anew every few seconds. Whoever finds one watches it: where it changes, its holder lives;
+where it stays as it is for long, its holder is dead, and it is taken over. No clock is ever compared with another's. Of
+two that take it at the same moment, the one whose writing came last has it, and the other one finds that out before it
+begins. A holder that was held up for long enough to be taken for dead ends as soon as it finds another's name there.
+"""
+
+import contextlib
+import datetime
+import os
+import platform
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from camboxes.pipeline.errors import CallError
+from camboxes.transforms import storage
+
+# Seconds. Six renewals may fail before another job takes over.
+_RENEWED_EVERY = 10.0
+_VALID_FOR = 60.0
+_LOOKED_AT_EVERY = 2.0
+_SETTLES_IN = 2.0
+
+
+@contextlib.contextmanager
+def held(folder: str) -> Iterator[None]:
+    """Holds the lease of a folder. A process that finds it lost ends, at once, with exit code 1.
+
+    Raises:
+      CallError: another job holds it.
+    """
+    lease = _Lease(folder)
+    try:
+        lease.take()
+        with _renewed(lease):
+            yield
+    finally:
+        with contextlib.suppress(Exception):  # what is not given back runs out
+            lease.give_back()
+
+
+@contextlib.contextmanager
+def _renewed(lease: "_Lease") -> Iterator[None]:
+    ended = threading.Event()
+    keeper = threading.Thread(target=lease.keep, args=(ended,), name="lease", daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        keeper.join()
+
+
+class _Lease:
+    def __init__(self, folder: str):
+        self._folder = folder
+        self._path = storage.join(folder, ".lease")
+        self._mine: dict[str, Any] = {
+            "owner": uuid.uuid4().hex,
+            "host": platform.node(),
+            "since": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "renewed": 0,
+        }
+
+    def take(self) -> None:
+        """Takes the lease, where nobody has it.
+
+        Raises:
+          CallError: somebody has.
+        """
+        found = self._read()
+        if found is not None:
+            self._outlive(found)
+        storage.write_json(self._path, self._mine)
+        time.sleep(_SETTLES_IN)  # whoever saw no lease either has written by now
+        found = self._read()
+        if not self._is_mine(found):
+            raise self._refusal(found)
+
+    def _outlive(self, found: dict[str, Any]) -> None:
+        """Waits until a lease has run out."""
+        print(
+            f"{self._folder} belongs to a job {_of(found)}; if that one was killed, this one begins in "
+            f"{_VALID_FOR:.0f} s",
+            file=sys.stderr,
+        )
+        end = time.monotonic() + _VALID_FOR
+        while time.monotonic() < end:
+            time.sleep(_LOOKED_AT_EVERY)
+            now = self._read()
+            if now is None:
+                return
+            if now != found:
+                raise self._refusal(now)
+
+    def keep(self, ended: threading.Event) -> None:
+        """Renews the lease until the job has ended, and ends the process where it is lost."""
+        while not ended.wait(_RENEWED_EVERY):
+            with contextlib.suppress(Exception):  # from a store that gives no answer nobody learns that it is free
+                self._renew()
+
+    def _renew(self) -> None:
+        found = self._read()
+        if not self._is_mine(found):
+            print(
+                f"\ncamboxes: {self._folder} has been taken over by a job {_of(found)}, for this one gave no sign of "
+                f"life for {_VALID_FOR:.0f} s; this one ends here, and what it has written stays",
+                file=sys.stderr,
+                flush=True,
+            )
+            os._exit(1)  # the main thread waits inside Beam
+        self._mine["renewed"] += 1
+        storage.write_json(self._path, self._mine)
+
+    def give_back(self) -> None:
+        """Deletes the lease."""
+        if self._is_mine(self._read()):
+            storage.delete(self._path)
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            return storage.read_json(self._path)
+        except FileNotFoundError:
+            return None
+
+    def _is_mine(self, found: dict[str, Any] | None) -> bool:
+        return found is not None and found["owner"] == self._mine["owner"]
+
+    def _refusal(self, found: dict[str, Any] | None) -> CallError:
+        return CallError(
+            f"another job, {_of(found)}, is writing to {self._folder!r}; wait for it, or choose another --output"
+        )
+
+
+def _of(found: dict[str, Any] | None) -> str:
+    return "that has ended since" if found is None else f"of {found['host']}, begun {found['since']}"
