@@ -42,7 +42,7 @@ def photographs(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def hostile_images(photographs, tmp_path_factory):
-    """A folder of some 800 broken and odd image files: see hostile_images.py."""
+    """A folder of some 700 broken and odd image files: see hostile_images.py."""
     folder = tmp_path_factory.mktemp("hostile_images") / "files"
     runpy.run_path(str(Path(__file__).parent / "hostile_images.py"))["write"](photographs, folder)
     return folder

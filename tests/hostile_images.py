@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw
 
 _CUTS = (0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.999)
 _CLAIMED = ((60000, 60000), (65535, 65535), (11000, 11000), (65535, 1), (1, 65535), (0, 0), (0, 8), (8, 0))
-_FLIPS, _HEADERS, _ZEROED = 8, 8, 3  # files of each kind, for each valid one
+_FLIPS, _HEADERS, _ZEROED = 6, 6, 2  # files of each kind, for each valid one
 
 
 def write(photographs: Path, folder: Path) -> None:

@@ -44,7 +44,7 @@ class Limits:
 
     Attributes:
       max_bytes: of the encoded file.
-      max_pixels: of the decoded photograph, 1 to 178956970; decoding takes some ten bytes of memory for each.
+      max_pixels: of the decoded photograph, 1 to 178956970; decoding takes up to 18 bytes of memory for each.
     """
 
     max_bytes: int = 256 * 2**20

@@ -1,4 +1,4 @@
-"""Some 800 broken and odd image files, each read and decoded as a job does it, by one process that must survive."""
+"""Some 700 broken and odd image files, each read and decoded as a job does it, by one process that must survive."""
 
 import collections
 import json
