@@ -21,6 +21,7 @@ from camboxes.transforms.members import ContainerError, Image, Member, beginning
 from camboxes.transforms.sources import IMAGE_SUFFIXES
 
 _FIELD = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)")
+_BROKEN = (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError)  # what tarfile raises of headers
 _LARGEST_LABEL = 1 << 24  # bytes: what of a label's field is held
 
 
@@ -141,30 +142,32 @@ def _read(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
 
 
 def _headers(container: str, file: IO[bytes], place: int) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """All headers from a place on, those of broken files up to where they break."""
+    """All headers from a place on. Not `TarFile.next`: to it a broken or missing header is the end."""
     end = file.seek(0, os.SEEK_END)
     file.seek(place)
     try:
         tar = tarfile.TarFile(fileobj=file, encoding="utf-8")
-    except (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError):
-        raise ContainerError(container, beginning(file, "a tar file")) from None
-    while (info := _next(tar, container)) is not None:
-        tar.members.clear()  # or all headers would be held
-        if info.size < 0 or not info.offset < tar.offset <= end:
-            raise _broken(container, info.offset, f"{info.name!r} does not end within the file's {end} bytes")
+    except _BROKEN as error:
+        problem = _broken(place, str(error)) if place else beginning(file, "a tar file")
+        raise ContainerError(container, problem) from None
+    while not _is_end(file, place):
+        try:
+            info = tarfile.TarInfo.fromtarfile(tar)
+        except _BROKEN as error:
+            raise ContainerError(container, _broken(place, f"there is no header ({error})")) from None
+        if info.size < 0 or not place < tar.offset <= end:
+            raise ContainerError(container, _broken(place, f"{info.name!r} does not end within the file's {end} bytes"))
         yield tar, info
-    # To tarfile a header that is broken or missing is the end, too.
-    file.seek(tar.offset)
-    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise _broken(container, tar.offset, "there is neither a header nor the end of the archive")
+        place = tar.offset
 
 
-def _next(tar: tarfile.TarFile, container: str) -> tarfile.TarInfo | None:
-    try:
-        return tar.next()
-    except (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError) as error:
-        raise _broken(container, tar.offset, str(error)) from None
+def _is_end(file: IO[bytes], place: int) -> bool:
+    """Whether the archive says at a place that it ends; if not, the file stands there again."""
+    file.seek(place)
+    block = file.read(tarfile.BLOCKSIZE)
+    file.seek(place)
+    return block == bytes(tarfile.BLOCKSIZE)
 
 
-def _broken(container: str, place: int, what: str) -> ContainerError:
-    return ContainerError(container, f"is broken or cut short at byte {place}: {what}; copy or write it again")
+def _broken(place: int, what: str) -> str:
+    return f"is broken or cut short at byte {place}: {what}; copy or write it again"
