@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from camboxes.transforms.images import BadImageError
 from camboxes.transforms.member_names import safe
-from camboxes.transforms.members import ContainerError, Image, Member, exactly, opened
+from camboxes.transforms.members import ContainerError, Image, Member, distinct, exactly, opened
 from camboxes.transforms.sources import IMAGE_SUFFIXES
 
 _IMAGE = "image"
@@ -159,7 +159,7 @@ def _labels(value: Any, names: Sequence[str]) -> tuple[str, ...]:
         if label in (None, "") or (isinstance(label, int) and label < 0):
             continue
         found.append(names[label] if isinstance(label, int) and names else str(label))
-    return tuple(dict.fromkeys(found))
+    return distinct(found)
 
 
 def _name(row: int, path: str | None) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import IO, Any, NamedTuple
 
 from camboxes.transforms.member_names import safe
-from camboxes.transforms.members import ContainerError, Image, Member, beginning, opened
+from camboxes.transforms.members import ContainerError, Image, Member, beginning, distinct, opened
 from camboxes.transforms.sources import IMAGE_SUFFIXES
 
 _FIELD = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)")
@@ -83,7 +83,7 @@ def _members_of(sample: Iterator[_Entry], container: str) -> Iterator[Member | N
         elif entry.is_image or not entry.field:
             yield None
     if image is not None:
-        yield Member(image.name, tuple(dict.fromkeys(labels)), image.place)
+        yield Member(image.name, distinct(labels), image.place)
     elif fields:
         yield None
 
@@ -99,7 +99,7 @@ def _labels(entry: _Entry, container: str) -> list[str]:
     else:
         try:
             return _LABELS[entry.field](entry.read())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             problem = f"cannot be understood ({error})"
     raise ContainerError(container, f"has the label {entry.name!r} (byte {entry.place}), which {problem}; correct it")
 

@@ -107,6 +107,13 @@ def test_a_container_that_is_gone_is_a_reason_for_each_image(kind, paths):
     assert [str(error) for error in found] == ["missing: there is no container at this path"] * 3
 
 
+@FORMATS
+def test_a_reason_does_not_tell_where_the_container_lies(kind, tmp_path):
+    (tmp_path / f"x.{kind}").mkdir()
+    [reason] = containers.images(str(tmp_path / f"x.{kind}"), 0, 1)
+    assert str(reason) == "unreadable: IsADirectoryError: Is a directory"
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """Three small images in each format, whose every byte can be damaged; and where to write what was."""
