@@ -1,12 +1,15 @@
 """What all containers of images share: their members, their errors, and that no member is lost."""
 
+import errno
 import itertools
-from collections.abc import Generator, Iterator
+import os
+from collections.abc import Generator, Iterable, Iterator
 from typing import IO, NamedTuple
 
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+from camboxes.transforms import storage
 from camboxes.transforms.entries import SourceError
 from camboxes.transforms.images import BadImageError
 
@@ -40,9 +43,23 @@ class ContainerError(SourceError):
         self.detail = detail
 
 
+def distinct(labels: Iterable[str]) -> tuple[str, ...]:
+    """Labels without repetitions, in the order given; what is not Unicode is spelled with escapes, to stand in JSON."""
+    return tuple(dict.fromkeys(label.encode("utf-8", "backslashreplace").decode() for label in labels))
+
+
 def opened(container: str) -> IO[bytes]:
-    """A container's bytes as they are, local or on any Beam filesystem; any place can be sought."""
-    return FileSystems.open(container, compression_type=CompressionTypes.UNCOMPRESSED)
+    """A container's bytes as they are, local or on any Beam filesystem; any place can be sought.
+
+    Raises:
+      FileNotFoundError: there is none, on whatever filesystem.
+    """
+    try:
+        return FileSystems.open(container, compression_type=CompressionTypes.UNCOMPRESSED)
+    except Exception as error:  # each store has errors of its own
+        if storage.exists(container):
+            raise
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), container) from error
 
 
 def beginning(file: IO[bytes], expected: str) -> str:
@@ -71,7 +88,7 @@ def exactly(count: int, found: Generator[Image]) -> Iterator[Image]:
     except ContainerError as error:
         problem = BadImageError("unreadable", f"the container {error.detail}")
     except Exception as error:  # no permission, a store's own errors, a decompressor's
-        problem = BadImageError("unreadable", f"{type(error).__name__}: {error}")
+        problem = BadImageError("unreadable", f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}")
     finally:
         found.close()
     for _ in range(left):

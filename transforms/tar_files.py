@@ -17,10 +17,11 @@ from collections.abc import Callable, Generator, Iterator
 from typing import IO, Any, NamedTuple
 
 from camboxes.transforms.member_names import safe
-from camboxes.transforms.members import ContainerError, Image, Member, beginning, opened
+from camboxes.transforms.members import ContainerError, Image, Member, beginning, distinct, opened
 from camboxes.transforms.sources import IMAGE_SUFFIXES
 
 _FIELD = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)")
+_BROKEN = (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError)  # what tarfile raises of headers
 _LARGEST_LABEL = 1 << 24  # bytes: what of a label's field is held
 
 
@@ -86,7 +87,7 @@ def _members_of(sample: Iterator[_Entry], container: str) -> Iterator[Member | N
         elif entry.is_image or not entry.field:
             yield None
     if image is not None:
-        yield Member(image.name, tuple(dict.fromkeys(labels)), image.place)
+        yield Member(image.name, distinct(labels), image.place)
     elif fields:
         yield None
 
@@ -102,7 +103,7 @@ def _labels(entry: _Entry, container: str) -> list[str]:
     else:
         try:
             return _LABELS[entry.field](entry.read())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             problem = f"cannot be understood ({error})"
     raise ContainerError(container, f"has the label {entry.name!r} (byte {entry.place}), which {problem}; correct it")
 
@@ -145,30 +146,32 @@ def _read(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
 
 
 def _headers(container: str, file: IO[bytes], place: int) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """All headers from a place on, those of broken files up to where they break."""
+    """All headers from a place on. Not `TarFile.next`: to it a broken or missing header is the end."""
     end = file.seek(0, os.SEEK_END)
     file.seek(place)
     try:
         tar = tarfile.TarFile(fileobj=file, encoding="utf-8")
-    except (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError):
-        raise ContainerError(container, beginning(file, "a tar file")) from None
-    while (info := _next(tar, container)) is not None:
-        tar.members.clear()  # or all headers would be held
-        if info.size < 0 or not info.offset < tar.offset <= end:
-            raise _broken(container, info.offset, f"{info.name!r} does not end within the file's {end} bytes")
+    except _BROKEN as error:
+        problem = _broken(place, str(error)) if place else beginning(file, "a tar file")
+        raise ContainerError(container, problem) from None
+    while not _is_end(file, place):
+        try:
+            info = tarfile.TarInfo.fromtarfile(tar)
+        except _BROKEN as error:
+            raise ContainerError(container, _broken(place, f"there is no header ({error})")) from None
+        if info.size < 0 or not place < tar.offset <= end:
+            raise ContainerError(container, _broken(place, f"{info.name!r} does not end within the file's {end} bytes"))
         yield tar, info
-    # To tarfile a header that is broken or missing is the end, too.
-    file.seek(tar.offset)
-    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise _broken(container, tar.offset, "there is neither a header nor the end of the archive")
+        place = tar.offset
 
 
-def _next(tar: tarfile.TarFile, container: str) -> tarfile.TarInfo | None:
-    try:
-        return tar.next()
-    except (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError) as error:
-        raise _broken(container, tar.offset, str(error)) from None
+def _is_end(file: IO[bytes], place: int) -> bool:
+    """Whether the archive says at a place that it ends; if not, the file stands there again."""
+    file.seek(place)
+    block = file.read(tarfile.BLOCKSIZE)
+    file.seek(place)
+    return block == bytes(tarfile.BLOCKSIZE)
 
 
-def _broken(container: str, place: int, what: str) -> ContainerError:
-    return ContainerError(container, f"is broken or cut short at byte {place}: {what}; copy or write it again")
+def _broken(place: int, what: str) -> str:
+    return f"is broken or cut short at byte {place}: {what}; copy or write it again"

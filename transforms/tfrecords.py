@@ -17,7 +17,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from google.protobuf.message import DecodeError
 
 from camboxes.transforms.images import BadImageError
-from camboxes.transforms.members import ContainerError, Image, Member, beginning, opened
+from camboxes.transforms.members import ContainerError, Image, Member, beginning, distinct, opened
 from camboxes.transforms.sources import IMAGE_SUFFIXES
 
 _IMAGES = ("image/encoded", "image")
@@ -120,7 +120,7 @@ def _without_image(code: str, detail: str) -> _Example:
 def _labels(feature: Any) -> tuple[str, ...]:
     texts = (text.decode(errors="backslashreplace") for text in feature.bytes_list.value)
     numbers = (str(number) for number in feature.int64_list.value if number >= 0)
-    return tuple(dict.fromkeys(label for label in (*texts, *numbers) if label))
+    return distinct(label for label in (*texts, *numbers) if label)
 
 
 def _suffix(features: Mapping[str, Any]) -> str:

@@ -46,6 +46,7 @@ def test_labels_of_each_kind(tmp_path):
         shard.write({"__key__": "d", "webp": b"d", "json": {"labels": ["cat", 7, None, "cat"]}, "cls": "7"})
         shard.write({"__key__": "deep/e", "jpg": b"e", "txt": "a caption is no label", "npy": b"neither is this"})
         shard.write({"__key__": "f", "cls": 7})
+        shard.write({"__key__": "g", "jpg": b"g", "json": {"label": "\ud800"}})
     assert _listed(str(tmp_path / "0.tar")) == [
         ("a.jpg", ("7",)),
         ("b.jpeg", ("Egyptian cat",)),
@@ -53,6 +54,7 @@ def test_labels_of_each_kind(tmp_path):
         ("d.webp", ("7", "cat")),
         ("deep/e.jpg", ()),
         None,
+        ("g.jpg", ("\\ud800",)),
     ]
 
 
@@ -137,7 +139,7 @@ def test_a_broken_header_is_no_end(format, tmp_path):
     content = bytearray((tmp_path / "x.tar").read_bytes())
     content[1024 + 5] ^= 1
     (tmp_path / "x.tar").write_bytes(content)
-    with pytest.raises(ContainerError, match=r"x\.tar' is broken or cut short at byte 1024: there is neither a header"):
+    with pytest.raises(ContainerError, match=r"x\.tar' is broken or cut short at byte 1024: there is no header"):
         _listed(path)
     first, second = containers.images(path, 0, 2)
     assert first == b"1"
@@ -148,7 +150,7 @@ def test_an_archive_without_an_end(tmp_path):
     path = _tar(tmp_path / "x.tar", [("a.jpg", b"1")])
     content = (tmp_path / "x.tar").read_bytes()
     (tmp_path / "x.tar").write_bytes(content[:1024])
-    with pytest.raises(ContainerError, match="at byte 1024: there is neither a header nor the end"):
+    with pytest.raises(ContainerError, match="at byte 1024: there is no header"):
         _listed(path)
 
 
@@ -178,6 +180,7 @@ def test_compressed_archives_are_refused(mode, name, tool, tmp_path):
     ("name", "content", "message"),
     [
         ("a.json", b"{", r"the label 'a.json' \(byte 1024\), which cannot be understood \(Expecting property name"),
+        ("a.json", b'{"label": ' + b"[" * 100_000, r"which cannot be understood \(maximum recursion depth"),
         ("a.json", b"[1]", r"a JSON list; expected an object"),
         ("a.json", b'{"label": {"x": 1}}', r"label or labels hold \[{'x': 1}\]; expected texts or whole numbers"),
         ("a.json", b'{"labels": [0.5]}', r"hold \[0.5\]; expected"),
