@@ -73,7 +73,7 @@ def runs(container: str, root: str) -> Iterator[list[Listed] | None]:
       root: the folder that paths are relative to.
 
     Yields:
-      None for what is in the container and is no image.
+      None for what is in the container and is no image, or has the name of an image before it.
 
     Raises:
       ContainerError: see `members`.
@@ -81,10 +81,12 @@ def runs(container: str, root: str) -> Iterator[list[Listed] | None]:
     beginnings = _format(container).beginnings(container)
     prefix = storage.absolute(container).removeprefix(root.rstrip("/") + "/")
     run: list[Listed] = []
+    names: set[str] = set()
     for member in members(container):
-        if member is None:
+        if member is None or member.name in names:
             yield None
             continue
+        names.add(member.name)
         enough = len(run) >= _RUN and (beginnings is None or member.place in beginnings)
         if enough or len(run) == _LONGEST_RUN:
             yield run

@@ -289,9 +289,9 @@ def _known(value: float) -> float | None:
 def _contents(rows: list[_Row]) -> Iterator[tuple[int, _Row, Image | None]]:
     """Rows with their numbers, and with what is known of their images without opening a file of their own for each."""
     contents: Iterable[Image | None] = (row["image"] for row in rows)
-    if rows and rows[0]["place"] is not None and rows[0]["location"] is not None:
-        # The rows of a shard are neighbours in one container.
-        contents = images(member_names.split(rows[0]["location"])[0], rows[0]["place"], len(rows))
+    inside = member_names.split(rows[0]["location"] or "") if rows and rows[0]["place"] is not None else None
+    if inside:  # all of a shard, which is a run of neighbours
+        contents = images(inside[0], rows[0]["place"], len(rows))
     return ((number, row, content) for number, (row, content) in enumerate(zip(rows, contents, strict=True)))
 
 

@@ -57,8 +57,8 @@ def members(container: str) -> Iterator[Member]:
 
 def beginnings(container: str) -> set[int]:
     """The rows at which groups of rows begin: reading from elsewhere costs what lies before it in the group."""
-    with _opened(container) as file:
-        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    with opened(container) as file, _parquet(_unbuffered(file), container) as rows:
+        sizes = [rows.metadata.row_group(group).num_rows for group in range(rows.num_row_groups)]
     return set(itertools.accumulate(sizes, initial=0))
 
 

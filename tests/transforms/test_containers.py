@@ -181,24 +181,3 @@ def test_containers_on_a_store(s3, small):
         members = list(containers.members(path))
         assert members == list(containers.members(f"{small}/x.{kind}"))
         assert list(containers.images(path, members[1].place, 2)) == [bytes([1]) * 40, bytes([2]) * 40]
-
-
-@pytest.fixture
-def s3(monkeypatch):
-    """The URL of an empty bucket of a real S3 server on this machine, which Beam finds in the environment."""
-    import boto3
-    from apache_beam.io.filesystems import FileSystems
-    from apache_beam.options.pipeline_options import PipelineOptions
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "anyone")
-    boto3.client("s3").create_bucket(Bucket="containers")
-    FileSystems.set_options(PipelineOptions([]))
-    yield "s3://containers"
-    server.stop()
