@@ -10,7 +10,7 @@ BIN = $(VENV)/bin
 
 SUDO = $(shell test "$$(id -u)" = 0 || echo sudo)
 
-.PHONY: demo test test-app lint types chromium clean
+.PHONY: demo test test-app test-faults lint types chromium clean
 
 demo: $(VENV)/.demo
 	$(BIN)/camboxes demo
@@ -21,6 +21,11 @@ test: $(VENV)/.test lint types chromium
 # The review alone: a real mongod, the real App, a real browser. make test runs these too.
 test-app: $(VENV)/.test chromium
 	$(BIN)/pytest tests/app tests/pipeline/test_fiftyone.py tests/pipeline/test_review.py
+
+# Jobs killed at any of their file operations and at any time, full disks, and what is wrong with files: make test has a
+# short version of the first.
+test-faults: $(VENV)/.test
+	$(BIN)/pytest tests/pipeline/test_faults.py tests/pipeline/test_hostile_inputs.py --fault-rounds 64
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
