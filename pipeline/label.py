@@ -2,9 +2,9 @@
 
 DATA is a folder of class folders (DATA/LABEL/IMAGE.jpg); or a manifest: .csv with the columns path and label, .jsonl
 or .parquet with path and label or a list of labels a row, .json of COCO annotations, .csv of Open Images' labels; or
-containers of images: WebDataset's .tar, .tfrecord, .parquet with a column image, a pattern (train-*.tar), or a folder of
-them. Paths are relative to the manifest's folder. All may lie on a store: s3://, gs://. Any option of Apache Beam may
-follow, such as --direct_num_workers=2 --direct_running_mode=multi_processing.
+containers of images: WebDataset's .tar, .tfrecord, .parquet with a column image, a pattern (train-*.tar) or a folder.
+Paths are relative to the manifest's folder. All may lie on a store: s3://, gs://. Any option of Apache Beam may follow,
+such as --direct_num_workers=2 --direct_running_mode=multi_processing.
 Started again with the same options, a run that was cut short continues.
 """
 

@@ -20,7 +20,7 @@ def test_wrong_calls_get_one_line(photographs, tmp_path, capsys):
     assert "unknown option --thresh=0.3" in _fails(capsys, *label, "--thresh=0.3")
     assert "threshold is 2.0; expected a share" in _fails(capsys, *label, "--threshold", "2")
     assert (
-        "nowhere' does not exist; expected a folder of class folders, or a manifest ending in .csv, .jsonl, .parquet"
+        "nowhere' does not exist; expected a folder of class folders, a manifest ending in .csv, .json, .jsonl,"
         in _fails(capsys, "label", "--input", tmp_path / "nowhere", "--output", tmp_path / "out")
     )
     assert "'resnte50' is not known to torchvision or timm; nearest names: " in _fails(
