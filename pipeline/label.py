@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -118,7 +119,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--root",
         metavar="DIR",
-        help="what a manifest's paths are relative to (default: its folder); nothing outside is read",
+        help="what paths are relative to, and nothing is read outside of (default: DATA, or the manifest's folder)",
     )
 
 
@@ -282,7 +283,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     from apache_beam.options.pipeline_options import StandardOptions
 
     from camboxes.pipeline import remote, runs
-    from camboxes.pipeline.beam_options import beam_options, workers_elsewhere
+    from camboxes.pipeline.beam_options import beam_options, fit_processes, local_processes, workers_elsewhere
     from camboxes.pipeline.errors import blaming_the_call
     from camboxes.transforms import (
         BoxesFromMaps,
@@ -310,6 +311,9 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         plan_elsewhere = workers_elsewhere(options) and not arguments.dry_run
         # Before torch is loaded: a wrong path is told at once.
         source = None if plan_elsewhere else read_source(arguments.input, arguments.root)
+        if sys.stderr.isatty():  # as with a bar of progress: some seconds in which nothing else is said
+            listed = "" if source is None else f"{source.images} images listed; "
+            print(f"{listed}loading {arguments.model}", file=sys.stderr)
 
         maps, localizer = _localizer(arguments, options)
         classifier = localizer.classifier
@@ -336,6 +340,8 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             read = PlanOnWorkers(arguments.input, plan) if source is None else ReadLabeledImages(source, plan)
             reuse = runs.set_aside_rejected(arguments.output) if arguments.retry_rejected else arguments.reuse
             spec = _staged(classifier, arguments.output)
+        if isinstance(read, ReadLabeledImages) and spec.device == "cpu":
+            fit_processes(options, sum(read.planned.shards[key] for key in read.planned.missing()))
         hints = arguments.accelerator.hints if arguments.accelerator else {}
 
         def job(p: "Pipeline") -> "PCollection[dict[str, Any]]":
@@ -347,7 +353,8 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
                 | WriteCoco(arguments.output).with_resource_hints(**hints)
             )
 
-        runs.announce(arguments.output, _network(localizer))
+        processes = local_processes(options)
+        runs.announce(arguments.output, _network(localizer) + (f", {processes} processes" if processes > 1 else ""))
         if remote.describes_only(options):
             remote.describe(job, options)
             return

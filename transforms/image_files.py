@@ -2,6 +2,7 @@
 
 import os
 import stat
+import sys
 from pathlib import Path
 
 from camboxes.transforms import containers, member_names, storage
@@ -34,7 +35,7 @@ def read_image(location: str | None, limits: Limits = DEFAULT_LIMITS) -> bytes:
     """
     if location is None:
         raise BadImageError(
-            "outside_root", "the path, or a link on it, leads outside the input root; a manifest's --root may be wider"
+            "outside_root", "the path, or a link on it, leads outside the input root; --root may be wider"
         )
     try:
         data = _read(location, limits)
@@ -57,7 +58,7 @@ def _read(location: str, limits: Limits) -> bytes:
         return containers.image(*inside)
     if local:
         _check_file(location, limits)
-    return storage.read_bytes(location)
+    return storage.read_bytes(location, min(limits.max_bytes, sys.maxsize - 1) + 1)  # one more tells that there is more
 
 
 def _check_file(location: str, limits: Limits) -> None:

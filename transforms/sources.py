@@ -39,7 +39,7 @@ def entries(path: str, root: str | None = None) -> Iterator[Entry | None]:
       SourceError: there is no such input, or it cannot be understood.
     """
     if _is_folder(path):
-        return _read_class_folders(storage.absolute(path))
+        return _within(_read_class_folders(storage.absolute(path)), root_of(path, root))
     suffix = posixpath.splitext(path)[1].lower()
     if suffix not in _MANIFESTS:
         expected = "a folder of class folders, a manifest ending in " + ", ".join(_MANIFESTS)
@@ -56,9 +56,9 @@ def root_of(path: str, root: str | None = None) -> str:
 
     Args:
       path: see `entries`.
-      root: what the user named for a manifest; None for the manifest's own folder.
+      root: what the user named; None for the folder of class folders itself, or the manifest's own.
     """
-    return storage.absolute(path if _is_folder(path) else root or _parent(path))
+    return storage.absolute(root or (path if _is_folder(path) else _parent(path)))
 
 
 def _parent(path: str) -> str:
@@ -76,8 +76,15 @@ def _files_below(folder: str) -> Iterator[str]:
     """Paths relative to the folder, with forward slashes."""
     if storage.is_local(folder):
         # Not FileSystems.match: it does not follow linked folders, and data sets of links are common.
-        for root, _, files in os.walk(folder, followlinks=True):
-            below = posixpath.relpath(root, folder)
+        real_folder, listed = os.path.realpath(folder), set()
+        for root, folders, files in os.walk(folder, followlinks=True):
+            below, real = posixpath.relpath(root, folder), os.path.realpath(root)
+            above = below != "." and os.path.commonpath([real, real_folder]) == real
+            if above or (below.split("/")[0], real) in listed:  # links can go round in circles
+                folders.clear()
+                continue
+            listed.add((below.split("/")[0], real))
+            folders.sort()
             yield from (posixpath.normpath(posixpath.join(below, name)) for name in files)
         return
     prefix = folder.rstrip("/") + "/"
@@ -86,12 +93,12 @@ def _files_below(folder: str) -> Iterator[str]:
 
 
 def _read_class_folders(folder: str) -> Iterator[Entry | None]:
-    empty = True
+    empty, prefix = True, folder.rstrip("/") + "/"
     for path in map(_encodable, _files_below(folder)):
         visible = not any(part.startswith(".") for part in path.split("/"))
         if visible and "/" in path and posixpath.splitext(path)[1].lower() in IMAGE_SUFFIXES:
             empty = False
-            yield Entry(path, (path.split("/")[0],))
+            yield Entry(prefix + path, (path.split("/")[0],))
         elif visible:
             yield None
     if empty:
@@ -101,11 +108,15 @@ def _read_class_folders(folder: str) -> Iterator[Entry | None]:
         )
 
 
-def _within(rows: Iterable[Entry], root: str) -> Iterator[Entry]:
+def _within(rows: Iterable[Entry | None], root: str) -> Iterator[Entry | None]:
     """Gives each path its one spelling: relative to the root where it lies inside it."""
     prefix = root.rstrip("/") + "/"
     local = storage.is_local(root)
-    for path, labels, denied in rows:
+    for row in rows:
+        if row is None:
+            yield None
+            continue
+        path, labels, denied = row
         spelled = _encodable(path)
         if local and "://" not in spelled:
             absolute = posixpath.normpath(posixpath.join(root, spelled))
@@ -148,7 +159,7 @@ def _read_csv(path: str) -> Iterator[Entry]:
     if is_open_images(path):
         yield from read_open_images(path)
         return
-    reader = csv.DictReader(_lines(path))
+    reader = csv.DictReader(_lines(path), strict=True)  # else a quote that is never closed swallows all that follows
     columns = reader.fieldnames or []
     if "path" not in columns or "label" not in columns:
         raise SourceError(f"manifest {path!r} begins with {','.join(columns)!r}; expected a header with path and label")

@@ -47,18 +47,19 @@ def exists(path: str) -> bool:
     return FileSystems.exists(path)
 
 
-def read_bytes(path: str) -> bytes:
-    """A whole file, as it is: Beam would decompress one whose name ends in .gz.
+def read_bytes(path: str, most: int = -1) -> bytes:
+    """A whole file, or its first so many bytes, as they are: Beam would decompress one whose name ends in .gz.
 
     Raises:
       FileNotFoundError: there is none, on whatever filesystem.
       OSError: it cannot be read.
     """
     if is_local(path):
-        return Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            return file.read(most)
     try:
         with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-            return file.read()
+            return file.read(most)
     except FileNotFoundError:
         raise
     except Exception as error:  # each store has errors of its own

@@ -1,5 +1,8 @@
+import os
+
 import pytest
 
+from camboxes.pipeline.beam_options import beam_options, fit_processes, local_processes, processes_for
 from camboxes.pipeline.cli import main
 
 
@@ -100,3 +103,25 @@ def test_the_demo(tmp_path, capsys):
     assert "5 images: 5 with boxes, 0 without, 0 skipped, 0 rejected; 5 boxes" in said
     assert f"look at {tmp_path}/boxes/report.html" in said
     assert (tmp_path / "boxes" / "report.html").read_text().count("<figure>") == 5
+
+
+@pytest.mark.parametrize(
+    ("images", "cores", "gibibytes", "processes"),
+    [(10**6, 2, 24, 1), (10**6, 16, 64, 8), (10**6, 16, 13, 4), (2_999, 16, 64, 1), (10**6, 1, 64, 1), (10**6, 8, 2, 1)],
+)
+def test_processes_that_suit_a_machine(images, cores, gibibytes, processes):
+    """Two cores each, 3 GiB each, and one alone where starting more would take longer than they save."""
+    assert processes_for(images, cores, gibibytes << 30) == processes
+
+
+def test_processes_are_fitted_only_where_the_call_leaves_them_open(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    for arguments, expected in [
+        ([], 2),
+        (["--direct_num_workers=3", "--direct_running_mode=multi_processing"], 3),
+        (["--direct_running_mode=multi_threading"], 1),
+        (["--runner=PortableRunner", "--environment_type=LOOPBACK"], 1),
+    ]:
+        options = beam_options(arguments)
+        fit_processes(options, 10**6)
+        assert local_processes(options) == expected

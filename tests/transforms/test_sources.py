@@ -4,8 +4,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from camboxes.transforms.image_files import locate, read_image
 from camboxes.transforms.listing import read_source
-from camboxes.transforms.sources import SourceError
+from camboxes.transforms.sources import SourceError, entries
 
 EXPECTED = {"a.jpg": ("cat",), "b/c.png": ("cat", "dog"), "../d.jpg": ("dog",), "e.jpg": ()}
 
@@ -73,10 +74,27 @@ def test_class_folders(tmp_path):
     assert source.passed_over == 2  # notes.txt and loose.jpg; hidden files are nobody's images
 
 
+def test_links_that_go_round_in_circles(tmp_path):
+    """Each folder is listed once for each class folder: with two such links the listing would not end."""
+    for name in ("cat/a.jpg", "dog/b.jpg", "shared/c.jpg"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).touch()
+    for name, target in (("cat/up", ".."), ("cat/self", "."), ("dog/cat", "../cat"), ("cat/dog", "../dog"),
+                         ("cat/shared", "../shared"), ("dog/shared", "../shared"), ("dog/all", "/")):  # fmt: skip
+        (tmp_path / "data" / name).symlink_to(target)
+    listed = sorted(entry.path for entry in entries(str(tmp_path / "data")))
+    assert listed == [
+        "cat/a.jpg", "cat/dog/b.jpg", "cat/dog/shared/c.jpg", "dog/b.jpg", "dog/cat/a.jpg", "dog/cat/shared/c.jpg",
+        "shared/c.jpg",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("m.csv", b"image,class\na,b\n", "begins with 'image,class'; expected a header with path and label"),
+        ("m.csv", b'path,label\n"a.jpg,cat\nb.jpg,cat\n', "not CSV .unexpected end of data"),
+        ("m.csv", b"path,label\na.jpg," + b"x" * 1_000_000, "not CSV .field larger than field limit"),
         ("m.csv", b"", "begins with ''; expected a header"),
         ("m.csv", b"path,label\n,cat\n", "line 2: expected a path and a label"),
         ("m.csv", b"path,label\n\xff,cat\n", "is no CSV in UTF-8"),
@@ -101,3 +119,18 @@ def test_inputs_that_are_not_there(tmp_path):
         read_source(str(tmp_path / "nowhere.csv"))
     with pytest.raises(SourceError, match="holds no class folders with images"):
         read_source(str(tmp_path))
+
+
+def test_class_folders_of_links_below_a_wider_root(tmp_path):
+    """Where links lead out of the folder, the user says how far they may lead."""
+    (tmp_path / "photographs").mkdir()
+    (tmp_path / "photographs" / "1.jpg").write_bytes(b"x")
+    (tmp_path / "data" / "cat").mkdir(parents=True)
+    (tmp_path / "data" / "cat" / "a.jpg").symlink_to(tmp_path / "photographs" / "1.jpg")
+    source = read_source(str(tmp_path / "data"), root=str(tmp_path))
+    assert (source.root, [(image.path, image.labels) for image in source]) == (
+        str(tmp_path),
+        [("data/cat/a.jpg", ("cat",))],
+    )
+    assert locate(str(tmp_path / "data"), "cat/a.jpg") is None
+    assert read_image(locate(source.root, "data/cat/a.jpg")) == b"x"
