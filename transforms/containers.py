@@ -10,8 +10,6 @@ from collections.abc import Container, Generator, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from apache_beam.io.filesystems import FileSystems
-
 from camboxes.transforms import parquet_images, storage, tar_files, tfrecords
 from camboxes.transforms.entries import Listed
 from camboxes.transforms.images import BadImageError
@@ -59,7 +57,7 @@ def containers_of(path: str) -> list[str]:
     if storage.is_local(path) and Path(path).is_dir():
         found = [file.as_posix() for file in Path(path).iterdir() if file.is_file()]
     elif re.search(r"[*?\[]", path) and not (storage.is_local(path) and Path(path).exists()):
-        found = [file.path for file in FileSystems.match([path])[0].metadata_list]
+        found = storage.matching(path)
     else:
         found = [path] if storage.exists(path) else []
     return sorted(file for file in found if is_container(file))

@@ -1,6 +1,7 @@
 """Image-level-labelled data sets as people have them: a folder of class folders, or a manifest."""
 
 import csv
+import glob
 import io
 import json
 import os
@@ -69,7 +70,7 @@ def _parent(path: str) -> str:
 def _is_folder(path: str) -> bool:
     if storage.is_local(path):
         return Path(path).is_dir()
-    return path.endswith("/") or bool(FileSystems.match([path.rstrip("/") + "/*"], limits=[1])[0].metadata_list)
+    return path.endswith("/") or bool(storage.matching(f"{glob.escape(path)}/**"))
 
 
 def _files_below(folder: str) -> Iterator[str]:
@@ -88,8 +89,7 @@ def _files_below(folder: str) -> Iterator[str]:
             yield from (posixpath.normpath(posixpath.join(below, name)) for name in files)
         return
     prefix = folder.rstrip("/") + "/"
-    for file in FileSystems.match([prefix + "**"])[0].metadata_list:
-        yield file.path.removeprefix(prefix)
+    yield from (path.removeprefix(prefix) for path in storage.matching(f"{glob.escape(prefix)}**"))
 
 
 def _read_class_folders(folder: str) -> Iterator[Entry | None]:

@@ -149,7 +149,7 @@ def sweep(folder: str) -> None:
     if is_local(folder):
         left = [str(path) for path in Path(folder).rglob("*.tmp")]
     else:
-        left = _match(f"{glob.escape(folder)}/**.tmp")
+        left = matching(f"{glob.escape(folder)}/**.tmp")
     for path in left:
         if re.search(r"\.[0-9a-f]{32}\.tmp$", path):
             delete(path)
@@ -159,7 +159,7 @@ def names(folder: str, suffix: str) -> list[str]:
     """The names of the files in a folder that end so, sorted; none where there is no such folder."""
     if is_local(folder):
         return sorted(path.name for path in Path(folder).glob(f"*{suffix}"))
-    return sorted(path.rpartition("/")[2] for path in _match(f"{glob.escape(folder)}/*{suffix}"))
+    return sorted(path.rpartition("/")[2] for path in matching(f"{glob.escape(folder)}/*{suffix}"))
 
 
 def delete(path: str) -> None:
@@ -177,9 +177,10 @@ def delete(path: str) -> None:
     # Beam's GCS alone takes a name for a pattern, by which another run's files could go.
     FileSystems.delete([glob.escape(path) if FileSystems.get_scheme(path) == "gs" else path])
     FileSystems.delete([path + "/"])
-    if left := _match(f"{glob.escape(path)}/**"):  # GCS tells of what it keeps in a log alone
+    if left := matching(f"{glob.escape(path)}/**"):  # GCS tells of what it keeps in a log alone
         raise OSError(f"{len(left)} files below {path!r} cannot be deleted, the first of them {left[0]!r}")
 
 
-def _match(pattern: str) -> list[str]:
+def matching(pattern: str) -> list[str]:
+    """The paths of the files that a pattern of Beam's matches: * within a folder, ** across."""
     return [file.path for file in FileSystems.match([pattern])[0].metadata_list]

@@ -107,7 +107,14 @@ def test_the_demo(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("images", "cores", "gibibytes", "processes"),
-    [(10**6, 2, 24, 1), (10**6, 16, 64, 8), (10**6, 16, 13, 4), (2_999, 16, 64, 1), (10**6, 1, 64, 1), (10**6, 8, 2, 1)],
+    [
+        (10**6, 2, 24, 1),
+        (10**6, 16, 64, 8),
+        (10**6, 16, 13, 4),
+        (2_999, 16, 64, 1),
+        (10**6, 1, 64, 1),
+        (10**6, 8, 2, 1),
+    ],
 )
 def test_processes_that_suit_a_machine(images, cores, gibibytes, processes):
     """Two cores each, 3 GiB each, and one alone where starting more would take longer than they save."""
