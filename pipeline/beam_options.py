@@ -22,8 +22,8 @@ from camboxes.pipeline.errors import CallError
 # "DirectRunner" is a switch that tries a downloaded binary first; this is the local runner itself.
 _LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
 
-# Measured on two cores: one process that has both is at 0.93 of two with one each, and starts 8 s sooner, which are 13,000
-# images. More cores are kept from working by the interpreter, of which a process has one: that was not measured.
+# Measured on two cores: one process that has both is at 0.93 of two with one each, and starts 8 s sooner, as long as
+# 13,000 images take. More cores are kept from working by the interpreter, of which a process has one: not measured.
 _CORES_OF_A_PROCESS = 2
 _IMAGES_WORTH_PROCESSES = 3_000
 _BYTES_OF_A_PROCESS = 3 << 30
@@ -82,7 +82,7 @@ def local_processes(options: PipelineOptions) -> int:
 
 
 def fit_processes(options: PipelineOptions, images: int) -> None:
-    """Asks a local runner for as many processes as suit this machine and so many images, unless the call asks for any."""
+    """Asks a local runner for as many processes as suit this machine and so many images, unless the call does so."""
     direct = options.view_as(DirectOptions)
     asked = direct.direct_num_workers != 1 or direct.direct_running_mode not in (None, "in_memory")
     if asked or runner_name(options) != _LOCAL_RUNNER.rpartition(".")[2]:

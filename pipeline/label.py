@@ -305,8 +305,9 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         if not 0 <= arguments.max_reject_rate <= 1:
             raise ValueError(f"--max-reject-rate is {arguments.max_reject_rate}; expected a share from 0 to 1")
         runs.check_output(arguments.output, arguments.input)
-        stores = {name: getattr(arguments, name) for name in ("output", "input", "root", "reuse")}
-        remote.check_stores(options, **stores)
+        remote.check_stores(
+            options, **{name: getattr(arguments, name) for name in ("output", "input", "root", "reuse")}
+        )
         label_map = _read_label_map(arguments.label_map)
         plan_elsewhere = workers_elsewhere(options) and not arguments.dry_run
         # Before torch is loaded: a wrong path is told at once.
@@ -353,8 +354,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
                 | WriteCoco(arguments.output).with_resource_hints(**hints)
             )
 
-        processes = local_processes(options)
-        runs.announce(arguments.output, _network(localizer) + (f", {processes} processes" if processes > 1 else ""))
+        runs.announce(arguments.output, f"{_network(localizer)}, processes: {local_processes(options)}")
         if remote.describes_only(options):
             remote.describe(job, options)
             return
