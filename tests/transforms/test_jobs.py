@@ -1,5 +1,6 @@
 """The steps in pipelines of the user's own."""
 
+import collections
 import json
 
 import apache_beam as beam
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from camboxes.models import MapSpec, ModelSpec
+from camboxes.models import Localizer, MapSpec, ModelSpec
 from camboxes.pipeline.beam_options import beam_options
 from camboxes.transforms import (
     BatchImages,
@@ -17,6 +18,7 @@ from camboxes.transforms import (
     Plan,
     ReadLabeledImages,
     WriteCoco,
+    infer,
 )
 from camboxes.transforms.infer import _InferClassMaps
 from camboxes.transforms.records import LABELED, Shard, table
@@ -106,7 +108,7 @@ def test_a_path_that_leads_outside_the_root_is_not_read(tmp_path, photographs, c
     with _pipeline() as pipeline:
         pipeline | ReadLabeledImages(str(manifest), plan) | InferClassMaps() | BoxesFromMaps() | WriteCoco(plan.output)
     found = {row["path"]: (row["status"], row["reason"], row["digest"]) for row in rows(plan.output)}
-    outside = "outside_root: the path, or a link on it, leads outside the input root; a manifest's --root may be wider"
+    outside = "outside_root: the path, or a link on it, leads outside the input root; --root may be wider"
     assert found.pop("cat.png")[:2] == ("ok", None)
     assert found == dict.fromkeys(paths[:2], ("rejected", outside, None))
 
@@ -122,6 +124,44 @@ def test_a_network_whose_output_is_not_finite(photographs, tmp_path, classifier)
     assert found == [
         {"status": "rejected", "reason": "not_finite: the network's output holds NaN or infinity", "maps": []}
     ] * 5  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "halved"),
+    [
+        (RuntimeError("index out of range"), "network_failed: RuntimeError: index out of range", 0),
+        (MemoryError("no room"), "out_of_memory: MemoryError: no room", 2),
+    ],
+)
+def test_an_image_that_the_network_fails_on_costs_itself_alone(
+    photographs, tmp_path, classifier, monkeypatch, error, reason, halved
+):
+    """The third of five photographs, in a batch of four, which is halved twice until that one is alone."""
+    run = Plan(str(tmp_path / "out"), classifier.class_names).make(str(photographs))
+    planned = Shard("00000-of-00001", run.planned_rows("00000-of-00001"))
+    step = _InferClassMaps(ModelSpec("efficientnet_lite0", aspect="squash"), MapSpec(), None, None)
+    step.setup()
+    [whole] = step.process(planned)
+    expected = whole.rows.to_pylist()
+    [espresso] = (row["labels"][0]["class_index"] for row in expected if "espresso" in row["path"])
+    localize, counts = Localizer.localize, collections.Counter()
+
+    def fail(self, images, candidates):
+        if [[espresso]] in candidates:
+            raise error
+        return localize(self, images, candidates)
+
+    monkeypatch.setattr(Localizer, "localize", fail)
+    monkeypatch.setattr(infer, "count", lambda name, value=1: counts.update({name: value}))
+    [shard] = step.process(planned)
+    assert counts["halved_batches"] == halved
+    for row, wanted in zip(shard.rows.to_pylist(), expected, strict=True):
+        if "espresso" in row["path"]:
+            assert (row["status"], row["reason"], row["maps"]) == ("rejected", reason, [])
+        elif not halved:
+            assert row == wanted
+        else:
+            assert (row["status"], row["labels"][0]["class_index"]) == ("ok", wanted["labels"][0]["class_index"])
 
 
 def test_a_merge_that_misses_images_fails(photographs, tmp_path, classifier):
