@@ -227,24 +227,6 @@ def test_a_dry_run_tells_matched_and_unmatched_labels(photographs, tmp_path, cap
     assert "'tripot' is the name of no class; nearest: tripod (872)" in said.err
 
 
-def test_the_portable_job_service_gives_the_same_bytes(photographs, tmp_path, results, plain_run):
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    module = "apache_beam.runners.portability.local_job_service_main"
-    service = subprocess.Popen([sys.executable, "-m", module, "--port", str(port)], stderr=subprocess.DEVNULL)
-    try:
-        options = ["--runner=PortableRunner", f"--job_endpoint=localhost:{port}", "--environment_type=LOOPBACK"]
-        assert _label(photographs, tmp_path / "out", "--shards", "2", *options) == 0
-    finally:
-        service.terminate()
-        service.wait()
-    assert results(tmp_path / "out") == results(plain_run)
-    assert json.loads((tmp_path / "out" / "summary.json").read_text())["run"]["runner"] == "PortableRunner"
-
-
 def test_at_half_time_two_fifths_of_the_shards_are_on_disk(manifest, tmp_path, monkeypatch):
     """Counted in forward passes, not in seconds: nothing waits for the end to be written."""
     from camboxes.models import Localizer
