@@ -103,7 +103,7 @@ def load_dataset(run: str, name: str | None = None, *, cache_limit: float = _LIM
     planned = _finished(run)
     if not storage.is_local(run):
         raise ValueError(f"run {run!r} is on a store, where decisions cannot be kept; review a local copy of it")
-    rows = _rows(planned)
+    rows = list(_rows(planned))
     in_containers = any(member_names.split(row["path"]) for row in rows)
     if storage.is_local(planned.root) and not in_containers:
         photographs = review_photographs.places(planned, rows)
