@@ -15,8 +15,9 @@ SUDO = $(shell test "$$(id -u)" = 0 || echo sudo)
 demo: $(VENV)/.demo
 	$(BIN)/camboxes demo
 
+# In two processes, a file of tests in one of them; each computes on one core.
 test: $(VENV)/.test lint types chromium
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 # The review alone: a real mongod, the real App, a real browser. make test runs these too.
 test-app: $(VENV)/.test chromium

@@ -58,7 +58,9 @@ def _read(location: str, limits: Limits) -> bytes:
         return containers.image(*inside)
     if local:
         _check_file(location, limits)
-    return storage.read_bytes(location, min(limits.max_bytes, sys.maxsize - 1) + 1)  # one more tells that there is more
+        return storage.read_bytes(location)
+    unlimited = limits.max_bytes == sys.maxsize
+    return storage.read_bytes(location, -1 if unlimited else limits.max_bytes + 1)  # one more tells that there is more
 
 
 def _check_file(location: str, limits: Limits) -> None:

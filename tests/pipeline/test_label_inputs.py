@@ -59,8 +59,8 @@ def _coco(folder, samples, photographs):
             for number, (_, label, _) in enumerate(samples)
         ],
     }
-    (photographs / "instances.json").write_text(json.dumps(data))
-    return photographs / "instances.json"
+    (folder / "instances.json").write_text(json.dumps(data))
+    return folder / "instances.json"
 
 
 def _boxes(output):
@@ -72,7 +72,8 @@ def _boxes(output):
 @pytest.mark.parametrize("write", [_tar, _tfrecord, _hugging_face, _coco])
 def test_each_form_gives_the_boxes_of_class_folders(write, samples, photographs, plain_run, tmp_path):
     source, output = write(tmp_path, samples, photographs), tmp_path / "boxes"
-    assert cli.main(["label", "--input", str(source), "--output", str(output), *PLAIN]) == 0
+    root = ["--root", str(photographs)] if write == _coco else []
+    assert cli.main(["label", "--input", str(source), "--output", str(output), *root, *PLAIN]) == 0
     assert _boxes(output) == _boxes(plain_run)
     assert "could not" not in (output / "report.html").read_text()
     planned = PlannedRun.load(str(output))
