@@ -121,7 +121,8 @@ class PlannedShard(NamedTuple):
     Attributes:
       key: names its file.
       images: how many it holds.
-      digest: SHA-256 of its images' paths and labels.
+      digest: of its images' paths and labels: the sum of their SHA-256, so that digests of shards add up to the same
+        for the same images, however they are cut into shards.
     """
 
     key: str
@@ -234,21 +235,22 @@ class Plan:
             shards={shard.key: shard.images for shard in shards},
             settings=dict(self.settings),
             fingerprints={
-                "input": _fingerprint([shard.digest for shard in shards]),
+                "input": _sum(shard.digest for shard in shards),
                 "configuration": _configuration(self.settings, categories, len(shards)),
             },
         )
 
     def _plan(self, source: str | Listing, keep: Callable[[str, pa.Table], None]) -> PlannedRun:
         found = read_source(source, self.root) if isinstance(source, str) else source
-        categories = self.categories(found.labels())
+        categories = {category.name: category for category in self.categories(found.labels())}
         count = found.shards(self.shards)
         shards = []
         for number, images in enumerate(found.by_shard(count)):
             shard, rows = plan_shard(shard_key(number, count), images, categories)
             keep(shard.key, rows)
             shards.append(shard)
-        return self.run(found.root, shards, categories, repeated=found.repeated, passed_over=found.passed_over)
+        of_all = list(categories.values())
+        return self.run(found.root, shards, of_all, repeated=found.repeated, passed_over=found.passed_over)
 
 
 def shards_folder(output: str) -> str:
@@ -267,23 +269,25 @@ def shard_key(number: int, count: int) -> str:
     return f"{number:0{width}d}-of-{count:0{width}d}"
 
 
-def plan_shard(key: str, images: Sequence[Listed], categories: Iterable[Category]) -> tuple[PlannedShard, pa.Table]:
+def plan_shard(key: str, images: Sequence[Listed], categories: Mapping[str, Category]) -> tuple[PlannedShard, pa.Table]:
     """Plans one shard, apart from all others.
 
     Args:
       key: see `shard_key`.
       images: its images, in the order of their ids.
-      categories: those of the whole data set.
+      categories: those of the whole data set, by name.
 
     Returns:
       What the plan has to know of it, and its rows.
     """
-    of_label = {
-        category.name: {"label": category.name, "category_id": category.id, "class_indices": category.class_indices}
-        for category in categories
-    }
-    rows = [image._asdict() | {"labels": [of_label[label] for label in image.labels]} for image in images]
-    return PlannedShard(key, len(rows), _fingerprint(images)), table(rows, _ON_DISK, {})
+    rows = [
+        image._asdict() | {"labels": [_planned_label(categories[label]) for label in image.labels]} for image in images
+    ]
+    return PlannedShard(key, len(rows), _sum(map(_fingerprint, images))), table(rows, _ON_DISK, {})
+
+
+def _planned_label(category: Category) -> dict[str, Any]:
+    return {"label": category.name, "category_id": category.id, "class_indices": category.class_indices}
 
 
 def _plan_file(output: str) -> str:
@@ -297,6 +301,11 @@ def planned_file(output: str, key: str) -> str:
 
 def _fingerprint(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _sum(digests: Iterable[str]) -> str:
+    """The sum of hexadecimal digests of 256 bits, without what is beyond."""
+    return f"{sum(int(digest, 16) for digest in digests) % 2**256:064x}"
 
 
 def _configuration(settings: Mapping[str, Any], categories: Iterable[Category], shards: int) -> str:

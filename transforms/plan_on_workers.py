@@ -201,7 +201,7 @@ def _total(numbers: beam.PCollection, name: str) -> AsSingleton:
 def _plan_shard(
     members: tuple[str, list[Listed]], *, plan: Plan, keep: bool, categories: list[Category]
 ) -> PlannedShard:
-    shard, rows = plan_shard(*members, categories)
+    shard, rows = plan_shard(*members, {category.name: category for category in categories})
     if keep:
         plan.write(shard.key, rows)
     return shard
