@@ -48,14 +48,15 @@ def containers_of(path: str) -> list[str]:
     """The containers that a data set consists of, sorted; none where it is something else.
 
     Args:
-      path: a container; a pattern such as train-*.tar that gives nothing else; or a local folder with containers right
-        in it.
+      path: a container; a pattern such as train-*.tar that gives nothing else; or a local folder of containers, without
+        folders, which would be those of classes.
 
     Raises:
       ContainerError: see `is_container`.
     """
     if storage.is_local(path) and Path(path).is_dir():
-        found = [file.as_posix() for file in Path(path).iterdir() if file.is_file()]
+        inside = [file for file in Path(path).iterdir() if not file.name.startswith(".")]
+        found = [] if any(file.is_dir() for file in inside) else [file.as_posix() for file in inside]
     elif re.search(r"[*?\[]", path) and not (storage.is_local(path) and Path(path).exists()):
         found = storage.matching(path)
     else:

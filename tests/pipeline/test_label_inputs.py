@@ -2,12 +2,14 @@
 
 import io
 import json
+import shutil
 
 import pytest
 from PIL import Image
 
 from camboxes.pipeline import cli
 from camboxes.transforms import PlannedRun
+from camboxes.transforms.listing import read_source
 
 PLAIN = ["--method", "cam", "--scales", "224", "--aspect", "squash", "--refine", "none", "--boxes", "largest"]
 
@@ -99,3 +101,11 @@ def test_a_number_of_shards_is_not_for_containers(samples, photographs, tmp_path
     call = ["label", "--input", str(_tar(tmp_path, samples, photographs)), "--output", str(tmp_path / "boxes")]
     assert cli.main([*call, *PLAIN, "--shards", "3"]) == 2
     assert "leave --shards out" in capsys.readouterr().err
+
+
+def test_an_archive_beside_class_folders_is_no_data_set(photographs, tmp_path):
+    shutil.copytree(photographs, tmp_path / "data")
+    shutil.make_archive(str(tmp_path / "data" / "photographs"), "tar", photographs)
+    assert {image.path.split("/")[0] for image in read_source(str(tmp_path / "data"))} == {
+        folder.name for folder in photographs.iterdir()
+    }
