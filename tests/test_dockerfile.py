@@ -64,10 +64,12 @@ def test_every_package_is_installed_once_at_the_versions_that_were_tested(docker
     installs = [command for command in commands if "install" in command]
     assert all(command.startswith("pip install --no-cache-dir --constraint constraints.txt ") for command in installs)
     wanted = [shlex.split(command)[5:] for command in installs]
-    assert wanted == [["torch", "torchvision"], [".[gcp]"]]
+    assert wanted == [["torch", "torchvision"], [".[aws,gcp]"]]
     assert commands[-1] == "pip check"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    named = " ".join([*project["dependencies"], *project["optional-dependencies"]["gcp"]])
+    named = " ".join(
+        [*project["dependencies"], *project["optional-dependencies"]["aws"], *project["optional-dependencies"]["gcp"]]
+    )
     assert not any(stranger in named for stranger in STRANGERS)
 
 
