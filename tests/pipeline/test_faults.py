@@ -40,7 +40,7 @@ def call():
 def data(photographs, tmp_path_factory):
     """Crops of the photographs, 96 pixels a side, and one file that is no image."""
     folder = tmp_path_factory.mktemp("crops")
-    for label in sorted(photographs.iterdir()):
+    for label in sorted(path.parent for path in photographs.glob("*/*")):
         (folder / label.name).mkdir()
         with Image.open(next(label.iterdir())) as photograph:
             for number in range(IMAGES // 5):

@@ -1,8 +1,10 @@
 """Jobs through Beam's job service, with workers in processes that the command knows nothing of."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import grpc
 import pytest
@@ -35,7 +37,9 @@ def serve(free_port):
     def start(module, option):
         port = free_port()
         call = [sys.executable, "-m", module, f"{option}={port}"]
-        processes.append(subprocess.Popen(call, stderr=subprocess.DEVNULL))
+        # The pool starts its workers with whatever `python` is.
+        environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        processes.append(subprocess.Popen(call, stderr=subprocess.DEVNULL, env=environment))
         with grpc.insecure_channel(f"localhost:{port}") as channel:
             grpc.channel_ready_future(channel).result(timeout=60)
         return f"localhost:{port}"
