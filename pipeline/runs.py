@@ -164,8 +164,7 @@ def execute(
     start = time.monotonic()
     pipeline = beam.Pipeline(options=options)
     build(pipeline)
-    run = PlannedRun.load(output)
-    with _progress(run), _workers(output, processes):
+    with _progress(output), _workers(output, processes):
         result = pipeline.run()
         result.wait_until_finish()
     seconds = time.monotonic() - start
@@ -220,23 +219,25 @@ def _conclude(output: str, summary: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _progress(run: PlannedRun | None) -> Iterator[None]:
+def _progress(output: str) -> Iterator[None]:
     """Shows the images of finished shards, their rate and the time left, where stderr is a terminal.
 
-    A shard's file is the one sign of progress that every runner and every process gives; without a plan there is none.
+    A shard's file is the one sign of progress that every runner and every process gives; before there is a plan, there
+    is none.
     """
     from tqdm import tqdm
 
-    if run is None:
-        yield
-        return
-    missing, ended = run.missing(), threading.Event()
-    before, images = set(run.shards) - set(missing), sum(run.shards[key] for key in missing)
+    ended, seconds = threading.Event(), 0.5 if storage.is_local(output) else 10
 
     def watch() -> None:
+        while (run := PlannedRun.load(output)) is None:
+            if ended.wait(seconds):
+                return
+        missing = run.missing()
+        images, before = sum(run.shards[key] for key in missing), set(run.shards) - set(missing)
         with tqdm(total=images, unit="image", disable=None, smoothing=0.1) as bar:
             while not bar.disable:
-                last = ended.wait(0.5 if storage.is_local(run.output) else 10)
+                last = ended.wait(seconds)
                 done = set(run.shards) - set(run.missing()) - before
                 bar.update(sum(run.shards[key] for key in done) - bar.n)
                 if last:
