@@ -1,6 +1,6 @@
 """Every method behind one signature: a classifier, images and class ids in, a map for each class id out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -49,6 +49,10 @@ class _Reading(NamedTuple):
     layer: str
     rectified: bool
 
+    def maps(self, forward: ForwardPass) -> torch.Tensor:
+        maps = forward.maps(self.layer)
+        return maps.clamp(min=0) if self.rectified else maps
+
 
 class Methods:
     """Methods that are read from the same forward pass."""
@@ -87,19 +91,35 @@ class Methods:
           class_ids: int64 [n, labels].
           count: how many images are asked for; those behind them only fill the batch up.
         """
-        return [self._read(reading, forward, class_ids, count) for reading in self._readings]
+        return [_READERS[reading.method](reading, forward, class_ids, count) for reading in self._readings]
 
-    def _read(self, reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor, count: int) -> torch.Tensor:
-        method, layer, rectified = reading
-        maps = forward.maps(layer).clamp(min=0) if rectified else forward.maps(layer)
-        if method == "cam":
-            return class_activation_maps(maps, forward.classifier.weight.float(), class_ids)
-        if method == "scorecam":
-            scored = maps.new_zeros((*class_ids.shape, *maps.shape[2:]))
-            for image in range(count):
-                scored[image] = score_cam(forward.classifier, forward.images[image], maps[image], class_ids[image])
-            return scored
-        if method == "eigencam":
-            return eigen_cam(maps)[:, None].expand(-1, class_ids.shape[1], -1, -1)
-        combined = [COMBINATIONS[method](maps, forward.gradients(layer, ids)) for ids in class_ids.unbind(1)]
-        return torch.stack(combined, 1) if combined else maps[:, :0]
+
+def _cam(reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor, count: int) -> torch.Tensor:
+    return class_activation_maps(reading.maps(forward), forward.classifier.weight.float(), class_ids)
+
+
+def _combined(reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor, count: int) -> torch.Tensor:
+    maps, combine = reading.maps(forward), COMBINATIONS[reading.method]
+    combined = [combine(maps, forward.gradients(reading.layer, ids)) for ids in class_ids.unbind(1)]
+    return torch.stack(combined, 1) if combined else maps[:, :0]
+
+
+def _eigen_cam(reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor, count: int) -> torch.Tensor:
+    return eigen_cam(reading.maps(forward))[:, None].expand(-1, class_ids.shape[1], -1, -1)
+
+
+def _score_cam(reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor, count: int) -> torch.Tensor:
+    maps = reading.maps(forward)
+    scored = maps.new_zeros((*class_ids.shape, *maps.shape[2:]))
+    for image in range(count):
+        scored[image] = score_cam(forward.classifier, forward.images[image], maps[image], class_ids[image])
+    return scored
+
+
+# How each method is read: of a reading, a pass, class ids [n, labels] and how many images count (see `Methods.maps`).
+_READERS: dict[str, Callable[[_Reading, ForwardPass, torch.Tensor, int], torch.Tensor]] = {
+    "cam": _cam,
+    **dict.fromkeys(COMBINATIONS, _combined),
+    "eigencam": _eigen_cam,
+    "scorecam": _score_cam,
+}
