@@ -205,7 +205,7 @@ class Export:
                 coco.write_coco(
                     dataset,
                     results,
-                    rows=functools.partial(rows, split),
+                    rows=rows(split),
                     categories=categories,
                     info=info,
                     counts=counts,

@@ -3,7 +3,9 @@
 import collections
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any
 
 from camboxes.transforms.records import PERSON, REJECTED, STATUSES, score_of, source_of
@@ -36,13 +38,8 @@ class Counts:
     annotations: int = 0
     by_person: int = 0
 
-    def counted(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """Hands rows on, and counts them."""
-        for row in rows:
-            self._add(row)
-            yield row
-
-    def _add(self, row: Row) -> None:
+    def add(self, row: Row) -> None:
+        """Counts a row."""
         self.images["planned"] += 1
         self.images[row["status"]] += 1
         if row["status"] == REJECTED:
@@ -62,7 +59,7 @@ def write_coco(
     dataset: IO[bytes],
     results: IO[bytes],
     *,
-    rows: Callable[[], Iterable[Row]],
+    rows: Iterable[Row],
     categories: Iterable[Mapping[str, Any]],
     info: Mapping[str, Any],
     counts: Counts,
@@ -73,22 +70,37 @@ def write_coco(
     Args:
       dataset: where the data set goes.
       results: where the results go.
-      rows: called twice, for the images and for their annotations; gives LABELED rows in ascending image_id. They
-        are never held together.
+      rows: LABELED, in ascending image_id; never held together. Their annotations, which stand behind all images, wait
+        in a temporary file.
       categories: id and name of each.
       info: stands in the data set as it is.
       counts: is added to; annotation ids go on from its number of annotations.
       attributes: of a box what else stands at its annotation.
     """
-    first_id = counts.annotations + 1
-    dataset.write(b'{"info": ' + _json(info) + b',\n"images": [\n')
-    _write_list([dataset], ([_image(row)] for row in counts.counted(rows()) if row["status"] != REJECTED))
-    dataset.write(b'],\n"annotations": [\n')
-    results.write(b"[\n")
-    _write_list([dataset, results], _annotations(rows(), first_id, attributes))
-    results.write(b"]\n")
+    number = counts.annotations
+    with tempfile.TemporaryFile() as waiting:
+        images, annotations, entries = _List(dataset), _List(waiting), _List(results)
+        dataset.write(b'{"info": ' + _json(info) + b',\n"images": [\n')
+        results.write(b"[\n")
+        for row in rows:
+            counts.add(row)
+            if row["status"] != REJECTED:
+                images.append(_image(row))
+            for annotation, entry in _annotations(row, attributes):
+                number += 1
+                annotations.append({"id": number, **annotation})
+                entries.append(entry)
+        for values in (images, annotations, entries):
+            values.end()
+        results.write(b"]\n")
+        dataset.write(b'],\n"annotations": [\n')
+        waiting.seek(0)
+        shutil.copyfileobj(waiting, dataset)
+    named = _List(dataset)
     dataset.write(b'],\n"categories": [\n')
-    _write_list([dataset], ([category] for category in categories))
+    for category in categories:
+        named.append(category)
+    named.end()
     dataset.write(b"]}\n")
 
 
@@ -102,43 +114,45 @@ def _image(row: Row) -> dict[str, Any]:
     }
 
 
-def _annotations(
-    rows: Iterable[Row], first_id: int, attributes: Callable[[Row], Row]
-) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Each box as an annotation (ids dense, by image, category and rank) and as an entry of the results."""
-    number = first_id - 1
-    for row in rows:
-        for box in sorted(row["boxes"], key=lambda box: (box["category_id"], box["rank"])):
-            number += 1
-            place = {"image_id": row["image_id"], "category_id": box["category_id"], "bbox": box["bbox"]}
-            calibrated = box["calibrated_score"]
-            annotation = {
-                "id": number,
-                **place,
-                "area": round(box["bbox"][2] * box["bbox"][3], 2),
-                "iscrowd": 0,
-                "segmentation": [],
-                "score": box["score"],
-                **({} if calibrated is None else {"calibrated_score": calibrated}),
-                "rank": box["rank"],
-                "box_uid": box["box_uid"],
-                **attributes(box),
-                # The image's priority: viewers keep what stands at a box.
-                **({} if row["review"] is None else {"review_priority": row["review"]["priority"]}),
-            }
-            yield annotation, {**place, "score": score_of(box)}
+def _annotations(row: Row, attributes: Callable[[Row], Row]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """An image's boxes, by category and rank, as annotations that lack their ids, and as entries of the results."""
+    for box in sorted(row["boxes"], key=lambda box: (box["category_id"], box["rank"])):
+        place = {"image_id": row["image_id"], "category_id": box["category_id"], "bbox": box["bbox"]}
+        calibrated = box["calibrated_score"]
+        annotation = {
+            **place,
+            "area": round(box["bbox"][2] * box["bbox"][3], 2),
+            "iscrowd": 0,
+            "segmentation": [],
+            "score": box["score"],
+            **({} if calibrated is None else {"calibrated_score": calibrated}),
+            "rank": box["rank"],
+            "box_uid": box["box_uid"],
+            **attributes(box),
+            # The image's priority: viewers keep what stands at a box.
+            **({} if row["review"] is None else {"review_priority": row["review"]["priority"]}),
+        }
+        yield annotation, {**place, "score": score_of(box)}
 
 
-def _write_list(files: Sequence[IO[bytes]], items: Iterable[Sequence[Mapping[str, Any]]]) -> None:
-    """Writes the n-th value of each item to the n-th file, as the inside of a JSON list."""
-    separator = b""
-    for item in items:
-        for file, value in zip(files, item, strict=True):
-            file.write(separator + _json(value))
-        separator = b",\n"
-    for file in files:
-        file.write(b"\n" if separator else b"")
+class _List:
+    """The inside of a JSON list in a file, a value a line."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file = file
+        self._separator = b""
+
+    def append(self, value: Mapping[str, Any]) -> None:
+        self._file.write(self._separator + _json(value))
+        self._separator = b",\n"
+
+    def end(self) -> None:
+        self._file.write(b"\n" if self._separator else b"")
+
+
+# json.dumps makes an encoder for each value.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    return _ENCODER.encode(value).encode()

@@ -1,7 +1,6 @@
 """The last step: shard files, and the merge of a whole run into COCO."""
 
 import contextlib
-import functools
 import importlib.metadata
 import platform
 from collections.abc import Iterable, Iterator, Mapping
@@ -89,12 +88,12 @@ def merge(written: Iterable[str], output: str) -> dict[str, Any]:
             raise IncompleteRunError(f"{len(missing)} of {len(run.shards)} planned shards are missing in {output!r}")
         settings = _settings(output, run.shards)
         names = [category.name for category in run.categories]
-        parts = [functools.partial(_rows, output, keys) for keys in _parts(run.shards)]
+        parts = [_rows(output, keys, settings) for keys in _parts(run.shards)]
     else:
         keys = sorted(written)
         settings = _settings(output, keys)
+        parts = [_numbered_by_path(output, keys, dict(settings))]
         names = settings.pop("categories", [])
-        parts = [functools.partial(_numbered_by_path, output, keys)]
     info = {
         "description": coco.DESCRIPTION,
         "version": importlib.metadata.version("camboxes"),
@@ -148,23 +147,23 @@ def _version(library: str) -> str | None:
         return None
 
 
-def _rows(output: str, keys: Iterable[str]) -> Iterator[dict[str, Any]]:
+def _rows(output: str, keys: Iterable[str], settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The rows of shards, each of which must have been made with these settings."""
     for key in keys:
-        yield from storage.read_table(shard_file(output, key), _FOR_JSON).to_pylist()
+        shard = Shard(key, storage.read_table(shard_file(output, key), _FOR_JSON))
+        if shard.settings != settings:
+            raise ValueError(
+                f"shard {key} of {output!r} was made with {shard.settings}, the ones before it with {settings}"
+            )
+        yield from shard.rows.to_pylist()
 
 
-def _numbered_by_path(output: str, keys: Iterable[str]) -> Iterator[dict[str, Any]]:
-    rows = sorted(_rows(output, keys), key=lambda row: row["path"])
+def _numbered_by_path(output: str, keys: Iterable[str], settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    rows = sorted(_rows(output, keys, settings), key=lambda row: row["path"])
     for number, row in enumerate(rows, start=1):
         yield row | {"image_id": number}
 
 
 def _settings(output: str, keys: Iterable[str]) -> dict[str, Any]:
-    """What all shards were made with."""
-    found: dict[str, Any] | None = None
-    for key in keys:
-        settings = Shard(key, storage.read_table(shard_file(output, key), [])).settings
-        if found is not None and settings != found:
-            raise ValueError(f"shard {key} of {output!r} was made with {settings}, the ones before it with {found}")
-        found = settings
-    return found or {}
+    """What the first shard was made with."""
+    return next((Shard(key, storage.read_table(shard_file(output, key), [])).settings for key in keys), {})
