@@ -13,6 +13,7 @@ kind adapts to the image, and was measured to suit every method: docs/evaluation
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,7 @@ Keep = Literal["largest", "peak", "all", "instances"]
 Threshold = float | str  # 0.25, or "0.8*otsu"
 
 _FEW = 8  # components, up to which they are filled one by one
-_OPEN = np.uint8(255)  # a point of the foreground that is in no component yet
+_OPEN = 255  # a point of the foreground that is in no component yet
 LONG_SIDE = 512  # of the working grid, in cells: a 12-megapixel photograph costs no more than a 512-pixel one
 
 
@@ -142,10 +143,15 @@ class WorkingMap:
         shrink = min(1.0, LONG_SIDE / max(width, height))
         grid = (max(1, round(width * shrink)), max(1, round(height * shrink)))
         resized = cv2.resize(stored.cells.astype(np.float32), grid, interpolation=cv2.INTER_LINEAR)
-        low, high = self._range = resized.min(), resized.max()
+        low, high = self._range = tuple(np.float32(value) for value in cv2.minMaxLoc(resized)[:2])
         if self.empty_because is None and low == high:
             self.empty_because = f"image_too_small: the map is constant over {width} x {height} pixels"
-        self.scaled = np.zeros_like(resized) if self.empty_because else (resized - low) / (high - low)
+        if self.empty_because:
+            resized[:] = 0
+        else:  # in place: memory for another grid costs as much as to compute it
+            resized -= low
+            resized /= high - low
+        self.scaled = resized
 
     @functools.cached_property
     def otsu(self) -> float:
@@ -188,7 +194,7 @@ class WorkingMap:
         boxes = []
         for i in order[: None if rule.boxes in ("all", "instances") else 1]:
             left, top, box_width, box_height = (int(value) for value in statistics[candidates[i] + 1, :4])
-            mean = float(self.scaled[top : top + box_height, left : left + box_width].mean(dtype=np.float64))
+            mean = cv2.mean(self.scaled[top : top + box_height, left : left + box_width])[0]  # summed in float64
             bbox = self._in_pixels(left, top, box_width, box_height)
             boxes.append(MapBox(bbox, min(mean, 1.0), float(areas[candidates[i]]), peaks[i]))
         return Drawn(boxes, None, level, all_areas)
@@ -200,9 +206,9 @@ class WorkingMap:
           Integers [grid height, grid width], the component of each of the grid's points, from 1; 0 for none. And int32
           [1 + components, 5], x, y, width, height and area of each, in points; the first row is that of no component.
         """
-        foreground = (self.scaled >= np.float32(level)).view(np.uint8)
-        if few := _filled(foreground):
-            return few
+        foreground = cv2.compare(self.scaled, float(np.float32(level)), cv2.CMP_GE)
+        if (statistics := _fill(foreground)) is not None:
+            return foreground, statistics
         _, labels, statistics, _ = cv2.connectedComponentsWithStats(foreground, connectivity=8, ltype=cv2.CV_16U)
         return labels, statistics
 
@@ -249,22 +255,25 @@ def best_iou(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return (common / (areas[:, None] + true_areas - common)).max(axis=1)
 
 
-def _filled(foreground: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """The components of uint8 zeros and ones, see `WorkingMap.components`; None where there are more than a few.
+def _fill(labels: np.ndarray) -> np.ndarray | None:
+    """Numbers components in place, and gives their statistics: see `WorkingMap.components`; None where they are many.
 
     Filled one by one, for a few in less than half the time that labelling takes: most maps have one, or two.
+
+    Args:
+      labels: uint8 [grid height, grid width], _OPEN in the foreground, else 0; that stays another number than 0 there.
     """
-    labels = foreground * _OPEN
-    points, statistics = labels.reshape(-1), [[0, 0, 0, 0, 0]]
-    first = int(points.argmax())
-    while points[first] == _OPEN:
+    points, statistics, first = labels.reshape(-1), [[0, 0, 0, 0, 0]], 0
+    left = cv2.countNonZero(labels)
+    while left:
         if len(statistics) > _FEW:
             return None
+        first += int(points[first:].argmax())  # _OPEN is the highest number
         row, column = divmod(first, labels.shape[1])
         area, _, _, rectangle = cv2.floodFill(labels, None, (column, row), len(statistics), flags=8)
         statistics.append([*rectangle, area])
-        first += int((points[first:] == _OPEN).argmax())
-    return labels, np.array(statistics, np.int32)
+        left -= area
+    return np.array(statistics, np.int32)
 
 
 def _owners(cells: tuple[int, ...], labels: np.ndarray) -> np.ndarray:
@@ -274,9 +283,8 @@ def _owners(cells: tuple[int, ...], labels: np.ndarray) -> np.ndarray:
     four points are 8-connected to each other.
     """
     (rows, columns), (grid_rows, grid_columns) = cells, labels.shape
-    return np.maximum.reduce(
-        [labels[np.ix_(r, c)] for r in _around_centres(rows, grid_rows) for c in _around_centres(columns, grid_columns)]
-    )
+    around = itertools.product(_around_centres(rows, grid_rows), _around_centres(columns, grid_columns))
+    return np.maximum.reduce([labels[of_rows[:, None], of_columns] for of_rows, of_columns in around])
 
 
 def _peaks(
@@ -304,6 +312,7 @@ def _statistics(labels: np.ndarray) -> np.ndarray:
     return np.array([(*cv2.boundingRect(inside), cv2.countNonZero(inside)) for inside in insides])
 
 
+@functools.lru_cache
 def _around_centres(cells: int, points: int) -> tuple[np.ndarray, np.ndarray]:
     """For each cell along a side the grid's points on either side of its centre."""
     centres = (np.arange(cells) + 0.5) * points / cells - 0.5
