@@ -117,6 +117,11 @@ class Classifier(nn.Module):
         logits = functional.linear(features.mean((2, 3)), self.weight, self.bias)
         return Activations(features, logits.float())
 
+    def plain_logits(self, images: torch.Tensor) -> torch.Tensor:
+        """The network's own logits, [n, classes], layer by layer whatever the spec asks for; with a graph if wanted."""
+        with _evaluating(self.network):
+            return self.network(images)
+
     def settle(self) -> None:
         """Decides what the spec leaves open of how the network is executed, on the device that it is on.
 

@@ -1,5 +1,6 @@
 """Every method behind one signature: a classifier, images and class ids in, a map for each class id out."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -10,9 +11,11 @@ from camboxes.models.classifier import Classifier
 from camboxes.models.eigencam import eigen_cam
 from camboxes.models.forward import ForwardPass
 from camboxes.models.gradients import COMBINATIONS
+from camboxes.models.occlusion import occlusion
 from camboxes.models.parts import LAST
+from camboxes.models.projections import PROJECTIONS, check_rectified, project, saliency
 from camboxes.models.scorecam import score_cam
-from camboxes.models.spec import Factor, MapSpec
+from camboxes.models.spec import CELLS, Factor, MapSpec
 
 
 def class_maps(
@@ -43,11 +46,22 @@ def class_maps(
 
 
 class _Reading(NamedTuple):
-    """What a method reads: a layer's maps, or what is positive in them."""
+    """What a method reads: a layer's maps, or what is positive in them; or the pixels, for cells of so many."""
 
     method: str
     layer: str
     rectified: bool
+    cell: int
+
+    @classmethod
+    def of(cls, classifier: Classifier, factor: Factor) -> "_Reading":
+        method, layer = factor
+        if method in CELLS:
+            return cls(method, LAST, rectified=False, cell=int(layer or CELLS[method]))
+        # Methods of this family are made for what stands behind a ReLU. Where blocks end without one (MobileNet,
+        # EfficientNet), negative values of a block's output say nothing of what is there: measured in docs/methods.md.
+        rectified = (layer or "").isdecimal()
+        return cls(method, classifier.layer(layer) if layer else LAST, rectified, cell=0)
 
     def maps(self, forward: ForwardPass) -> torch.Tensor:
         maps = forward.maps(self.layer)
@@ -61,21 +75,18 @@ class Methods:
         """Checks that the network can do what is asked.
 
         Raises:
-          ValueError: it has no such layer, or CAM is not exact for it.
+          ValueError: it has no such layer, CAM is not exact for it, or it has no rectifiers to project through.
         """
         self._classifier = classifier
-        # Methods of this family are made for what stands behind a ReLU. Where blocks end without one (MobileNet,
-        # EfficientNet), negative values of a block's output say nothing of what is there: measured in docs/methods.md.
-        self._readings = [
-            _Reading(method, classifier.layer(layer) if layer else LAST, rectified=(layer or "").isdecimal())
-            for method, layer in factors
-        ]
+        self._readings = [_Reading.of(classifier, factor) for factor in factors]
         if classifier.inexact_because is not None and any(factor.method == "cam" for factor in factors):
             raise ValueError(
                 f"CAM is not exact for {classifier.spec.name}: linear(GAP(features)) is not its logits "
                 f"({classifier.inexact_because}); use --method gradcam or layercam, which need no such layer, or train "
                 f"its GAP conversion on your labels: camboxes train --model gap:{classifier.spec.name.split(':')[-1]}"
             )
+        if any(factor.method in PROJECTIONS for factor in factors):
+            check_rectified(classifier)
         self._layers = frozenset(reading.layer for reading in self._readings)
         self._gradients = frozenset(reading.layer for reading in self._readings if reading.method in COMBINATIONS)
 
@@ -116,10 +127,32 @@ def _score_cam(reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor,
     return scored
 
 
+def _occlusion(reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor, count: int) -> torch.Tensor:
+    found = _by_cells(reading, forward, class_ids)
+    for image in range(count):
+        found[image] = occlusion(forward.classifier, forward.images[image], class_ids[image], reading.cell)
+    return found
+
+
+def _projected(reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor, count: int) -> torch.Tensor:
+    found = _by_cells(reading, forward, class_ids)
+    for label, projection in enumerate(project(forward.classifier, forward.images, class_ids, reading.method)):
+        found[:, label] = saliency(projection, reading.cell)
+    return found
+
+
+def _by_cells(reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor) -> torch.Tensor:
+    """Empty maps of the pixels' cells."""
+    cells = (math.ceil(side / reading.cell) for side in forward.images.shape[2:])
+    return forward.logits.new_zeros((*class_ids.shape, *cells))
+
+
 # How each method is read: of a reading, a pass, class ids [n, labels] and how many images count (see `Methods.maps`).
 _READERS: dict[str, Callable[[_Reading, ForwardPass, torch.Tensor, int], torch.Tensor]] = {
     "cam": _cam,
     **dict.fromkeys(COMBINATIONS, _combined),
     "eigencam": _eigen_cam,
     "scorecam": _score_cam,
+    "occlusion": _occlusion,
+    **dict.fromkeys(PROJECTIONS, _projected),
 }

@@ -64,7 +64,9 @@ class ModelSpec:
         return {name: value for name, value in dataclasses.asdict(self).items() if not name.startswith("weights")}
 
 
-METHODS = ("cam", "gradcam", "gradcam++", "xgradcam", "hirescam", "layercam", "scorecam", "eigencam")
+# Methods that read no layer but the pixels, and the side of a map's cell in pixels where @ says no other.
+CELLS = {"occlusion": 32, "deconvnet": 8, "guidedbackprop": 8}
+METHODS = ("cam", "gradcam", "gradcam++", "xgradcam", "hirescam", "layercam", "scorecam", "eigencam", *CELLS)
 _FACTOR = re.compile(r"(?P<method>[a-z²]+)(@(?P<layer>[\w.]+))?")
 _EXPECTED = "[WEIGHT*]METHOD[@LAYER], joined by + (a sum) or * (a product), with METHOD one of " + ", ".join(METHODS)
 
@@ -75,7 +77,8 @@ class Factor(NamedTuple):
     Attributes:
       method: one of METHODS.
       layer: a stride in input pixels per cell (16), for the rectified maps of the network's last block at that stride;
-        or a layer's dotted name, for its output as it is ("layer3.1"); None for the last feature maps.
+        or a layer's dotted name, for its output as it is ("layer3.1"); None for the last feature maps. Of a method in
+        CELLS the side of a map's cell in input pixels, or None.
     """
 
     method: str
@@ -164,6 +167,11 @@ class MapSpec:
         if name == "cam" and found["layer"]:
             raise ValueError(
                 f"method {self.method!r}: cam is read from the last feature maps, and takes no @{found['layer']}"
+            )
+        if name in CELLS and found["layer"] and not re.fullmatch("[1-9][0-9]*", found["layer"]):
+            raise ValueError(
+                f"method {self.method!r}: {name} reads the pixels and no layer; expected the side of a cell in pixels "
+                f"behind @, as in {name}@{CELLS[name]}, not {found['layer']!r}"
             )
         return Factor(name, found["layer"])
 

@@ -1,0 +1,59 @@
+"""Occlusion sensitivity (Zeiler and Fergus, ECCV 2014, arXiv 1311.2901, section 4.2): what the network misses."""
+
+import itertools
+import math
+
+import torch
+from torch.nn import functional
+
+from camboxes.models.classifier import Classifier
+
+_WINDOW = 2  # strides on a side; measured: docs/methods.md
+
+
+def occlusion(classifier: Classifier, image: torch.Tensor, class_ids: torch.Tensor, stride: int) -> torch.Tensor:
+    """The mean, over the grey windows that cover a cell, of the logits' drop: logit(image) - logit(occluded image).
+
+    A window of 2 x 2 cells moves by one cell of stride x stride pixels. It is filled with 0, the mean colour of the
+    images that the network was trained on. Where the stride does not divide a side of the image, its last cells are cut
+    off; a side of one cell is covered whole. All the image's classes are read from the same passes. Memory: that of one
+    pass of `spec.batch_size` images.
+
+    Args:
+      classifier: the network.
+      image: normalised, [3, height, width].
+      class_ids: int64 [labels].
+      stride: a cell's side in pixels.
+
+    Returns:
+      float32 [labels, ceil(height / stride), ceil(width / stride)], signed.
+    """
+    size = classifier.spec.batch_size
+    assert size is not None, "a loaded classifier's spec is resolved"
+    cells = [math.ceil(side / stride) for side in image.shape[1:]]
+    window = [min(_WINDOW, count) for count in cells]
+    places = [count - reach + 1 for count, reach in zip(cells, window, strict=True)]
+    rows, columns = (
+        [slice(place * stride, (place + reach) * stride) for place in range(count)]
+        for count, reach in zip(places, window, strict=True)
+    )
+    nowhere = slice(0)  # the first image is the one that nothing is taken from
+    windows = [(nowhere, nowhere), *itertools.product(rows, columns)]
+    logits = []
+    for start in range(0, len(windows), size):
+        some = windows[start : start + size]
+        # Every pass has the same shape, so that bits do not depend on how many windows are left.
+        occluded = image.repeat(size, 1, 1, 1).contiguous(memory_format=torch.channels_last)
+        for slot, (of_rows, of_columns) in enumerate(some):
+            occluded[slot, :, of_rows, of_columns] = 0
+        activations, _ = classifier.record(occluded, frozenset(), gradients=False)
+        logits.append(activations.logits[: len(some), class_ids])
+    whole, *others = torch.cat(logits).split([1, len(windows) - 1])
+    drops = (whole - others[0]).T.unflatten(1, places)
+    return _over_windows(drops, window) / _over_windows(torch.ones_like(drops), window)
+
+
+def _over_windows(drops: torch.Tensor, window: list[int]) -> torch.Tensor:
+    """For each cell a sum over the windows that cover it, up to a factor."""
+    height, width = window
+    return functional.avg_pool2d(functional.pad(drops, (width - 1, width - 1, height - 1, height - 1)), window, 1)

@@ -1,0 +1,113 @@
+"""A class's logit projected back to the pixels, through rectifiers that let only what is positive pass.
+
+A projection is the gradient of the logit but for the rectifiers: convolutions are transposed, and max pooling gives the
+signal to where its maximum was, its switch. At a rectifier
+
+    deconvnet        (Zeiler and Fergus, ECCV 2014, arXiv 1311.2901, section 2.1) the signal is rectified, as the
+                     activations were, whatever these were;
+    guidedbackprop   (Springenberg et al., ICLR Workshop 2015, arXiv 1412.6806, section 3.4) it is rectified, and 0
+                     wherever the rectifier's own gradient is: where it gave 0, and where a ReLU6 gave 6.
+
+Other activations of the same network, and its gates, pass their gradient on.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from camboxes.models.classifier import Classifier
+
+# What networks rectify with, by themselves or in a module (nn.ReLU6 is a hardtanh), where it leaves positive values be.
+_RECTIFIERS = {
+    *(torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_, functional.relu, functional.relu6),
+    *(functional.hardtanh, functional.hardtanh_, functional.threshold, functional.threshold_),
+}
+
+# What a rectifier passes on of the signal, given its own gradient and the signal that arrives.
+PROJECTIONS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "deconvnet": lambda gradient, signal: signal.relu(),
+    "guidedbackprop": lambda gradient, signal: gradient.relu(),
+}
+
+
+def project(
+    classifier: Classifier, images: torch.Tensor, class_ids: torch.Tensor, method: str
+) -> Iterator[torch.Tensor]:
+    """Projects a logit of each image, for one column of class ids after the other, all from one forward pass.
+
+    The network itself is run, unfused; it is left as it was found.
+
+    Args:
+      classifier: the network.
+      images: normalised, [n, 3, height, width].
+      class_ids: int64 [n, labels].
+      method: one of PROJECTIONS.
+
+    Yields:
+      float32 [n, 3, height, width], signed.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        pixels = images.detach().clone().requires_grad_()
+        with _Rectifying(PROJECTIONS[method]):
+            logits = classifier.plain_logits(pixels.clone())  # a copy, which it may change in place
+    for ids in class_ids.unbind(1):
+        with torch.inference_mode(False), torch.enable_grad():
+            chosen = logits.gather(1, ids[:, None]).sum()
+            (found,) = torch.autograd.grad(chosen, pixels, retain_graph=True)
+        yield found.float()
+
+
+def saliency(projection: torch.Tensor, cell: int) -> torch.Tensor:
+    """The largest absolute value over the channels (Simonyan et al., ICLR Workshop 2014, section 3.1), by cells.
+
+    Args:
+      projection: [n, 3, height, width].
+      cell: its side in pixels; where it does not divide a side of the image, the last cells are cut off.
+
+    Returns:
+      [n, ceil(height / cell), ceil(width / cell)], means over the pixels of each cell, not negative.
+    """
+    return functional.avg_pool2d(projection.abs().amax(1), cell, ceil_mode=True)
+
+
+def check_rectified(classifier: Classifier) -> None:
+    """Raises a ValueError for a network in which nothing is rectified: its projection would be the bare gradient."""
+    side = classifier.preprocessing.size
+    rectifying = _Rectifying(PROJECTIONS["deconvnet"])
+    with torch.inference_mode(), rectifying:
+        classifier.plain_logits(classifier.normalize(torch.zeros((1, 3, side, side), dtype=torch.uint8)))
+    if not rectifying.found:
+        raise ValueError(
+            f"{classifier.spec.name} has no rectifiers; {' and '.join(PROJECTIONS)} project through ReLU or ReLU6, and "
+            "other activations have no such rule: use --method occlusion or layercam"
+        )
+
+
+class _Rectifying(TorchFunctionMode):
+    """Changes what rectifiers pass back, of the calling thread's passes, whether they are modules or functions.
+
+    Attributes:
+      found: whether there was one.
+    """
+
+    def __init__(self, rule: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]):
+        super().__init__()
+        self._rule = rule
+        self.found = False
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        options = dict(kwargs or {})
+        if function not in _RECTIFIERS:
+            return function(*args, **options)
+        maps, *bounds = args or (options.pop("input"),)
+        if function(torch.tensor([-1.0, 0.1]), *bounds, **options).tolist() != torch.tensor([0.0, 0.1]).tolist():
+            return function(maps, *bounds, **options)  # a hardtanh from -1, say
+        self.found = True
+        copy = maps.clone()  # in-place on a view, the node to hook would be another one
+        rectified = function(copy, *bounds, **options)
+        if rectified.grad_fn is not None:
+            rectified.grad_fn.register_hook(lambda gradients, signals: (self._rule(gradients[0], signals[0]),))
+        return maps.copy_(rectified) if rectified is copy else rectified
