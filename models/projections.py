@@ -55,8 +55,8 @@ def project(
             logits = classifier.plain_logits(pixels.clone())  # a copy, which it may change in place
     for ids in class_ids.unbind(1):
         with torch.inference_mode(False), torch.enable_grad():
-            chosen = logits.gather(1, ids[:, None]).sum()
-            (found,) = torch.autograd.grad(chosen, pixels, retain_graph=True)
+            chosen = functional.one_hot(ids, logits.shape[1]).to(logits.dtype)
+            (found,) = torch.autograd.grad(logits, pixels, chosen, retain_graph=True)
         yield found.float()
 
 
@@ -106,7 +106,7 @@ class _Rectifying(TorchFunctionMode):
         if function(torch.tensor([-1.0, 0.1]), *bounds, **options).tolist() != torch.tensor([0.0, 0.1]).tolist():
             return function(maps, *bounds, **options)  # a hardtanh from -1, say
         self.found = True
-        copy = maps.clone()  # in-place on a view, the node to hook would be another one
+        copy = maps.clone()  # of a view that is changed in place the node would be another one
         rectified = function(copy, *bounds, **options)
         if rectified.grad_fn is not None:
             rectified.grad_fn.register_hook(lambda gradients, signals: (self._rule(gradients[0], signals[0]),))

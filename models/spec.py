@@ -65,7 +65,7 @@ class ModelSpec:
 
 
 # Methods that read no layer but the pixels, and the side of a map's cell in pixels where @ says no other.
-CELLS = {"occlusion": 32, "deconvnet": 8, "guidedbackprop": 8}
+CELLS = {"occlusion": 32, "deconvnet": 16, "guidedbackprop": 16}
 METHODS = ("cam", "gradcam", "gradcam++", "xgradcam", "hirescam", "layercam", "scorecam", "eigencam", *CELLS)
 _FACTOR = re.compile(r"(?P<method>[a-z²]+)(@(?P<layer>[\w.]+))?")
 _EXPECTED = "[WEIGHT*]METHOD[@LAYER], joined by + (a sum) or * (a product), with METHOD one of " + ", ".join(METHODS)

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from camboxes.models.spec import METHODS, Compilation, MapSpec, Precision, Refinement
+from camboxes.models.spec import CELLS, METHODS, Compilation, MapSpec, Precision, Refinement
 from camboxes.pipeline.remote import Accelerator
 
 if TYPE_CHECKING:
@@ -178,7 +178,8 @@ def add_map_arguments(
         default=method,
         metavar=metavar,
         help=f"{', '.join(METHODS)}, a sum of them (cam+gradcam++) or a product (cam*layercam@16); @16 reads the maps "
-        "of the last block at stride 16 (default: %(default)s)",
+        f"of the last block at stride 16, and of {', '.join(CELLS)}, which read the pixels, has cells of 16 x 16 of "
+        "them (default: %(default)s)",
     )
     maps.add_argument(
         "--scales",

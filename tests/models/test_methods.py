@@ -14,7 +14,7 @@ from camboxes.models.gradients import COMBINATIONS
 from camboxes.models.networks import empty_network
 from camboxes.models.preprocessing import Preprocessing
 from camboxes.models.scorecam import score_cam
-from camboxes.models.spec import METHODS
+from camboxes.models.spec import CELLS, METHODS
 
 A = torch.tensor([[[[1.0, 2.0], [3.0, 0.0]], [[0.0, 1.0], [0.0, 1.0]]]])
 G = torch.tensor([[[[1.0, -1.0], [0.0, 2.0]], [[0.5, 0.5], [-1.0, 0.0]]]])
@@ -285,7 +285,8 @@ def test_the_network_is_left_as_it_was_found(method, training, frozen):
     classifier = _tiny(hidden=method != "cam")
     classifier.train(training).requires_grad_(not frozen)
     ids = torch.tensor([[2, 0]])
-    layers = [""] if method == "cam" else ["", "@conv"]
+    at = "@1" if method in CELLS else "@conv"
+    layers = [""] if method == "cam" else ["", at]
     with _unchanged(classifier.network):
         found = [class_maps(classifier, IMAGE, ids, method + layer) for layer in layers]
     assert all(not maps.requires_grad for maps in found)
@@ -294,10 +295,10 @@ def test_the_network_is_left_as_it_was_found(method, training, frozen):
     classifier.network.fc.weight = nn.Parameter(torch.zeros(3, 5), requires_grad=not frozen)  # it breaks half-way
     if method not in ("cam", "eigencam"):
         with _unchanged(classifier.network), pytest.raises(RuntimeError):
-            class_maps(classifier, IMAGE, ids, f"{method}@conv")
+            class_maps(classifier, IMAGE, ids, method + at)
 
 
-@pytest.mark.parametrize("method", ["cam", "gradcam@1", "scorecam", "eigencam"])
+@pytest.mark.parametrize("method", ["cam", "gradcam@1", "scorecam", "eigencam", "occlusion@1", "deconvnet@1"])
 def test_a_network_in_training_keeps_its_statistics(method):
     network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
                             nn.Linear(2, 3))  # fmt: skip
@@ -390,7 +391,7 @@ def test_as_many_rows_of_ids_as_images(classifier, images):
 
 
 def test_no_labels_give_no_maps(classifier, images):
-    for method in ("cam", "gradcam@16", "eigencam", "scorecam@8"):
+    for method in ("cam", "gradcam@16", "eigencam", "scorecam@8", "occlusion", "deconvnet"):
         assert class_maps(classifier, images[:1], IDS[:1, :0], method).shape[:2] == (1, 0)
 
 
@@ -402,6 +403,7 @@ def test_no_labels_give_no_maps(classifier, images):
         ("gradcam+++cam", [(1, [("gradcam++", None)]), (1, [("cam", None)])]),
         ("2*cam+.5*layercam@16", [(2, [("cam", None)]), (0.5, [("layercam", "16")])]),
         ("cam*layercam@layer3.1", [(1, [("cam", None), ("layercam", "layer3.1")])]),
+        ("cam*occlusion@32+deconvnet", [(1, [("cam", None), ("occlusion", "32")]), (1, [("deconvnet", None)])]),
         ("3*cam*gradcam++@8", [(3, [("cam", None), ("gradcam++", "8")])]),
     ],
 )
@@ -417,6 +419,8 @@ def test_methods_are_read(text, expected):
         ("gradcam+", "'' is not understood"),
         ("smoothgrad", "'smoothgrad' is not understood"),
         ("cam@16", "cam is read from the last feature maps, and takes no @16"),
+        ("occlusion@layer3.1", "occlusion reads the pixels and no layer; .* as in occlusion@32, not 'layer3.1'"),
+        ("guidedbackprop@0", "expected the side of a cell in pixels behind @, as in guidedbackprop@16, not '0'"),
         ("0*cam", "the weight 0 is not a positive number"),
         ("1.2.3*cam", "the weight 1.2.3 is not a positive number"),
     ],
