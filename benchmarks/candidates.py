@@ -4,7 +4,7 @@
 
 Data folders and figures are as in quality.py: EfficientNet-Lite0 at 224, squashed images, plain maps, the largest
 component. Milliseconds are one map with its own forward passes, on one core. --settings keeps the rows whose name
-contains TEXT, without it those that take less than a second an image; --every takes each Nth image alone.
+contains TEXT, without it those of the last feature maps that need a single pass; --every takes each Nth image alone.
 
     ablation-cam      Ramaswamy and Desai, WACV 2020. Behind GAP and a linear layer, without channel k the logit loses
                       w_k mean(A_k): no pass is needed.
@@ -33,7 +33,7 @@ from camboxes.models import ModelSpec, class_maps, load_classifier
 from camboxes.models.forward import ForwardPass
 from camboxes.transforms.maps import quantize
 
-SAMPLES, CHANNELS, NOISE = 8, 64, 0.2
+SAMPLES, CHANNELS, NOISE = 6, 32, 0.2
 
 
 def method(name):
@@ -122,7 +122,7 @@ CANDIDATES = {
     "is-cam": scored(integrated),
     "ss-cam": scored(smoothed),
 }
-SLOW = {"score-cam", "is-cam", "ss-cam"}
+SLOW = {"layercam@16", "gradcam++@16", "smoothgrad-cam++@16", "score-cam", "is-cam", "ss-cam"}
 
 
 def main() -> None:

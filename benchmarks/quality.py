@@ -14,8 +14,8 @@ labelled pair of an image and a category that the network knows and that has a b
     AP50       pycocotools', of all boxes that the run has, by its own threshold, second look included
     ms         milliseconds of forward passes and maps for an image, on one core, as the job counted them
 
---settings keeps the rows whose name contains TEXT; without it those of SETTINGS but Score-CAM, which takes an hour for
-650 images. --every takes each Nth image alone.
+--settings keeps the rows whose name contains TEXT; without it those of SETTINGS but occlusion and Score-CAM, which
+take up to hours for 650 images. --every takes each Nth image alone.
 """
 
 import argparse
@@ -77,9 +77,12 @@ SETTINGS = {
     "cam*layercam@16, 224, affinity": [*PLAIN, "--method", "cam*layercam@16", "--refine", "affinity"],
     "cam, 224 + 448, affinity": [*PLAIN, "--scales", "224,448", "--refine", "affinity"],
     "cam*layercam@16, 224 + 448, affinity": [*BOTH, "--refine", "affinity"],
+    "deconvnet, 224": [*PLAIN, "--method", "deconvnet"],
+    "guidedbackprop, 224": [*PLAIN, "--method", "guidedbackprop"],
+    "occlusion, 224": [*PLAIN, "--method", "occlusion"],
     "scorecam, 224": [*PLAIN, "--method", "scorecam"],
 }
-SLOW = {"scorecam, 224"}
+SLOW = {"occlusion, 224", "scorecam, 224"}
 DELTAS = (0.3, 0.5, 0.7)
 THRESHOLDS = tuple(round(0.05 * number, 2) for number in range(1, 15))
 OTSU = ("0.8*otsu", "0.9*otsu")
