@@ -23,7 +23,7 @@ from camboxes.models.classifier import Classifier
 # What networks rectify with, by themselves or in a module (nn.ReLU6 is a hardtanh), where it leaves positive values be.
 _RECTIFIERS = {
     *(torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_, functional.relu, functional.relu6),
-    *(functional.hardtanh, functional.hardtanh_, functional.threshold, functional.threshold_),
+    *(functional.hardtanh, functional.hardtanh_, functional.threshold, torch.threshold_),
 }
 
 # What a rectifier passes on of the signal, given its own gradient and the signal that arrives.
