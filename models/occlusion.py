@@ -48,9 +48,9 @@ def occlusion(classifier: Classifier, image: torch.Tensor, class_ids: torch.Tens
             occluded[slot, :, of_rows, of_columns] = 0
         activations, _ = classifier.record(occluded, frozenset(), gradients=False)
         logits.append(activations.logits[: len(some), class_ids])
-    whole, *others = torch.cat(logits).split([1, len(windows) - 1])
-    drops = (whole - others[0]).T.unflatten(1, places)
-    return _over_windows(drops, window) / _over_windows(torch.ones_like(drops), window)
+    whole, others = torch.cat(logits).split([1, len(windows) - 1])
+    drops = (whole - others).T.unflatten(1, (1, *places))
+    return (_over_windows(drops, window) / _over_windows(torch.ones_like(drops), window))[:, 0]
 
 
 def _over_windows(drops: torch.Tensor, window: list[int]) -> torch.Tensor:
