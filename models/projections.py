@@ -5,7 +5,7 @@ signal to where its maximum was, its switch. At a rectifier
 
     deconvnet        (Zeiler and Fergus, ECCV 2014, arXiv 1311.2901, section 2.1) the signal is rectified, as the
                      activations were, whatever these were;
-    guidedbackprop   (Springenberg et al., ICLR Workshop 2015, arXiv 1412.6806, section 3.4) it is rectified, and 0
+    guidedbackprop   (Springenberg et al., ICLR Workshop 2015, arXiv 1412.6806, section 4) it is rectified, and 0
                      wherever the rectifier's own gradient is: where it gave 0, and where a ReLU6 gave 6.
 
 Other activations of the same network, and its gates, pass their gradient on.
