@@ -14,10 +14,21 @@ from torch.nn import functional
 
 from camboxes.models import execution
 from camboxes.models.checkpoints import DESCRIPTION, WEIGHTS, Description, find_network
-from camboxes.models.parts import LAST, Recording, Tap, channels_first, outermost_layer, recording, take_apart, tapped
+from camboxes.models.parts import (
+    LAST,
+    Recording,
+    Tap,
+    last_norm,
+    outermost_layer,
+    recording,
+    run_once,
+    take_apart,
+    tapped,
+)
 from camboxes.models.preprocessing import Preprocessing
 from camboxes.models.spec import Device, ModelSpec
 from camboxes.models.stride import lower_stride
+from camboxes.models.tokens import layout_of
 
 _CHANGING = threading.Lock()  # one thread at a time changes what a classifier runs
 
@@ -44,6 +55,8 @@ class Classifier(nn.Module):
       spec: the model's spec with nothing left open: qualified name, size, device, batch size, precision, compile. Of a
         classifier that is made of a network, rather than loaded, an open precision means the network as it is.
       preprocessing: how to bring photographs to its input.
+      last: the name, in a `Recording`, of the last maps that the logits depend on: LAST, but for a network that reads
+        them from a class token, where it is what the last attention is given.
       inexact_because: why its logits are not linear(GAP(features)), so that CAM is not defined for it; None where
         they are (Zhou et al. 2016, section 2).
       weight: the linear layer's weight, [classes, channels]; only where CAM is exact.
@@ -80,13 +93,16 @@ class Classifier(nn.Module):
         size = preprocessing.size
         self._probe = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
         with _evaluating(network):
-            self._features, self._tail, head = take_apart(network, spec.name, self._probe)
-            self._last = Tap(LAST)
+            parts = take_apart(network, spec.name, self._probe)
+            self._features, self._tail, self._prefix = parts.features, parts.tail, parts.prefix
+            self._last = Tap(LAST, layout=parts.layout)
             with torch.inference_mode():
-                features, logits = self._features(self._probe), network(self._probe)
+                output, logits = self._features(self._probe), network(self._probe)
+                features = parts.layout.maps(output, (size, size))
             if not torch.isfinite(logits).all():
                 raise ValueError(f"the output of {spec.name} is not finite: its weights hold NaN or infinity")
-            self._take_head(head, features, logits)
+            self._take_head(parts.head, features, logits)
+            self.last = LAST if self._pools_patches(output) else self.layer(last_norm(network, self._probe, parts))
         self.preprocessing = dataclasses.replace(preprocessing, stride=round(size / features.shape[2]))
         names = class_names or _class_names(logits.shape[1])
         self.class_names = [tuple(of_class) for of_class in names]
@@ -109,13 +125,33 @@ class Classifier(nn.Module):
             else:
                 self.inexact_because += f": they differ by up to {difference:.3g} where the largest is {scale:.3g}"
 
+    def _pools_patches(self, output: torch.Tensor) -> bool:
+        """Whether the logits depend on the last maps, rather than on the tokens in front of them alone."""
+        layout, size = self._last.layout, self._probe.shape[2:]
+        if layout.axes != "NLC" or self.inexact_because is None:
+            return True
+        with torch.inference_mode():
+            emptied = layout.output(torch.zeros_like(layout.maps(output, size)), output)
+            return not torch.equal(self._tail(emptied), self._tail(output))
+
     def forward(self, images: torch.Tensor) -> Activations:
         """Runs the network on normalised images, [n, 3, height, width]; where CAM is exact, equation 1 of the paper."""
-        features = self._last(self._run(images)).to(images.dtype)
+        output = self._last(self._run(images)).to(images.dtype)
+        features = self._last.layout.maps(output, images.shape[2:])
         if self.inexact_because is not None:
-            return Activations(features, self._tail(features).float())
+            return Activations(features, self._tail(output).float())
         logits = functional.linear(features.mean((2, 3)), self.weight, self.bias)
         return Activations(features, logits.float())
+
+    def check_sizes(self, preprocessing: Preprocessing) -> None:
+        """Tries the images that a preprocessing makes, square ones and wide ones, on a network that works on tokens.
+
+        Raises:
+          ValueError: the network does not take them.
+        """
+        if self._prefix is not None:
+            for shape in {preprocessing.shape(2, width) for width in (2, 3, 4)} - {tuple(self._probe.shape[2:])}:
+                run_once(self._features, self._probe_on_device().new_zeros((1, 3, *shape)), self.spec.name)
 
     def settle(self) -> None:
         """Decides what the spec leaves open of how the network is executed, on the device that it is on.
@@ -160,7 +196,7 @@ class Classifier(nn.Module):
           layers: names that `layer` gave, or LAST.
           gradients: whether `Recording.maps` can be asked for gradients of the logits.
         """
-        with _evaluating(self), recording(layers, gradients=gradients) as found:
+        with _evaluating(self), recording(layers, images.shape[2:], gradients=gradients) as found:
             activations = self(images.clone() if gradients and images.is_inference() else images)
         return activations, found
 
@@ -182,23 +218,24 @@ class Classifier(nn.Module):
         name = wanted
         if wanted.isdecimal():
             with _evaluating(self.network):
-                name = outermost_layer(self.network, self._probe_on_device(), int(wanted))
+                name = outermost_layer(self.network, self._probe_on_device(), int(wanted), self._prefix)
         if name not in dict(self.network.named_modules()) or not name:
             raise ValueError(f"layer {wanted!r}: the network has none of this name; expected one of named_modules()")
         if name in self._layers.values():
             return name
         before = self._features
         self._features = tapped(before, name)
-        with _evaluating(self), recording(frozenset([name]), gradients=False) as found:
-            self._features(self._probe_on_device())
+        probe = self._probe_on_device()
+        with _evaluating(self), recording(frozenset([name]), probe.shape[2:], gradients=False) as found:
+            self._features(probe)
         self._executable = []
-        shape = tuple(found.maps[name].shape) if name in found.maps else ()
-        if not channels_first(shape):
+        layout = layout_of(found.maps[name].shape, self._prefix) if name in found.maps else None
+        if layout is None:
             self._features = before
             raise ValueError(f"layer {name!r} gives no maps of [n, channels, height, width]")
         for part in self._features.modules():
             if isinstance(part, Tap) and part.layer == name:
-                part.channels_last = channels_first(shape) != shape
+                part.layout = layout
         return name
 
     def _probe_on_device(self) -> torch.Tensor:

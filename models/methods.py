@@ -10,7 +10,6 @@ from camboxes.models.classifier import Classifier
 from camboxes.models.eigencam import eigen_cam
 from camboxes.models.forward import ForwardPass
 from camboxes.models.gradients import COMBINATIONS
-from camboxes.models.parts import LAST
 from camboxes.models.scorecam import score_cam
 from camboxes.models.spec import Factor, MapSpec
 
@@ -67,7 +66,7 @@ class Methods:
         # Methods of this family are made for what stands behind a ReLU. Where blocks end without one (MobileNet,
         # EfficientNet), negative values of a block's output say nothing of what is there: measured in docs/methods.md.
         self._readings = [
-            _Reading(method, classifier.layer(layer) if layer else LAST, rectified=(layer or "").isdecimal())
+            _Reading(method, classifier.layer(layer) if layer else classifier.last, rectified=(layer or "").isdecimal())
             for method, layer in factors
         ]
         if classifier.inexact_because is not None and any(factor.method == "cam" for factor in factors):
