@@ -28,7 +28,7 @@ from camboxes.models.parts import (
 from camboxes.models.preprocessing import Preprocessing
 from camboxes.models.spec import Device, ModelSpec
 from camboxes.models.stride import lower_stride
-from camboxes.models.tokens import layout_of
+from camboxes.models.tokens import Tokens, layout_of
 
 _CHANGING = threading.Lock()  # one thread at a time changes what a classifier runs
 
@@ -55,6 +55,7 @@ class Classifier(nn.Module):
       spec: the model's spec with nothing left open: qualified name, size, device, batch size, precision, compile. Of a
         classifier that is made of a network, rather than loaded, an open precision means the network as it is.
       preprocessing: how to bring photographs to its input.
+      tokens: which tokens the logits depend on; None of a network that does not work on tokens.
       last: the name, in a `Recording`, of the last maps that the logits depend on: LAST, but for a network that reads
         them from a class token, where it is what the last attention is given.
       inexact_because: why its logits are not linear(GAP(features)), so that CAM is not defined for it; None where
@@ -102,7 +103,9 @@ class Classifier(nn.Module):
             if not torch.isfinite(logits).all():
                 raise ValueError(f"the output of {spec.name} is not finite: its weights hold NaN or infinity")
             self._take_head(parts.head, features, logits)
-            self.last = LAST if self._pools_patches(output) else self.layer(last_norm(network, self._probe, parts))
+            self.tokens = self._read_tokens(output)
+            class_token_alone = self.tokens and not self.tokens.patches
+            self.last = self.layer(last_norm(network, self._probe, parts)) if class_token_alone else LAST
         self.preprocessing = dataclasses.replace(preprocessing, stride=round(size / features.shape[2]))
         names = class_names or _class_names(logits.shape[1])
         self.class_names = [tuple(of_class) for of_class in names]
@@ -125,14 +128,18 @@ class Classifier(nn.Module):
             else:
                 self.inexact_because += f": they differ by up to {difference:.3g} where the largest is {scale:.3g}"
 
-    def _pools_patches(self, output: torch.Tensor) -> bool:
-        """Whether the logits depend on the last maps, rather than on the tokens in front of them alone."""
-        layout, size = self._last.layout, self._probe.shape[2:]
-        if layout.axes != "NLC" or self.inexact_because is None:
-            return True
-        with torch.inference_mode():
-            emptied = layout.output(torch.zeros_like(layout.maps(output, size)), output)
-            return not torch.equal(self._tail(emptied), self._tail(output))
+    def _read_tokens(self, output: torch.Tensor) -> Tokens | None:
+        """What the gradient of the logits with respect to the last tokens of the probe says."""
+        if self._prefix is None:
+            return None
+        if self._last.layout.axes != "NLC":  # as maps, they are all that is left
+            return Tokens((False,) * self._prefix, patches=True)
+        with torch.inference_mode(False), torch.enable_grad():
+            leaf = output.clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(self._tail(leaf).sum(), leaf)
+        read = gradient.abs().sum((0, 2)) > 0
+        prefix = self._last.layout.prefix
+        return Tokens(tuple(read[:prefix].tolist()), bool(read[prefix:].any()))
 
     def forward(self, images: torch.Tensor) -> Activations:
         """Runs the network on normalised images, [n, 3, height, width]; where CAM is exact, equation 1 of the paper."""
@@ -151,7 +158,7 @@ class Classifier(nn.Module):
         """
         if self._prefix is not None:
             for shape in {preprocessing.shape(2, width) for width in (2, 3, 4)} - {tuple(self._probe.shape[2:])}:
-                run_once(self._features, self._probe_on_device().new_zeros((1, 3, *shape)), self.spec.name)
+                run_once(self._features, self.probe().new_zeros((1, 3, *shape)), self.spec.name)
 
     def settle(self) -> None:
         """Decides what the spec leaves open of how the network is executed, on the device that it is on.
@@ -160,7 +167,7 @@ class Classifier(nn.Module):
           ValueError: what it asks for cannot be had.
         """
         asked = self.spec.precision, self.spec.compile
-        precision, compilation = execution.resolve(self._features, self._probe_on_device(), *asked)
+        precision, compilation = execution.resolve(self._features, self.probe(), *asked)
         self.spec = dataclasses.replace(self.spec, precision=precision, compile=compilation)
 
     def _run(self, images: torch.Tensor) -> torch.Tensor:
@@ -171,7 +178,7 @@ class Classifier(nn.Module):
         with _CHANGING:
             if not self._executable:
                 with _evaluating(self._features):
-                    probe = self._probe_on_device()
+                    probe = self.probe()
                     self._executable = [execution.executable(self._features, probe, precision, compilation)]
             run = self._executable[0]
         return run(images)
@@ -218,14 +225,14 @@ class Classifier(nn.Module):
         name = wanted
         if wanted.isdecimal():
             with _evaluating(self.network):
-                name = outermost_layer(self.network, self._probe_on_device(), int(wanted), self._prefix)
+                name = outermost_layer(self.network, self.probe(), int(wanted), self._prefix)
         if name not in dict(self.network.named_modules()) or not name:
             raise ValueError(f"layer {wanted!r}: the network has none of this name; expected one of named_modules()")
         if name in self._layers.values():
             return name
         before = self._features
         self._features = tapped(before, name)
-        probe = self._probe_on_device()
+        probe = self.probe()
         with _evaluating(self), recording(frozenset([name]), probe.shape[2:], gradients=False) as found:
             self._features(probe)
         self._executable = []
@@ -238,7 +245,8 @@ class Classifier(nn.Module):
                 part.layout = layout
         return name
 
-    def _probe_on_device(self) -> torch.Tensor:
+    def probe(self) -> torch.Tensor:
+        """Two images of noise, square, on the device, [2, 3, size, size]."""
         parameter = next(self.network.parameters())
         return self._probe.to(parameter.device, parameter.dtype)
 

@@ -10,8 +10,10 @@ from camboxes.models.classifier import Classifier
 from camboxes.models.eigencam import eigen_cam
 from camboxes.models.forward import ForwardPass
 from camboxes.models.gradients import COMBINATIONS
+from camboxes.models.parts import ATTENTION
+from camboxes.models.relevance import check_attention, relevance
 from camboxes.models.scorecam import score_cam
-from camboxes.models.spec import Factor, MapSpec
+from camboxes.models.spec import OF_ATTENTION, Factor, MapSpec
 
 
 def class_maps(
@@ -66,17 +68,26 @@ class Methods:
         # Methods of this family are made for what stands behind a ReLU. Where blocks end without one (MobileNet,
         # EfficientNet), negative values of a block's output say nothing of what is there: measured in docs/methods.md.
         self._readings = [
-            _Reading(method, classifier.layer(layer) if layer else classifier.last, rectified=(layer or "").isdecimal())
-            for method, layer in factors
+            _Reading(factor.method, self._layer(factor), rectified=(factor.layer or "").isdecimal())
+            for factor in factors
         ]
-        if classifier.inexact_because is not None and any(factor.method == "cam" for factor in factors):
+        methods = {factor.method for factor in factors}
+        if classifier.inexact_because is not None and methods & {"cam", "tscam"}:
             raise ValueError(
                 f"CAM is not exact for {classifier.spec.name}: linear(GAP(features)) is not its logits "
-                f"({classifier.inexact_because}); use --method gradcam or layercam, which need no such layer, or train "
-                f"its GAP conversion on your labels: camboxes train --model gap:{classifier.spec.name.split(':')[-1]}"
+                f"({classifier.inexact_because}); use --method gradcam or layercam (of a transformer chefer, rollout), "
+                "which need no such layer, or train its GAP conversion on your labels: camboxes train --model "
+                f"gap:{classifier.spec.name.split(':')[-1]}"
             )
         self._layers = frozenset(reading.layer for reading in self._readings)
-        self._gradients = frozenset(reading.layer for reading in self._readings if reading.method in COMBINATIONS)
+        self._gradients = frozenset(reading.layer for reading in self._readings if reading.method in _OF_GRADIENTS)
+        if ATTENTION in self._layers:
+            check_attention(classifier, class_token="tscam" in methods)
+
+    def _layer(self, factor: Factor) -> str:
+        if factor.method in OF_ATTENTION:
+            return ATTENTION
+        return self._classifier.layer(factor.layer) if factor.layer else self._classifier.last
 
     def forward(self, images: torch.Tensor, also: frozenset[str] = frozenset()) -> ForwardPass:
         """The pass that the maps are read from; `images` as for `class_maps`, `also` further layers to record."""
@@ -115,10 +126,36 @@ def _score_cam(reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor,
     return scored
 
 
+def _rollout(reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor, count: int) -> torch.Tensor:
+    weights = [of_layer.mean(1) for of_layer in forward.attention()]
+    maps = relevance(forward, weights) / 2 ** len(weights)
+    return maps[:, None].expand(-1, class_ids.shape[1], -1, -1)
+
+
+def _chefer(reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor, count: int) -> torch.Tensor:
+    found = [_rollout(reading, forward, class_ids[:, :0], count)]  # no labels at all: no maps
+    for ids in class_ids.unbind(1):
+        pairs = zip(forward.attention(), forward.attention_gradients(ids), strict=True)
+        found.append(relevance(forward, [(weights * g).clamp(min=0).mean(1) for weights, g in pairs])[:, None])
+    return torch.cat(found, 1)
+
+
+def _ts_cam(reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor, count: int) -> torch.Tensor:
+    layers = torch.stack([weights.mean(1) for weights in forward.attention()])
+    size = forward.features.shape[2:]
+    taken = layers.mean(0)[:, 0, -size.numel() :].unflatten(1, size)
+    return taken[:, None] * class_activation_maps(forward.features, forward.classifier.weight.float(), class_ids)
+
+
+_OF_GRADIENTS = (*COMBINATIONS, "chefer")
+
 # How each method is read: of a reading, a pass, class ids [n, labels] and how many images count (see `Methods.maps`).
 _READERS: dict[str, Callable[[_Reading, ForwardPass, torch.Tensor, int], torch.Tensor]] = {
     "cam": _cam,
     **dict.fromkeys(COMBINATIONS, _combined),
     "eigencam": _eigen_cam,
     "scorecam": _score_cam,
+    "rollout": _rollout,
+    "chefer": _chefer,
+    "tscam": _ts_cam,
 }

@@ -10,15 +10,17 @@ import functools
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
 
+from camboxes.models.attention import OpenAttention
 from camboxes.models.tokens import Layout, layout_of, prefix_tokens
 
 LAST = ""  # the name of the last feature maps, in a `Recording`
+ATTENTION = "@attention"  # asks a `Recording` for the attention of all layers
 
 
 class Recording:
@@ -26,10 +28,13 @@ class Recording:
 
     Attributes:
       maps: for each layer that was asked for its feature maps, [n, channels, height, width].
+      attention: of each layer, in the order of execution, its attention weights, [n, heads, queries, keys], where
+        ATTENTION was asked for.
     """
 
     def __init__(self, layers: frozenset[str], size: Sequence[int], *, gradients: bool):
         self.maps: dict[str, torch.Tensor] = {}
+        self.attention: list[torch.Tensor] = []
         self._layers = layers
         self._size = size
         self._gradients = gradients
@@ -42,12 +47,19 @@ class Recording:
         """
         if layer not in self._layers:
             return output
-        maps = layout.maps(output, self._size)
-        if self._gradients and not maps.requires_grad:
-            maps = maps.detach().requires_grad_()
-            torch.set_grad_enabled(True)  # until the end of `recording`
-        self.maps[layer] = maps
+        maps = self.maps[layer] = self._in_graph(layout.maps(output, self._size))
         return layout.output(maps.clone(), output)
+
+    def take_attention(self, weights: torch.Tensor) -> torch.Tensor:
+        """Keeps a layer's attention, likewise."""
+        self.attention.append(self._in_graph(weights))
+        return self.attention[-1]
+
+    def _in_graph(self, value: torch.Tensor) -> torch.Tensor:
+        if self._gradients and not value.requires_grad:
+            value = value.detach().requires_grad_()
+            torch.set_grad_enabled(True)  # until the end of `recording`
+        return value
 
 
 _recording: contextvars.ContextVar[Recording | None] = contextvars.ContextVar("recording", default=None)
@@ -58,16 +70,17 @@ def recording(layers: frozenset[str], size: Sequence[int], *, gradients: bool) -
     """Records the taps of the forward passes that the calling thread makes, in evaluation mode or not at all.
 
     Args:
-      layers: those to record.
+      layers: those to record; ATTENTION among them for attention.
       size: height and width of the images, in pixels.
       gradients: see `Recording`.
     """
     found = Recording(layers, size, gradients=gradients)
     # Not inference mode where gradients are wanted: what it makes can never be part of a graph.
     modes = (torch.inference_mode(not gradients), torch.no_grad())
+    attention = OpenAttention(found.take_attention) if ATTENTION in layers else nullcontext()
     token = _recording.set(found)
     try:
-        with modes[0], modes[1]:
+        with modes[0], modes[1], attention:
             yield found
     finally:
         _recording.reset(token)
@@ -176,20 +189,17 @@ def last_norm(network: nn.Module, probe: torch.Tensor, parts: Parts) -> str:
     """The dotted name of the last norm over tokens whose patches the logits of a network depend on.
 
     Of a network that reads its logits from the class token this is what the last attention is given: behind that the
-    patches have no influence any more.
+    patches have no influence any more. Of one without norms it is the last layer of any kind.
 
     Raises:
       ValueError: there is none.
     """
     layers, channels = dict(network.named_modules()), parts.features(probe[:1]).shape[2]
-    found = [
-        name
-        for name, shape in _read_tokens(network, probe, parts.prefix).items()
-        if "Norm" in type(layers[name]).__name__ and shape[2] == channels
-    ]
-    if not found:
-        raise ValueError("the logits depend on no norm over patch tokens")
-    return found[-1]
+    read = _read_tokens(network, probe, parts.prefix)
+    if not read:
+        raise ValueError("the logits depend on no token of a patch: the weights of the last layer may all be zero")
+    norms = [name for name in read if "Norm" in type(layers[name]).__name__ and read[name][2] == channels]
+    return norms[-1] if norms else list(read)[-1]
 
 
 def _read_tokens(network: nn.Module, probe: torch.Tensor, prefix: int | None) -> dict[str, tuple[int, ...]]:
@@ -203,7 +213,7 @@ def _read_tokens(network: nn.Module, probe: torch.Tensor, prefix: int | None) ->
 
     with torch.inference_mode(False), torch.enable_grad():
         logits = observe(network, probe[:1].clone().requires_grad_(), note)
-        gradients = torch.autograd.grad(logits.sum(), list(outputs.values()), allow_unused=True)
+        gradients = torch.autograd.grad(logits.sum(), list(outputs.values()), allow_unused=True) if outputs else ()
     return {
         name: tuple(output.shape)
         for (name, output), gradient in zip(outputs.items(), gradients, strict=True)

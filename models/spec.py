@@ -64,7 +64,8 @@ class ModelSpec:
         return {name: value for name, value in dataclasses.asdict(self).items() if not name.startswith("weights")}
 
 
-METHODS = ("cam", "gradcam", "gradcam++", "xgradcam", "hirescam", "layercam", "scorecam", "eigencam")
+OF_ATTENTION = ("rollout", "chefer", "tscam")
+METHODS = ("cam", "gradcam", "gradcam++", "xgradcam", "hirescam", "layercam", "scorecam", "eigencam", *OF_ATTENTION)
 _FACTOR = re.compile(r"(?P<method>[a-z²]+)(@(?P<layer>[\w.]+))?")
 _EXPECTED = "[WEIGHT*]METHOD[@LAYER], joined by + (a sum) or * (a product), with METHOD one of " + ", ".join(METHODS)
 
@@ -161,10 +162,9 @@ class MapSpec:
         name = found["method"].replace("²", "++") if found else ""
         if found is None or name not in METHODS:
             raise ValueError(f"method {self.method!r}: {text!r} is not understood; expected {_EXPECTED}")
-        if name == "cam" and found["layer"]:
-            raise ValueError(
-                f"method {self.method!r}: cam is read from the last feature maps, and takes no @{found['layer']}"
-            )
+        if name in ("cam", *OF_ATTENTION) and found["layer"]:
+            what = "last feature maps" if name == "cam" else "attention of all layers"
+            raise ValueError(f"method {self.method!r}: {name} is read from the {what}, and takes no @{found['layer']}")
         return Factor(name, found["layer"])
 
 

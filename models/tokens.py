@@ -41,6 +41,23 @@ class Layout(NamedTuple):
         return maps
 
 
+class Tokens(NamedTuple):
+    """Which tokens of the last sequence of a network its logits depend on.
+
+    Attributes:
+      prefix: for each token before those of the patches, whether they do.
+      patches: whether they do on those of the patches.
+    """
+
+    prefix: tuple[bool, ...]
+    patches: bool
+
+    def share(self, patches: int) -> torch.Tensor:
+        """Of each token of a sequence with so many patches its share in the logits, float32, with a sum of 1."""
+        read = torch.tensor([*self.prefix, *[self.patches] * patches]).float()
+        return read / read.sum()
+
+
 def layout_of(shape: Sequence[int], prefix: int | None) -> Layout | None:
     """The layout of a layer's output for a square image; None where it holds no maps of more than one cell.
 
