@@ -143,7 +143,7 @@ class Classifier(nn.Module):
 
     def forward(self, images: torch.Tensor) -> Activations:
         """Runs the network on normalised images, [n, 3, height, width]; where CAM is exact, equation 1 of the paper."""
-        output = self._last(self._run(images)).to(images.dtype)
+        output = self._last(self._executed()(images)).to(images.dtype)
         features = self._last.layout.maps(output, images.shape[2:])
         if self.inexact_because is not None:
             return Activations(features, self._tail(output).float())
@@ -170,18 +170,17 @@ class Classifier(nn.Module):
         precision, compilation = execution.resolve(self._features, self.probe(), *asked)
         self.spec = dataclasses.replace(self.spec, precision=precision, compile=compilation)
 
-    def _run(self, images: torch.Tensor) -> torch.Tensor:
-        """The last feature maps, executed as the spec asks for."""
+    def _executed(self) -> nn.Module:
+        """What makes the last feature maps, as the spec asks for."""
         precision, compilation = self.spec.precision, self.spec.compile
         if precision == "auto" or compilation == "auto" or (precision, compilation) == ("fp32", "off"):
-            return self._features(images)
+            return self._features
         with _CHANGING:
             if not self._executable:
                 with _evaluating(self._features):
                     probe = self.probe()
                     self._executable = [execution.executable(self._features, probe, precision, compilation)]
-            run = self._executable[0]
-        return run(images)
+            return self._executable[0]
 
     def infer(self, images: torch.Tensor) -> Activations:
         """Runs a uint8 batch [n, 3, height, width], as `preprocessing.resize` makes its images, on the device."""
@@ -203,6 +202,7 @@ class Classifier(nn.Module):
           layers: names that `layer` gave, or LAST.
           gradients: whether `Recording.maps` can be asked for gradients of the logits.
         """
+        self._executed()  # trials that are made for it are not to be recorded
         with _evaluating(self), recording(layers, images.shape[2:], gradients=gradients) as found:
             activations = self(images.clone() if gradients and images.is_inference() else images)
         return activations, found

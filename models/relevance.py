@@ -82,7 +82,7 @@ def check_attention(classifier: Classifier, *, class_token: bool) -> None:
     """
     images, name = classifier.probe()[:1], classifier.spec.name
     activations, recorded = classifier.record(images, frozenset([ATTENTION]), gradients=True)
-    weights = [of_layer.mean(1) for of_layer in recorded.attention]
+    weights = [of_layer.detach().mean(1) for of_layer in recorded.attention]
     windows_of(classifier, weights, images.shape, activations.features.shape[2:])
     with torch.inference_mode(False), torch.enable_grad():
         for before, after in itertools.pairwise(recorded.attention):

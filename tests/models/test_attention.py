@@ -1,5 +1,8 @@
 """Attention that is recorded, and the maps that are made of it, against slow definitions in float64."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 import timm
 import torch
@@ -9,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 from torchvision.models import swin_transformer as torchvision_swin
 
-from camboxes.models import Localizer, MapSpec, ModelSpec, class_maps
+from camboxes.models import Localizer, MapSpec, ModelSpec, class_maps, load_classifier
 from camboxes.models.attention import OpenAttention
 from camboxes.models.classifier import Classifier
 from camboxes.models.conversions import gap_network
@@ -401,3 +404,18 @@ def test_networks_whose_attention_cannot_be_read(network, method, message):
 def test_these_methods_take_no_layer(method):
     with pytest.raises(ValueError, match=f"{method} is read from the attention of all layers, and takes no @16"):
         MapSpec(f"{method}@16")
+
+
+def test_the_first_pass_of_a_fused_network_in_half_precision(tmp_path):
+    """What is tried out when such a network is made ready is no part of the pass."""
+    network = _shaken(timm.create_model("test_vit"))
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    spec = ModelSpec("timm:test_vit", weights=str(tmp_path / "w.pth"), device="cpu", precision="fp32", compile="off")
+    exact = load_classifier(spec)
+    images = exact.normalize(
+        torch.randint(0, 256, (2, 3, 160, 160), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    )
+    for method in ("rollout", "chefer"):
+        half = load_classifier(dataclasses.replace(spec, precision="bf16", compile="auto"))
+        found, expected = (class_maps(of, images, IDS, method).flatten(1) for of in (half, exact))
+        assert np.corrcoef(found, expected)[:2, 2:].diagonal().min() > 0.99
