@@ -26,7 +26,7 @@ class OpenAttention(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is functional.scaled_dot_product_attention:
+        if func is functional.scaled_dot_product_attention and not kwargs.get("enable_gqa"):
             return self._attend(*args, **kwargs)
         if func is functional.multi_head_attention_forward and _is_packed(*args, **kwargs):
             return self._attend_with_heads(args, kwargs["attn_mask"])
@@ -44,6 +44,7 @@ class OpenAttention(TorchFunctionMode):
         dropout_p: float = 0.0,
         is_causal: bool = False,
         scale: float | None = None,
+        enable_gqa: bool = False,
     ) -> torch.Tensor:
         """`functional.scaled_dot_product_attention` by its definition; without dropout, as in evaluation mode."""
         scores = query @ key.transpose(-2, -1) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)

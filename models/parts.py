@@ -17,7 +17,7 @@ import torch
 from torch import fx, nn
 
 from camboxes.models.attention import OpenAttention
-from camboxes.models.tokens import Layout, layout_of, prefix_tokens
+from camboxes.models.tokens import MAPS, Layout, layout_of, prefix_tokens
 
 LAST = ""  # the name of the last feature maps, in a `Recording`
 ATTENTION = "@attention"  # asks a `Recording` for the attention of all layers
@@ -95,7 +95,7 @@ class Tap(nn.Module):
       layout: how maps lie in what it gives; the recording gets them as [n, channels, height, width].
     """
 
-    def __init__(self, layer: str, inner: nn.Module | None = None, layout: Layout = Layout()):  # noqa: B008
+    def __init__(self, layer: str, inner: nn.Module | None = None, layout: Layout = MAPS):
         super().__init__()
         self.layer = layer
         self.inner = inner or nn.Identity()
@@ -222,7 +222,7 @@ def _read_tokens(network: nn.Module, probe: torch.Tensor, prefix: int | None) ->
 
 
 def _is_sequence(output: Any, prefix: int | None) -> bool:
-    return isinstance(output, torch.Tensor) and (layout_of(output.shape, prefix) or Layout()).axes == "NLC"
+    return isinstance(output, torch.Tensor) and (layout_of(output.shape, prefix) or MAPS).axes == "NLC"
 
 
 def observe(network: nn.Module, images: torch.Tensor, note: Callable[[str, nn.Module, Any, Any], None]) -> Any:

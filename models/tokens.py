@@ -41,6 +41,9 @@ class Layout(NamedTuple):
         return maps
 
 
+MAPS = Layout()  # as they are
+
+
 class Tokens(NamedTuple):
     """Which tokens of the last sequence of a network its logits depend on.
 

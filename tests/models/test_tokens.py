@@ -3,9 +3,12 @@ import dataclasses
 import pytest
 import timm
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torchvision.models import VisionTransformer
 
-from camboxes.models import ModelSpec, class_maps, load_classifier, networks
+from camboxes.models import Localizer, MapSpec, ModelSpec, class_maps, load_classifier, networks
+from camboxes.models.affinity import refine
 from camboxes.models.classifier import Classifier
 from camboxes.models.conversions import gap_network
 from camboxes.models.networks import Network, empty_network
@@ -21,8 +24,9 @@ def _images(height=64, width=64):
 
 
 def _classifier(network, name="tokens", size=64):
+    preprocessing = dataclasses.replace(PREPROCESSING, size=size)
     spec = ModelSpec(name, size=size, device="cpu", batch_size=2, precision="fp32", compile="off")
-    return Classifier(network.eval(), PREPROCESSING, spec)
+    return Classifier(network.eval(), preprocessing, spec)
 
 
 def _transformer(name="deit_tiny_patch16_224", **options):
@@ -47,6 +51,11 @@ def _transformer(name="deit_tiny_patch16_224", **options):
 )
 def test_the_grid_of_patches(patches, height, width, expected):
     assert grid(patches, height / width) == expected
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 32))
+def test_any_image_of_whole_patches_has_its_grid(rows, columns, patch):
+    assert grid(rows * columns, (rows * patch) / (columns * patch)) == (rows, columns)
 
 
 @pytest.mark.parametrize(
@@ -211,8 +220,6 @@ def test_swin_takes_images_of_other_sizes():
 
 
 def _localizer(network, **options):
-    from camboxes.models import Localizer, MapSpec
-
     classifier = _classifier(network)
     classifier.preprocessing = dataclasses.replace(classifier.preprocessing, aspect=options.pop("aspect", "squash"))
     return Localizer(classifier, MapSpec("gradcam", **options))
@@ -236,3 +243,16 @@ def test_a_size_that_is_no_whole_number_of_patches():
         Classifier(_transformer(), dataclasses.replace(PREPROCESSING, size=70), ModelSpec("tokens"))
     with pytest.raises(ValueError, match=r"takes no images of 70 x 70 pixels"):
         _localizer(_transformer(), scales=(64, 70))
+
+
+def test_maps_are_refined_along_the_one_stage_of_a_transformer():
+    classifier, images = _classifier(_transformer(patch_size=14, img_size=56), size=56), _images(56, 56)
+    found, pixels = {}, (images * 40 + 128).clamp(0, 255).to(torch.uint8)
+    for name in ("none", "affinity"):
+        localizer = Localizer(classifier, MapSpec("chefer", refine=name))
+        found[name] = torch.stack(
+            [torch.from_numpy(of.maps) for of in localizer.localize([(p,) for p in pixels], [[[1]], [[2]]])]
+        )
+    _, recorded = classifier.record(classifier.normalize(pixels), frozenset(["blocks.1"]), gradients=False)
+    assert classifier.layer("16") == "blocks.1"
+    torch.testing.assert_close(found["affinity"], refine(found["none"], [recorded.maps["blocks.1"]]))
