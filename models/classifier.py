@@ -199,8 +199,8 @@ class Classifier(nn.Module):
 
         Args:
           images: normalised, [n, 3, height, width].
-          layers: names that `layer` gave, or LAST.
-          gradients: whether `Recording.maps` can be asked for gradients of the logits.
+          layers: names that `layer` gave, LAST or ATTENTION.
+          gradients: whether gradients of the logits with respect to what is recorded can be asked for.
         """
         self._executed()  # trials that are made for it are not to be recorded
         with _evaluating(self), recording(layers, images.shape[2:], gradients=gradients) as found:

@@ -31,7 +31,7 @@ def class_maps(
       float32 [n, labels, height, width] at the layer's own resolution, not scaled.
 
     Raises:
-      ValueError: an unknown method, layer or class id, CAM of a network for which it is not exact, or several methods.
+      ValueError: an unknown method, layer or class id, several methods, or one that the network is not made for.
     """
     factors = [factor for term in MapSpec(method).terms for factor in term.factors]
     if len(factors) > 1:
@@ -62,7 +62,7 @@ class Methods:
         """Checks that the network can do what is asked.
 
         Raises:
-          ValueError: it has no such layer, or CAM is not exact for it.
+          ValueError: it has no such layer, CAM is not exact for it, or its attention cannot be followed.
         """
         self._classifier = classifier
         # Methods of this family are made for what stands behind a ReLU. Where blocks end without one (MobileNet,

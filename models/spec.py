@@ -76,7 +76,8 @@ class Factor(NamedTuple):
     Attributes:
       method: one of METHODS.
       layer: a stride in input pixels per cell (16), for the rectified maps of the network's last block at that stride;
-        or a layer's dotted name, for its output as it is ("layer3.1"); None for the last feature maps.
+        or a layer's dotted name, for its output as it is ("layer3.1"); None for the last feature maps, which of some
+        transformers are not the network's last: see `Classifier.last`. Methods of OF_ATTENTION take none.
     """
 
     method: str

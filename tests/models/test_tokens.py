@@ -129,6 +129,25 @@ def test_the_last_maps_are_those_that_a_class_token_is_told_from(name):
     assert not class_maps(classifier, images, IDS, "hirescam@blocks.2").any()
 
 
+def test_parity_with_grad_cam_as_it_documents_transformers():
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    network, images = _transformer(), _images()
+    layer, targets = network.blocks[-1].norm1, [ClassifierOutputTarget(int(index)) for index in IDS[:, 0]]
+
+    def maps(tokens):
+        return tokens[:, 1:].unflatten(1, (4, 4)).permute(0, 3, 1, 2)
+
+    with GradCAM(network, [layer], reshape_transform=maps) as extractor:
+        extractor(images, targets)
+        seen = extractor.activations_and_grads
+        activations, gradients = seen.activations[0].numpy(), seen.gradients[0].numpy()
+        theirs = torch.from_numpy(extractor.get_cam_image(images, layer, targets, activations, gradients, False))
+    ours = class_maps(_classifier(network), images, IDS[:, :1], "gradcam")[:, 0]
+    torch.testing.assert_close(ours, theirs.clamp(min=0), rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
+
+
 def test_pooled_patches_behind_a_linear_layer_are_exact():
     network, images = _transformer(global_pool="avg", fc_norm=False, reg_tokens=2), _images(48, 64)
     classifier = _classifier(network)
