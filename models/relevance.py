@@ -7,7 +7,7 @@ after another, from the last layer to the first, which costs tokens^2 a layer ra
 
     rollout (Abnar and Zuidema, ACL 2020): s R / 2^L, A the mean over the heads
     chefer (Chefer, Gur and Wolf, ICCV 2021, equations 5 and 6): s R, A the mean of (A * dY/dA)+, Y a class's logit
-    tscam (Gao et al., ICCV 2021, equation 6): CAM, times what the class token takes from each patch in the mean layer
+    tscam (Gao et al., ICCV 2021): CAM, times what the class token takes from each patch in the mean layer
 """
 
 import itertools
