@@ -82,7 +82,7 @@ def _swin_windows(network: nn.Module, height: int, width: int) -> list[Windows]:
 
 
 class _UpToLinear(TorchFunctionMode):
-    """Ends its block at the first linear layer.
+    """Ends its block at the first linear layer over the cells' numbers, maps of one channel.
 
     Attributes:
       given: what that layer is given.
@@ -91,7 +91,7 @@ class _UpToLinear(TorchFunctionMode):
     given: torch.Tensor
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is functional.linear:
+        if func is functional.linear and args[0].shape[-1] == 1:
             self.given = args[0]
             raise _ReachedError
         return func(*args, **(kwargs or {}))

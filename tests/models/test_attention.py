@@ -164,8 +164,13 @@ def test_row_vectors_give_what_the_product_of_matrices_defines(method, name, opt
 
 def _swin(library, window):
     torch.manual_seed(0)
-    if library == "torchvision":
-        return _shaken(torchvision_swin.SwinTransformer([4, 4], 16, [2, 2], [2, 4], [window, window], num_classes=5))
+    if library.startswith("torchvision"):
+        parts = {}
+        if library == "torchvision v2":
+            parts["block"] = torchvision_swin.SwinTransformerBlockV2
+            parts["downsample_layer"] = torchvision_swin.PatchMergingV2
+        network = torchvision_swin.SwinTransformer([4, 4], 16, [2, 2], [2, 4], [window, window], num_classes=5, **parts)
+        return _shaken(network)
     kind = SwinTransformer if library == "timm" else SwinTransformerV2
     options = {"img_size": 64, "embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4), "window_size": window}
     return _shaken(kind(**options, num_classes=5, strict_img_size=False))
@@ -235,15 +240,15 @@ def _swin_attention(network, images, ids):
 
 
 @pytest.mark.parametrize("window", [4, 3])  # 3 leaves windows that are filled up
-@pytest.mark.parametrize("library", ["timm", "timm v2", "torchvision"])
+@pytest.mark.parametrize("library", ["timm", "timm v2", "torchvision", "torchvision v2"])
 @pytest.mark.parametrize("method", ["rollout", "chefer"])
 @pytest.mark.parametrize("size", [(64, 64), (56, 72)])
 def test_windows_give_what_dense_matrices_define(method, library, window, size, monkeypatch):
     network, images = _swin(library, window), _images(*size)
     found = class_maps(_classifier(network), images, IDS[:, :1], method)[:, 0]
-    take = _swin_attention if library == "torchvision" else _attention_by_hooks
+    take = _swin_attention if library.startswith("torchvision") else _attention_by_hooks
     attention, gradients = take(network, images, IDS[:, 0])
-    kinds = (torchvision_swin.ShiftedWindowAttention,) if library == "torchvision" else ()
+    kinds = (torchvision_swin.ShiftedWindowAttention,) if library.startswith("torchvision") else ()
     blocks = [part for part in network.modules() if isinstance(part, kinds) or hasattr(part, "_attn")]
     height, width = size[0] // 4, size[1] // 4
     product = torch.eye(height * width, dtype=torch.float64)
@@ -279,6 +284,7 @@ def test_ts_cam_is_its_definition():
         lambda: _swin("timm", 4),
         lambda: _swin("timm v2", 4),
         lambda: _swin("torchvision", 4),
+        lambda: _swin("torchvision v2", 4),
     ],
 )
 def test_open_attention_gives_the_same_logits(network):
