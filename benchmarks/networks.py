@@ -88,6 +88,9 @@ def show(name: str) -> None:
 
 
 def row(name: str, network) -> None:
+    for layer in network.module.modules():
+        if isinstance(layer, torch.nn.Linear) and not layer.weight.any():  # a head of zeros would tell nothing
+            torch.nn.init.normal_(layer.weight, std=0.02)
     size, millions = network.preprocessing.size, parameters(network.module) / 1e6
     try:
         classifier = Classifier(network.module, network.preprocessing, ModelSpec(name))

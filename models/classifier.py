@@ -139,7 +139,8 @@ class Classifier(nn.Module):
             (gradient,) = torch.autograd.grad(self._tail(leaf).sum(), leaf)
         read = gradient.abs().sum((0, 2)) > 0
         prefix = self._last.layout.prefix
-        return Tokens(tuple(read[:prefix].tolist()), bool(read[prefix:].any()))
+        # Where the weights of the last layer are all zero, as some libraries begin with, nothing is said.
+        return Tokens(tuple(read[:prefix].tolist()), bool(read[prefix:].any() or not read.any()))
 
     def forward(self, images: torch.Tensor) -> Activations:
         """Runs the network on normalised images, [n, 3, height, width]; where CAM is exact, equation 1 of the paper."""

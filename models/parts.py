@@ -287,7 +287,7 @@ def run_once(features: nn.Module, images: torch.Tensor, name: str) -> Any:
         is for the error.
     """
     try:
-        with torch.inference_mode():
+        with torch.no_grad():  # no inference mode: what is cached in the first pass may become part of a graph
             return features(images)
     except (AssertionError, RuntimeError, IndexError) as error:
         height, width = images.shape[2:]
