@@ -334,6 +334,7 @@ def _load(spec: ModelSpec) -> Classifier:
         spec,
         name=network.name,
         weights=None,
+        prompts=None,
         size=preprocessing.size,
         map_stride=spec.map_stride or (described.map_stride if described else None),
         batch_size=spec.batch_size or max(1, round(_BATCH[spec.device] * (224 / preprocessing.size) ** 2)),

