@@ -86,7 +86,7 @@ def load_dual_encoder(name: str, weights: str | None, prompts: Sequence[Prompt])
     except Exception as error:  # some come from the hub, by way of a library that is not installed with open_clip
         raise OSError(f"the tokenizer of {name} could not be had ({type(error).__name__}: {error})") from error
     texts = embed(model.eval(), tokenizer, prompts)
-    module = DualEncoder(_tower(name, model.visual), texts.shape[1], len(texts))
+    module = DualEncoder(image_tower(name, model.visual), texts.shape[1], len(texts))
     with torch.no_grad():
         module.head.weight.copy_(model.logit_scale.exp() * texts)
         module.head.bias.copy_(torch.zeros(1) if model.logit_bias is None else model.logit_bias)
@@ -109,7 +109,7 @@ def empty_dual_encoder(name: str, classes: int) -> Network:
     visual = open_clip.model._build_vision_tower(
         config["embed_dim"], config["vision_cfg"], config.get("quick_gelu", False)
     )
-    module = DualEncoder(_tower(name, visual), config["embed_dim"], classes)
+    module = DualEncoder(image_tower(name, visual), config["embed_dim"], classes)
     preprocessing = Preprocessing(
         open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD, _side(visual.image_size), "bicubic"
     )
@@ -158,7 +158,7 @@ def _side(size: int | Sequence[int]) -> int:
     return size if isinstance(size, int) else size[0]
 
 
-def _tower(name: str, visual: Any) -> nn.Module:
+def image_tower(name: str, visual: Any) -> nn.Module:
     """An image tower of open_clip as a network of timm's, which takes images of any size."""
     from open_clip.modified_resnet import ModifiedResNet
     from open_clip.timm_model import TimmModel

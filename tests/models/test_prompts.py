@@ -15,6 +15,7 @@ IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 _TEXT = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2}
 TOWERS = {
     "tiny-resnet": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 32},
+    "tiny-transformer": {"image_size": 64, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
     "tiny-timm": {"image_size": 64, "timm_model_name": "test_resnet", "timm_pool": "", "timm_proj": "linear"},
 }
 
@@ -26,6 +27,11 @@ def weights(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("open_clip")
     configs = {name: {"embed_dim": 24, "vision_cfg": tower, "text_cfg": _TEXT} for name, tower in TOWERS.items()}
+    configs["tiny-transformer"]["quick_gelu"] = True
+    configs["tiny-mean"] = {
+        **configs["tiny-transformer"],
+        "vision_cfg": TOWERS["tiny-transformer"] | {"pool_type": "avg"},
+    }
     configs["tiny-bias"] = configs["tiny-resnet"] | {"init_logit_bias": -10}
     for name, config in configs.items():
         (folder / f"{name}.json").write_text(json.dumps(config))
@@ -105,7 +111,7 @@ def test_embeddings_of_texts_one_by_one(weights):
     np.testing.assert_allclose(embed(model, tokenizer, read_prompts(PROMPTS)), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["tiny-resnet", "tiny-timm", "tiny-bias"])
+@pytest.mark.parametrize("name", ["tiny-resnet", "tiny-transformer", "tiny-mean", "tiny-timm", "tiny-bias"])
 def test_logits_are_open_clips_own(load, name):
     model, classifier = load(name)
     tokenizer = open_clip.get_tokenizer(name)
@@ -154,7 +160,48 @@ def test_gradient_cams_of_the_resnet_by_autograd(load, size):
         torch.testing.assert_close(found, maps_by_hand, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["tiny-resnet", "tiny-timm", "tiny-bias"])
+def _attended(model, images):
+    """What each attention of open_clip's own transformer is given, in a graph of gradients, and the embeddings."""
+    given: list[torch.Tensor] = []
+    blocks = model.visual.transformer.resblocks
+    handles = [block.ln_1.register_forward_hook(lambda _, __, output: given.append(output)) for block in blocks]
+    embeddings = model.visual(images)
+    for handle in handles:
+        handle.remove()
+    return given, embeddings
+
+
+def test_gradient_cams_of_the_transformer_by_autograd(load):
+    """Of what the last attention is given: behind that, logits depend on the class token alone."""
+    model, classifier = load("tiny-transformer")
+    classifier.network.head.weight.normal_(generator=torch.Generator().manual_seed(1))
+    given, embeddings = _attended(model, IMAGES)
+    logits = functional.normalize(embeddings, dim=1) @ classifier.network.head.weight.T
+    (gradients,) = torch.autograd.grad(logits[0, 2] + logits[1, 0], given[-1])
+    tokens, gradients = given[-1][:, 1:].detach(), gradients[:, 1:]
+    ids = torch.tensor([[2], [0]])
+    for method, expected in {
+        "gradcam": functional.relu((tokens * gradients.mean(1, keepdim=True)).sum(2)),
+        "layercam": functional.relu((tokens * functional.relu(gradients)).sum(2)),
+    }.items():
+        assert expected.max() > 0
+        found = class_maps(classifier, IMAGES, ids, method)
+        torch.testing.assert_close(found, expected.unflatten(1, (4, 4))[:, None], rtol=1e-3, atol=1e-5)
+
+
+def test_rollout_of_the_transformer_by_its_own_attention(load):
+    """Abnar and Zuidema 2020, equation 1: the product of (A + 1) / 2 over the layers, in the class token's row."""
+    model, classifier = load("tiny-transformer")
+    with torch.no_grad():
+        given, _ = _attended(model, IMAGES)
+        product = torch.eye(17)
+        for block, tokens in zip(model.visual.transformer.resblocks, given, strict=True):
+            product = (block.attn(tokens, tokens, tokens)[1] + torch.eye(17)) / 2 @ product
+    found = class_maps(classifier, IMAGES, torch.tensor([[1], [1]]), "rollout")
+    torch.testing.assert_close(found[:, 0], product[:, 0, 1:].unflatten(1, (4, 4)), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["tiny-resnet", "tiny-transformer", "tiny-timm", "tiny-bias"])
 def test_a_checkpoint_holds_the_image_tower_alone(load, name, tmp_path, monkeypatch):
     _, classifier = load(name)
     for file, content in classifier.files().items():
@@ -169,8 +216,9 @@ def test_a_checkpoint_holds_the_image_tower_alone(load, name, tmp_path, monkeypa
     assert again.preprocessing == classifier.preprocessing
 
 
-def test_maps_do_not_depend_on_what_else_is_in_the_batch(load):
-    _, classifier = load("tiny-resnet", batch_size=3)
+@pytest.mark.parametrize("name", ["tiny-resnet", "tiny-transformer"])
+def test_maps_do_not_depend_on_what_else_is_in_the_batch(load, name):
+    _, classifier = load(name, batch_size=3)
     localizer = Localizer(classifier, MapSpec("layercam", scales=(64, 96)))
     pixels = np.random.default_rng(0).integers(0, 256, (2, 50, 60, 3), dtype=np.uint8)
     first, second = (localizer.resize(image) for image in pixels)

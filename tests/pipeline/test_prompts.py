@@ -11,22 +11,35 @@ from camboxes.pipeline.cli import main
 PROMPTS = "Egyptian cat: cat, tabby\nespresso\n\nmilitary uniform\nmoped\ntripod\nzebra\n"
 
 
+_TOWERS = {
+    "small-resnet": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 32},
+    "small-transformer": {"image_size": 64, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
+}
+
+
 @pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    """The options that name it."""
+def networks(tmp_path_factory):
+    """The options that name each."""
     from safetensors.torch import save_file
 
-    folder = tmp_path_factory.mktemp("network")
-    config = {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 32},
-        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-    }
-    (folder / "small-resnet.json").write_text(json.dumps(config))
+    folder = tmp_path_factory.mktemp("networks")
+    text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    for name, tower in _TOWERS.items():
+        config = {"embed_dim": 16, "vision_cfg": tower, "text_cfg": text}
+        (folder / f"{name}.json").write_text(json.dumps(config))
     open_clip.add_model_config(folder)
     torch.manual_seed(0)
-    save_file(open_clip.create_model("small-resnet").state_dict(), folder / "weights.safetensors")
-    return ["--model", "open_clip:small-resnet", "--weights", str(folder / "weights.safetensors")]
+    for name in _TOWERS:
+        save_file(open_clip.create_model(name).state_dict(), folder / f"{name}.safetensors")
+    return {
+        name: ["--model", f"open_clip:{name}", "--weights", str(folder / f"{name}.safetensors")] for name in _TOWERS
+    }
+
+
+@pytest.fixture
+def network(networks):
+    """Those of one with convolutions."""
+    return networks["small-resnet"]
 
 
 @pytest.fixture
@@ -60,6 +73,15 @@ def test_labels_in_words(network, prompts, photographs, annotations, rows, resul
     (tmp_path / "labels.txt").write_text(PROMPTS.replace("tabby", "tiger"))
     assert _label(photographs, tmp_path / "boxes", *network, *prompts) == 2
     assert "weights_sha256" in capsys.readouterr().err
+
+
+def test_tokens_in_words(networks, prompts, photographs, rows, tmp_path):
+    """At two sizes, in the photographs' own aspect ratios, refined: all that `label` does by default."""
+    assert _label(photographs, tmp_path / "boxes", *networks["small-transformer"], *prompts) == 0
+    found = rows(tmp_path / "boxes")
+    assert len(found) == 5 and {row["status"] for row in found} <= {"ok", "no_box"}
+    [cat] = [row for row in found if row["labels"][0]["label"] == "Egyptian cat"]
+    assert (cat["maps"][0]["height"], cat["maps"][0]["width"]) == (8, 12)  # 128 x 192 of 300 x 451 pixels, in patches
 
 
 def test_explaining_in_words(network, prompts, photographs, tmp_path, capsys):
