@@ -4,10 +4,11 @@ The texts are embedded once, when a network is loaded by its name. What is left 
 linear layer of their embeddings, and that is what a checkpoint holds: who reads one needs no text tower.
 """
 
+import dataclasses
 import difflib
 import textwrap
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,8 @@ def load_dual_encoder(name: str, weights: str | None, prompts: Sequence[Prompt])
     """
     open_clip = _open_clip()
     architecture, _, pretrained = name.removeprefix(OPEN_CLIP).partition("/")
-    _check(open_clip, architecture, pretrained, weights)
+    config = _config(open_clip, architecture)
+    _check_weights(open_clip, architecture, pretrained, weights)
     if weights is None:
         model: Any = downloading(name, lambda: open_clip.create_model(architecture, pretrained))
     else:
@@ -81,20 +83,17 @@ def load_dual_encoder(name: str, weights: str | None, prompts: Sequence[Prompt])
                 f"weights {weights} are not those of {name} in open_clip's format "
                 f"({type(error).__name__}: {textwrap.shorten(str(error), 200)})"
             ) from error
+    network = _network(name, model.visual, config, len(prompts), open_clip.get_model_preprocess_cfg(model))
     try:
         tokenizer = open_clip.get_tokenizer(architecture)
     except Exception as error:  # some come from the hub, by way of a library that is not installed with open_clip
         raise OSError(f"the tokenizer of {name} could not be had ({type(error).__name__}: {error})") from error
     texts = embed(model.eval(), tokenizer, prompts)
-    module = DualEncoder(image_tower(name, model.visual), texts.shape[1], len(texts))
     with torch.no_grad():
-        module.head.weight.copy_(model.logit_scale.exp() * texts)
-        module.head.bias.copy_(torch.zeros(1) if model.logit_bias is None else model.logit_bias)
-    asked = open_clip.get_model_preprocess_cfg(model)
-    preprocessing = Preprocessing(
-        tuple(asked["mean"]), tuple(asked["std"]), _side(model.visual.image_size), asked["interpolation"]
-    )
-    return Network(name, module.eval(), preprocessing), model.logit_bias is not None
+        network.module.get_parameter("head.weight").copy_(model.logit_scale.exp() * texts)
+        bias = torch.zeros(1) if model.logit_bias is None else model.logit_bias
+        network.module.get_parameter("head.bias").copy_(bias)
+    return network, model.logit_bias is not None
 
 
 def empty_dual_encoder(name: str, classes: int) -> Network:
@@ -104,14 +103,16 @@ def empty_dual_encoder(name: str, classes: int) -> Network:
       ValueError: open_clip is not installed, or an unknown name.
     """
     open_clip = _open_clip()
-    architecture = name.removeprefix(OPEN_CLIP).partition("/")[0]
-    config = _config(open_clip, architecture)
-    visual = open_clip.model._build_vision_tower(
-        config["embed_dim"], config["vision_cfg"], config.get("quick_gelu", False)
-    )
+    config = _config(open_clip, name.removeprefix(OPEN_CLIP).partition("/")[0])
+    quick = config.get("quick_gelu", False)
+    visual = open_clip.model._build_vision_tower(config["embed_dim"], config["vision_cfg"], quick)
+    return _network(name, visual, config, classes, dataclasses.asdict(open_clip.transform.PreprocessCfg()))
+
+
+def _network(name: str, visual: Any, config: Mapping[str, Any], classes: int, asked: Mapping[str, Any]) -> Network:
     module = DualEncoder(image_tower(name, visual), config["embed_dim"], classes)
     preprocessing = Preprocessing(
-        open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD, _side(visual.image_size), "bicubic"
+        tuple(asked["mean"]), tuple(asked["std"]), _side(visual.image_size), asked["interpolation"]
     )
     return Network(name, module.eval(), preprocessing)
 
@@ -134,9 +135,8 @@ def _config(open_clip: Any, architecture: str) -> dict[str, Any]:
     return config
 
 
-def _check(open_clip: Any, architecture: str, pretrained: str, weights: str | None) -> None:
+def _check_weights(open_clip: Any, architecture: str, pretrained: str, weights: str | None) -> None:
     """Raises a ValueError where it is not clear which weights are meant, or they were made for another activation."""
-    _config(open_clip, architecture)
     name = OPEN_CLIP + (f"{architecture}/{pretrained}" if pretrained else architecture)
     if weights is not None:
         if pretrained:
@@ -222,11 +222,12 @@ class _Timm(nn.Module):
 def _vision_transformer(visual: Any) -> vision_transformer.VisionTransformer:
     """CLIP's vision transformer as timm's, which resamples the position embeddings for other sizes."""
     blocks = visual.transformer.resblocks
+    pooling: dict[str, Any] = {"tok": "token", "avg": "avg"}
     tower = vision_transformer.VisionTransformer(
         img_size=visual.image_size,
         patch_size=visual.patch_size,
         num_classes=visual.output_dim,
-        global_pool={"tok": "token", "avg": "avg"}[visual.pool_type],
+        global_pool=pooling[visual.pool_type],
         embed_dim=visual.conv1.out_channels,
         depth=len(blocks),
         num_heads=blocks[0].attn.num_heads,
