@@ -72,8 +72,8 @@ def qualified_name(name: str) -> str:
         return f"timm:{_PACKAGED[bare]}"
     if library not in ("", "torchvision", "timm"):
         raise ValueError(
-            f"model {name!r}: {library!r} is no library of networks; expected torchvision:NAME, timm:NAME, gap:NAME or "
-            "open_clip:NAME"
+            f"model {name!r}: {library!r} is no library of networks; expected torchvision:NAME, timm:NAME, gap: before "
+            "either, or open_clip:NAME"
         )
     for candidate, names in (("torchvision", _torchvision_names), ("timm", _timm_names)):
         if library in ("", candidate) and bare in names():

@@ -100,10 +100,10 @@ def _check(arguments: argparse.Namespace) -> None:
 
     if importlib.util.find_spec("lightning") is None:
         raise ValueError('training needs lightning, which is not installed: pip install "camboxes[train]"')
-    if arguments.model.startswith("open_clip:"):
+    if "open_clip:" in arguments.model:
         raise ValueError(
-            f"{arguments.model} is not trained: put the labels into words with camboxes label --model "
-            f"{arguments.model} --prompts FILE, or train an image network, such as --model efficientnet_lite0"
+            f"{arguments.model} is not trained: train another network, such as efficientnet_lite0, or put the labels "
+            f"into words with camboxes label --model {arguments.model.removeprefix('gap:')} --prompts FILE"
         )
     if arguments.epochs < 1:
         raise ValueError(f"--epochs is {arguments.epochs}; expected at least 1")

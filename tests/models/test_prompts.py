@@ -17,6 +17,7 @@ TOWERS = {
     "tiny-resnet": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 32},
     "tiny-transformer": {"image_size": 64, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
     "tiny-timm": {"image_size": 64, "timm_model_name": "test_resnet", "timm_pool": "", "timm_proj": "linear"},
+    "one-size": {"image_size": 224, "timm_model_name": "vit_tiny_patch16_224", "timm_pool": "token", "timm_proj": None},
 }
 
 
@@ -111,22 +112,24 @@ def test_embeddings_of_texts_one_by_one(weights):
     np.testing.assert_allclose(embed(model, tokenizer, read_prompts(PROMPTS)), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["tiny-resnet", "tiny-transformer", "tiny-mean", "tiny-timm", "tiny-bias"])
+@pytest.mark.parametrize("name", ["tiny-resnet", "tiny-transformer", "tiny-mean", "tiny-timm", "tiny-bias", "one-size"])
 def test_logits_are_open_clips_own(load, name):
     model, classifier = load(name)
+    size = classifier.preprocessing.size
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
     tokenizer = open_clip.get_tokenizer(name)
     texts = open_clip.build_zero_shot_classifier(
         model, tokenizer, ["cat", "coffee mug"], open_clip.OPENAI_IMAGENET_TEMPLATES
     )
     with torch.no_grad():
-        expected = model.logit_scale.exp() * model.encode_image(IMAGES, normalize=True) @ texts
+        expected = model.logit_scale.exp() * model.encode_image(images, normalize=True) @ texts
     if name == "tiny-bias":
         expected = expected + model.logit_bias.detach()
-    found = classifier(IMAGES).logits
+    found = classifier(images).logits
     torch.testing.assert_close(found[:, :2], expected, rtol=1e-4, atol=1e-4)
     assert classifier.multilabel is (name == "tiny-bias")
     assert classifier.class_names == [("cat",), ("coffee_mug", "coffee mug"), ("couch", "sofa")]
-    assert (classifier.preprocessing.size, classifier.preprocessing.interpolation) == (64, "bicubic")
+    assert (size, classifier.preprocessing.interpolation) == (224 if name == "one-size" else 64, "bicubic")
     assert classifier.preprocessing.mean == open_clip.OPENAI_DATASET_MEAN
 
 
@@ -226,6 +229,13 @@ def test_maps_do_not_depend_on_what_else_is_in_the_batch(load, name):
     beside = localizer.localize([first, second], [[[0]], [[2], [1], [0]]])
     assert np.array_equal(alone.maps, beside[0].maps) and np.array_equal(alone.logits, beside[0].logits)
     assert alone.maps.max() > 0 and not np.array_equal(beside[1].maps[0], beside[1].maps[1])
+
+
+def test_a_tower_for_one_size(load):
+    _, classifier = load("one-size")
+    assert Localizer(classifier, MapSpec("layercam")).scales == (224,)
+    with pytest.raises(ValueError, match="open_clip:one-size takes no images of 448 x 448 pixels"):
+        Localizer(classifier, MapSpec("layercam", scales=(224, 448)))
 
 
 def test_for_elsewhere(weights):
