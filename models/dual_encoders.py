@@ -159,7 +159,11 @@ def _side(size: int | Sequence[int]) -> int:
 
 
 def image_tower(name: str, visual: Any) -> nn.Module:
-    """An image tower of open_clip as a network of timm's, which takes images of any size."""
+    """An image tower of open_clip as a network of timm's; CLIP's own then take images of any size.
+
+    Raises:
+      ValueError: it is another kind of tower.
+    """
     from open_clip.modified_resnet import ModifiedResNet
     from open_clip.timm_model import TimmModel
 

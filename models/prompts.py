@@ -37,7 +37,8 @@ def read_prompts(lines: Sequence[str]) -> list[Prompt]:
         if not line.strip():
             continue
         label, colon, rest = (part.strip() for part in line.partition(":"))
-        names = tuple(name.strip().replace("_", " ") for name in (rest if colon else label).split(",") if name.strip())
+        given = rest.split(",") if colon else [label]
+        names = tuple(name.strip().replace("_", " ") for name in given if name.strip())
         if not label or not names:
             raise ValueError(f"prompts, line {number}: {line.strip()!r} is not LABEL, or LABEL: NAME, NAME")
         if label in prompts:

@@ -65,6 +65,7 @@ def load(weights):
     [
         (("dog", "  ", " hot dog "), [Prompt("dog", ("dog",)), Prompt("hot dog", ("hot dog",))]),
         (("traffic_light",), [Prompt("traffic_light", ("traffic light",))]),
+        (("bat, baseball",), [Prompt("bat, baseball", ("bat, baseball",))]),
         (("crane: construction crane",), [Prompt("crane", ("construction crane",))]),
         (("couch : couch,sofa , ",), [Prompt("couch", ("couch", "sofa"))]),
     ],
