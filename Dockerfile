@@ -17,7 +17,7 @@ COPY pyproject.toml setup.py README.md LICENSE ./
 COPY models models
 COPY transforms transforms
 COPY pipeline pipeline
-RUN pip install --no-cache-dir --constraint constraints.txt ".[aws,gcp]" && pip check
+RUN pip install --no-cache-dir --constraint constraints.txt ".[aws,gcp,prompts]" && pip check
 
 COPY pipeline/template.py /template/main.py
 ENV FLEX_TEMPLATE_PYTHON_PY_FILE=/template/main.py

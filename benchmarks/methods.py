@@ -1,10 +1,10 @@
 """What each map costs: its time over that of a bare forward pass, and Score-CAM's against grad-cam's.
 
-    python benchmarks/methods.py [--model NAME] [--size PIXELS] [--rounds N] [--without-scorecam]
+    python benchmarks/methods.py [--model NAME] [--weights FILE] [--size PIXELS] [--rounds N] [--without-scorecam]
 
-The first table has one line a method: the median over the rounds of (forward pass and maps of one class an image) over
-(the network alone, in inference mode, on the same batch), and the milliseconds for an image. All on one core, as in a
-job; the methods take turns within a round, and each round begins with the bare pass.
+The first table has one line for each method that the network can do: the median over the rounds of (forward pass and
+maps of one class an image) over (the network alone, in inference mode, on the same batch), and the milliseconds for an
+image. All on one core, as in a job; the methods take turns within a round, and each round begins with the bare pass.
 
 The second table: each method on a photograph (scikit-image's cat) at the last feature maps, on all cores, each in a
 process of its own: seconds, by how much the peak of resident memory grew, and the correlation of the two maps.
@@ -26,17 +26,18 @@ import torch
 
 from camboxes.models import MapSpec, ModelSpec, class_maps, load_classifier
 from camboxes.models.methods import Methods
-from camboxes.models.spec import CELLS
+from camboxes.models.spec import CELLS, OF_ATTENTION
 
 METHODS = ["cam", "gradcam", "gradcam++", "xgradcam", "hirescam", "layercam", "eigencam",
            "layercam@32", "gradcam@16", "layercam@16", "cam*layercam@16", "layercam@8",
-           "deconvnet", "guidedbackprop", "occlusion"]  # fmt: skip
+           *CELLS, *OF_ATTENTION]  # fmt: skip
 CLASS = 285  # Egyptian cat
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="efficientnet_lite0")
+    parser.add_argument("--weights", help="a local file")
     parser.add_argument("--size", type=int)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--without-scorecam", action="store_true")
@@ -46,7 +47,7 @@ def main() -> None:
         measure(arguments)
         return
     torch.set_num_threads(1)
-    classifier = load_classifier(ModelSpec(arguments.model, size=arguments.size, device="cpu"))
+    classifier = load_classifier(ModelSpec(arguments.model, arguments.weights, size=arguments.size, device="cpu"))
     side, batch = classifier.spec.size, classifier.spec.batch_size
     pixels = torch.randint(
         0, 256, (batch, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
@@ -54,7 +55,10 @@ def main() -> None:
     images, ids = classifier.normalize(pixels), torch.full((batch, 1), CLASS)
     ways: dict[str, Callable] = {"bare forward": lambda: bare(classifier, images)}
     for method in METHODS:
-        methods = Methods(classifier, MapSpec(method).terms[0].factors)
+        try:
+            methods = Methods(classifier, MapSpec(method).terms[0].factors)
+        except ValueError:  # not of this network
+            continue
         ways[method] = lambda methods=methods: methods.maps(methods.forward(images), ids, batch)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(arguments.rounds + 1):

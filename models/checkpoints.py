@@ -7,8 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from camboxes.models.conversions import gap_network
-from camboxes.models.networks import GAP, Network, empty_network, load_network, load_state, qualified_name, read_state
+from camboxes.models.dual_encoders import empty_dual_encoder, load_dual_encoder
+from camboxes.models.networks import (
+    GAP,
+    OPEN_CLIP,
+    Network,
+    empty_network,
+    load_network,
+    load_state,
+    qualified_name,
+    read_state,
+)
 from camboxes.models.preprocessing import Preprocessing
+from camboxes.models.prompts import read_prompts
 from camboxes.models.spec import ModelSpec
 
 DESCRIPTION, WEIGHTS = "classifier.json", "weights.safetensors"
@@ -53,14 +64,26 @@ class Description:
 
 
 def find_network(spec: ModelSpec) -> tuple[Network, Description | None]:
-    """The network that a spec names, and its description where it comes from a checkpoint.
+    """The network that a spec names, and its description where it comes from a checkpoint or from prompts.
 
     Raises:
-      ValueError: an unknown name, a folder that is no checkpoint, weights of another network, or a GAP conversion
-        without weights.
+      ValueError: an unknown name, a folder that is no checkpoint, weights of another network, a GAP conversion without
+        weights, or a dual encoder without prompts.
       OSError: weights that cannot be had.
     """
     folder = Path(spec.name)
+    if spec.name.startswith(OPEN_CLIP):
+        if spec.prompts is None:
+            raise ValueError(f"{spec.name} has no classes of its own: name a file with --prompts, one label a line")
+        prompts = read_prompts(spec.prompts)
+        network, multilabel = load_dual_encoder(spec.name, spec.weights, prompts)
+        names = tuple(prompt.class_names for prompt in prompts)
+        return network, Description(network.name, names, network.preprocessing, multilabel)
+    if spec.prompts is not None:
+        raise ValueError(
+            f"model {spec.name!r} has classes of its own; leave --prompts out, or name a network with a text tower: "
+            "open_clip:NAME"
+        )
     if (folder / DESCRIPTION).is_file():
         if spec.weights is not None:
             raise ValueError(f"model {spec.name!r} is a checkpoint with its own weights; leave out {spec.weights!r}")
@@ -87,15 +110,19 @@ def find_network(spec: ModelSpec) -> tuple[Network, Description | None]:
 
 
 def _with_weights(name: str, weights: str | None) -> Network:
-    if not name.startswith(GAP):
+    if not name.startswith((GAP, OPEN_CLIP)):
         return load_network(name, weights)
-    assert weights is not None, "find_network refuses a conversion without"
+    assert weights is not None, "find_network refuses a conversion without, and reads a dual encoder's elsewhere"
     state = read_state(Path(weights))
     if "head.weight" not in state:
         raise ValueError(
             f"weights {weights} are not those of {name}: there is no head.weight among them; if they are those of the "
             f"network that it converts, name that: {name.removeprefix(GAP)}"
         )
-    network = gap_network(empty_network(name.removeprefix(GAP)), len(state["head.weight"]))
+    classes = len(state["head.weight"])
+    if name.startswith(OPEN_CLIP):
+        network = empty_dual_encoder(name, classes)
+    else:
+        network = gap_network(empty_network(name.removeprefix(GAP)), classes)
     load_state(network, state, weights)
     return network

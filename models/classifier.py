@@ -14,10 +14,21 @@ from torch.nn import functional
 
 from camboxes.models import execution
 from camboxes.models.checkpoints import DESCRIPTION, WEIGHTS, Description, find_network
-from camboxes.models.parts import LAST, Recording, Tap, channels_first, outermost_layer, recording, take_apart, tapped
+from camboxes.models.parts import (
+    LAST,
+    Recording,
+    Tap,
+    last_norm,
+    outermost_layer,
+    recording,
+    run_once,
+    take_apart,
+    tapped,
+)
 from camboxes.models.preprocessing import Preprocessing
 from camboxes.models.spec import Device, ModelSpec
 from camboxes.models.stride import lower_stride
+from camboxes.models.tokens import Tokens, layout_of
 
 _CHANGING = threading.Lock()  # one thread at a time changes what a classifier runs
 
@@ -44,6 +55,9 @@ class Classifier(nn.Module):
       spec: the model's spec with nothing left open: qualified name, size, device, batch size, precision, compile. Of a
         classifier that is made of a network, rather than loaded, an open precision means the network as it is.
       preprocessing: how to bring photographs to its input.
+      tokens: which tokens the logits depend on; None of a network that does not work on tokens.
+      last: the name, in a `Recording`, of the last maps that the logits depend on: LAST, but for a network that reads
+        them from a class token, where it is what the last attention is given.
       inexact_because: why its logits are not linear(GAP(features)), so that CAM is not defined for it; None where
         they are (Zhou et al. 2016, section 2).
       weight: the linear layer's weight, [classes, channels]; only where CAM is exact.
@@ -80,13 +94,18 @@ class Classifier(nn.Module):
         size = preprocessing.size
         self._probe = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
         with _evaluating(network):
-            self._features, self._tail, head = take_apart(network, spec.name, self._probe)
-            self._last = Tap(LAST)
+            parts = take_apart(network, spec.name, self._probe)
+            self._features, self._tail, self._prefix = parts.features, parts.tail, parts.prefix
+            self._last = Tap(LAST, layout=parts.layout)
             with torch.inference_mode():
-                features, logits = self._features(self._probe), network(self._probe)
+                output, logits = self._features(self._probe), network(self._probe)
+                features = parts.layout.maps(output, (size, size))
             if not torch.isfinite(logits).all():
                 raise ValueError(f"the output of {spec.name} is not finite: its weights hold NaN or infinity")
-            self._take_head(head, features, logits)
+            self._take_head(parts.head, features, logits)
+            self.tokens = self._read_tokens(output)
+            class_token_alone = self.tokens and not self.tokens.patches
+            self.last = self.layer(last_norm(network, self._probe, parts)) if class_token_alone else LAST
         self.preprocessing = dataclasses.replace(preprocessing, stride=round(size / features.shape[2]))
         names = class_names or _class_names(logits.shape[1])
         self.class_names = [tuple(of_class) for of_class in names]
@@ -109,11 +128,26 @@ class Classifier(nn.Module):
             else:
                 self.inexact_because += f": they differ by up to {difference:.3g} where the largest is {scale:.3g}"
 
+    def _read_tokens(self, output: torch.Tensor) -> Tokens | None:
+        """What the gradient of the logits with respect to the last tokens of the probe says."""
+        if self._prefix is None:
+            return None
+        if self._last.layout.axes != "NLC":  # as maps, they are all that is left
+            return Tokens((False,) * self._prefix, patches=True)
+        with torch.inference_mode(False), torch.enable_grad():
+            leaf = output.clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(self._tail(leaf).sum(), leaf)
+        read = gradient.abs().sum((0, 2)) > 0
+        prefix = self._last.layout.prefix
+        # Where the weights of the last layer are all zero, as some libraries begin with, nothing is said.
+        return Tokens(tuple(read[:prefix].tolist()), bool(read[prefix:].any() or not read.any()))
+
     def forward(self, images: torch.Tensor) -> Activations:
         """Runs the network on normalised images, [n, 3, height, width]; where CAM is exact, equation 1 of the paper."""
-        features = self._last(self._run(images)).to(images.dtype)
+        output = self._last(self._executed()(images)).to(images.dtype)
+        features = self._last.layout.maps(output, images.shape[2:])
         if self.inexact_because is not None:
-            return Activations(features, self._tail(features).float())
+            return Activations(features, self._tail(output).float())
         logits = functional.linear(features.mean((2, 3)), self.weight, self.bias)
         return Activations(features, logits.float())
 
@@ -122,6 +156,16 @@ class Classifier(nn.Module):
         with _evaluating(self.network):
             return self.network(images)
 
+    def check_sizes(self, preprocessing: Preprocessing) -> None:
+        """Tries the images that a preprocessing makes, square ones and wide ones, on a network that works on tokens.
+
+        Raises:
+          ValueError: the network does not take them.
+        """
+        if self._prefix is not None:
+            for shape in {preprocessing.shape(2, width) for width in (2, 3, 4)} - {tuple(self._probe.shape[2:])}:
+                run_once(self._features, self.probe().new_zeros((1, 3, *shape)), self.spec.name)
+
     def settle(self) -> None:
         """Decides what the spec leaves open of how the network is executed, on the device that it is on.
 
@@ -129,21 +173,20 @@ class Classifier(nn.Module):
           ValueError: what it asks for cannot be had.
         """
         asked = self.spec.precision, self.spec.compile
-        precision, compilation = execution.resolve(self._features, self._probe_on_device(), *asked)
+        precision, compilation = execution.resolve(self._features, self.probe(), *asked)
         self.spec = dataclasses.replace(self.spec, precision=precision, compile=compilation)
 
-    def _run(self, images: torch.Tensor) -> torch.Tensor:
-        """The last feature maps, executed as the spec asks for."""
+    def _executed(self) -> nn.Module:
+        """What makes the last feature maps, as the spec asks for."""
         precision, compilation = self.spec.precision, self.spec.compile
         if precision == "auto" or compilation == "auto" or (precision, compilation) == ("fp32", "off"):
-            return self._features(images)
+            return self._features
         with _CHANGING:
             if not self._executable:
                 with _evaluating(self._features):
-                    probe = self._probe_on_device()
+                    probe = self.probe()
                     self._executable = [execution.executable(self._features, probe, precision, compilation)]
-            run = self._executable[0]
-        return run(images)
+            return self._executable[0]
 
     def infer(self, images: torch.Tensor) -> Activations:
         """Runs a uint8 batch [n, 3, height, width], as `preprocessing.resize` makes its images, on the device."""
@@ -162,10 +205,11 @@ class Classifier(nn.Module):
 
         Args:
           images: normalised, [n, 3, height, width].
-          layers: names that `layer` gave, or LAST.
-          gradients: whether `Recording.maps` can be asked for gradients of the logits.
+          layers: names that `layer` gave, LAST or ATTENTION.
+          gradients: whether gradients of the logits with respect to what is recorded can be asked for.
         """
-        with _evaluating(self), recording(layers, gradients=gradients) as found:
+        self._executed()  # trials that are made for it are not to be recorded
+        with _evaluating(self), recording(layers, images.shape[2:], gradients=gradients) as found:
             activations = self(images.clone() if gradients and images.is_inference() else images)
         return activations, found
 
@@ -187,26 +231,28 @@ class Classifier(nn.Module):
         name = wanted
         if wanted.isdecimal():
             with _evaluating(self.network):
-                name = outermost_layer(self.network, self._probe_on_device(), int(wanted))
+                name = outermost_layer(self.network, self.probe(), int(wanted), self._prefix)
         if name not in dict(self.network.named_modules()) or not name:
             raise ValueError(f"layer {wanted!r}: the network has none of this name; expected one of named_modules()")
         if name in self._layers.values():
             return name
         before = self._features
         self._features = tapped(before, name)
-        with _evaluating(self), recording(frozenset([name]), gradients=False) as found:
-            self._features(self._probe_on_device())
+        probe = self.probe()
+        with _evaluating(self), recording(frozenset([name]), probe.shape[2:], gradients=False) as found:
+            self._features(probe)
         self._executable = []
-        shape = tuple(found.maps[name].shape) if name in found.maps else ()
-        if not channels_first(shape):
+        layout = layout_of(found.maps[name].shape, self._prefix) if name in found.maps else None
+        if layout is None:
             self._features = before
             raise ValueError(f"layer {name!r} gives no maps of [n, channels, height, width]")
         for part in self._features.modules():
             if isinstance(part, Tap) and part.layer == name:
-                part.channels_last = channels_first(shape) != shape
+                part.layout = layout
         return name
 
-    def _probe_on_device(self) -> torch.Tensor:
+    def probe(self) -> torch.Tensor:
+        """Two images of noise, square, on the device, [2, 3, size, size]."""
         parameter = next(self.network.parameters())
         return self._probe.to(parameter.device, parameter.dtype)
 
@@ -293,6 +339,7 @@ def _load(spec: ModelSpec) -> Classifier:
         spec,
         name=network.name,
         weights=None,
+        prompts=None,
         size=preprocessing.size,
         map_stride=spec.map_stride or (described.map_stride if described else None),
         batch_size=spec.batch_size or max(1, round(_BATCH[spec.device] * (224 / preprocessing.size) ** 2)),

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from camboxes.models.networks import Network
-from camboxes.models.parts import cut_behind, take_apart
+from camboxes.models.parts import Parts, cut_behind, take_apart
 
 # What the paper cuts behind, by torchvision's names: conv5, conv5-3 and inception4e, each with its ReLU.
 _LAST_LAYERS = {
@@ -28,7 +28,8 @@ class GapNetwork(nn.Module):
     """Feature maps, in the paper's networks one more convolution, global average pooling, a linear layer.
 
     Attributes:
-      features: images [n, 3, height, width] to feature maps, as the network that was converted made them.
+      features: images [n, 3, height, width] to feature maps, as the network that was converted made them; of a network
+        that works on tokens, those of the patches.
       convolution: the paper's 3 x 3 convolution with its ReLU, or nothing.
       head: the linear layer.
     """
@@ -58,6 +59,25 @@ class GapNetwork(nn.Module):
         return self.head
 
 
+class PatchMaps(nn.Module):
+    """The features of a network of timm whose maps lie in another layout, such as tokens, as the usual maps.
+
+    Attributes:
+      network: the network, with all its tokens.
+      num_prefix_tokens: how many of them stand before those of the patches, as timm's networks say it; or None.
+    """
+
+    def __init__(self, parts: Parts):
+        super().__init__()
+        self.network: Any = parts.features.network
+        self.num_prefix_tokens = parts.prefix
+        self._layout = parts.layout
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images to maps."""
+        return self._layout.maps(self.network.forward_features(images), images.shape[2:])
+
+
 def gap_network(network: Network, classes: int) -> Network:
     """Converts a network. Its features keep their weights; the rest is new, by torch's random generator.
 
@@ -73,7 +93,8 @@ def gap_network(network: Network, classes: int) -> Network:
     last = _LAST_LAYERS.get(network.name)
     size = network.preprocessing.size
     probe = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-    features: Any = take_apart(network.module, network.name, probe).features
+    parts = take_apart(network.module, network.name, probe)
+    features = PatchMaps(parts) if parts.layout.axes != "NCHW" else parts.features
     if last is not None:
         features = cut_behind(features, last)
     with torch.inference_mode():

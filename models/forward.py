@@ -1,5 +1,7 @@
 """One forward pass, and what methods read from it: maps of layers, logits, and gradients of logits to layers."""
 
+from collections.abc import Sequence
+
 import torch
 
 from camboxes.models.classifier import Classifier
@@ -14,6 +16,7 @@ class ForwardPass:
     Attributes:
       classifier: the network.
       images: normalised, [n, 3, height, width], as they were given.
+      features: the last feature maps, float32 [n, channels, height, width], likewise.
       logits: float32 [n, classes], outside of any graph.
     """
 
@@ -25,7 +28,7 @@ class ForwardPass:
         Args:
           classifier: the network.
           images: normalised, [n, 3, height, width].
-          layers: those whose maps are asked for, named by `Classifier.layer`, or LAST.
+          layers: those whose maps are asked for, named by `Classifier.layer`, or LAST; ATTENTION for attention.
           gradients: those of them to which gradients are asked for.
         """
         self.classifier = classifier
@@ -34,7 +37,8 @@ class ForwardPass:
         self._known = frozenset([LAST]) if classifier.inexact_because is None else frozenset()
         graph = bool(gradients - self._known)
         activations, recorded = classifier.record(images, layers | gradients, gradients=graph)
-        self._maps = recorded.maps
+        self.features = activations.features.detach().float()
+        self._maps, self._attention = recorded.maps, recorded.attention
         self._graph = activations.logits
         self.logits = activations.logits.detach()
 
@@ -57,7 +61,17 @@ class ForwardPass:
             # logit = sum_k w_k mean_xy f_k(x, y) + b
             cells = maps.shape[2] * maps.shape[3]
             return (self.classifier.weight[class_ids].float() / cells)[:, :, None, None].expand_as(maps)
+        return self._gradients_of(class_ids, [maps])[0]
+
+    def attention(self) -> list[torch.Tensor]:
+        """The attention of each layer, in the order of execution, float32 [n, heads, queries, keys]."""
+        return [weights.detach().float() for weights in self._attention]
+
+    def attention_gradients(self, class_ids: torch.Tensor) -> list[torch.Tensor]:
+        """Likewise the gradients of a logit of each image with respect to them; see `gradients`."""
+        return self._gradients_of(class_ids, self._attention)
+
+    def _gradients_of(self, class_ids: torch.Tensor, values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         with torch.inference_mode(False), torch.enable_grad():
             chosen = self._graph.gather(1, class_ids[:, None]).sum()
-            (found,) = torch.autograd.grad(chosen, maps, retain_graph=True)
-        return found.float()
+            return [found.float() for found in torch.autograd.grad(chosen, values, retain_graph=True)]

@@ -98,6 +98,8 @@ class Localizer:
             "model": classifier.settings,
         }
         self._preprocessing = [dataclasses.replace(classifier.preprocessing, size=size) for size in self.scales]
+        for preprocessing in self._preprocessing:
+            classifier.check_sizes(preprocessing)
         size = classifier.spec.batch_size
         assert size is not None, "a loaded classifier's spec is resolved"
         self._batch_sizes = [max(1, round(size * min(1, (self.scales[0] / scale) ** 2))) for scale in self.scales]
@@ -106,11 +108,10 @@ class Localizer:
         self._terms = maps.terms
         self._methods = Methods(classifier, [factor for term in maps.terms for factor in term.factors])
         # The layers that the maps are spread along, and the one that their coherence is measured with.
-        self._stages = [classifier.layer(stride) for stride in (LAYER, FINER)] if maps.refine == "affinity" else []
-        try:
-            self._alike = [classifier.layer(LAYER)]
-        except ValueError:
-            self._alike = []  # the maps are made all the same
+        # A vision transformer, whose layers all have one stride, has none that is finer.
+        refined = maps.refine == "affinity"
+        self._stages = [classifier.layer(LAYER), *_layers(classifier, FINER)] if refined else []
+        self._alike = _layers(classifier, LAYER)
 
     @property
     def batch_size(self) -> int:
@@ -239,3 +240,11 @@ class Localizer:
         batch = torch.zeros((self._batch_sizes[number], *pixels[0].shape), dtype=torch.uint8)
         torch.stack(pixels, out=batch[: len(pixels)])
         return self.classifier.normalize(batch.flip(3) if flip else batch)
+
+
+def _layers(classifier: Classifier, stride: str) -> list[str]:
+    """The layer at a stride, where there is one: see `Classifier.layer`."""
+    try:
+        return [classifier.layer(stride)]
+    except ValueError:
+        return []

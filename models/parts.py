@@ -10,13 +10,17 @@ import functools
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
 
+from camboxes.models.attention import OpenAttention
+from camboxes.models.tokens import MAPS, Layout, layout_of, prefix_tokens
+
 LAST = ""  # the name of the last feature maps, in a `Recording`
+ATTENTION = "@attention"  # asks a `Recording` for the attention of all layers
 
 
 class Recording:
@@ -24,40 +28,59 @@ class Recording:
 
     Attributes:
       maps: for each layer that was asked for its feature maps, [n, channels, height, width].
+      attention: of each layer, in the order of execution, its attention weights, [n, heads, queries, keys], where
+        ATTENTION was asked for.
     """
 
-    def __init__(self, layers: frozenset[str], *, gradients: bool):
+    def __init__(self, layers: frozenset[str], size: Sequence[int], *, gradients: bool):
         self.maps: dict[str, torch.Tensor] = {}
+        self.attention: list[torch.Tensor] = []
         self._layers = layers
+        self._size = size
         self._gradients = gradients
 
-    def take(self, layer: str, maps: torch.Tensor) -> torch.Tensor:
-        """Keeps a layer's maps, and gives what the network goes on with.
+    def take(self, layer: str, output: torch.Tensor, layout: Layout) -> torch.Tensor:
+        """Keeps the maps in a layer's output, and gives what the network goes on with.
 
         The graph of gradients begins at the first of the layers: nothing before it is kept, whatever its parameters
         ask for. The network goes on with a copy, which it may change in place.
         """
         if layer not in self._layers:
-            return maps
-        if self._gradients and not maps.requires_grad:
-            maps = maps.detach().requires_grad_()
+            return output
+        maps = self.maps[layer] = self._in_graph(layout.maps(output, self._size))
+        return layout.output(maps.clone(), output)
+
+    def take_attention(self, weights: torch.Tensor) -> torch.Tensor:
+        """Keeps a layer's attention, likewise."""
+        self.attention.append(self._in_graph(weights))
+        return self.attention[-1]
+
+    def _in_graph(self, value: torch.Tensor) -> torch.Tensor:
+        if self._gradients and not value.requires_grad:
+            value = value.detach().requires_grad_()
             torch.set_grad_enabled(True)  # until the end of `recording`
-        self.maps[layer] = maps
-        return maps.clone()
+        return value
 
 
 _recording: contextvars.ContextVar[Recording | None] = contextvars.ContextVar("recording", default=None)
 
 
 @contextmanager
-def recording(layers: frozenset[str], *, gradients: bool) -> Iterator[Recording]:
-    """Records the taps of the forward passes that the calling thread makes, in evaluation mode or not at all."""
-    found = Recording(layers, gradients=gradients)
+def recording(layers: frozenset[str], size: Sequence[int], *, gradients: bool) -> Iterator[Recording]:
+    """Records the taps of the forward passes that the calling thread makes, in evaluation mode or not at all.
+
+    Args:
+      layers: those to record; ATTENTION among them for attention.
+      size: height and width of the images, in pixels.
+      gradients: see `Recording`.
+    """
+    found = Recording(layers, size, gradients=gradients)
     # Not inference mode where gradients are wanted: what it makes can never be part of a graph.
     modes = (torch.inference_mode(not gradients), torch.no_grad())
+    attention = OpenAttention(found.take_attention) if ATTENTION in layers else nullcontext()
     token = _recording.set(found)
     try:
-        with modes[0], modes[1]:
+        with modes[0], modes[1], attention:
             yield found
     finally:
         _recording.reset(token)
@@ -69,38 +92,38 @@ class Tap(nn.Module):
     Attributes:
       layer: its name in the recording.
       inner: the layer.
-      channels_last: whether its maps are [n, height, width, channels]; the recording gets them like any others.
+      layout: how maps lie in what it gives; the recording gets them as [n, channels, height, width].
     """
 
-    def __init__(self, layer: str, inner: nn.Module | None = None):
+    def __init__(self, layer: str, inner: nn.Module | None = None, layout: Layout = MAPS):
         super().__init__()
         self.layer = layer
         self.inner = inner or nn.Identity()
-        self.channels_last = False
+        self.layout = layout
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the layer."""
-        maps = self.inner(*args, **kwargs)
+        output = self.inner(*args, **kwargs)
         active = _recording.get()
-        if active is None:
-            return maps
-        if self.channels_last:
-            return active.take(self.layer, maps.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return active.take(self.layer, maps)
+        return output if active is None else active.take(self.layer, output, self.layout)
 
 
 class Parts(NamedTuple):
     """A network in two parts, so that tail(features(images)) are its logits.
 
     Attributes:
-      features: images to the last feature maps, [n, channels, height, width].
+      features: images to the last feature maps, or to the last tokens.
       tail: those to logits, [n, classes].
       head: the last linear layer; None where there is none, and the logits are the pooled maps themselves.
+      layout: how maps lie in what `features` gives.
+      prefix: how many tokens a sequence has before those of the patches; None for a network without sequences.
     """
 
     features: nn.Module
     tail: nn.Module
     head: Any
+    layout: Layout
+    prefix: int | None
 
 
 def take_apart(network: Any, name: str, probe: torch.Tensor) -> Parts:
@@ -112,63 +135,103 @@ def take_apart(network: Any, name: str, probe: torch.Tensor) -> Parts:
       probe: images to find the shapes with, [n, 3, height, width].
 
     Raises:
-      ValueError: the network has no feature maps before its output, or cannot be traced.
+      ValueError: the network has no feature maps before its output, takes no images of the probe's size, or cannot be
+        traced.
     """
+    features: nn.Module
+    tail: nn.Module
     if hasattr(network, "forward_features") and hasattr(network, "get_classifier"):
-        parts = Parts(_Features(network), _Tail(network), network.get_classifier())
+        features, tail, head = _Features(network), _Tail(network), network.get_classifier()
     else:
-        parts = _traced_parts(network, name, probe)
-    with torch.inference_mode():
-        try:
-            shape = parts.features(probe).shape
-        except AttributeError:  # a list of tensors
-            shape = ()
-    if len(shape) != 4 or min(shape[2:]) < 2:
+        features, tail, head = _traced_parts(network, name, probe)
+    shape = getattr(run_once(features, probe, name), "shape", ())  # a list of tensors has none
+    prefix = prefix_tokens(network, shape)
+    layout = layout_of(shape, prefix)
+    if layout is None:
         raise ValueError(_no_maps(name))
-    return parts
+    return Parts(features, tail, head, layout, prefix)
 
 
-def channels_first(shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape of the maps of a square image as [n, channels, height, width], whatever the order of its axes.
-
-    Empty where it is none of maps with more than one cell.
-    """
-    if len(shape) == 4 and shape[2] == shape[3] > 1:
-        return tuple(shape)
-    if len(shape) == 4 and shape[1] == shape[2] > 1:
-        return shape[0], shape[3], shape[1], shape[2]
-    return ()
-
-
-def outermost_layer(network: nn.Module, probe: torch.Tensor, stride: int) -> str:
+def outermost_layer(network: nn.Module, probe: torch.Tensor, stride: int, prefix: int | None) -> str:
     """The dotted name of the last block of a network at a stride, in input pixels per cell.
 
     A block holds two convolutions at least, so that a lone convolution behind the last block is none; where a network
-    is not built of blocks (VGG), its last layer at that stride. Of layers inside one another the outermost is meant.
+    is not built of blocks (VGG), its last layer at that stride. Of layers inside one another the outermost is meant. A
+    block that works on tokens holds linear layers in their place, and is none where the logits do not depend on what
+    it makes of the patches.
+
+    Args:
+      network: the network.
+      probe: images to find the layers with, [n, 3, height, width].
+      stride: a power of 2; layers at the nearest one to theirs count, so that patches of 14 pixels are found at 16.
+      prefix: see `Parts`.
 
     Raises:
       ValueError: the network has no layer at this stride; the strides that it has are listed.
     """
-    shapes = _layer_shapes(network, probe)
+    heights = _map_heights(network, probe, prefix)
     layers, strides = dict(network.named_modules()), dict[int, list[str]]()
-    for name, shape in shapes.items():  # in the order of execution
-        if name in layers and shape:
-            strides.setdefault(2 ** round(math.log2(probe.shape[2] / shape[2])), []).append(name)
+    for name, height in heights.items():  # in the order of execution
+        if name in layers and height:
+            strides.setdefault(2 ** round(math.log2(probe.shape[2] / height)), []).append(name)
     if stride not in strides:
         raise ValueError(
-            f"no layer at stride {stride}; this network has layers at {', '.join(map(str, sorted(strides)))}: --method "
-            "cam --refine none needs none of them"
+            f"no layer at stride {stride}; this network has layers at {', '.join(map(str, sorted(strides)))}: a "
+            "--method without @ and --refine none need none of them"
         )
-    found = strides[stride]
-    blocks = [name for name in found if _convolutions(layers[name]) > 1]
+    found, parts = strides[stride], nn.Conv2d if prefix is None else nn.Conv2d | nn.Linear
+    blocks = [name for name in found if sum(isinstance(part, parts) for part in layers[name].modules()) > 1]
     depth = min(name.count(".") for name in blocks or found)
     return [name for name in blocks or found if name.count(".") == depth][-1]
 
 
-def observe(network: nn.Module, images: torch.Tensor, note: Callable[[str, nn.Module, Any, Any], None]) -> None:
+def last_norm(network: nn.Module, probe: torch.Tensor, parts: Parts) -> str:
+    """The dotted name of the last norm over tokens whose patches the logits of a network depend on.
+
+    Of a network that reads its logits from the class token this is what the last attention is given: behind that the
+    patches have no influence any more. Of one without norms it is the last layer of any kind.
+
+    Raises:
+      ValueError: there is none.
+    """
+    layers, channels = dict(network.named_modules()), parts.features(probe[:1]).shape[2]
+    read = _read_tokens(network, probe, parts.prefix)
+    if not read:
+        raise ValueError("the logits depend on no token of a patch: the weights of the last layer may all be zero")
+    norms = [name for name in read if "Norm" in type(layers[name]).__name__ and read[name][2] == channels]
+    return norms[-1] if norms else list(read)[-1]
+
+
+def _read_tokens(network: nn.Module, probe: torch.Tensor, prefix: int | None) -> dict[str, tuple[int, ...]]:
+    """The shapes of those sequences whose patch tokens the logits depend on, in the order in which the layers end."""
+    outputs: dict[str, torch.Tensor] = {}
+
+    def note(name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
+        if _is_sequence(output, prefix) and output.requires_grad:
+            outputs.pop(name, None)
+            outputs[name] = output
+
+    with torch.inference_mode(False), torch.enable_grad():
+        logits = observe(network, probe[:1].clone().requires_grad_(), note)
+        gradients = torch.autograd.grad(logits.sum(), list(outputs.values()), allow_unused=True) if outputs else ()
+    return {
+        name: tuple(output.shape)
+        for (name, output), gradient in zip(outputs.items(), gradients, strict=True)
+        if gradient is not None and gradient[:, prefix:].any()
+    }
+
+
+def _is_sequence(output: Any, prefix: int | None) -> bool:
+    return isinstance(output, torch.Tensor) and (layout_of(output.shape, prefix) or MAPS).axes == "NLC"
+
+
+def observe(network: nn.Module, images: torch.Tensor, note: Callable[[str, nn.Module, Any, Any], None]) -> Any:
     """Runs a network once, and tells each layer's name, the layer, its inputs and its output, as the layers end.
 
     Of passes that other threads make at the same time nothing is told.
+
+    Returns:
+      What the network gives; in a graph of gradients where the images ask for one.
     """
     caller = threading.get_ident()
 
@@ -180,16 +243,17 @@ def observe(network: nn.Module, images: torch.Tensor, note: Callable[[str, nn.Mo
         layer.register_forward_hook(functools.partial(hook, name)) for name, layer in network.named_modules() if name
     ]
     try:
-        with torch.inference_mode():
-            network(images)
+        with torch.inference_mode(not images.requires_grad):
+            return network(images)
     finally:
         for handle in hooks:
             handle.remove()
 
 
-def _layer_shapes(network: nn.Module, probe: torch.Tensor) -> dict[str, tuple[int, ...]]:
-    """The shape of each layer's output, in the order in which the layers end."""
-    shapes: dict[str, tuple[int, ...]] = {}
+def _map_heights(network: nn.Module, probe: torch.Tensor, prefix: int | None) -> dict[str, int]:
+    """How many rows each layer's maps have, in the order in which the layers end; 0 for no maps, or none that count."""
+    heights: dict[str, int] = {}
+    read = {} if prefix is None else _read_tokens(network, probe, prefix)
 
     def note(name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(layer, fx.GraphModule):  # which calls no containers
@@ -197,45 +261,60 @@ def _layer_shapes(network: nn.Module, probe: torch.Tensor) -> dict[str, tuple[in
                 *containers, _ = str(node.meta.get("path", "")).split(".")
                 for depth in range(len(containers), 0, -1):
                     put(f"{name}.{'.'.join(containers[:depth])}", getattr(node.meta.get("tensor_meta"), "shape", ()))
-        put(name, output.shape if isinstance(output, torch.Tensor) else ())
+        put(name, () if _is_sequence(output, prefix) and name not in read else getattr(output, "shape", ()))
 
     def put(name: str, shape: Any) -> None:
-        shapes.pop(name, None)  # a layer that runs twice counts where it last ran
-        shapes[name] = channels_first(shape)
+        heights.pop(name, None)  # a layer that runs twice counts where it last ran
+        layout = layout_of(shape, prefix)
+        heights[name] = layout.maps(torch.empty(shape, device="meta"), (1, 1)).shape[2] if layout else 0
 
     observe(network, probe, note)
-    return shapes
-
-
-def _convolutions(layer: nn.Module) -> int:
-    return sum(isinstance(part, nn.Conv2d) for part in layer.modules())
+    return heights
 
 
 def _no_maps(name: str) -> str:
-    return f"{name} has no feature maps before its output: it works on tokens, for which no method is built yet"
+    return (
+        f"{name} has no feature maps before its output: expected maps, or a sequence of tokens with one for each patch "
+        "of the image; choose another network: docs/networks.md lists them"
+    )
+
+
+def run_once(features: nn.Module, images: torch.Tensor, name: str) -> Any:
+    """What a network's features are.
+
+    Raises:
+      ValueError: it takes no images of this size, as some take images of one size, and others in whole patches; `name`
+        is for the error.
+    """
+    try:
+        with torch.no_grad():  # no inference mode: what is cached in the first pass may become part of a graph
+            return features(images)
+    except (AssertionError, RuntimeError, IndexError) as error:
+        height, width = images.shape[2:]
+        raise ValueError(
+            f"{name} takes no images of {height} x {width} pixels ({error}); use the --size that its weights were made "
+            "for, no other --scales, and --aspect squash"
+        ) from error
 
 
 class _Features(nn.Module):
-    """timm's networks offer their features; some have the channels last."""
+    """timm's networks offer their features."""
 
     def __init__(self, network: Any):
         super().__init__()
         self.network = network
-        self.channels_last = str(getattr(network, "output_fmt", "NCHW")) == "NHWC"
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        maps = self.network.forward_features(images)
-        return maps.permute(0, 3, 1, 2) if self.channels_last else maps
+        return self.network.forward_features(images)
 
 
 class _Tail(nn.Module):
     def __init__(self, network: Any):
         super().__init__()
         self.network = network
-        self.channels_last = str(getattr(network, "output_fmt", "NCHW")) == "NHWC"
 
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        return self.network.forward_head(maps.permute(0, 2, 3, 1) if self.channels_last else maps)
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.network.forward_head(features)
 
 
 def tapped(features: nn.Module, layer: str) -> nn.Module:
@@ -270,7 +349,7 @@ def _container(module: nn.Module) -> nn.Module:
     return container
 
 
-def _traced_parts(network: nn.Module, name: str, probe: torch.Tensor) -> Parts:
+def _traced_parts(network: nn.Module, name: str, probe: torch.Tensor) -> tuple[nn.Module, nn.Module, Any]:
     """Follows a traced network from its output back through its last linear layer to the last feature maps.
 
     torchvision's networks offer no features of their own, and each ends in its own way (a pooling layer, a function,
@@ -297,7 +376,7 @@ def _traced_parts(network: nn.Module, name: str, probe: torch.Tensor) -> Parts:
         if not node.all_input_nodes:
             raise ValueError(_no_maps(name))
         node = node.all_input_nodes[0]
-    return Parts(_front(network, graph, node), _back(network, graph, node), head)
+    return _front(network, graph, node), _back(network, graph, node), head
 
 
 def _is_map(node: fx.Node) -> bool:

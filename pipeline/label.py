@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="JSON object: label -> class names or indices of the network (default: match names)",
     )
     model = add_model_arguments(parser)
+    add_prompts_argument(model)
     model.add_argument(
         "--aspect",
         choices=["squash", "keep"],
@@ -129,7 +130,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGr
     model.add_argument(
         "--model",
         default="efficientnet_lite0",
-        metavar="[torchvision:|timm:]NAME|CKPT",
+        metavar="[torchvision:|timm:|open_clip:]NAME|CKPT",
         help="a classifier by name, or the folder that camboxes train wrote (default: %(default)s)",
     )
     model.add_argument(
@@ -147,6 +148,34 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGr
         "--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: cuda where there is one"
     )
     return model
+
+
+def add_prompts_argument(model: argparse._ArgumentGroup) -> None:
+    """Declares the option that `read_prompts` reads."""
+    model.add_argument(
+        "--prompts",
+        metavar="FILE",
+        help="for open_clip:NAME: the classes, one label a line, or LABEL: NAME, NAME (docs/prompts.md)",
+    )
+
+
+def read_prompts(path: str | None) -> tuple[str, ...] | None:
+    """The lines of a file of prompts, for `ModelSpec.prompts`; None for none.
+
+    Raises:
+      ValueError: there is no such file, or it is not text in UTF-8.
+      OSError: it cannot be read.
+    """
+    from camboxes.transforms import storage
+
+    if path is None:
+        return None
+    try:
+        return tuple(storage.read_bytes(path).decode("utf-8-sig").splitlines())
+    except FileNotFoundError:
+        raise ValueError(f"prompts {path!r}: there is no file at this path") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"prompts {path!r} are not text in UTF-8 ({error})") from None
 
 
 def model_spec(arguments: argparse.Namespace, scales: Sequence[int] = ()) -> "ModelSpec":
@@ -379,7 +408,7 @@ def _localizer(arguments: argparse.Namespace, options: "PipelineOptions") -> "tu
 
     spec = model_spec(arguments, maps.scales)
     given = {name: getattr(arguments, name) for name in ("aspect", "batch_size")}
-    spec = dataclasses.replace(spec, **given, **_execution(arguments))
+    spec = dataclasses.replace(spec, prompts=read_prompts(arguments.prompts), **given, **_execution(arguments))
     classifier = load(spec, options, arguments.accelerator)
     if not maps.scales:
         size = classifier.preprocessing.size

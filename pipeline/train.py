@@ -100,6 +100,11 @@ def _check(arguments: argparse.Namespace) -> None:
 
     if importlib.util.find_spec("lightning") is None:
         raise ValueError('training needs lightning, which is not installed: pip install "camboxes[train]"')
+    if "open_clip:" in arguments.model:
+        raise ValueError(
+            f"{arguments.model} is not trained: train another network, such as efficientnet_lite0, or put the labels "
+            f"into words with camboxes label --model {arguments.model.removeprefix('gap:')} --prompts FILE"
+        )
     if arguments.epochs < 1:
         raise ValueError(f"--epochs is {arguments.epochs}; expected at least 1")
     if not 0 <= arguments.validation < 1:

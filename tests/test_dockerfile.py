@@ -3,6 +3,7 @@
 That Docker builds it is not shown here.
 """
 
+import itertools
 import json
 import os
 import re
@@ -64,12 +65,11 @@ def test_every_package_is_installed_once_at_the_versions_that_were_tested(docker
     installs = [command for command in commands if "install" in command]
     assert all(command.startswith("pip install --no-cache-dir --constraint constraints.txt ") for command in installs)
     wanted = [shlex.split(command)[5:] for command in installs]
-    assert wanted == [["torch", "torchvision"], [".[aws,gcp]"]]
+    assert wanted == [["torch", "torchvision"], [".[aws,gcp,prompts]"]]
     assert commands[-1] == "pip check"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    named = " ".join(
-        [*project["dependencies"], *project["optional-dependencies"]["aws"], *project["optional-dependencies"]["gcp"]]
-    )
+    extras = [project["optional-dependencies"][name] for name in ("aws", "gcp", "prompts")]
+    named = " ".join([*project["dependencies"], *itertools.chain(*extras)])
     assert not any(stranger in named for stranger in STRANGERS)
 
 

@@ -94,7 +94,8 @@ class LabelMatcher:
             raise UnmatchedLabelsError(
                 f"{len(problems)} of {len(problems) + len(categories)} labels match no single class of the network; "
                 "map them with --label-map FILE, a JSON object from label to class names or indices "
-                "(an empty list: stands for none):\n" + "\n".join(problems),
+                "(an empty list: stands for none), or put your labels into words with --model open_clip:NAME --prompts "
+                "FILE (docs/prompts.md):\n" + "\n".join(problems),
                 categories,
             )
         return categories

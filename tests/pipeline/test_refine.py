@@ -78,6 +78,6 @@ def test_a_network_without_a_stage_to_refine_by_is_refused(photographs, tmp_path
     call = ["label", "--input", str(photographs), "--output", str(tmp_path / "out"), "--map-stride", "8"]
     assert cli.main(call) == 2
     assert (
-        "no layer at stride 16; this network has layers at 2, 4, 8: --method cam --refine none needs none of them"
-        in capsys.readouterr().err
+        "no layer at stride 16; this network has layers at 2, 4, 8: a --method without @ and --refine none need none "
+        "of them" in capsys.readouterr().err
     )

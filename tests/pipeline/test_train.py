@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 
@@ -325,3 +326,19 @@ def test_wrong_calls(squares, tmp_path, capsys, monkeypatch):
     assert (tmp_path / "own" / "features").exists()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert 'not installed: pip install "camboxes[train]"' in refused(squares)
+
+
+def test_a_transformers_conversion_gives_ts_cam(squares, tmp_path, capsys):
+    torch.manual_seed(0)
+    network = timm.create_model("test_vit")
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    model = ("--model", "timm:test_vit", "--weights", str(tmp_path / "w.pth"))
+    assert _train(squares, tmp_path / "out", *model) == 0
+    classifier = load_classifier(str(tmp_path / "out"))
+    assert classifier.inexact_because is None and classifier.weight.shape == (2, network.num_features)
+    trained = classifier.network.features.network.state_dict()
+    assert all(torch.equal(value, trained[name]) for name, value in network.state_dict().items())
+    call = ["label", "--input", str(squares), "--output", str(tmp_path / "boxes"), "--model", str(tmp_path / "out")]
+    assert main([*call, "--method", "tscam+chefer", "--shards", "1"]) == 0, capsys.readouterr().err
+    summary = json.loads((tmp_path / "boxes" / "summary.json").read_text())
+    assert summary["settings"]["method"] == "tscam+chefer"

@@ -1,0 +1,78 @@
+"""Classes given as text: the lines of a file of prompts, and the embeddings that a text tower gives them."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class Prompt(NamedTuple):
+    """One class in words.
+
+    Attributes:
+      label: what the class is called.
+      names: what it is called in prompts, at least one name.
+    """
+
+    label: str
+    names: tuple[str, ...]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """All that the class is called, the label first."""
+        return tuple(dict.fromkeys((self.label, *self.names)))
+
+
+def read_prompts(lines: Sequence[str]) -> list[Prompt]:
+    """Reads `LABEL` or `LABEL: NAME, NAME` lines; empty ones are passed over, underscores in names mean spaces.
+
+    Raises:
+      ValueError: no label at all, a label that stands twice, or a colon with no name behind it.
+    """
+    prompts: dict[str, Prompt] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        label, colon, rest = (part.strip() for part in line.partition(":"))
+        given = rest.split(",") if colon else [label]
+        names = tuple(name.strip().replace("_", " ") for name in given if name.strip())
+        if not label or not names:
+            raise ValueError(f"prompts, line {number}: {line.strip()!r} is not LABEL, or LABEL: NAME, NAME")
+        if label in prompts:
+            raise ValueError(f"prompts, line {number}: the label {label!r} stands there twice; leave one of them out")
+        prompts[label] = Prompt(label, names)
+    if not prompts:
+        raise ValueError("prompts: there is no label; expected one a line")
+    return list(prompts.values())
+
+
+def embed(model: Any, tokenizer: Callable[..., torch.Tensor], prompts: Sequence[Prompt]) -> torch.Tensor:
+    """The text embeddings of classes, as CLIP's zero-shot classifier has them (Radford et al. 2021, section 3.1.4).
+
+    Each name is put into CLIP's 80 templates for ImageNet ("a photo of a {}."); the embeddings of its texts, each of
+    length 1, are averaged and brought to length 1 again, and so are those of a class's names.
+
+    Args:
+      model: a model of open_clip, in evaluation mode; its text tower is good for nothing else afterwards.
+      tokenizer: its own.
+      prompts: the classes.
+
+    Returns:
+      float32 [classes, width], of length 1.
+    """
+    from open_clip import CLIP, OPENAI_IMAGENET_TEMPLATES, build_zero_shot_classifier
+
+    names = [name for prompt in prompts for name in prompt.names]
+    if isinstance(model, CLIP) and model.text_pool_type == "argmax" and model.attn_mask is not None:
+        # Tokens behind a text's end change nothing, and are four fifths of the work.
+        texts = [template(name) for name in names for template in OPENAI_IMAGENET_TEMPLATES]
+        longest = int(tokenizer(texts).argmax(1).max()) + 1
+        model.positional_embedding = nn.Parameter(model.positional_embedding[:longest])
+        model.attn_mask = model.attn_mask[:longest, :longest]
+        tokenizer = functools.partial(tokenizer, context_length=longest)
+    of_names = build_zero_shot_classifier(model, tokenizer, names, OPENAI_IMAGENET_TEMPLATES).T
+    of_classes = of_names.split([len(prompt.names) for prompt in prompts])
+    return functional.normalize(torch.stack([part.mean(0) for part in of_classes]), dim=1)

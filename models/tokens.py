@@ -1,0 +1,105 @@
+"""Tokens as maps: what a transformer gives for each patch of an image, laid out as the patches lie.
+
+A vision transformer (Dosovitskiy et al., ICLR 2021) hands a sequence from layer to layer: class, distillation and
+register tokens first, then one token for each patch, row by row.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+
+class Layout(NamedTuple):
+    """How the maps of a layer lie in its output.
+
+    Attributes:
+      axes: "NCHW" for maps, "NHWC" for maps with their channels last, or "NLC" for a sequence of tokens.
+      prefix: how many tokens of a sequence stand before those of the patches.
+    """
+
+    axes: str = "NCHW"
+    prefix: int = 0
+
+    def maps(self, output: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+        """The maps in an output, [n, channels, height, width]; `size` is the input's height and width in pixels."""
+        if self.axes == "NHWC":
+            return output.permute(0, 3, 1, 2)
+        if self.axes == "NLC":
+            patches = output[:, self.prefix :].transpose(1, 2)
+            return patches.unflatten(2, grid(patches.shape[2], size[0] / size[1]))
+        return output
+
+    def output(self, maps: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+        """The inverse of `maps`; of the output before only the prefix tokens are used."""
+        if self.axes == "NHWC":
+            return maps.permute(0, 2, 3, 1)
+        if self.axes == "NLC":
+            return torch.cat([before[:, : self.prefix], maps.flatten(2).transpose(1, 2)], 1)
+        return maps
+
+
+MAPS = Layout()  # as they are
+
+
+class Tokens(NamedTuple):
+    """Which tokens of the last sequence of a network its logits depend on.
+
+    Attributes:
+      prefix: for each token before those of the patches, whether they do.
+      patches: whether they do on those of the patches.
+    """
+
+    prefix: tuple[bool, ...]
+    patches: bool
+
+    def share(self, patches: int) -> torch.Tensor:
+        """Of each token of a sequence with so many patches its share in the logits, float32, with a sum of 1."""
+        read = torch.tensor([*self.prefix, *[self.patches] * patches]).float()
+        return read / read.sum()
+
+
+def layout_of(shape: Sequence[int], prefix: int | None) -> Layout | None:
+    """The layout of a layer's output for a square image; None where it holds no maps of more than one cell.
+
+    Args:
+      shape: that of the output.
+      prefix: how many tokens the network puts before those of the patches; a sequence may still be one without.
+        None for a network that does not work on tokens.
+    """
+    if len(shape) == 4 and shape[2] == shape[3] > 1:
+        return Layout()
+    if len(shape) == 4 and shape[1] == shape[2] > 1:
+        return Layout("NHWC")
+    for some in () if len(shape) != 3 or prefix is None else (prefix, 0):
+        if shape[1] - some > 1 and math.isqrt(shape[1] - some) ** 2 == shape[1] - some:
+            return Layout("NLC", some)
+    return None
+
+
+@functools.lru_cache
+def grid(patches: int, aspect: float) -> tuple[int, int]:
+    """Height and width, in patches, of an image of so many patches: the product whose aspect ratio is nearest.
+
+    Args:
+      patches: their number.
+      aspect: the image's height by its width.
+    """
+    heights = [height for height in range(1, patches + 1) if patches % height == 0]
+    height = min(heights, key=lambda height: abs(math.log(height * height / (patches * aspect))))
+    return height, patches // height
+
+
+def prefix_tokens(network: Any, shape: Sequence[int]) -> int | None:
+    """How many tokens a network puts before those of the patches; None where it is not known to work on tokens.
+
+    Args:
+      network: one that says so, as timm's do, at any depth; else what is too much for a square is taken for it.
+      shape: that of its last features for a square image.
+    """
+    for part in network.modules():
+        if hasattr(part, "num_prefix_tokens"):
+            return part.num_prefix_tokens
+    return shape[1] - math.isqrt(shape[1]) ** 2 if len(shape) == 3 else None
