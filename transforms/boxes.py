@@ -142,7 +142,7 @@ class WorkingMap:
         self.empty_because = stored.empty_because
         shrink = min(1.0, LONG_SIDE / max(width, height))
         grid = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-        resized = cv2.resize(stored.cells.astype(np.float32), grid, interpolation=cv2.INTER_LINEAR)
+        resized: np.ndarray = cv2.resize(stored.cells.astype(np.float32), grid, interpolation=cv2.INTER_LINEAR)
         low, high = self._range = tuple(np.float32(value) for value in cv2.minMaxLoc(resized)[:2])
         if self.empty_because is None and low == high:
             self.empty_because = f"image_too_small: the map is constant over {width} x {height} pixels"
@@ -206,7 +206,8 @@ class WorkingMap:
           Integers [grid height, grid width], the component of each of the grid's points, from 1; 0 for none. And int32
           [1 + components, 5], x, y, width, height and area of each, in points; the first row is that of no component.
         """
-        foreground = cv2.compare(self.scaled, float(np.float32(level)), cv2.CMP_GE)
+        foreground = (self.scaled >= np.float32(level)).view(np.uint8)
+        foreground *= _OPEN
         if (statistics := _fill(foreground)) is not None:
             return foreground, statistics
         _, labels, statistics, _ = cv2.connectedComponentsWithStats(foreground, connectivity=8, ltype=cv2.CV_16U)
