@@ -14,7 +14,6 @@ from torch.nn import functional
 
 from camboxes.models import execution
 from camboxes.models.checkpoints import DESCRIPTION, WEIGHTS, Description, find_network
-from camboxes.models.memory import keep_freed_memory
 from camboxes.models.parts import (
     LAST,
     Recording,
@@ -311,7 +310,7 @@ def load_classifier(model: str | ModelSpec) -> Classifier:
     device: Device = ("cuda" if torch.cuda.is_available() else "cpu") if spec.device == "auto" else spec.device
     classifier = _load(dataclasses.replace(spec, device=device)).to(device).to(memory_format=torch.channels_last)
     classifier.settle()
-    keep_freed_memory()
+    execution.keep_freed_memory()
     return classifier
 
 

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 
-from camboxes.models.memory import keep_freed_memory
 from camboxes.transforms.boxes import BoxRule, Drawn, Keep, Threshold, WorkingMap, box_uid
 from camboxes.transforms.calibration import Calibration
 from camboxes.transforms.evidence import evidence
@@ -54,9 +53,6 @@ class _DrawBoxes(beam.DoFn):
     def __init__(self, rule: BoxRule, calibration: Calibration | None):
         self._rule = rule
         self._calibration = calibration
-
-    def setup(self) -> None:
-        keep_freed_memory()
 
     def process(self, shard: Shard) -> Iterator[Shard]:
         with milliseconds("boxes"):

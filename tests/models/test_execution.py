@@ -18,7 +18,7 @@ with ThreadPoolExecutor(1) as threads:
     list(threads.map(work, range(20)))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-KEEP = "from camboxes.models.memory import keep_freed_memory; keep_freed_memory()"
+KEEP = "from camboxes.models.execution import keep_freed_memory; keep_freed_memory()"
 
 
 def faults(before):
