@@ -38,7 +38,7 @@ def resolve(
     Args:
       features: up to the last feature maps, float32, in evaluation mode.
       probe: images to try it with, float32 [n, 3, height, width], on that device.
-      precision: "auto" for the fastest that gives nearly the same maps, bf16 where the processor multiplies it.
+      precision: "auto" for the fastest that gives nearly the same maps.
       compilation: "auto" for "on" where that gives the same maps.
 
     Raises:
@@ -106,5 +106,5 @@ def _difference(
 def _fastest(device: torch.device) -> Precision:
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    cpu = torch.cpu
-    return "bf16" if cpu._is_amx_tile_supported() or cpu._is_avx512_bf16_supported() else "fp32"
+    # AVX512-BF16 multiplies bf16, too, but slower than fp32 (measured: docs/speed.md).
+    return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"

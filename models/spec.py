@@ -32,7 +32,7 @@ class ModelSpec:
         for 4 on a CPU (measured: docs/development.md) and 64 on a GPU (not measured) at 224 pixels, and for as many
         pixels as those at another size.
       precision: of the layers up to the last feature maps; what follows them is computed in fp32. "auto" for bf16
-        where the processor multiplies it (fp16 on a GPU that does not), and the network gives nearly the same maps.
+        on a GPU (fp16 where it has none) or a CPU with AMX, where the network gives nearly the same maps, else fp32.
       compile: "on" to fuse each convolution with what follows it, on a CPU: see `fusing`; "auto" for "on" wherever that
         gives the same maps.
       weights_sha256: what the weights must be, in hexadecimal digits: see `Classifier.settings`. None to take them as

@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=get_args(Precision),
         default="auto",
-        help="of the network's layers (default: bf16 where the processor multiplies it, else fp32)",
+        help="of the network's layers (default: bf16 on a GPU or a CPU with AMX, else fp32)",
     )
     model.add_argument(
         "--compile",

@@ -168,9 +168,9 @@ def test_a_network_that_needs_its_precision_keeps_it(monkeypatch):
     assert resolve(Overflowing(), IMAGES, "bf16", "off") == ("bf16", "off")
 
 
-def test_a_processor_without_bfloat16_gets_float32(monkeypatch):
-    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
-        monkeypatch.setattr(torch.cpu, name, lambda: False)
+def test_a_processor_that_multiplies_bfloat16_by_vectors_alone_or_not_at_all_gets_float32(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     assert resolve(Block().eval(), IMAGES, "auto", "auto") == ("fp32", "on")
 
 
