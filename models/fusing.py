@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 from timm.layers.conv2d_same import Conv2dSame
-from timm.layers.padding import pad_same, pad_same_arg
 from torch import nn
+from torch.nn import functional
 
 from camboxes.models.parts import Tap, observe
 
@@ -51,7 +51,7 @@ class FusedConvolution(nn.Module):
         """Folds the norm's running statistics into the weights (Jacob et al., arXiv 1712.05877, section 3.2).
 
         Args:
-          convolution: of `torch.nn` or timm's with padding "same"; of float32 weights.
+          convolution: of float32 weights, its padding in numbers.
           norm: in evaluation mode.
           activation: one of _KERNELS.
           precision: of the kernel and its weights; maps are brought to it.
@@ -68,24 +68,18 @@ class FusedConvolution(nn.Module):
         self._weight = weight.to(precision)
         self._bias = bias.to(precision)
         self._activation = activation or nn.Identity()
-        self._same = isinstance(convolution, Conv2dSame)
-        self._size: list[int] = list(weight.shape[2:])
-        self._padding: list[int] = (
-            [0, 0] if isinstance(convolution.padding, str) or self._same else [*convolution.padding]
-        )
+        self._padding: list[int] = [*map(int, convolution.padding)]
         self._stride, self._dilation = list(convolution.stride), list(convolution.dilation)
         self._groups = convolution.groups
         # What is added to what came before loses least in float32; where that is narrow, it costs little.
         self._sums = type(self._activation) is nn.Identity and convolution.out_channels < convolution.in_channels
-        self._reach = [step * (size - 1) for step, size in zip(self._dilation, self._size, strict=True)]
+        self._reach = [step * (size - 1) for step, size in zip(self._dilation, weight.shape[2:], strict=True)]
         self._around = [reach - padding for reach, padding in zip(self._reach, self._padding, strict=True)]
         self._packed = self._pack(self._weight, self._padding, self._stride)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Maps [n, channels, height, width] to maps."""
         maps = maps.to(self._weight.dtype)
-        if self._same:
-            maps = _pad_same(maps, self._size, self._stride, self._dilation)
         if not maps.requires_grad:
             return self.convolve(maps, self._activation)
         if type(self._activation) in _LIMITS:
@@ -93,7 +87,7 @@ class FusedConvolution(nn.Module):
         return self._activation(_Convolution.apply(maps, self, nn.Identity()))
 
     def convolve(self, maps: torch.Tensor, activation: nn.Module) -> torch.Tensor:
-        """The convolution and the norm of padded maps, and an activation behind them."""
+        """The convolution and the norm of maps, and an activation behind them."""
         limits = [activation.min_val, activation.max_val] if isinstance(activation, nn.Hardtanh) else []
         found = torch.ops.mkldnn._convolution_pointwise(
             maps, self._packed, self._bias, self._padding, self._stride, self._dilation, self._groups,
@@ -139,19 +133,54 @@ class FusedConvolution(nn.Module):
         return torch._C._nn.mkldnn_reorder_conv2d_weight(weight, padding, stride, self._dilation, self._groups)
 
 
-def _pad_same(maps: torch.Tensor, size: list[int], stride: list[int], dilation: list[int]) -> torch.Tensor:
-    """The padding "same" of timm, without the zeros underneath the maps that PyTorch's padding writes first."""
-    if maps.requires_grad:
-        return pad_same(maps, size, stride, dilation)
-    left, right, top, bottom = pad_same_arg(list(maps.shape[2:]), size, stride, dilation)
-    shape = *maps.shape[:2], maps.shape[2] + top + bottom, maps.shape[3] + left + right
-    padded = torch.empty(shape, dtype=maps.dtype, memory_format=torch.channels_last)
-    padded[:, :, :top] = 0
-    padded[:, :, shape[2] - bottom :] = 0
-    padded[:, :, :, :left] = 0
-    padded[:, :, :, shape[3] - right :] = 0
-    padded[:, :, top : shape[2] - bottom, left : shape[3] - right] = maps
-    return padded
+class FusedSameConvolution(nn.Module):
+    """A `FusedConvolution` with timm's padding "same", which adds one line more behind the maps where it is odd.
+
+    No copy of the maps is made for that: a kernel with one more line of weights in front, which are 0, gives the same
+    with as much padding on both sides.
+    """
+
+    def __init__(
+        self,
+        convolution: Conv2dSame,
+        norm: nn.BatchNorm2d | None,
+        activation: nn.Module | None,
+        precision: torch.dtype,
+    ):
+        """Arguments: those of `FusedConvolution`."""
+        super().__init__()
+        self._layers = convolution, norm, activation  # no submodules: they stay in float32
+        self._precision = precision
+        self._fused: dict[tuple[int, ...], FusedConvolution] = {}  # for a padding, both sides together
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Maps [n, channels, height, width] to maps."""
+        convolution = self._layers[0]
+        padding = tuple(
+            max(0, (math.ceil(side / stride) - 1) * stride + dilation * (size - 1) + 1 - side)
+            for side, size, stride, dilation in zip(
+                maps.shape[2:], convolution.kernel_size, convolution.stride, convolution.dilation, strict=True
+            )
+        )
+        if padding not in self._fused:
+            self._fused[padding] = self._fuse(*padding)
+        return self._fused[padding](maps)
+
+    def _fuse(self, rows: int, columns: int) -> FusedConvolution:
+        convolution, norm, activation = self._layers
+        with torch.inference_mode(False), torch.no_grad():  # whatever the mode of the pass that is the first to ask
+            weight = functional.pad(convolution.weight, (columns % 2, 0, rows % 2, 0))
+            padded = nn.Conv2d(
+                convolution.in_channels,
+                convolution.out_channels,
+                (weight.shape[2], weight.shape[3]),
+                (convolution.stride[0], convolution.stride[1]),
+                (math.ceil(rows / 2), math.ceil(columns / 2)),
+                groups=convolution.groups,
+                device="meta",
+            )
+            padded.weight, padded.bias = nn.Parameter(weight, requires_grad=False), convolution.bias
+            return FusedConvolution(padded, norm, activation, self._precision)
 
 
 class _Convolution(torch.autograd.Function):
@@ -190,7 +219,8 @@ def fuse(features: nn.Module, probe: torch.Tensor, precision: torch.dtype) -> No
     for chain in _chains(features, probe):
         convolution, norm = chain.convolution.layer, chain.norm and chain.norm.layer
         thin = thin and convolution.out_channels <= _THIN
-        fused = FusedConvolution(convolution, norm, chain.activation, torch.float32 if thin else precision)
+        kind = FusedSameConvolution if isinstance(convolution, Conv2dSame) else FusedConvolution
+        fused = kind(convolution, norm, chain.activation, torch.float32 if thin else precision)
         _put(features, chain.convolution.name, fused)
         if chain.norm:
             # timm's norms bring an activation of their own, which stays where it is of another kind.
@@ -268,9 +298,11 @@ def _chain(
 
 
 def _is_plain(convolution: nn.Conv2d) -> bool:
-    """Whether it is padded with zeros, and by no more than it reaches."""
-    if isinstance(convolution.padding, str) or type(convolution) is Conv2dSame:
-        return type(convolution) is Conv2dSame
+    """Whether it is padded with zeros, as much on both sides, and by no more than it reaches."""
+    if type(convolution) is Conv2dSame:
+        return convolution.dilation == (1, 1)
+    if isinstance(convolution.padding, str):
+        return False
     sides = zip(convolution.padding, convolution.dilation, convolution.kernel_size, strict=True)
     return convolution.padding_mode == "zeros" and all(
         int(padding) <= int(dilation) * (int(size) - 1) for padding, dilation, size in sides

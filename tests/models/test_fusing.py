@@ -9,7 +9,7 @@ from torch import nn
 
 from camboxes.models import ModelSpec, class_maps, load_classifier
 from camboxes.models.execution import executable, resolve
-from camboxes.models.fusing import FusedConvolution, fuse
+from camboxes.models.fusing import FusedConvolution, FusedSameConvolution, fuse
 from camboxes.models.parts import Tap, tapped
 
 
@@ -45,14 +45,17 @@ def test_one_number_by_hand():
         (nn.Conv2d, {"groups": 4}),
         (nn.Conv2d, {"padding": (0, 1), "stride": (1, 2)}),
         (Conv2dSame, {"stride": 2, "groups": 8}),
+        (Conv2dSame, {"stride": 2, "kernel_size": 2}),
+        (Conv2dSame, {"stride": 3, "kernel_size": (5, 1)}),
     ],
     ids=str,
 )
 @pytest.mark.parametrize("size", [15, 16])
 def test_values_and_gradients_are_those_of_the_three_layers(kind, options, activation, size):
     torch.manual_seed(0)
-    convolution, norm = kind(8, 16, 3, **options), random_norm(nn.BatchNorm2d(16))
-    fused = FusedConvolution(convolution, norm, activation, torch.float32)
+    convolution, norm = kind(8, 16, **{"kernel_size": 3, **options}), random_norm(nn.BatchNorm2d(16))
+    fuse_layers = FusedSameConvolution if kind is Conv2dSame else FusedConvolution
+    fused = fuse_layers(convolution, norm, activation, torch.float32)
     images = torch.randn(2, 8, size, size + 3).contiguous(memory_format=torch.channels_last)
     theirs, ours = images.clone().requires_grad_(), images.clone().requires_grad_()
     expected = norm(convolution(theirs))
