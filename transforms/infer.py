@@ -52,6 +52,8 @@ class InferClassMaps(beam.PTransform):
         label_map: LabelMap | None = None,
         reuse: str | None = None,
         limits: Limits = DEFAULT_LIMITS,
+        *,
+        loaded: "Localizer | None" = None,
     ):
         """Takes a network and a method, by name or in full.
 
@@ -62,18 +64,18 @@ class InferClassMaps(beam.PTransform):
             a class is no error of the job: it gets no map, and an image without any other label is skipped.
           reuse: the folder of another run; see `ReusableRows`. Counter: reused.
           limits: larger images are rejected.
+          loaded: model and maps, where this process has loaded them before: no other one is loaded in it.
         """
         super().__init__()
-        self._model = ModelSpec(model) if isinstance(model, str) else model
-        self._maps = MapSpec(maps) if isinstance(maps, str) else maps
-        self._label_map = label_map
-        self._reuse = reuse
-        self._limits = limits
+        model = ModelSpec(model) if isinstance(model, str) else model
+        maps = MapSpec(maps) if isinstance(maps, str) else maps
+        self._infer = _InferClassMaps(model, maps, label_map, reuse, limits)
+        if loaded is not None:
+            self._infer.hold(loaded)
 
     def expand(self, shards: beam.PCollection[Shard]) -> beam.PCollection[Shard]:
         """Applies the transform to a collection of shards."""
-        infer = _InferClassMaps(self._model, self._maps, self._label_map, self._reuse, self._limits)
-        return shards | beam.ParDo(infer)
+        return shards | beam.ParDo(self._infer)
 
 
 class _Photograph(NamedTuple):
@@ -121,13 +123,14 @@ class _InferClassMaps(beam.DoFn):
         self._matcher: LabelMatcher
         self._reusable: ReusableRows | None = None
 
+    def hold(self, localizer: "Localizer") -> None:
+        self._shared.acquire(lambda: localizer)
+
     def setup(self) -> None:
         from camboxes.models import Localizer, decode_jpeg
 
         self._decode_jpeg = decode_jpeg
-        self._localizer = self._shared.acquire(
-            lambda: Localizer(stored_classifier.load(self._model), self._maps), tag=(self._model, self._maps)
-        )
+        self._localizer = self._shared.acquire(lambda: Localizer(stored_classifier.load(self._model), self._maps))
         self._matcher = LabelMatcher(self._localizer.classifier.class_names, self._label_map)
         if self._reuse is not None:
             self._reusable = ReusableRows(self._reuse, self._localizer.settings)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from camboxes.pipeline.cli import main
+from camboxes.transforms import stored_classifier
 
 TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
 
@@ -51,6 +52,12 @@ def test_the_boxes_sit_on_the_objects(annotations, run, photographs, tmp_path):
     for name, box in exact.items():
         assert _iou(box, truth[name]) >= least[name], name
         assert _iou(box, fastest[name]) >= 0.95, name
+
+
+def test_a_job_in_this_process_loads_the_network_once(annotations, run, photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr(stored_classifier, "load", lambda model: pytest.fail(f"{model} was loaded once more"))
+    assert _label(photographs, tmp_path / "out") == 0
+    assert annotations(tmp_path / "out") == annotations(run)
 
 
 def test_the_output_contract(annotations, run, rows):
