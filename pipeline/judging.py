@@ -6,9 +6,7 @@ the longer. Nothing here is a figure yet: `figures` makes those, for all images 
 
 import collections
 import dataclasses
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,10 +16,9 @@ from camboxes.pipeline.errors import CallError
 from camboxes.pipeline.ground_truth import GroundTruth, TrueImage
 from camboxes.pipeline.matching import Matching, match
 from camboxes.transforms import BoxRule, PlannedRun, storage, wsol
-from camboxes.transforms.boxes import WorkingMap, best_iou
+from camboxes.transforms.boxes import Threshold, WorkingMap, best_iou
 from camboxes.transforms.draw import working_map
 from camboxes.transforms.maps import StoredMap
-from camboxes.transforms.overlap import ahead
 from camboxes.transforms.plan import shard_file
 from camboxes.transforms.records import Shard, score_of
 from camboxes.transforms.second_look import merge
@@ -31,7 +28,7 @@ OTSU_SHARES = np.arange(30, 151, 5) / 100
 CENTRE = 0.8  # of each side: the floor that a figure is read against
 LITERATURE_STEP = 0.001  # of the thresholds of the literature's rule
 
-_AHEAD = 64  # images
+_ALL_THRESHOLDS: list[Threshold] = [*THRESHOLDS.tolist(), *(f"{share}*otsu" for share in OTSU_SHARES)]
 
 Row = Mapping[str, Any]
 
@@ -175,26 +172,16 @@ def redraw(run: PlannedRun, judged: Judged) -> Redrawn:
     for pair, image in enumerate(judged.image.tolist()):
         pairs_of[judged.paths[image]].append(pair)
 
-    def of_row(row: Row) -> list[tuple[int, _RedrawnPair]]:
-        labels = {label["label"]: label for label in row["labels"]}
-        true, found = judged.matching.truths[row["path"]], []
-        for pair in pairs_of.get(row["path"], ()):
-            name = judged.categories[judged.category[pair]]
-            found.append((pair, _redraw_pair(row, labels[name], true.boxes[name], rule)))
-        return found
-
-    iou_at = np.empty((len(judged.image), len(THRESHOLDS) + len(OTSU_SHARES)), np.float32)
+    iou_at = np.empty((len(judged.image), len(_ALL_THRESHOLDS)), np.float32)
     literature = wsol.BoxCounts.none(LITERATURE_STEP)
     rows = _rows(run, judged.matching, ["path", "width", "height", "labels", "maps"])
-    with (
-        ThreadPoolExecutor(os.cpu_count()) as threads,
-        tqdm(total=len(judged.paths), unit="image", disable=None) as bar,
-    ):
-        for image_pairs in ahead("redraw", threads, of_row, rows, _AHEAD):
-            for pair, redrawn in image_pairs:
-                iou_at[pair] = redrawn.iou_at
-                literature += redrawn.literature
-            bar.update()
+    for row in tqdm(rows, total=len(judged.paths), unit="image", disable=None):
+        labels = {label["label"]: label for label in row["labels"]}
+        for pair in pairs_of.get(row["path"], ()):
+            name = judged.categories[judged.category[pair]]
+            redrawn = _redraw_pair(row, labels[name], judged.matching.truths[row["path"]].boxes[name], rule)
+            iou_at[pair] = redrawn.iou_at
+            literature += redrawn.literature
     return Redrawn(
         **vars(judged),
         thresholds=THRESHOLDS,
@@ -238,9 +225,9 @@ class _OfImage(NamedTuple):
 
 
 class _RedrawnPair(NamedTuple):
-    """What a pair adds to `Redrawn`; `iou_at` has THRESHOLDS, then OTSU_SHARES."""
+    """What a pair adds to `Redrawn`; `iou_at` is float64 [_ALL_THRESHOLDS]."""
 
-    iou_at: list[float]
+    iou_at: np.ndarray
     literature: wsol.BoxCounts
 
 
@@ -305,15 +292,22 @@ def _redraw_pair(row: Row, label: Row, truth: np.ndarray, rule: BoxRule) -> _Red
 
 def _iou_at_thresholds(
     maps: Sequence[_Placed], size: tuple[int, int], probability: float, truth: np.ndarray, rule: BoxRule
-) -> list[float]:
+) -> np.ndarray:
     """IoU of the box that the rule gives at each threshold, chosen among several as the own box is."""
-    found = []
-    for threshold in (*THRESHOLDS.tolist(), *(f"{share}*otsu" for share in OTSU_SHARES)):
-        at = dataclasses.replace(rule, threshold=threshold, thresholds={})
-        seen = merge([(rectangle, working.draw(at)) for rectangle, working in maps], *size)
-        own = max(seen, key=lambda box: round(probability * box.share, 6), default=None)  # among equals of lowest rank
-        found.append(0.0 if own is None else float(best_iou(np.array([own.bbox]), truth)[0]))
-    return found
+    if len(maps) == 1 and rule.boxes in ("largest", "peak"):
+        found = maps[0][1].outlines(rule, _ALL_THRESHOLDS)
+    else:
+        found = []
+        for threshold in _ALL_THRESHOLDS:
+            at = dataclasses.replace(rule, threshold=threshold, thresholds={})
+            seen = merge([(rectangle, working.draw(at)) for rectangle, working in maps], *size)
+            own = max(seen, key=lambda box: round(probability * box.share, 6), default=None)  # among equals the first
+            found.append(None if own is None else own.bbox)
+    ious = np.zeros(len(found))
+    drawn = [number for number, bbox in enumerate(found) if bbox is not None]
+    if drawn:
+        ious[drawn] = best_iou(np.array([found[number] for number in drawn]), truth)
+    return ious
 
 
 def _by_the_literature(row: Row, stored: StoredMap, truth: np.ndarray) -> wsol.BoxCounts:

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -19,7 +18,7 @@ from camboxes.transforms.second_look import Seen, merge
 
 Row = dict[str, Any]
 
-_THREADS = 2  # OpenCV, which does most of the work, lets others run meanwhile
+_THREADS = 1
 
 
 @beam.typehints.with_input_types(Shard)
@@ -56,9 +55,7 @@ class _DrawBoxes(beam.DoFn):
 
     def process(self, shard: Shard) -> Iterator[Shard]:
         with milliseconds("boxes"):
-            rule, calibration = self._rule, self._calibration
-            with ThreadPoolExecutor(_THREADS) as threads:
-                rows = list(threads.map(lambda row: draw(row, rule, calibration), shard.rows.to_pylist()))
+            rows = [draw(row, self._rule, self._calibration) for row in shard.rows.to_pylist()]
         yield shard.extended(rows, LABELED, drawing_settings(self._rule, self._calibration))
 
 

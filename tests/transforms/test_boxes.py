@@ -296,3 +296,18 @@ def test_components_of_which_there_are_as_many_as_are_filled_one_by_one_or_one_m
     labels, statistics = WorkingMap(*grid_of(cells)).components(0.5)
     assert statistics[1:].tolist() == [[2 * number, 1, 1, 1, 1] for number in range(count)]
     assert labels[1].tolist() == [value for number in range(count) for value in (number + 1, 0)]
+
+
+@given(
+    arrays.arrays(
+        np.uint8, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.sampled_from([0, 9, 90, 200])
+    ),
+    st.sampled_from(["largest", "peak"]),
+    st.sampled_from([0.0, 0.03, 0.3]),
+    st.lists(st.one_of(shares, st.sampled_from(["0.5*otsu", "otsu"])), min_size=1, max_size=6),
+)
+def test_the_boxes_at_many_thresholds_are_those_at_each_of_them(cells, which, min_area, thresholds):
+    working = WorkingMap(StoredMap(cells, 0.0, 1.0), 90, 60)
+    drawn = [working.draw(BoxRule(threshold, min_area, which)).boxes for threshold in thresholds]
+    expected = [boxes[0].bbox if boxes else None for boxes in drawn]
+    assert working.outlines(BoxRule(0.25, min_area, which), thresholds) == expected
