@@ -75,7 +75,7 @@ class FusedConvolution(nn.Module):
         self._sums = type(self._activation) is nn.Identity and convolution.out_channels < convolution.in_channels
         self._reach = [step * (size - 1) for step, size in zip(self._dilation, weight.shape[2:], strict=True)]
         self._around = [reach - padding for reach, padding in zip(self._reach, self._padding, strict=True)]
-        self._packed = self._pack(self._weight, self._padding, self._stride)
+        self._packed = _Packed(self._weight, self._padding, self._stride, self._dilation, self._groups)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Maps [n, channels, height, width] to maps."""
@@ -90,7 +90,7 @@ class FusedConvolution(nn.Module):
         """The convolution and the norm of maps, and an activation behind them."""
         limits = [activation.min_val, activation.max_val] if isinstance(activation, nn.Hardtanh) else []
         found = torch.ops.mkldnn._convolution_pointwise(
-            maps, self._packed, self._bias, self._padding, self._stride, self._dilation, self._groups,
+            maps, self._packed.to_meet(maps), self._bias, self._padding, self._stride, self._dilation, self._groups,
             _KERNELS[type(activation)], limits, ""
         )  # fmt: skip
         return found.float() if self._sums else found
@@ -109,9 +109,10 @@ class FusedConvolution(nn.Module):
             spread = gradient.new_zeros((*gradient.shape[:2], rows, columns)).to(memory_format=torch.channels_last)
             spread[:, :, :: self._stride[0], :: self._stride[1]] = gradient
             gradient = spread
+        gradient = gradient.to(self._weight.dtype)
         return torch.ops.mkldnn._convolution_pointwise(
-            gradient.to(self._weight.dtype),
-            self._turned,
+            gradient,
+            self._turned.to_meet(gradient),
             None,
             self._around,
             [1, 1],
@@ -123,14 +124,35 @@ class FusedConvolution(nn.Module):
         )
 
     @functools.cached_property
-    def _turned(self) -> torch.Tensor:
-        """Packed weights for gradients: mirrored, and within each group outputs and inputs exchanged."""
+    def _turned(self) -> "_Packed":
+        """Weights for gradients: mirrored, and within each group outputs and inputs exchanged."""
         exchanged = self._weight.unflatten(0, (self._groups, -1)).transpose(1, 2).flatten(0, 1)
-        return self._pack(exchanged.flip(2, 3), self._around, [1, 1])
+        return _Packed(exchanged.flip(2, 3), self._around, [1, 1], self._dilation, self._groups)
 
-    def _pack(self, weight: torch.Tensor, padding: list[int], stride: list[int]) -> torch.Tensor:
-        weight = weight.contiguous(memory_format=torch.channels_last).to_mkldnn()
-        return torch._C._nn.mkldnn_reorder_conv2d_weight(weight, padding, stride, self._dilation, self._groups)
+
+class _Packed:
+    """A convolution's weights, laid out as the kernel wants them.
+
+    Which layout that is depends on the size of the maps. One that the kernel does not want is brought to the other in
+    each call, which takes up to twenty times as long as the convolution itself.
+    """
+
+    def __init__(self, weight: torch.Tensor, padding: list[int], stride: list[int], dilation: list[int], groups: int):
+        self._weight = weight.contiguous(memory_format=torch.channels_last)
+        self._convolution = padding, stride, dilation, groups
+        self._layouts: dict[bytes, torch.Tensor] = {}  # two or three, however many sizes there are
+        self._of_size: dict[torch.Size, torch.Tensor] = {}
+
+    def to_meet(self, maps: torch.Tensor) -> torch.Tensor:
+        """The weights for maps of such a size."""
+        if maps.shape not in self._of_size:
+            with torch.inference_mode(False), torch.no_grad():
+                packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
+                    self._weight.to_mkldnn(), *self._convolution, list(maps.shape)
+                )
+                layout = bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(packed).tolist())
+            self._of_size[maps.shape] = self._layouts.setdefault(layout, packed)
+        return self._of_size[maps.shape]
 
 
 class FusedSameConvolution(nn.Module):

@@ -70,6 +70,17 @@ def test_values_and_gradients_are_those_of_the_three_layers(kind, options, activ
         torch.testing.assert_close(fused(images), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_weights_are_laid_out_for_every_size_of_maps_but_not_kept_for_each():
+    """These are so many channels that oneDNN's layout depends on the size: with AVX-512 two serve these twelve sizes."""
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(1280, 320, 1).requires_grad_(False)
+    fused = FusedConvolution(convolution, None, None, torch.float32)
+    for images, side in [(1, 14), (4, 7), *((1, side) for side in range(5, 25, 2))]:
+        maps = torch.randn(images, 1280, side, side).contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(fused(maps), convolution(maps), rtol=1e-4, atol=1e-4)
+    assert len(fused._packed._layouts) <= 4
+
+
 class Block(nn.Module):
     """Layers as networks have them: an activation used twice, one of timm's norms, a sum around a convolution."""
 
