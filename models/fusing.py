@@ -147,7 +147,7 @@ class _Packed:
         """The weights for maps of such a size."""
         if maps.shape not in self._of_size:
             with torch.inference_mode(False), torch.no_grad():
-                packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
+                packed = torch.ops.aten.mkldnn_reorder_conv2d_weight(
                     self._weight.to_mkldnn(), *self._convolution, list(maps.shape)
                 )
                 layout = bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(packed).tolist())

@@ -71,7 +71,7 @@ def test_values_and_gradients_are_those_of_the_three_layers(kind, options, activ
 
 
 def test_weights_are_laid_out_for_every_size_of_maps_but_not_kept_for_each():
-    """These are so many channels that oneDNN's layout depends on the size: with AVX-512 two serve these twelve sizes."""
+    """Of so many channels oneDNN's layout depends on the size: with AVX-512 two serve these twelve sizes."""
     torch.manual_seed(0)
     convolution = nn.Conv2d(1280, 320, 1).requires_grad_(False)
     fused = FusedConvolution(convolution, None, None, torch.float32)
