@@ -141,18 +141,19 @@ class _Packed:
         self._weight = weight.contiguous(memory_format=torch.channels_last)
         self._convolution = padding, stride, dilation, groups
         self._layouts: dict[bytes, torch.Tensor] = {}  # two or three, however many sizes there are
-        self._of_size: dict[torch.Size, torch.Tensor] = {}
+        self._of_size: dict[tuple[int, ...], torch.Tensor] = {}
 
     def to_meet(self, maps: torch.Tensor) -> torch.Tensor:
-        """The weights for maps of such a size."""
-        if maps.shape not in self._of_size:
+        """The weights for maps of such a size, and for as many threads as the caller's."""
+        size = torch.get_num_threads(), *maps.shape
+        if size not in self._of_size:
             with torch.inference_mode(False), torch.no_grad():
                 packed = torch.ops.aten.mkldnn_reorder_conv2d_weight(
                     self._weight.to_mkldnn(), *self._convolution, list(maps.shape)
                 )
                 layout = bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(packed).tolist())
-            self._of_size[maps.shape] = self._layouts.setdefault(layout, packed)
-        return self._of_size[maps.shape]
+            self._of_size[size] = self._layouts.setdefault(layout, packed)
+        return self._of_size[size]
 
 
 class FusedSameConvolution(nn.Module):
