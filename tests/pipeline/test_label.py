@@ -56,7 +56,7 @@ def test_the_boxes_sit_on_the_objects(annotations, run, photographs, tmp_path):
 
 def test_a_job_in_this_process_loads_the_network_once(annotations, run, photographs, tmp_path, monkeypatch):
     monkeypatch.setattr(stored_classifier, "load", lambda model: pytest.fail(f"{model} was loaded once more"))
-    assert _label(photographs, tmp_path / "out") == 0
+    assert _label(photographs, tmp_path / "out", "--shards", "2") == 0
     assert annotations(tmp_path / "out") == annotations(run)
 
 
