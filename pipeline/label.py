@@ -380,12 +380,11 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
                 p
                 | read.with_resource_hints(**hints)
                 | InferClassMaps(
-                    # What workers elsewhere will run has not been tried out here.
                     spec,
                     maps,
                     reuse=reuse,
                     limits=limits,
-                    loaded=None if source is None else localizer,
+                    loaded=None if source is None else localizer,  # for workers elsewhere it was not tried out here
                 ).with_resource_hints(**hints)
                 | BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes).with_resource_hints(**hints)
                 | WriteCoco(arguments.output).with_resource_hints(**hints)

@@ -18,8 +18,6 @@ from camboxes.transforms.second_look import Seen, merge
 
 Row = dict[str, Any]
 
-_THREADS = 1
-
 
 @beam.typehints.with_input_types(Shard)
 @beam.typehints.with_output_types(Shard)
