@@ -6,6 +6,7 @@ than in half a minute, and for images of any shape: docs/speed.md has both.
 """
 
 import collections
+import copy
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +49,7 @@ class FusedConvolution(nn.Module):
         activation: nn.Module | None,
         precision: torch.dtype,
     ):
-        """Folds the norm's running statistics into the weights (Jacob et al., arXiv 1712.05877, section 3.2).
+        """Folds the norm into the weights.
 
         Args:
           convolution: of float32 weights, its padding in numbers.
@@ -57,13 +58,7 @@ class FusedConvolution(nn.Module):
           precision: of the kernel and its weights; maps are brought to it.
         """
         super().__init__()
-        weight, bias = convolution.weight.detach(), convolution.bias
-        bias = weight.new_zeros(len(weight)) if bias is None else bias.detach()
-        if norm is not None:
-            assert norm.running_mean is not None and norm.running_var is not None, "fuse takes no others"
-            share = (norm.running_var + norm.eps).rsqrt() * (1 if norm.weight is None else norm.weight.detach())
-            weight = weight * share[:, None, None, None]
-            bias = (bias - norm.running_mean) * share + (0 if norm.bias is None else norm.bias.detach())
+        weight, bias = _folded(convolution, norm)
         # No parameters: what is laid out for a kernel cannot be moved or saved.
         self._weight = weight.to(precision)
         self._bias = bias.to(precision)
@@ -224,6 +219,20 @@ class _Convolution(torch.autograd.Function):
         return ctx.layer.backward(gradient, *ctx.size), None, None
 
 
+def fold(features: nn.Module, probe: torch.Tensor) -> None:
+    """Folds each norm into the convolution in front of it, in place: what `fuse` does on any device, and no more.
+
+    Arguments: those of `fuse`, on that device.
+    """
+    for chain in _chains(features, probe):
+        if chain.norm:
+            convolution, norm = copy.copy(chain.convolution.layer), chain.norm.layer
+            weight, bias = _folded(convolution, norm)
+            convolution._parameters = {"weight": nn.Parameter(weight, False), "bias": nn.Parameter(bias, False)}
+            _put(features, chain.convolution.name, convolution)
+            _put(features, chain.norm.name, getattr(norm, "act", nn.Identity()))
+
+
 def fuse(features: nn.Module, probe: torch.Tensor, precision: torch.dtype) -> None:
     """Fuses the layers of a network, in place. Where a `Tap` shows a layer's maps, they stay what they were.
 
@@ -251,6 +260,18 @@ def fuse(features: nn.Module, probe: torch.Tensor, precision: torch.dtype) -> No
             _put(features, chain.norm.name, own)
         if chain.spent:
             _put(features, chain.spent, nn.Identity())
+
+
+def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias of a convolution and a norm in one (Jacob et al., arXiv 1712.05877, section 3.2)."""
+    weight, bias = convolution.weight.detach(), convolution.bias
+    bias = weight.new_zeros(len(weight)) if bias is None else bias.detach()
+    if norm is None:
+        return weight, bias
+    assert norm.running_mean is not None and norm.running_var is not None, "others are not foldable"
+    share = (norm.running_var + norm.eps).rsqrt() * (1 if norm.weight is None else norm.weight.detach())
+    shift = 0 if norm.bias is None else norm.bias.detach()
+    return weight * share[:, None, None, None], (bias - norm.running_mean) * share + shift
 
 
 class _Call(NamedTuple):

@@ -1,7 +1,6 @@
 """The command `camboxes`. Every heavy import happens in the command that needs it, so that --help answers at once."""
 
 import argparse
-import gc
 import importlib
 import importlib.metadata
 import logging
@@ -54,8 +53,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument("--verbose", action="store_true", help="log what happens, and tracebacks of errors")
         modules[name].add_arguments(command)
     known, beam_arguments = parser.parse_known_args(arguments)
-    # Imports make a million objects that stay: to go through all of them time and again is a tenth of start-up.
-    gc.set_threshold(700, 10, 1000)
     logging.basicConfig(
         format="%(levelname)s %(name)s: %(message)s", level="INFO" if known.verbose else "ERROR", force=True
     )

@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compile",
         choices=get_args(Compilation),
         default="auto",
-        help="fuse each convolution with what follows it, on a CPU (default: wherever it gives the same maps)",
+        help="fuse each convolution with what follows it (default: wherever it gives the same maps)",
     )
     maps = add_map_arguments(parser, "cam*layercam@16", "[WEIGHT*]METHOD[@LAYER]+…", "--size and twice that")
     parser.set_defaults(compete=True, refine="affinity")

@@ -9,7 +9,7 @@ from torch import nn
 
 from camboxes.models import ModelSpec, class_maps, load_classifier
 from camboxes.models.execution import executable, resolve
-from camboxes.models.fusing import FusedConvolution, FusedSameConvolution, fuse
+from camboxes.models.fusing import FusedConvolution, FusedSameConvolution, fold, fuse
 from camboxes.models.parts import Tap, tapped
 
 
@@ -125,6 +125,39 @@ def test_gradients_go_through_layers_that_change_their_input_in_place():
         run(images).square().sum().backward()
         found.append(images.grad)
     torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-3)
+
+
+class SameBlock(Block):
+    """Whose first convolution is padded as it runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = Conv2dSame(3, 40, 3, stride=2, bias=False)
+
+
+@pytest.mark.parametrize("kind", [Block, SameBlock])
+def test_folded_norms_leave_values_and_gradients_as_they_were(kind):
+    network = kind().eval()
+    folded = copy.deepcopy(network)
+    with torch.no_grad():
+        fold(folded, IMAGES)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in folded.modules())
+    assert [type(folded.stem), type(folded.both)] == [type(network.stem), nn.SiLU]
+    values, gradients = [], []
+    for run in (network, folded):
+        images = IMAGES.clone().requires_grad_()
+        values.append(run(images))
+        gradients.append(torch.autograd.grad(values[-1].square().sum(), images)[0])
+    torch.testing.assert_close(values[1], values[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-4)
+
+
+def test_on_a_gpu_norms_are_folded_and_nothing_else():
+    """The device "meta", where nothing is computed, stands for it."""
+    network = executable(Block().eval().to("meta"), IMAGES.to("meta"), "fp16", "on")
+    assert network(IMAGES.to("meta")).dtype == torch.float16
+    kinds = {type(layer) for layer in network.modules()}
+    assert nn.Conv2d in kinds and not kinds & {FusedConvolution, nn.BatchNorm2d, BatchNormAct2d}
 
 
 @pytest.mark.parametrize("layer", ["stem", "norm", "relu", "inner", "both", "both.act", "lone", "late"])
