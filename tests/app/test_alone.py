@@ -87,12 +87,15 @@ def test_a_decision_in_an_app_of_ones_own(app, page, samples_of, output):
     [box] = samples_of("ours")[path]["boxes"]["detections"]
     panel.locator("#camboxes-accepted").click()
     expect(panel).to_contain_text("1 accepted · 0 rejected · 0 skipped · 4 left")
+    expect(panel).not_to_contain_text(path)
     assert {path: sample["verdict"] for path, sample in samples_of("ours").items() if sample["verdict"]} == {
         path: "accepted"
     }
     [decision] = read_decisions(str(output)).values()
     assert (decision.path, decision.verdict) == (path, "accepted")
     assert [decided.box_uid for decided in decision.boxes] == [box["box_uid"]]
+    page.mouse.click(4, 450)  # beside the image: closes it, or the App may open it again with its next page
+    expect(panel).not_to_be_visible()
 
 
 def _tabs(page):

@@ -91,6 +91,17 @@ def open_image(page, app, samples):
     return opened
 
 
+def _look_alike(locator, before):
+    """Waits until an element looks as it did, but for a few pixels: the App draws edges one way or another."""
+    end = time.monotonic() + _SECONDS
+    while time.monotonic() < end:
+        other = ImageChops.difference(_picture(locator), before).convert("L").point(lambda value: value > 0, "1")
+        if other.histogram()[-1] < 10:
+            return True
+        time.sleep(0.1)
+    return False
+
+
 def _path(panel):
     return panel.locator(".row .grow").first.inner_text()
 
@@ -199,6 +210,48 @@ def test_a_decided_image_is_not_drawn_again(page, samples, open_image):
 
 def _boxes_of_undecided(samples):
     return {path: sample["boxes"]["detections"] for path, sample in samples.items() if not sample["verdict"]}
+
+
+def _close(page):
+    """Closes the open image, by a click beside it."""
+    page.mouse.click(4, 450)
+    expect(page.locator("#camboxes-panel")).not_to_be_visible()
+
+
+def test_what_is_drawn_for_all_images_is_seen(page, app):
+    _close(page)  # or the App may open it again with its next page
+    page.goto(app)
+    tiles = page.locator("[data-cy=looker]")
+    expect(tiles).to_have_count(5)
+    tile, beside = tiles.nth(2), tiles.nth(3)
+    in_grid = _settled(beside)
+    tile.click()
+    panel = page.locator("#camboxes-panel")
+    canvas = page.locator("[data-cy=modal-looker-container] canvas").first
+    slider = panel.locator("#camboxes-threshold")
+    expect(slider).to_be_enabled()
+    of_run = slider.input_value()
+    looked = _settled(canvas)
+    slider.fill("0.8")
+    assert _comes_to_differ(canvas, looked)
+    redrawn = _settled(canvas)
+    for _ in range(3):  # again while the App still reads what the last one changed
+        panel.locator("#camboxes-restore-view").click()
+        expect(slider).to_have_value(of_run)
+        slider.fill("0.8")
+        panel.locator("#camboxes-apply-view").click()
+    assert _look_alike(canvas, redrawn)
+    time.sleep(2)  # the App says nowhere that it has read the grid anew
+    _close(page)
+    assert _comes_to_differ(beside, in_grid)
+    tile.click()
+    expect(slider).to_have_value("0.8")
+    panel.locator("#camboxes-restore-view").click()
+    expect(slider).to_have_value(of_run)
+    assert _look_alike(canvas, looked)
+    time.sleep(2)
+    _close(page)
+    assert _look_alike(beside, in_grid)
 
 
 def test_a_box_moved_in_the_annotate_tab_is_a_persons(page, samples, output, open_image):

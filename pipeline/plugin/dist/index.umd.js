@@ -129,7 +129,9 @@ span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--c
     const [shown, setShown] = recoil.useRecoilState(fos.activeFields({ modal: true }));
     const updateSamples = fos.useUpdateSamples();
     const setExpanded = fos.useSetExpandedSample();
-    const refreshGrid = fos.useRefresh();
+
+    const refresh = fos.useRefresh();
+    const page = recoil.useRecoilValue(fos.dataset); // another object once a refresh has ended
 
     const [seen, setSeen] = useState(null); // what the operators say of the image
     const [rule, setRule] = useState({ threshold: 0.25, min_area: 0, boxes: "largest", label: null });
@@ -140,6 +142,7 @@ span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--c
     const current = useRef(null); // the id, for answers that come late
     const sample = useRef(null); // the image's document as the App has it
     const drawing = useRef({ running: false, next: null });
+    const refreshing = useRef({ running: false, again: false });
     const decided = useRef([]); // ids, for undo
     current.current = id;
     if (opened.state === "hasValue" && opened.contents?.sample?._id === id && sample.current?._id !== id) {
@@ -156,6 +159,12 @@ span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--c
       if (current.current === of) setSeen(answer);
     }, [updateSamples]);
 
+    /** The sliders stand where the boxes of an answer were drawn. */
+    const follow = useCallback((answer) => {
+      const first = answer.labels.find(({ level }) => level !== null);
+      setRule({ ...answer.rule, threshold: first ? first.level : 0.25, label: null });
+    }, []);
+
     const complain = useCallback((error) => setSaid([error.message, true]), []);
 
     const count = useCallback(() => ask("progress", {}).then(setProgress).catch(complain), [complain]);
@@ -167,10 +176,9 @@ span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--c
       ask("see", { sample: id }).then((answer) => {
         if (current.current !== id) return;
         setSeen(answer);
-        const first = answer.labels.find(({ level }) => level !== null);
-        setRule({ ...answer.rule, threshold: first ? first.level : 0.25, label: null });
+        follow(answer);
       }).catch(complain);
-    }, [id, complain]);
+    }, [id, follow, complain]);
 
     /** The App drops what it is told while it still paints: the last boxes are told again, so that they are what is seen. */
     const settle = useCallback(() => {
@@ -186,10 +194,7 @@ span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--c
       ask("redraw", parameters).then((answer) => {
         show(parameters.sample, answer);
         setSaid(null);
-        if (parameters.threshold === undefined) {
-          const first = answer.labels.find(({ level }) => level !== null);
-          setRule({ ...answer.rule, threshold: first ? first.level : 0.25, label: null });
-        }
+        if (parameters.threshold === undefined) follow(answer);
       }).catch(complain).finally(() => {
         state.running = false;
         const next = state.next;
@@ -197,7 +202,7 @@ span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--c
         if (next) draw(next);
         else settle();
       });
-    }, [show, settle, complain]);
+    }, [show, follow, settle, complain]);
 
     const change = useCallback((part) => {
       const wanted = { ...rule, ...part };
@@ -248,14 +253,32 @@ span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--c
       }).catch(complain).finally(() => setBusy(false));
     }, [busy, id, selector, setExpanded, show, complain]);
 
+    /** One refresh at a time: the App's router throws where a second one starts before the first has ended. */
+    const refreshGrid = useCallback(() => {
+      const state = refreshing.current;
+      if (state.running) { state.again = true; return; }
+      state.running = true;
+      refresh();
+    }, [refresh]);
+    useEffect(() => {
+      const { again } = refreshing.current;
+      refreshing.current = { running: false, again: false };
+      if (again) refreshGrid();
+    }, [page]);
+
     /** Draws all undecided images with a label, or of the view where it is null: by a rule, or by none, as in the run. */
     const apply = useCallback((label, how) => {
       setSaid(["Drawing …", false]);
-      ask("apply", { ...how, label, everywhere: label !== null }).then((answer) => {
-        setSaid([answer.delegated ? "So many images are drawn in the background: see the App's Runs." : answer.images + " undecided images were drawn anew.", false]);
+      setBusy(true);
+      ask("apply", { ...how, label, everywhere: label !== null }).then(async (answer) => {
+        const now = await ask("see", { sample: id });
+        show(id, now);
+        if (how.threshold === undefined && current.current === id) follow(now);
+        settle();
         refreshGrid();
-      }).catch(complain);
-    }, [refreshGrid, complain]);
+        setSaid([answer.delegated ? "So many images are drawn in the background: see the App's Runs." : answer.images + " undecided images were drawn anew.", false]);
+      }).catch(complain).finally(() => setBusy(false));
+    }, [id, show, follow, settle, refreshGrid, complain]);
 
     const toggle = useCallback(() => {
       setShown((fields) => (fields.includes(HEAT_MAP) ? fields.filter((field) => field !== HEAT_MAP) : [...fields, HEAT_MAP]));
@@ -327,8 +350,8 @@ span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--c
         h("h4", null, "Draw all undecided images"),
         [["as above", rule, "apply"], ["as in the run", {}, "restore"]].map(([text, how, key]) => h("div", { className: "row choice pair", key },
           h("span", { className: "quiet name" }, text),
-          h("button", { id: `camboxes-${key}-class`, disabled: !label, title: label || "choose one of the labels above", onClick: () => apply(label, how) }, label || "one label"),
-          h("button", { id: `camboxes-${key}-view`, onClick: () => apply(null, how) }, "this view")))),
+          h("button", { id: `camboxes-${key}-class`, disabled: busy || !label, title: label || "choose one of the labels above", onClick: () => apply(label, how) }, label || "one label"),
+          h("button", { id: `camboxes-${key}-view`, disabled: busy, onClick: () => apply(null, how) }, "this view")))),
       progress?.classes && h(Classes, progress));
   }
 
