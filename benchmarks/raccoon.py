@@ -27,7 +27,7 @@ SETTINGS = {
     "cam*layercam@16, 224": [*PLAIN, "--method", "cam*layercam@16"],
     "cam*layercam@16, 224 + 448": BOTH,
 }
-THRESHOLDS = (0.15, 0.2, 0.25, 0.3, 0.35, *OTSU)
+THRESHOLDS = (0.15, 0.2, 0.22, 0.25, 0.3, 0.35, *OTSU)
 
 
 def main() -> None:

@@ -3,6 +3,8 @@
 Two cells that look alike to the stages before the last mostly belong to one thing. So a class's map, which lights up on
 the most telling part, becomes a map of the whole thing where it is spread along that likeness: a few steps of a random
 walk between cells, as in IRNet (Ahn et al., CVPR 2019), but with the features of the classifier itself, forward only.
+Photographs mostly have background at their border (Wei et al., ECCV 2012): the more of a cell's walk ends there, the
+less of the map it keeps.
 """
 
 from collections.abc import Sequence
@@ -15,7 +17,9 @@ from torch.nn import functional
 # over, and the one before it, which knows more of edges and texture.
 LAYER, FINER = "16", "8"
 
-_STEPS = 2  # of the random walk: docs/refinement.md
+# Both of docs/refinement.md.
+_STEPS = 2  # of the random walk
+_BORDER = 1 / 28  # of the width, or height, that is border at each side
 
 
 class Coherence(NamedTuple):
@@ -51,23 +55,31 @@ def affinity(stages: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def refine(maps: torch.Tensor, stages: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Walks two steps between cells that are alike.
+    """Walks two steps between cells that are alike, and takes off what belongs to the border.
+
+    Of a value v above 0 is left (1 - b) v, where b is the share of the cell's walk that ends on the image's border.
 
     Args:
       maps: [n, labels, height, width], signed, in any scale.
       stages: as for `affinity`, of the same images.
 
     Returns:
-      float32 [n, labels, rows, columns], on the first stage's grid: each value is a mean of the map's values, so its
-      range does not grow.
+      float32 [n, labels, rows, columns], on the first stage's grid: each value is at most a mean of the map's values,
+      or 0, so its range grows by no more than a 0.
     """
     alike, size = affinity(stages), (stages[0].shape[2], stages[0].shape[3])
-    found = maps.new_zeros((*maps.shape[:2], *size), dtype=torch.float32)
-    for label in range(maps.shape[1]):  # each by itself: last bits depend on the shape of what is computed
-        walked = _on_grid(maps[:, label], size)[:, :, None]
+
+    def walk(cells: torch.Tensor) -> torch.Tensor:
+        walked = cells[:, :, None]
         for _ in range(_STEPS):
             walked = alike @ walked
-        found[:, label] = walked.reshape(-1, *size)
+        return walked.reshape(-1, *size)
+
+    inside = 1 - walk(_border(*size).to(alike).expand(len(maps), -1))
+    found = maps.new_zeros((*maps.shape[:2], *size), dtype=torch.float32)
+    for label in range(maps.shape[1]):  # each by itself: last bits depend on the shape of what is computed
+        walked = walk(_on_grid(maps[:, label], size))
+        found[:, label] = torch.where(walked > 0, walked * inside, walked)
     return found
 
 
@@ -94,6 +106,16 @@ def _cosines(maps: torch.Tensor) -> torch.Tensor:
     vectors = maps.flatten(2)
     vectors = functional.normalize(vectors - vectors.mean(2, keepdim=True), dim=1, eps=1e-6)
     return (vectors.transpose(1, 2) @ vectors).clamp_(min=0)
+
+
+def _border(height: int, width: int) -> torch.Tensor:
+    """How much of each cell of a grid lies on the border, from 0 to 1: float32 [cells]."""
+
+    def inside(cells: int) -> torch.Tensor:
+        edges = torch.linspace(0, 1, cells + 1)
+        return (edges[1:].clamp(max=1 - _BORDER) - edges[:-1].clamp(min=_BORDER)).clamp(min=0) * cells
+
+    return (1 - inside(height)[:, None] * inside(width)).flatten()
 
 
 def _on_grid(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -8,15 +8,15 @@ from torch.nn import functional
 _BACKGROUND = 0.5  # its scaled map, where labels compete
 
 
-def fuse(terms: Sequence[tuple[float, Sequence[torch.Tensor]]]) -> torch.Tensor:
+def fuse(terms: Sequence[tuple[float | torch.Tensor, Sequence[torch.Tensor]]]) -> torch.Tensor:
     """The weighted mean of terms, each the geometric mean of its maps.
 
     Maps are brought to the largest height and width among them, and min-max scaled. One without a positive cell speaks
     against its class, and counts as 0 everywhere. A single map is left as it is.
 
     Args:
-      terms: weights, positive, and maps: each [n, labels, height, width], of the same images and labels, signed, in any
-        scale.
+      terms: weights, positive, one for all images or of each, [n, 1, 1]; and maps: each [n, labels, height, width], of
+        the same images and labels, signed, in any scale.
 
     Returns:
       [n, labels, height, width], in [0, 1].

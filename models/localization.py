@@ -160,7 +160,11 @@ class Localizer:
             parts += maps
             stages += read
         each = iter(parts)
-        terms = [(term.weight, [next(each) for _ in term.factors]) for _ in self._looks for term in self._terms]
+        terms = [
+            (term.weight * counts, [next(each) for _ in term.factors])
+            for counts in self._counts(chosen, first.logits)
+            for term in self._terms
+        ]
         fused = fuse(terms)
         if self.settings["compete"]:
             for slot, ids in enumerate(chosen):
@@ -191,6 +195,16 @@ class Localizer:
         smaller = copy.copy(self)
         smaller._batch_sizes = [max(1, size // 2) for size in self._batch_sizes]
         return smaller
+
+    def _counts(self, chosen: Sequence[Sequence[int]], like: torch.Tensor) -> list[torch.Tensor]:
+        """What each look counts for in the maps of each image, [batch size, 1, 1].
+
+        Where several labels compete, things are small, and a scale counts by its size: docs/refinement.md.
+        """
+        several = like.new_zeros((self.batch_size, 1, 1), dtype=torch.float32)
+        if self.settings["compete"]:
+            several[: len(chosen), 0, 0] = torch.tensor([float(len(ids) > 1) for ids in chosen])
+        return [1 + several * (self.scales[number] / self.scales[0] - 1) for number, _ in self._looks]
 
     def _coherence(self, first: ForwardPass, maps: torch.Tensor) -> torch.Tensor:
         """Coherence and agreement of each map, float32 [2, n, labels]."""

@@ -119,7 +119,8 @@ class MapSpec:
       scales: short sides of the network's input in pixels; one forward pass each. The first one decides logits and
         probabilities. Empty for the model's own size alone.
       flip: add the maps of the mirrored image, mirrored back, of every scale.
-      compete: the labels of an image share its cells out: see `fusion.compete`.
+      compete: the labels of an image share its cells out: see `fusion.compete`. Where there are several, each scale
+        counts by its size, for an image of many things has smaller ones.
       refine: "affinity" spreads the map along the likeness of the network's mid-level features at the largest scale:
         see `affinity`. The map then has their resolution.
       keep_plain: give the map as it was before refinement, too.

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 
 # Measured: docs/evaluation.md, docs/refinement.md.
-_THRESHOLDS: dict[Refinement, "Threshold"] = {"none": 0.25, "affinity": "0.9*otsu"}
+_THRESHOLDS: dict[Refinement, "Threshold"] = {"none": 0.25, "affinity": "1*otsu"}
 _NETWORK_THRESHOLDS = {"efficientnet_lite1": 0.15, "efficientnet_lite2": 0.15}  # of maps that are not refined
-_TRAINED_THRESHOLD = 0.2  # of a head that camboxes train made, refined or not
+_TRAINED_THRESHOLDS = {"none": 0.2, "affinity": 0.22}  # of a head that camboxes train made
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -250,7 +250,7 @@ def add_box_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help="smallest foreground value of the min-max scaled map, 0 to 1; or, to suit each image, as a share of the "
         "map's Otsu level: 0.8*otsu (default: 0.25; of efficientnet_lite1 and _lite2 0.15; of maps refined by affinity "
-        "0.9*otsu; of a network that camboxes train made 0.2; rebox: the run's own)",
+        "1*otsu; of a network that camboxes train made 0.22, not refined 0.2; rebox: the run's own)",
     )
     boxes.add_argument(
         "--min-area", type=float, metavar="A", help="smallest component, as a share of the image (default: 0)"
@@ -296,7 +296,7 @@ def _default_rule(arguments: argparse.Namespace) -> "BoxRule":
 
     description = Path(arguments.model, "classifier.json")
     if description.is_file() and json.loads(description.read_bytes()).get("training"):
-        return BoxRule(_TRAINED_THRESHOLD, boxes="peak")
+        return BoxRule(_TRAINED_THRESHOLDS[arguments.refine], boxes="peak")
     network = arguments.model.removeprefix("timm:").removeprefix("tf_")
     if arguments.refine == "none" and network in _NETWORK_THRESHOLDS:
         return BoxRule(_NETWORK_THRESHOLDS[network], boxes="peak")

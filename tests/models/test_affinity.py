@@ -13,6 +13,9 @@ from camboxes.models.affinity import affinity, coherence, refine
 # directions: cosine 1 inside, -1 and so 0 across.
 FEATURES = torch.tensor([[[[3.0, 3.0], [0.0, 0.0]], [[0.0, 0.0], [3.0, 3.0]]]])
 
+# Each of the four cells is half as wide and high as the image, of which 1/28 is border at each side.
+INSIDE = (13 / 14) ** 2
+
 
 def test_cells_that_look_alike_share_their_row():
     half = [[0.5, 0.5, 0, 0], [0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5], [0, 0, 0.5, 0.5]]
@@ -42,15 +45,51 @@ def test_a_map_that_splits_a_group_flattens():
 def test_a_map_of_a_part_becomes_one_of_the_whole():
     # The upper two cells are alike, so that what one of them has is shared; nothing reaches the lower two.
     found = refine(torch.tensor([[[[8.0, 0.0], [0.0, 0.0]]]]), [FEATURES])
-    torch.testing.assert_close(found, torch.tensor([[[[4.0, 4.0], [0.0, 0.0]]]]))
+    torch.testing.assert_close(found, INSIDE * torch.tensor([[[[4.0, 4.0], [0.0, 0.0]]]]))
+
+
+def test_what_is_like_the_border_goes_and_what_is_not_stays():
+    # 28 x 28 cells, the outermost of which are the border. A square in the middle is like itself alone, and a bar is
+    # like the background around it, where one cell in seven or so is border.
+    groups = torch.zeros(28, 28)
+    groups[10:18, 10:18] = 1
+    features = torch.stack([groups, 1 - groups])[None]
+    score_map = torch.zeros(1, 1, 28, 28)
+    score_map[..., 10:18, 10:18] = 1
+    score_map[..., 10:18, 2:6] = 0.9
+    [[found]] = refine(score_map, [features])
+    background, border = 28 * 28 - 64, 4 * 27
+    torch.testing.assert_close(found[groups == 1], torch.ones(64))
+    expected = 0.9 * 32 / background * (1 - border / background)
+    torch.testing.assert_close(found[groups == 0], torch.full((background,), expected))
+
+
+def test_a_border_of_a_twenty_eighth_of_each_side_whatever_the_grid():
+    # Each cell is like itself alone, and so is border as far as it lies there.
+    for height, width, corner in ((28, 28, 1), (14, 14, 3 / 4), (7, 7, 7 / 16), (14, 28, 1)):
+        features = torch.zeros(1, height * width, height, width)
+        features.view(height * width, -1).fill_diagonal_(1)
+        [[found]] = refine(torch.ones(1, 1, height, width), [features])
+        assert found.mean() == pytest.approx(INSIDE)
+        assert found[0, 0] == pytest.approx(1 - corner, abs=1e-6)
+        assert found[height // 2, width // 2] == pytest.approx(1, abs=1e-5)
+
+
+def test_what_speaks_against_a_class_goes_on_doing_so_at_the_border():
+    found = refine(torch.tensor([[[[-8.0, 0.0], [0.0, 0.0]]]]), [FEATURES])
+    torch.testing.assert_close(found, torch.tensor([[[[-4.0, -4.0], [0.0, 0.0]]]]))
 
 
 def test_two_steps_of_a_walk_between_cells():
     x = [math.cos(math.radians(30))] * 2 + [-2 * math.cos(math.radians(30))]
     features = torch.tensor([[[x], [[-0.5, 0.5, 0.0]]]])  # cosine 1/2 between the first two: 1/4 beside 1
     found = refine(torch.tensor([[[[25.0, 0.0, 5.0]]]]), [features])
-    # One step gives 20 and 5, two give (4 * 20 + 5) / 5 and (20 + 4 * 5) / 5.
-    torch.testing.assert_close(found, torch.tensor([[[[17.0, 8.0, 5.0]]]]), atol=1e-5, rtol=0)
+    # One step gives 20 and 5, two give (4 * 20 + 5) / 5 and (20 + 4 * 5) / 5. Of the outer cells, a third of the width
+    # each, 3/28 is border at the side, of all 1/14 above and below; two steps lead from the first to the second in 8 of
+    # 25 walks.
+    outer, middle = 25 / 28 * 13 / 14, 13 / 14
+    expected = [17 * (17 * outer + 8 * middle) / 25, 8 * (8 * outer + 17 * middle) / 25, 5 * outer]
+    torch.testing.assert_close(found, torch.tensor([[[expected]]]), atol=1e-5, rtol=0)
 
 
 def test_a_finer_stage_tells_apart_what_the_first_takes_for_one():
@@ -70,9 +109,9 @@ def test_a_signed_map_stays_in_its_range():
     assert (found.amax((2, 3)) <= score_map.amax((2, 3)) + 1e-6).all()
 
 
-def test_an_image_without_features_keeps_its_map():
+def test_an_image_without_features_keeps_its_map_but_for_the_border():
     score_map = torch.rand(1, 1, 2, 2, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(refine(score_map, [torch.ones(1, 3, 2, 2)]), score_map)
+    torch.testing.assert_close(refine(score_map, [torch.ones(1, 3, 2, 2)]), INSIDE * score_map)
 
 
 def test_a_run_is_refined_at_the_largest_scale(classifier):

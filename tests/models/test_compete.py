@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from camboxes.models import Localizer, MapSpec
-from camboxes.models.fusion import compete
+from camboxes.models.fusion import compete, fuse
 
 
 def test_each_label_keeps_its_share_of_a_cell():
@@ -38,3 +38,16 @@ def test_only_labels_of_the_same_image_compete(classifier):
     np.testing.assert_array_equal(after[0].maps, before[0].maps)
     np.testing.assert_allclose(after[1].maps, compete(torch.from_numpy(before[1].maps)).numpy(), atol=1e-6)
     assert not np.allclose(after[1].maps, before[1].maps)
+
+
+def test_where_labels_compete_a_scale_counts_by_its_size(classifier):
+    photograph = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
+    labels = [[[7]], [[1], [2]]]
+    found = {}
+    for scales in ((224,), (448,), (224, 448)):
+        localizer = Localizer(classifier, MapSpec(scales=scales, compete=len(scales) > 1))
+        found[scales] = localizer.localize([localizer.resize(photograph)] * 2, labels)
+    for image, weight in ((0, 1), (1, 2)):
+        small, large = (torch.from_numpy(found[scale,][image].maps)[None] for scale in (224, 448))
+        expected = compete(fuse([(1, [small]), (weight, [large])])[0])
+        np.testing.assert_allclose(found[224, 448][image].maps, expected.numpy(), atol=1e-4)

@@ -129,6 +129,10 @@ def test_fusing_by_hand():
     assert fuse([(1, [one])]) is one
     np.testing.assert_allclose(fuse([(1, [one]), (3, [two])])[0, 0], [[0, 0.8125], [0.875, 0.625]])
     np.testing.assert_allclose(fuse([(1, [one, two])])[0, 0] ** 2, [[0, 0.25], [0.5, 0.5]], rtol=1e-6)
+    both = [torch.cat([part, part]) for part in (one, two)]
+    counts = torch.tensor([1.0, 3.0])[:, None, None]  # of the second map, in each of two images
+    of_each = fuse([(torch.ones(2, 1, 1), both[:1]), (counts, both[1:])])[:, 0]
+    np.testing.assert_allclose(of_each, [[[0, 0.625], [0.75, 0.75]], [[0, 0.8125], [0.875, 0.625]]])
     against = of([-2, -1], [-1, -3])  # no cell speaks for the class
     np.testing.assert_allclose(fuse([(1, [two]), (1, [against])])[0, 0], [[0, 0.5], [0.5, 0.25]])
     assert fuse([(1, [against]), (1, [against])]).max() == 0

@@ -179,7 +179,7 @@ def test_the_command(run, high, tmp_path, capsys):
     truth = run / "annotations.json"
     assert _compare(run, high, "--ground-truth", truth, "--output", tmp_path / "new" / "c.json") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "they differ in rule.threshold 0.9*otsu and 0.5"
+    assert lines[0] == "they differ in rule.threshold 1*otsu and 0.5"
     assert lines[3] == "judged: 5 images, 5 categories, 5 pairs of an image and a label that both runs have"
     [mean] = [line.split() for line in lines if line.startswith("mean IoU")]
     assert mean[2] == "100.0"
@@ -187,7 +187,7 @@ def test_the_command(run, high, tmp_path, capsys):
     assert lines[-1] == f"wrote {tmp_path / 'new' / 'c.json'}"
     record = json.loads((tmp_path / "new" / "c.json").read_text())
     assert record["runs"] == [str(run), str(high)]
-    assert [settings["rule"]["threshold"] for settings in record["settings"]] == ["0.9*otsu", 0.5]
+    assert [settings["rule"]["threshold"] for settings in record["settings"]] == ["1*otsu", 0.5]
     assert (record["judged"]["images"], record["judged"]["pairs"]) == (5, 5)
     assert record["left_out_of_each_run"] == [{"images": 0, "categories": 0, "pairs": 0}] * 2
     figure = record["figures"]["mean_iou"]

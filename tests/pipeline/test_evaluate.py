@@ -35,7 +35,7 @@ def test_a_run_judged_by_its_own_boxes(run, truth, tmp_path, capsys):
     record = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert record["run"] == str(run)
     assert record["ground_truth"] == str(truth)
-    assert record["settings"]["rule"]["threshold"] == "0.9*otsu"
+    assert record["settings"]["rule"]["threshold"] == "1*otsu"
     assert record["judged"]["images"] == 5
     assert record["judged"]["pairs"] == 4
     assert record["judged"]["categories"] == sorted(record["judged"]["categories"])
@@ -66,7 +66,7 @@ def test_a_run_judged_by_its_own_boxes(run, truth, tmp_path, capsys):
     assert "left out: 1 images only in the ground truth (elsewhere.jpg)" in said
     assert "not among the pairs: 1 labels without a true box" in said
     lines = said.splitlines()
-    [header] = [number for number, line in enumerate(lines) if line.startswith("at the run's threshold, 0.9*otsu ")]
+    [header] = [number for number, line in enumerate(lines) if line.startswith("at the run's threshold, 1*otsu ")]
     assert lines[header + 2].split() == (
         f"GT-known Loc, IoU 0.5 75.0 (25.0 to 100.0) {_shown(record, 'centre')} {_shown(record, 'whole')}".split()
     )

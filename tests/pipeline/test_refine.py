@@ -33,19 +33,20 @@ def test_maps_have_the_features_resolution_and_say_how_they_were_made(refined, r
 
 def test_the_default_threshold_adapts_to_each_map(refined, rows):
     settings = json.loads((refined / "summary.json").read_text())["settings"]
-    assert settings["rule"]["threshold"] == "0.9*otsu"
+    assert settings["rule"]["threshold"] == "1*otsu"
     assert (settings["refine"], settings["compete"], settings["rule"]["boxes"]) == ("affinity", True, "peak")
     levels = [box["threshold"] for row in rows(refined) for box in row["boxes"]]
-    assert len(set(levels)) == len(levels) > 1
+    assert len(levels) == 6
+    assert len(set(levels)) > 4, "two maps may have one level by chance: it is one of 256"
 
 
 @pytest.mark.parametrize(
     ("options", "threshold"),
     [
-        ([], "0.9*otsu"),
+        ([], "1*otsu"),
         (["--refine", "none"], 0.25),
         (["--model", "timm:tf_efficientnet_lite2", "--refine", "none"], 0.15),
-        (["--model", "efficientnet_lite1"], "0.9*otsu"),
+        (["--model", "efficientnet_lite1"], "1*otsu"),
         (["--model", "efficientnet_lite1", "--threshold", "0.3"], 0.3),
     ],
 )
@@ -64,7 +65,7 @@ def test_rebox_draws_the_same(refined, tmp_path, results):
 def test_plain_maps_that_were_kept_are_those_of_a_run_without_refinement(refined, photographs, rows, results, capsys):
     assert [len(row["plain_maps"]) for row in rows(refined)] == [len(row["maps"]) for row in rows(refined)]
     plain, again = refined.parent / "plain", refined.parent / "rebox_plain"
-    assert _label(photographs, plain, "--refine", "none", "--threshold", "0.9*otsu") == 0
+    assert _label(photographs, plain, "--refine", "none", "--threshold", "1*otsu") == 0
     assert cli.main(["rebox", "--run", str(refined), "--output", str(again), "--plain"]) == 0
     assert results(again) == results(plain)
     capsys.readouterr()
