@@ -45,7 +45,7 @@ SETTINGS = {
     "default": [],
     "default, but --scales 224": ["--scales", "224"],
     "default, but --method cam": ["--method", "cam"],
-    "default, but --refine none": ["--refine", "none", "--threshold", "1*otsu"],
+    "default, but --refine none": ["--refine", "none", "--threshold", "0.9*otsu"],
     "default, but --aspect squash": ["--aspect", "squash"],
     "default, but --no-compete": ["--no-compete"],
     "default, but --boxes largest": ["--boxes", "largest"],
