@@ -196,17 +196,17 @@ def test_the_literatures_rule_sees_the_stored_map(made):
 
 
 def test_thresholds_agree_with_a_run_drawn_again(run, tmp_path, annotations):
-    """On real maps, IoU at 0.4 is the IoU of the run that rebox draws at 0.4."""
+    """On real maps, IoU at 0.5 is the IoU of the run that rebox draws at 0.5."""
     names = {category["id"]: category["name"] for category in annotations(run)["categories"]}
     files = {image["id"]: image["file_name"] for image in annotations(run)["images"]}
     boxes = {files[a["image_id"]]: {names[a["category_id"]]: [a["bbox"]]} for a in annotations(run)["annotations"]}
     truth = _truth(boxes, tuple(sorted(names.values())))
     again = tmp_path / "again"
-    assert main(["rebox", "--run", str(run), "--output", str(again), "--threshold", "0.4"]) == 0
+    assert main(["rebox", "--run", str(run), "--output", str(again), "--threshold", "0.5"]) == 0
     before, after = (_redrawn(PlannedRun.load(str(output)), truth) for output in (run, again))
     assert before.iou.tolist() == pytest.approx([1] * 5)
     assert (after.iou < 1).all()
-    assert before.iou_at[:, 19].tolist() == pytest.approx(after.iou.tolist(), rel=1e-6)
+    assert before.iou_at[:, 24].tolist() == pytest.approx(after.iou.tolist(), rel=1e-6)
     assert (before.iou_at == after.iou_at).all()
 
 

@@ -34,10 +34,12 @@ def _boxes(written):
 def test_the_boxes_sit_on_the_objects(annotations, run, photographs, tmp_path):
     """Ground truth drawn by hand on the five photographs, and how well each box fits it; and boxes of any precision.
 
-    Two fit badly: affinity spreads the tripod over the man behind it, and of the uniform only the middle lights up.
+    Two fit badly: affinity spreads the tripod over the man behind it, and of the uniform only the middle lights up. The
+    cat fills its picture, and is cut short at the border.
     """
     least = {
-        "chelsea.png": 0.8, "coffee.png": 0.7, "motorcycle_left.png": 0.8, "grace_hopper.jpg": 0.45, "camera.png": 0.4,
+        "chelsea.png": 0.75, "coffee.png": 0.7, "motorcycle_left.png": 0.8,
+        "grace_hopper.jpg": 0.45, "camera.png": 0.55,
     }  # fmt: skip
     truth = {
         "chelsea.png": (55, 0, 380, 300),
