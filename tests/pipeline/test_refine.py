@@ -7,6 +7,8 @@ import pytest
 
 from camboxes.pipeline import cli, label
 from camboxes.transforms import BoxRule
+from camboxes.transforms.boxes import WorkingMap
+from camboxes.transforms.maps import StoredMap
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +33,21 @@ def test_maps_have_the_features_resolution_and_say_how_they_were_made(refined, r
     assert found == [(20, 20, "affinity(cam)")] * 6
 
 
+def _otsu(stored, row):
+    """A stored map's own level, as a box's threshold is written."""
+    return round(WorkingMap(StoredMap.of(stored), row["width"], row["height"]).otsu, 6)
+
+
 def test_the_default_threshold_adapts_to_each_map(refined, rows):
     settings = json.loads((refined / "summary.json").read_text())["settings"]
     assert settings["rule"]["threshold"] == "1*otsu"
     assert (settings["refine"], settings["compete"], settings["rule"]["boxes"]) == ("affinity", True, "peak")
-    levels = [box["threshold"] for row in rows(refined) for box in row["boxes"]]
+    levels = {(row["path"], box["category_id"]): box["threshold"] for row in rows(refined) for box in row["boxes"]}
+    assert levels == {
+        (row["path"], stored["category_id"]): _otsu(stored, row) for row in rows(refined) for stored in row["maps"]
+    }
     assert len(levels) == 6
-    assert len(set(levels)) > 4, "two maps may have one level by chance: it is one of 256"
+    assert len(set(levels.values())) > 4, "two maps may have one level by chance: it is one of 256"
 
 
 @pytest.mark.parametrize(
