@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     from camboxes.pipeline.evaluation_report import section
     from camboxes.pipeline.figures import evaluate
     from camboxes.pipeline.ground_truth import read_ground_truth
-    from camboxes.pipeline.judging import judge, redraw
+    from camboxes.pipeline.judging import MOST_REDRAWN, judge, redraw, sampled
     from camboxes.pipeline.tuning import Tuning
     from camboxes.transforms import storage
 
@@ -90,8 +90,9 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             raise CallError(f"--output {output!r} is a file; expected a folder")
         truth = read_ground_truth(arguments.ground_truth)
         tuning = Tuning.drawn_with(source)
-    judged = redraw(source, judge(source, truth))
-    evaluation = evaluate(judged)
+    judged = judge(source, truth)
+    redrawn = redraw(source, sampled(judged, MOST_REDRAWN))
+    evaluation = evaluate(judged, redrawn)
     fitted = set(tuning.images if tuning else ())
     _print_matching(judged.matching, len(judged.image))
     _print_figures(judged, evaluation)
@@ -101,7 +102,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     path = storage.join(output, "evaluation.json")
     storage.write_json(path, _record(arguments, judged, evaluation))
     print(f"wrote {path}")
-    report.write(arguments.run, section(judged, evaluation, fitted), output)
+    report.write(arguments.run, section(judged, redrawn, evaluation, fitted), output)
     print(f"look at {storage.join(output, 'report.html')}")
     call = ["camboxes", "tune", "--run", arguments.run, "--ground-truth", arguments.ground_truth]
     print(f"choose thresholds: {shlex.join(call)}")
@@ -151,7 +152,8 @@ def _record(arguments: argparse.Namespace, judged: "Judged", evaluation: "Evalua
         },
         "figures": {name: _figure(figure) for name, figure in evaluation.figures.items()},
         "best_thresholds": {
-            "note": "chosen on the very boxes that they are judged on, which flatters",
+            "note": "chosen on the very boxes that they are judged on, which flatters" + _sample(judged, evaluation),
+            "images": best.images,
             "own_rule": {
                 "threshold": dict(zip(deltas, best.threshold, strict=True)),
                 **{name: _figure(figure) for name, figure in zip(_KNOWN, best.gt_known, strict=True)},
@@ -169,6 +171,12 @@ def _record(arguments: argparse.Namespace, judged: "Judged", evaluation: "Evalua
             for name, of_class in evaluation.classes.items()
         },
     }
+
+
+def _sample(judged: "Judged", evaluation: "Evaluation") -> str:
+    """What to say of the images that were drawn again; nothing where they are all of them."""
+    images, all_images = evaluation.best.images, len(judged.paths)
+    return "" if images == all_images else f"; of {images:,} of {all_images:,} images, chosen by a hash of their paths"
 
 
 def _figure(figure: "Figure") -> dict[str, dict[str, float | None]]:
@@ -205,7 +213,8 @@ def _print_figures(judged: "Judged", evaluation: "Evaluation") -> None:
     print(_line(f"at the run's threshold, {threshold}", "run", "centred box of 80%", "whole image"))
     for name, figure in evaluation.figures.items():
         print(_line(NAMES[name], *map(_shown, figure)))
-    print("\nBest thresholds, chosen on the very boxes that they are judged on, which flatters:\n")
+    flatter = "chosen on the very boxes that they are judged on, which flatters"
+    print(f"\nBest thresholds, {flatter}{_sample(judged, evaluation)}:\n")
     print(_line("by the run's rule", "run", "centred box of 80%", "whole image"))
     for name, at, figure in zip(_KNOWN, best.threshold, best.gt_known, strict=True):
         print(_line(f"{NAMES[name]}, t {at:.2f}", *map(_shown, figure)))

@@ -34,12 +34,14 @@ class Accuracy(NamedTuple):
     """Share of pairs whose box is right, by the threshold that boxes are drawn at.
 
     Attributes:
+      images: how many photographs it is of.
       curves: for each of IOUS points of threshold and share.
       own: the run's own threshold; None where it is not one number for all maps.
       centre: the share at IoU 0.5 of a centred box of 80% of each side.
       top: where the axis of shares ends.
     """
 
+    images: int
     curves: dict[float, list[Point]]
     own: float | None
     centre: float
@@ -138,11 +140,12 @@ class Section(NamedTuple):
     worst: list[Example]
 
 
-def section(judged: Redrawn, evaluation: Evaluation, fitted: Set[str]) -> Section:
+def section(judged: Judged, redrawn: Redrawn, evaluation: Evaluation, fitted: Set[str]) -> Section:
     """Gathers what the report shows of an evaluation.
 
     Args:
       judged: a judged run.
+      redrawn: it, or what was sampled of it: the images of the curve over thresholds.
       evaluation: its figures.
       fitted: the run's paths of the images that its scores were calibrated on; figures on them would flatter.
     """
@@ -154,7 +157,7 @@ def section(judged: Redrawn, evaluation: Evaluation, fitted: Set[str]) -> Sectio
         pairs=len(judged.image),
         names={name: NAMES[name] for name in HEADLINE},
         figures={name: evaluation.figures[name] for name in HEADLINE},
-        accuracy=_accuracy(judged),
+        accuracy=_accuracy(redrawn),
         precision_recall=_precision_recall(judged),
         ious=_ious(judged),
         reliability=_reliability(judged, fitted),
@@ -174,6 +177,7 @@ def _accuracy(judged: Redrawn) -> Accuracy:
     own = Cut.parse(rule["threshold"])
     centre = float((judged.centre >= 0.5).mean())
     return Accuracy(
+        len(judged.paths),
         curves,
         None if own.otsu or rule.get("thresholds") else own.share,
         centre,

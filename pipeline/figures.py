@@ -71,6 +71,7 @@ class BestThresholds(NamedTuple):
     """Figures at thresholds chosen on the very boxes that they are judged on, which flatters.
 
     Attributes:
+      images: how many these figures are of; fewer than were judged, where those were too many to draw all again.
       threshold: the best for each of IOUS by the product's own rule; among equals the lowest.
       gt_known: at these; an interval chooses anew in each resample.
       v2: their mean.
@@ -78,6 +79,7 @@ class BestThresholds(NamedTuple):
       literature_threshold: of MaxBoxAccV2, for each of IOUS; a share of the map's maximum.
     """
 
+    images: int
     threshold: list[float]
     gt_known: list[Figure]
     v2: Figure
@@ -129,16 +131,20 @@ class Detection(NamedTuple):
 Rows = TypeVar("Rows", Localization, Detection)
 
 
-def evaluate(judged: Redrawn) -> Evaluation:
-    """All figures of a judged run, their intervals from RESAMPLES resamples of its images (AP and AR: fewer)."""
+def evaluate(judged: Judged, redrawn: Redrawn) -> Evaluation:
+    """All figures of a judged run, their intervals from RESAMPLES resamples of its images (AP and AR: fewer).
+
+    Args:
+      judged: the run.
+      redrawn: it, or what was `sampled` of it: the best thresholds are those of its images.
+    """
     true = true_boxes(judged)
     matches = [match_boxes(true, boxes) for boxes in _drawn(judged)]
-    samples, samples_at_best, samples_of_detection = [], [], []
+    samples, samples_of_detection = [], []
     with tqdm(total=RESAMPLES + RESAMPLES_OF_DETECTION, unit="resample", disable=None) as bar:
         for weights in image_weights(judged.paths, RESAMPLES, SEED):
             for some in _chunks(weights, len(judged.image)):
                 samples.append(localization(judged, some))
-                samples_at_best.append(known_at_best(judged, some))
                 bar.update(len(some))
         for weights in image_weights(judged.paths, RESAMPLES_OF_DETECTION, SEED):
             samples_of_detection.append(detection(matches, weights))
@@ -149,7 +155,7 @@ def evaluate(judged: Redrawn) -> Evaluation:
     figures = [*_figures(found.overall, sampled.overall), *_figures(detected.overall, sampled_detection.overall)]
     return Evaluation(
         figures=dict(zip([*LOCALIZATION, *DETECTION], figures, strict=True)),
-        best=_best(judged, found, sampled, np.concatenate(samples_at_best)),
+        best=_best(redrawn),
         classes=_classes(
             judged,
             matches[0],
@@ -186,6 +192,13 @@ def detection(matches: Sequence[Sequence[Matches]], weights: np.ndarray) -> Dete
 def known_at_best(judged: Redrawn, weights: np.ndarray) -> np.ndarray:
     """GT-known Loc at the threshold that is best for it, for each row of image weights and of IOUS: [rows, 3]."""
     return np.stack([_known_at(judged, weights, delta).max(axis=1) for delta in IOUS], axis=1)
+
+
+def _known_at_best(redrawn: Redrawn, weights: np.ndarray) -> np.ndarray:
+    """The same beside the floors, which depend on no threshold: [rows, 3, 3], the last axis: run, centre, whole."""
+    known = localization(redrawn, weights).overall[:, : len(IOUS)]
+    known[:, :, 0] = known_at_best(redrawn, weights)
+    return known
 
 
 def true_boxes(judged: Judged) -> Boxes:
@@ -255,18 +268,20 @@ def _figures(values: np.ndarray, samples: np.ndarray) -> list[Figure]:
     return [Figure(*found[start : start + 3]) for start in range(0, len(found), 3)]
 
 
-def _best(judged: Redrawn, found: Localization, sampled: Localization, at_best: np.ndarray) -> BestThresholds:
-    """Takes the figures at the run's threshold too, for those of the floors hold at any."""
-    ones = np.ones((1, len(judged.paths)))
-    curves = [_known_at(judged, ones, delta)[0] for delta in IOUS]
-    known, samples = found.overall[:, : len(IOUS)].copy(), sampled.overall[:, : len(IOUS)].copy()
-    known[:, :, 0], samples[:, :, 0] = [curve.max() for curve in curves], at_best
-    accuracy = judged.literature.result()
-    shares = wsol.thresholds(judged.literature.step)
+def _best(redrawn: Redrawn) -> BestThresholds:
+    ones = np.ones((1, len(redrawn.paths)))
+    curves = [_known_at(redrawn, ones, delta)[0] for delta in IOUS]
+    known, samples = _known_at_best(redrawn, ones), []
+    for weights in image_weights(redrawn.paths, RESAMPLES, SEED):
+        samples += [_known_at_best(redrawn, some) for some in _chunks(weights, len(redrawn.image))]
+    sampled = np.concatenate(samples)
+    accuracy = redrawn.literature.result()
+    shares = wsol.thresholds(redrawn.literature.step)
     return BestThresholds(
-        threshold=[float(judged.thresholds[curve.argmax()]) for curve in curves],
-        gt_known=_figures(known, samples),
-        v2=_figures(known.mean(axis=1, keepdims=True), samples.mean(axis=1, keepdims=True))[0],
+        images=len(redrawn.paths),
+        threshold=[float(redrawn.thresholds[curve.argmax()]) for curve in curves],
+        gt_known=_figures(known, sampled),
+        v2=_figures(known.mean(axis=1, keepdims=True), sampled.mean(axis=1, keepdims=True))[0],
         max_box_acc=accuracy.max_box_acc.value,
         max_box_acc_v2=accuracy.max_box_acc_v2.value,
         literature_threshold=[float(shares[curve.argmax()]) for curve in accuracy.max_box_acc_v2.curves],

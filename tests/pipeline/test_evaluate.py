@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from camboxes.pipeline import judging
 from camboxes.pipeline.cli import main
 from camboxes.pipeline.exports import voc_xml
 
@@ -81,6 +82,26 @@ def test_a_run_judged_by_its_own_boxes(run, truth, tmp_path, capsys):
         f"look at {tmp_path / 'out' / 'report.html'}",
         f"choose thresholds: camboxes tune --run {run} --ground-truth {truth}",
     ]
+
+
+def test_best_thresholds_and_curves_of_a_sample_are_told_as_such(run, truth, tmp_path, capsys, monkeypatch):
+    assert _evaluate(run, truth, "--output", tmp_path / "all") == 0
+    of_all, said_of_all = json.loads((tmp_path / "all" / "evaluation.json").read_text()), capsys.readouterr().out
+    assert of_all["best_thresholds"]["images"] == 5
+    monkeypatch.setattr(judging, "MOST_REDRAWN", 3)
+    assert _evaluate(run, truth, "--output", tmp_path / "sample") == 0
+    of_sample, said = json.loads((tmp_path / "sample" / "evaluation.json").read_text()), capsys.readouterr().out
+    best, best_of_all = of_sample.pop("best_thresholds"), of_all.pop("best_thresholds")
+    assert of_sample == of_all, "figures at the run's own threshold are of all images"
+    assert best["images"] == 3
+    assert best["own_rule"] != best_of_all["own_rule"]
+    words = "of 3 of 5 images, chosen by a hash of their paths"
+    assert best["note"] == f"chosen on the very boxes that they are judged on, which flatters; {words}"
+    assert f"Best thresholds, {best['note']}:" in said.splitlines()
+    pages = [(tmp_path / name / "report.html").read_text() for name in ("sample", "all")]
+    assert "Of 3 of 5 photographs, chosen by a hash of their paths." in pages[0]
+    for text in (best_of_all["note"], said_of_all, pages[1]):
+        assert "hash of their paths" not in text
 
 
 def _shown(record, floor):

@@ -95,6 +95,10 @@ def make(images, pairs, boxes, categories=(CAT, COW, DOG), rule=None):
     )
 
 
+def shown(judged, fitted=frozenset()):
+    return section(judged, judged, evaluate(judged, judged), fitted)
+
+
 WHOLE = [0, 0, 10, 10]
 IMAGES = {
     "a": ({CAT: [WHOLE]}, {}),
@@ -125,12 +129,12 @@ def judged():
 def page(judged, run, tmp_path_factory):
     """A page with that section; of its photographs none exists."""
     folder = tmp_path_factory.mktemp("page")
-    report.write(str(run), section(judged, evaluate(judged), set()), str(folder))
+    report.write(str(run), shown(judged), str(folder))
     return folder / "report.html"
 
 
 def test_accuracy_over_threshold_by_hand(judged, page, visit):
-    found = section(judged, evaluate(judged), set()).accuracy
+    found = shown(judged).accuracy
     assert {delta: [share for _, share in points] for delta, points in found.curves.items()} == {
         0.3: [0.75, 0.75, 0],
         0.5: [0.5, 0.5, 0],
@@ -157,7 +161,7 @@ def test_accuracy_over_threshold_by_hand(judged, page, visit):
 @pytest.mark.parametrize("rule", [{"threshold": "0.8*otsu"}, {"thresholds": {CAT: 0.4}}])
 def test_a_threshold_that_varies_is_not_marked(rule, run, tmp_path):
     judged = make(IMAGES, PAIRS, BOXES, rule=rule)
-    found = section(judged, evaluate(judged), set())
+    found = shown(judged)
     assert found.accuracy.own is None
     report.write(str(run), found, str(tmp_path))
     text = (tmp_path / "report.html").read_text()
@@ -166,20 +170,20 @@ def test_a_threshold_that_varies_is_not_marked(rule, run, tmp_path):
 
 
 def test_precision_and_recall_by_hand(judged, page, visit):
-    found = section(judged, evaluate(judged), set()).precision_recall
+    found = shown(judged).precision_recall
     # Right, wrong, right: of five true boxes one, one, two are found.
     assert found.points == [(0.2, 1.0), (0.2, 0.5), (0.4, pytest.approx(2 / 3))]
     assert found.top == 0.4
     chart = visit(page).locator(".precision")
     assert chart.locator("polyline").get_attribute("points") == "215.0,15.0 215.0,102.5 390.0,73.3"
-    ap50 = evaluate(judged).figures["ap50"].run.value
+    ap50 = evaluate(judged, judged).figures["ap50"].run.value
     assert f"AP50, a mean over labels, is {ap50:.1f}." in chart.locator("p").text_content()
 
 
 def test_precision_and_recall_without_a_box(run, tmp_path):
     pairs = [(*pair[:2], 0.0, None, *pair[4:]) for pair in PAIRS]
     judged = make(IMAGES, pairs, BOXES[:1])
-    found = section(judged, evaluate(judged), set())
+    found = shown(judged)
     assert found.precision_recall.points == []
     assert found.best[0].box is None
     report.write(str(run), found, str(tmp_path))
@@ -190,13 +194,13 @@ def test_a_curve_of_many_boxes_has_few_points(judged):
     images = {f"{number:03}": ({CAT: [WHOLE]}, {}) for number in range(1000)}
     pairs = [(path, CAT, 1.0, 0.5, None, 0, (1, 1, 1)) for path in images]
     many = make(images, pairs, [(path, CAT, WHOLE, 0.5) for path in images])
-    points = section(many, evaluate(judged), set()).precision_recall.points
+    points = shown(many).precision_recall.points
     assert len(points) == 200
     assert (points[0], points[-1]) == ((0.001, 1.0), (1.0, 1.0))
 
 
 def test_histogram_of_iou_by_hand(judged, page, visit):
-    found = section(judged, evaluate(judged), set()).ious
+    found = shown(judged).ious
     assert {place: count for place, count in enumerate(found.counts) if count} == {0: 1, 8: 1, 11: 1, 18: 1}
     assert (found.without_box, found.top) == (1, 0.4)
     chart = visit(page).locator(".fit")
@@ -209,7 +213,7 @@ def test_histogram_of_iou_by_hand(judged, page, visit):
 
 def test_an_iou_of_one_is_in_the_last_bar(judged):
     pairs = [(*PAIRS[0][:2], 1.0000000002, *PAIRS[0][3:]), *PAIRS[1:]]
-    assert section(make(IMAGES, pairs, BOXES), evaluate(judged), set()).ious.counts[19] == 1
+    assert shown(make(IMAGES, pairs, BOXES)).ious.counts[19] == 1
 
 
 def test_figures_and_classes_by_hand(judged, page, visit):
@@ -240,13 +244,13 @@ def test_the_most_frequent_classes_are_shown(judged):
     for path, name, *_ in pairs:
         images[path][0][name] = [WHOLE]
     many = make(images, pairs, [], tuple(names))
-    found = section(many, evaluate(many), set())
+    found = shown(many)
     assert list(found.classes) == ["label 49", *names[:39]]
     assert found.all_classes == 50
 
 
 def test_examples_by_hand(judged):
-    found = section(judged, evaluate(judged), set())
+    found = shown(judged)
     # Of four pairs a third, rounded up, may be called best.
     assert [(each.path, each.label) for each in found.best] == [("a", CAT), ("c", DOG)]
     assert [(each.path, each.label) for each in found.worst] == [("b", DOG), ("b", CAT)]
@@ -263,7 +267,7 @@ def test_examples_are_spread_over_classes():
     ]
     boxes = [(path, label, [0, 0, 10, 10 * iou or 1], score) for path, label, iou, score, *_ in pairs]
     many = make(images, pairs, boxes, tuple(labels))
-    found = section(many, evaluate(many), set())
+    found = shown(many)
     assert [each.path for each in found.best] == [  # two of each of the last six labels, of equals the more confident
         *("019", "039", "018", "038", "017", "037", "016", "036", "015", "035", "014", "034")
     ]
@@ -277,14 +281,14 @@ def test_one_class_gives_as_many_examples():
     pairs = [(path, CAT, number / 40, 0.5, None, 0, (0, 0, 0)) for number, path in enumerate(images)]
     boxes = [(path, CAT, [0, 0, 10, 1], 0.5) for path in images]
     many = make(images, pairs, boxes, (CAT,))
-    found = section(many, evaluate(many), set())
+    found = shown(many)
     assert (len(found.best), len(found.worst)) == (12, 24)
 
 
 def test_of_boxes_with_equal_scores_the_judged_one_is_shown():
     boxes = [("a", CAT, [0, 0, 10, 5], 0.9), *BOXES[1:]]
     two = make(IMAGES, PAIRS, boxes)
-    assert section(two, evaluate(two), set()).best[0].box == [0, 0, 10, 9]
+    assert shown(two).best[0].box == [0, 0, 10, 9]
 
 
 def trusted(seen=20):
@@ -301,7 +305,7 @@ def trusted(seen=20):
     ]
     boxes = [(path, CAT, WHOLE, score) for path, score in zip(images, scores, strict=True)]
     judged = make(images, pairs, boxes, (CAT,))
-    return section(judged, evaluate(judged), set(list(images)[:seen]))
+    return shown(judged, set(list(images)[:seen]))
 
 
 def test_reliability_by_hand_on_images_that_were_not_fitted_to(run, tmp_path, visit):
@@ -337,7 +341,7 @@ def test_too_few_boxes_say_nothing_of_reliability(run, tmp_path):
 
 
 def test_uncalibrated_scores_and_images_that_were_all_fitted_to(judged, page):
-    assert section(judged, evaluate(judged), {"a"}).reliability is None
+    assert shown(judged, {"a"}).reliability is None
     assert "Can scores be trusted" not in page.read_text()
     assert trusted(40).reliability == (None, 0, 40, (5 + 10) / 40)
     assert trusted(0).reliability.base_rate == (5 + 10) / 40, "where no other boxes are judged, their own"
@@ -357,7 +361,7 @@ def hostile(run, tmp_path_factory):
     boxes = [(path, label, [2, 2, 6, 6], 0.5) for path, label in zip(images, HOSTILE, strict=True)]
     judged = make(images, pairs, boxes, HOSTILE)
     folder = tmp_path_factory.mktemp("hostile")
-    report.write(str(run), section(judged, evaluate(judged), set()), str(folder))
+    report.write(str(run), shown(judged), str(folder))
     return folder / "report.html"
 
 
@@ -427,7 +431,7 @@ def test_the_section_is_bounded(run, tmp_path):
         images = {f"{number:05}": ({labels[number % len(labels)]: [WHOLE]}, {}) for number in range(count)}
         pairs = [(path, next(iter(true)), 0.5, 0.5, 0.5, 0, (0, 0, 0)) for path, (true, _) in images.items()]
         many = make(images, pairs, [(path, label, [0, 0, 10, 5], 0.5) for path, label, *_ in pairs], labels)
-        report.write(str(run), section(many, evaluate(many), set()), str(tmp_path))
+        report.write(str(run), shown(many), str(tmp_path))
         text = (tmp_path / "report.html").read_text()
         assert text.count('class="class"') == 40
         assert text.count('class="drawn" x=') == 36

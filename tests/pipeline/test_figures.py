@@ -7,7 +7,7 @@ from camboxes.pipeline import figures
 from camboxes.pipeline.average_precision import match_boxes
 from camboxes.pipeline.figures import BestThresholds, Figure, evaluate, known_at_best, localization, true_boxes
 from camboxes.pipeline.ground_truth import TrueImage
-from camboxes.pipeline.judging import Detections, Redrawn
+from camboxes.pipeline.judging import Detections, Redrawn, restricted
 from camboxes.pipeline.matching import Matching
 from camboxes.pipeline.resampling import Estimate
 from camboxes.transforms import wsol
@@ -115,7 +115,7 @@ def test_the_best_threshold_is_chosen_for_each_row(judged):
 
 
 def test_evaluation_by_hand(judged):
-    found = evaluate(judged)
+    found = evaluate(judged, judged)
     best = found.best
     assert isinstance(best, BestThresholds)
     assert best.threshold == [0.4, 0.2, 0.2], "the lowest among equals"
@@ -128,6 +128,27 @@ def test_evaluation_by_hand(judged):
     assert best.max_box_acc == pytest.approx(200 / 3)
     assert best.max_box_acc_v2 == pytest.approx(800 / 9)
     assert best.literature_threshold == [0, 0, 0]
+    assert best.images == 3
+
+
+def test_best_thresholds_of_a_sample(judged):
+    part = restricted(judged, ["b.jpg"], judged.categories, np.array([1, 2]))
+    redrawn = Redrawn(
+        **vars(part),
+        thresholds=judged.thresholds,
+        otsu_shares=judged.otsu_shares,
+        iou_at=AT[1:],
+        iou_at_otsu=AT[1:, :1],
+        literature=_literature([[3, 2, 1], [3, 3, 2]]),
+    )
+    found = evaluate(judged, redrawn)
+    assert found.figures == evaluate(judged, judged).figures
+    best = found.best
+    assert best.images == 1
+    # Of these two pairs 2, 2, 1 are correct at 0.3; 2, 1, 0 at 0.5; 1, 0, 0 at 0.7. The whole image has IoU 0.25, 0.6.
+    assert best.threshold == [0.2, 0.2, 0.2]
+    assert [figure.run.value for figure in best.gt_known] == [100, 100, 50]
+    assert [figure.whole.value for figure in best.gt_known] == [50, 50, 0]
 
     # Cats: the first box is right up to 0.90 (nine levels), the second has IoU 0.4: AP is recall 0.5's 51 of 101.
     # Dogs: the first box has IoU 0.6 (three levels) and takes the true box there; the second is right at all of them.
@@ -152,13 +173,13 @@ def test_evaluation_by_hand(judged):
 
 
 def test_intervals_hold_the_value_and_are_the_same_each_time(judged, monkeypatch):
-    found = evaluate(judged)
+    found = evaluate(judged, judged)
     for name, figure in found.figures.items():
         for estimate in figure:
             assert estimate.low <= estimate.value <= estimate.high, name
     assert found.figures["gt_known_50"].run.low < found.figures["gt_known_50"].run.high
     monkeypatch.setattr(figures, "_CELLS", 7)
-    assert evaluate(judged) == found, "whatever the chunks"
+    assert evaluate(judged, judged) == found, "whatever the chunks"
     order = [2, 0, 1]  # another order of the images: the same resamples
     turned = dataclasses.replace(
         judged,
@@ -166,7 +187,7 @@ def test_intervals_hold_the_value_and_are_the_same_each_time(judged, monkeypatch
         image=np.argsort(order)[judged.image],
         detections=judged.detections._replace(image=np.argsort(order)[judged.detections.image]),
     )
-    for name, figure in evaluate(turned).figures.items():
+    for name, figure in evaluate(turned, turned).figures.items():
         for there, here in zip(figure, found.figures[name], strict=True):
             assert there == pytest.approx(here), name
 
@@ -185,7 +206,7 @@ def test_a_category_that_the_run_was_never_asked_for_is_missed(judged):
         },
         detections=Detections(*(column[:2] for column in judged.detections)),
     )
-    found = evaluate(fewer)
+    found = evaluate(fewer, fewer)
     undefined = Estimate(None, None, None)
     assert found.classes["dog"].pairs == 0
     assert found.classes["dog"].gt_known_50 == Figure(undefined, undefined, undefined)

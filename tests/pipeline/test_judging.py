@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from camboxes.pipeline.cli import main
 from camboxes.pipeline.errors import CallError
 from camboxes.pipeline.ground_truth import GroundTruth, TrueImage
-from camboxes.pipeline.judging import judge, redraw, restricted
+from camboxes.pipeline.judging import judge, redraw, restricted, sampled
 from camboxes.transforms import BoxRule, Plan, PlannedRun, storage
 from camboxes.transforms.boxes import best_iou
 from camboxes.transforms.plan import shard_file
@@ -370,3 +371,25 @@ def test_a_part_without_pairs_or_boxes(made):
     judged = judge(made({"a.jpg": ({"dog": (10, [], HOT)},)}), _truth({"a.jpg": {"dog": [[0, 0, 4, 4]]}}))
     part = restricted(judged, ["a.jpg"], ["dog"], np.array([], int))
     assert (part.image.tolist(), part.iou.shape, part.detections.bbox.shape) == ([], (0,), (0, 4))
+
+
+def test_a_sample_is_of_the_smallest_hashes_of_paths(made):
+    # Maps of 0 to 8 columns, and no true dog on the last image, which is therefore not worth drawing.
+    columns = {f"{number}.jpg": number for number in range(9)}
+    run = made({path: ({"dog": (10, [BOX], _cells((0, 0, n, SIDE, 255)))},) for path, n in columns.items()})
+    truth = {path: {"dog": [[0, 0, 4, 4]]} for path in columns} | {"8.jpg": {}}
+    judged = judge(run, _truth(truth))
+    assert sampled(judged, 8) is judged
+    by_hash = sorted([f"{n}.jpg" for n in range(8)], key=lambda path: hashlib.sha256(path.encode()).hexdigest())
+    part = sampled(judged, 3)
+    assert sorted(part.paths) == sorted(by_hash[:3])
+    assert part.paths == [path for path in judged.paths if path in by_hash[:3]], "in the order of the run"
+    assert set(part.matching.truths) == set(part.paths)
+    backwards = judged.paths[::-1]
+    order = np.argsort([backwards.index(judged.paths[image]) for image in judged.image])
+    assert set(sampled(restricted(judged, backwards, judged.categories, order), 3).paths) == set(part.paths)
+    drawn, drawn_part = redraw(run, judged), redraw(run, part)
+    pairs = [judged.image.tolist().index(judged.paths.index(path)) for path in part.paths]
+    assert drawn_part.iou_at.tolist() == drawn.iou_at[pairs].tolist()
+    assert drawn_part.iou_at_otsu.tolist() == drawn.iou_at_otsu[pairs].tolist()
+    assert (drawn.literature.images, drawn_part.literature.images) == (8, 3)
