@@ -134,15 +134,20 @@ def contour_boxes(score_map: np.ndarray, step: float) -> ContourBoxes:
     levels = np.unique(grey)
     cuts = (thresholds(step) * int(levels[-1])).astype(np.intp)
     above, foreground = np.unique(np.searchsorted(levels, cuts, side="right"), return_inverse=True)
-    every, largest = [], []
-    for number in above:
-        if number == len(levels):  # the map is zero
-            boxes, first = _NO_BOX, 0
-        else:
-            boxes, first = _boxes_from(grey, int(levels[number]))
-        every.append(boxes)
-        largest.append(boxes[first])
-    return ContourBoxes(every, np.array(largest), foreground)
+    if above[-1] == len(levels):  # the map is zero, the only one of which nothing is above a cut
+        return ContourBoxes([_NO_BOX], _NO_BOX, foreground)
+    rectangles, ends, largest = [], [], []
+    rows, columns = (_extents(grey.max(axis=axis), levels[above]) for axis in (1, 0))
+    for level, (top, bottom), (left, right) in zip(levels[above].tolist(), rows, columns, strict=True):
+        boxes, first = _boxes_from(grey[top:bottom, left:right], level)
+        largest.append(len(rectangles) + first)
+        rectangles += [(left + x, top + y, width, height) for x, y, width, height in boxes]
+        ends.append(len(rectangles))
+    corners = np.array(rectangles, np.int64)
+    corners[:, 2:] = np.minimum(corners[:, :2] + corners[:, 2:], SIDE - 1)
+    starts = [0, *ends[:-1]]
+    every = [corners[start:end] for start, end in zip(starts, ends, strict=True)]
+    return ContourBoxes(every, corners[largest], foreground)
 
 
 class Accuracy(NamedTuple):
@@ -312,13 +317,26 @@ class PixelCounts(_Counts):
         return PixelPrecision(float(area.sum() * 100), precision, recall)
 
 
-def _boxes_from(grey: np.ndarray, level: int) -> tuple[np.ndarray, int]:
-    """The box of each contour of grey >= level, [boxes, 4], and which of them has the largest area."""
+def _extents(highest: np.ndarray, levels: np.ndarray) -> list[tuple[int, int]]:
+    """For each level, along one side, where the part of the map begins and ends that holds all of its foreground.
+
+    Args:
+      highest: [positions], the highest value of each row, or of each column.
+      levels: [levels], none above all of these.
+    """
+    inside = highest >= levels[:, None]
+    ends = len(highest) - inside[:, ::-1].argmax(axis=1)
+    return list(zip(inside.argmax(axis=1).tolist(), ends.tolist(), strict=True))
+
+
+def _boxes_from(grey: np.ndarray, level: int) -> tuple[list[Sequence[int]], int]:
+    """The x, y, width and height of each contour of grey >= level, and which of them has the largest area."""
     _, foreground = cv2.threshold(grey, level - 1, 255, cv2.THRESH_BINARY)
     contours, _ = cv2.findContours(foreground, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+    boxes = [cv2.boundingRect(contour) for contour in contours]
+    if len(boxes) == 1:
+        return boxes, 0
     areas = [cv2.contourArea(contour) for contour in contours]
-    boxes = np.array([cv2.boundingRect(contour) for contour in contours], np.int64)
-    boxes[:, 2:] = np.minimum(boxes[:, :2] + boxes[:, 2:], SIDE - 1)
     return boxes, areas.index(max(areas))
 
 
