@@ -1,19 +1,18 @@
 """COCO's AP and AR with a weight for each image, so that a bootstrap costs no second evaluation.
 
-pycocotools matches boxes once. Its precision and recall are then accumulated with weighted counts: at weight 1 that is
-its own value, and an image of weight 2 counts like two images, one of weight 0 not at all.
+Boxes are matched once, as pycocotools matches them, but those of all images and categories together. Its precision
+and recall are then accumulated with weighted counts: at weight 1 that is its own value, and an image of weight 2 counts
+like two images, one of weight 0 not at all.
 """
 
-import contextlib
-import io
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 MOST = 100  # boxes of a category on an image that count, COCO's maxDets
 
+_IOUS = np.linspace(0.5, 0.95, 10)  # COCO's iouThrs
 _RECALLS = np.linspace(0, 1, 101)  # COCO's recThrs
 _CELLS = 2**21  # of one array while accumulating: 16 MiB
 
@@ -36,7 +35,7 @@ class Boxes(NamedTuple):
 
 
 class Matches(NamedTuple):
-    """A category's drawn boxes by descending score, as pycocotools matched them at IoU 0.50, 0.55, ... 0.95.
+    """A category's drawn boxes by descending score, matched at IoU 0.50, 0.55, ... 0.95.
 
     Attributes:
       category: its index.
@@ -68,22 +67,22 @@ class Precision(NamedTuple):
 
 def match_boxes(true: Boxes, drawn: Boxes) -> list[Matches]:
     """Matches drawn boxes with true ones, for each category that has a true box, in the order of their indices."""
-    from pycocotools.cocoeval import COCOeval
-
+    images = 1 + max(boxes.image.max(initial=-1) for boxes in (true, drawn))
+    true, drawn = (_sorted(boxes, [-boxes.score, boxes.image, boxes.category]) for boxes in (true, drawn))
+    pairs, true_pairs = (boxes.category * images + boxes.image for boxes in (drawn, true))
+    place = np.arange(len(pairs)) - np.searchsorted(pairs, pairs)  # of a box among those of its image and category
+    kept = place < MOST
+    drawn, pairs, place = Boxes(*(column[kept] for column in drawn)), pairs[kept], place[kept]
+    candidates = np.stack([np.searchsorted(true_pairs, pairs, side=side) for side in ("left", "right")], axis=1)
+    hit, miss = _matched(true, drawn, place, candidates)
+    order = np.lexsort([-drawn.score, drawn.category])  # equals in the order of images
+    drawn, hit, miss = Boxes(*(column[order] for column in drawn)), hit[:, order], miss[:, order]
+    to_find = true.image[~true.crowd], true.category[~true.crowd]
     found = []
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells its progress
-        evaluation = COCOeval(_coco(true), _coco(drawn), "bbox")
-        evaluation.params.maxDets = [MOST]
-        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
-        with_true, with_any = _images_of([true]), _images_of([true, drawn])
-        for category in sorted(with_true):
-            # One category at a time, on its images alone: pycocotools visits every pair of what it is given.
-            evaluation.params.catIds = [category + 1]
-            evaluation.params.imgIds = [image + 1 for image in sorted(with_any[category])]
-            evaluation.evaluate()
-            matches = _sorted_matches(category, [each for each in evaluation.evalImgs if each is not None])
-            if len(matches.true_image):
-                found.append(matches)
+    for category in np.unique(to_find[1]).tolist():
+        begin, end = np.searchsorted(drawn.category, [category, category + 1])
+        matched = drawn.image[begin:end], hit[:, begin:end], miss[:, begin:end]
+        found.append(Matches(category, *matched, to_find[0][to_find[1] == category]))
     return found
 
 
@@ -93,89 +92,93 @@ def precision(matches: Sequence[Matches], weights: np.ndarray) -> Precision:
     Weights of 1 give what COCOeval.accumulate gives for all areas and MOST boxes.
     """
     of_categories = [_of_category(each, weights) for each in matches]
-    ap, recall = (np.stack([figures[name] for figures in of_categories], axis=1) for name in ("ap", "recall"))
+    ap, recall = (np.stack(figures, axis=1) for figures in zip(*of_categories, strict=True))
     with np.errstate(invalid="ignore"):  # of a row without any true box
         defined = (~np.isnan(recall[:, :, 0])).sum(axis=1)
         mean_ap, mean_recall = (np.nansum(figures, axis=1) / defined[:, None] for figures in (ap, recall))
     return Precision(100 * mean_ap.mean(axis=1), 100 * mean_ap[:, 0], 100 * mean_recall.mean(axis=1), 100 * ap[:, :, 0])
 
 
-def _of_category(matches: Matches, weights: np.ndarray) -> Mapping[str, np.ndarray]:
+def _of_category(matches: Matches, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """AP and the highest recall of one category by row of weights and IoU: [rows, 10] each."""
-    rows = max(1, _CELLS // max(1, matches.hit.size))
+    rows = max(1, _CELLS // max(1, len(matches.image)))
     chunks = [_accumulated(matches, weights[start : start + rows]) for start in range(0, len(weights), rows)]
-    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in ("ap", "recall")}
+    ap, recall = (np.concatenate(of_chunks) for of_chunks in zip(*chunks, strict=True))
+    return ap, recall
 
 
-def _accumulated(matches: Matches, weights: np.ndarray) -> dict[str, np.ndarray]:
-    true = weights[:, matches.true_image].sum(axis=1)[:, None, None]
-    if not matches.hit.size:
-        nothing = np.where(true[:, :, 0] > 0, np.zeros(len(matches.hit)), np.nan)
-        return {"ap": nothing, "recall": nothing}
-    of_box = weights[:, None, matches.image]
-    hits, misses = (np.cumsum(of_box * kind, axis=2) for kind in (matches.hit, matches.miss))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        recall = hits / true
-    at = hits / (hits + misses + np.spacing(1))
-    at = np.maximum.accumulate(at[:, :, ::-1], axis=2)[:, :, ::-1]
-    # At each recall counts the precision of the first box that reaches it: a box counts as often as recalls are new.
-    reached = np.searchsorted(_RECALLS, recall, side="right")
-    new = np.diff(reached, axis=2, prepend=0)
-    ap = (at * new).sum(axis=2) / len(_RECALLS)
-    return {"ap": np.where(true[:, :, 0] > 0, ap, np.nan), "recall": recall[:, :, -1]}
+def _accumulated(matches: Matches, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    true = weights[:, matches.true_image].sum(axis=1)
+    ap, recall = np.zeros((2, len(weights), len(matches.hit)))
+    of_box = weights[:, matches.image]
+    all_boxes = np.cumsum(of_box, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):  # where no image with a true box has a weight
+        for level, (hit, miss) in enumerate(zip(matches.hit, matches.miss, strict=True)):
+            places = np.flatnonzero(hit)
+            if not len(places):
+                continue
+            # Between two hits precision only falls, and recall stays: hits alone count.
+            hits = np.cumsum(of_box[:, places], axis=1)
+            counted = hit | miss
+            boxes = all_boxes if counted.all() else np.cumsum(of_box * counted, axis=1)
+            at = hits / (boxes[:, places] + np.spacing(1))
+            at = np.maximum.accumulate(at[:, ::-1], axis=1)[:, ::-1]
+            # At each recall counts the precision of the first box that reaches it: a box as often as recalls are new.
+            reached = np.searchsorted(_RECALLS, hits / true[:, None], side="right")
+            ap[:, level] = (at * np.diff(reached, axis=1, prepend=0)).sum(axis=1) / len(_RECALLS)
+            recall[:, level] = hits[:, -1]
+        recall /= true[:, None]
+    return np.where(true[:, None] > 0, ap, np.nan), recall
 
 
-def _sorted_matches(category: int, of_images: Sequence[Mapping[str, Any]]) -> Matches:
-    """What accumulate makes of the evaluated images: all boxes by descending score, equals in the order of images."""
-    scores = np.concatenate([each["dtScores"] for each in of_images])
-    order = np.argsort(-scores, kind="mergesort")
-    image = np.repeat([each["image_id"] - 1 for each in of_images], [len(each["dtScores"]) for each in of_images])
-    matched, ignored = (
-        np.concatenate([each[name] for each in of_images], axis=1)[:, order].astype(bool)
-        for name in ("dtMatches", "dtIgnore")
-    )
-    true = [int((np.asarray(each["gtIgnore"]) == 0).sum()) for each in of_images]
-    return Matches(
-        category,
-        image[order].astype(np.int64),
-        matched & ~ignored,
-        ~matched & ~ignored,
-        np.repeat([each["image_id"] - 1 for each in of_images], true).astype(np.int64),
-    )
+def _sorted(boxes: Boxes, keys: Sequence[np.ndarray]) -> Boxes:
+    """By the last key, then the one before, and so on; equals in the order that they have."""
+    order = np.lexsort(keys)
+    return Boxes(*(column[order] for column in boxes))
 
 
-def _images_of(sets: Sequence[Boxes]) -> dict[int, set[int]]:
-    """By category the images that have a box of it."""
-    found: defaultdict[int, set[int]] = defaultdict(set)
-    for boxes in sets:
-        for image, category in zip(boxes.image.tolist(), boxes.category.tolist(), strict=True):
-            found[category].add(image)
-    return found
+def _matched(true: Boxes, drawn: Boxes, place: np.ndarray, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Box after box, by descending score, takes the true box of highest IoU that is left, as in pycocotools.
+
+    Args:
+      true: sorted by category and image.
+      drawn: likewise, then by descending score.
+      place: int [boxes], of a drawn box among those of its image and category: the first of all pairs choose together,
+        then the second of all, and so on.
+      candidates: int [boxes, 2], where the true boxes of its image and category begin and end.
+
+    Returns:
+      hit and miss of `Matches`, bool [10, boxes].
+    """
+    hit, in_crowd = np.zeros((2, len(place), len(_IOUS)), bool)
+    left = np.repeat(~true.crowd[:, None], len(_IOUS), axis=1)
+    counts = candidates[:, 1] - candidates[:, 0]
+    for number in range(place.max(initial=-1) + 1):
+        choosing = np.flatnonzero((place == number) & (counts > 0))
+        if not len(choosing):
+            continue
+        begins = np.cumsum(counts[choosing]) - counts[choosing]
+        box = np.repeat(np.arange(len(choosing)), counts[choosing])
+        rows = np.arange(len(box))
+        candidate = candidates[choosing, 0][box] + rows - begins[box]
+        crowd = true.crowd[candidate]
+        iou = _iou(drawn.bbox[choosing][box], true.bbox[candidate], crowd)
+        reached = iou[:, None] >= _IOUS
+        in_crowd[choosing] = np.logical_or.reduceat(reached & crowd[:, None], begins)
+        open_iou = np.where(reached & left[candidate], iou[:, None], 0)
+        best = np.maximum.reduceat(open_iou, begins)
+        hit[choosing] = best > 0
+        taken = np.where((open_iou > 0) & (open_iou == best[box]), rows[:, None], -1)
+        taken = np.maximum.reduceat(taken, begins)  # among equals the last
+        chosen, level = np.nonzero(taken >= 0)
+        left[candidate[taken[chosen, level]], level] = False
+    return hit.T, ~(hit | in_crowd).T
 
 
-def _coco(boxes: Boxes) -> Any:
-    """Boxes as pycocotools holds them. All ids count from 1: it takes a box whose match has the id 0 for unmatched."""
-    from pycocotools.coco import COCO
-
-    annotations = [
-        {
-            "id": number,
-            "image_id": image + 1,
-            "category_id": category + 1,
-            "bbox": bbox,
-            "area": bbox[2] * bbox[3],
-            "score": score,
-            "iscrowd": int(crowd),
-        }
-        for number, (image, category, bbox, score, crowd) in enumerate(
-            zip(*(column.tolist() for column in boxes), strict=True), start=1
-        )
-    ]
-    coco = COCO()
-    coco.dataset = {
-        "images": [{"id": image + 1} for image in sorted(set(boxes.image.tolist()))],
-        "categories": [{"id": category + 1} for category in sorted(set(boxes.category.tolist()))],
-        "annotations": annotations,
-    }
-    coco.createIndex()
-    return coco
+def _iou(drawn: np.ndarray, true: np.ndarray, crowd: np.ndarray) -> np.ndarray:
+    """Box by box of [boxes, 4] each: float64 [boxes]; of a crowd the share of the drawn box that lies in it."""
+    low = np.maximum(drawn[:, :2], true[:, :2])
+    high = np.minimum(drawn[:, :2] + drawn[:, 2:], true[:, :2] + true[:, 2:])
+    common = np.maximum(high - low, 0).prod(axis=1)
+    area, true_area = drawn[:, 2:].prod(axis=1), true[:, 2:].prod(axis=1)
+    return common / np.where(crowd, area, area + true_area - common)

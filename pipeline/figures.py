@@ -8,8 +8,9 @@ side, or the whole image. All figures are in percent.
     top1_error, top5_error  what these leave of 100
     corloc                  gt_known_50 of each category, as a mean over categories
     mean_iou                of the own boxes; a pair without one counts 0
-    ap, ap50, ar            pycocotools' over the judged images and categories, ar with 100 boxes an image; true boxes
-                            that the run was not asked for are missed, boxes of labels without a true box are wrong
+    ap, ap50, ar            COCO's, as pycocotools gives them, over the judged images and categories, ar with 100 boxes
+                            an image; true boxes that the run was not asked for are missed, boxes of labels without a
+                            true box are wrong
 
 An interval of AP leans upwards where categories are rare: a resample holds fewer different images of each.
 """
