@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from camboxes.transforms.boxes import intersection, iou
+
 MOST = 100  # boxes of a category on an image that count, COCO's maxDets
 
 _IOUS = np.linspace(0.5, 0.95, 10)  # COCO's iouThrs
@@ -162,23 +164,19 @@ def _matched(true: Boxes, drawn: Boxes, place: np.ndarray, candidates: np.ndarra
         rows = np.arange(len(box))
         candidate = candidates[choosing, 0][box] + rows - begins[box]
         crowd = true.crowd[candidate]
-        iou = _iou(drawn.bbox[choosing][box], true.bbox[candidate], crowd)
-        reached = iou[:, None] >= _IOUS
+        share = _share(drawn.bbox[choosing][box], true.bbox[candidate], crowd)
+        reached = share[:, None] >= _IOUS
         in_crowd[choosing] = np.logical_or.reduceat(reached & crowd[:, None], begins)
-        open_iou = np.where(reached & left[candidate], iou[:, None], 0)
-        best = np.maximum.reduceat(open_iou, begins)
+        free = np.where(reached & left[candidate], share[:, None], 0)
+        best = np.maximum.reduceat(free, begins)
         hit[choosing] = best > 0
-        taken = np.where((open_iou > 0) & (open_iou == best[box]), rows[:, None], -1)
+        taken = np.where((free > 0) & (free == best[box]), rows[:, None], -1)
         taken = np.maximum.reduceat(taken, begins)  # among equals the last
         chosen, level = np.nonzero(taken >= 0)
         left[candidate[taken[chosen, level]], level] = False
     return hit.T, ~(hit | in_crowd).T
 
 
-def _iou(drawn: np.ndarray, true: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-    """Box by box of [boxes, 4] each: float64 [boxes]; of a crowd the share of the drawn box that lies in it."""
-    low = np.maximum(drawn[:, :2], true[:, :2])
-    high = np.minimum(drawn[:, :2] + drawn[:, 2:], true[:, :2] + true[:, 2:])
-    common = np.maximum(high - low, 0).prod(axis=1)
-    area, true_area = drawn[:, 2:].prod(axis=1), true[:, 2:].prod(axis=1)
-    return common / np.where(crowd, area, area + true_area - common)
+def _share(drawn: np.ndarray, true: np.ndarray, crowd: np.ndarray) -> np.ndarray:
+    """IoU, box by box of [boxes, 4] each: float64 [boxes]; of a crowd the share of the drawn box that lies in it."""
+    return np.where(crowd, intersection(drawn, true) / drawn[:, 2:].prod(axis=1), iou(drawn, true))

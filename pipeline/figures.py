@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from camboxes.pipeline.average_precision import Boxes, Matches, match_boxes, precision
-from camboxes.pipeline.judging import CENTRE, Judged, Redrawn, floor_box
+from camboxes.pipeline.judging import CENTRE, Judged, Redrawn, floor_boxes
 from camboxes.pipeline.resampling import Estimate, estimates, image_weights
 from camboxes.transforms import wsol
 
@@ -228,8 +228,7 @@ def _drawn(judged: Judged) -> Iterator[Boxes]:
     first = order[np.unique(pairs, return_index=True)[1]]
     image, category, score = found.image[first], found.category[first], found.score[first]
     for share in (CENTRE, 1.0):
-        bbox = np.array([floor_box(width, height, share) for width, height in judged.sizes[image].tolist()])
-        yield Boxes(image, category, bbox.reshape(-1, 4), score, no_crowd[first])
+        yield Boxes(image, category, floor_boxes(judged.sizes[image], share), score, no_crowd[first])
 
 
 def _known_at(judged: Redrawn, weights: np.ndarray, delta: float) -> np.ndarray:

@@ -8,21 +8,24 @@ or for a resample of them.
 import collections
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from tqdm import tqdm
 
 from camboxes.pipeline.errors import CallError
-from camboxes.pipeline.ground_truth import GroundTruth, TrueImage
+from camboxes.pipeline.ground_truth import GroundTruth
 from camboxes.pipeline.matching import Matching, match
 from camboxes.transforms import BoxRule, PlannedRun, storage, wsol
-from camboxes.transforms.boxes import Threshold, WorkingMap, best_iou
+from camboxes.transforms.boxes import Threshold, WorkingMap, best_iou, iou
 from camboxes.transforms.draw import working_map
 from camboxes.transforms.maps import StoredMap
 from camboxes.transforms.plan import shard_file
-from camboxes.transforms.records import Shard, score_of
+from camboxes.transforms.records import Shard
 from camboxes.transforms.second_look import merge
 
 THRESHOLDS = np.arange(2, 92, 2) / 100
@@ -32,6 +35,8 @@ LITERATURE_STEP = 0.001  # of the thresholds of the literature's rule
 MOST_REDRAWN = 1000  # images; a share of that many has a standard error of 1.6 points at the most
 
 _ALL_THRESHOLDS: list[Threshold] = [*THRESHOLDS.tolist(), *(f"{share}*otsu" for share in OTSU_SHARES)]
+
+_NO_CLASS = -1
 
 Row = Mapping[str, Any]
 
@@ -120,45 +125,28 @@ def judge(run: PlannedRun, truth: GroundTruth) -> Judged:
     settings = Shard("", storage.read_table(shard_file(run.output, next(iter(run.shards))), [])).settings
     categories = [category.name for category in run.categories]
     judged = set(matching.categories)
-    images: list[_OfImage] = []
-    counts: collections.Counter[str] = collections.Counter()
-    rows = _rows(run, matching, ["path", "width", "height", "labels", "top5", "boxes"])
-    for row in tqdm(rows, total=len(matching.truths), unit="image", disable=None):
-        images.append(_judge_image(row, matching.truths[row["path"]], judged))
-        counts.update(images[-1].counts)
-    pairs = [pair for image in images for pair in image.pairs]
-    if not pairs:
+    judged = np.isin(categories, matching.categories)
+    of_shards: list[_OfShard] = []
+    with tqdm(total=len(matching.truths), unit="image", disable=None) as bar:
+        for rows in _rows(run, matching, ["path", "width", "height", "labels", "top5", "boxes"]):
+            of_shards.append(_judge_shard(rows, matching, categories, judged))
+            bar.update(len(rows))
+    before = np.cumsum([0, *(len(of_shard.sizes) for of_shard in of_shards)]).tolist()
+    pairs = [of.pairs | {"image": of.pairs["image"] + first} for of, first in zip(of_shards, before, strict=False)]
+    boxes = [of.boxes._replace(image=of.boxes.image + first) for of, first in zip(of_shards, before, strict=False)]
+    if not any(len(of_shard["image"]) for of_shard in pairs):
         raise CallError(
-            f"none of the {len(images)} images that run and ground truth {truth.source!r} share has a true box of a "
+            f"none of the {before[-1]} images that run and ground truth {truth.source!r} share has a true box of a "
             "category that it is labelled with; expected labels and boxes of the same things"
         )
-    boxes = [box for image in images for box in image.boxes]
-    numbers = {path: number for number, path in enumerate(matching.truths)}
     return Judged(
         categories=categories,
         paths=list(matching.truths),
-        sizes=np.array([image.size for image in images], np.int64),
-        image=np.array([numbers[image.path] for image in images for _ in image.pairs], np.int64),
-        category=np.array([pair.category for pair in pairs], np.int64),
-        iou=np.array([pair.iou for pair in pairs]),
-        score=np.array([pair.score for pair in pairs]),
-        raw_score=np.array([pair.raw_score for pair in pairs]),
-        calibrated=np.array([pair.calibrated for pair in pairs]),
-        centre=np.array([pair.centre for pair in pairs]),
-        whole=np.array([pair.whole for pair in pairs]),
-        top1=np.array([pair.top1 for pair in pairs]),
-        top5=np.array([pair.top5 for pair in pairs]),
-        detections=Detections(
-            np.array([numbers[image.path] for image in images for _ in image.boxes], np.int64),
-            np.array([box["category_id"] - 1 for box in boxes], np.int64),
-            np.array([box["bbox"] for box in boxes], np.float64).reshape(-1, 4),
-            np.array([score_of(box) for box in boxes], np.float64),
-        ),
+        sizes=np.concatenate([of_shard.sizes for of_shard in of_shards]),
+        **{name: np.concatenate([of_shard[name] for of_shard in pairs]) for name in _OF_PAIRS},
+        detections=Detections(*map(np.concatenate, zip(*boxes, strict=True))),
         matching=dataclasses.replace(
-            matching,
-            labelled_without_class=counts["labelled_without_class"],
-            labelled_without_true_box=counts["labelled_without_true_box"],
-            true_without_label=counts["true_without_label"],
+            matching, **{name: sum(of_shard.counts[name] for of_shard in of_shards) for name in of_shards[0].counts}
         ),
         settings=settings,
     )
@@ -178,7 +166,8 @@ def redraw(run: PlannedRun, judged: Judged) -> Redrawn:
     iou_at = np.empty((len(judged.image), len(_ALL_THRESHOLDS)), np.float32)
     literature = wsol.BoxCounts.none(LITERATURE_STEP)
     rows = _rows(run, judged.matching, ["path", "width", "height", "labels", "maps"])
-    for row in tqdm(rows, total=len(judged.paths), unit="image", disable=None):
+    every = itertools.chain.from_iterable(of_shard.to_pylist() for of_shard in rows)
+    for row in tqdm(every, total=len(judged.paths), unit="image", disable=None):
         labels = {label["label"]: label for label in row["labels"]}
         for pair in pairs_of.get(row["path"], ()):
             name = judged.categories[judged.category[pair]]
@@ -209,35 +198,28 @@ def sampled(judged: Judged, most: int) -> Judged:
     return restricted(judged, [judged.paths[place] for place in chosen], judged.categories, pairs)
 
 
-def floor_box(width: float, height: float, share: float) -> list[float]:
-    """A centred box of a share of each side."""
-    return [(1 - share) / 2 * width, (1 - share) / 2 * height, share * width, share * height]
+def floor_boxes(sizes: np.ndarray, share: float) -> np.ndarray:
+    """A centred box of a share of each side, for each of sizes [images, 2]: float64 [images, 4]."""
+    return np.concatenate([(1 - share) / 2 * sizes, share * sizes], axis=1)
 
 
+_OF_PAIRS = ("image", "category", "iou", "score", "raw_score", "calibrated", "centre", "whole", "top1", "top5")
 _Placed = tuple[Sequence[int], WorkingMap]  # the rectangle of the image that a map covers, and the map
 
 
-class _Pair(NamedTuple):
-    """A pair's entries in `Judged`; `category` counts from 0."""
+class _OfShard(NamedTuple):
+    """What a shard adds to `Judged`, images counted from its own first.
 
-    category: int
-    iou: float
-    score: float
-    raw_score: float
-    calibrated: float
-    centre: float
-    whole: float
-    top1: bool
-    top5: bool
+    Attributes:
+      sizes: int64 [images, 2].
+      pairs: the columns _OF_PAIRS by name.
+      boxes: of `Judged.detections`.
+      counts: fields of `Matching`.
+    """
 
-
-class _OfImage(NamedTuple):
-    """What an image adds to `Judged`: boxes are rows' boxes, counts are fields of `Matching`."""
-
-    path: str
-    size: tuple[int, int]
-    pairs: list[_Pair]
-    boxes: list[Row]
+    sizes: np.ndarray
+    pairs: dict[str, np.ndarray]
+    boxes: Detections
     counts: dict[str, int]
 
 
@@ -248,49 +230,111 @@ class _RedrawnPair(NamedTuple):
     literature: wsol.BoxCounts
 
 
-def _rows(run: PlannedRun, matching: Matching, columns: list[str]) -> Iterator[Row]:
-    """The judged images' rows, read shard by shard."""
+def _rows(run: PlannedRun, matching: Matching, columns: list[str]) -> Iterator[pa.Table]:
+    """The judged images' rows of one shard after another that has any."""
     for key in run.shards:
         rows = storage.read_table(shard_file(run.output, key), columns)
-        yield from (row for row in rows.to_pylist() if row["path"] in matching.truths)
+        judged = [path in matching.truths for path in rows["path"].to_pylist()]
+        if any(judged):
+            yield rows.filter(pa.array(judged))
 
 
-def _judge_image(row: Row, true: TrueImage, categories: set[str]) -> _OfImage:
-    labels = sorted(
-        (label for label in row["labels"] if label["label"] in categories), key=lambda label: label["category_id"]
-    )
-    with_truth = [label for label in labels if label["label"] in true.boxes]
-    ids = {label["category_id"] for label in labels}
-    return _OfImage(
-        path=row["path"],
-        size=(row["width"], row["height"]),
-        pairs=[_judge_pair(row, label, true.boxes[label["label"]]) for label in with_truth],
-        boxes=[box for box in row["boxes"] if box["category_id"] in ids],
-        counts={
-            "labelled_without_class": sum(label["class_index"] is None for label in row["labels"]),
-            "labelled_without_true_box": len(labels) - len(with_truth),
-            "true_without_label": len(categories & set(true.boxes)) - len(with_truth),
-        },
-    )
+def _judge_shard(rows: pa.Table, matching: Matching, categories: list[str], judged: np.ndarray) -> _OfShard:
+    """Judges all pairs of a shard at a time.
+
+    Args:
+      rows: of its judged images.
+      matching: holds their true boxes.
+      categories: of the run.
+      judged: bool [categories].
+    """
+    truths = [matching.truths[path] for path in rows["path"].to_pylist()]
+    sizes = np.stack([rows[name].to_numpy() for name in ("width", "height")], axis=1).astype(np.int64)
+    row, labels = _entries(rows["labels"])
+    category, class_index = _ints(labels, "category_id") - 1, _ints(labels, "class_index")
+    without_class = int((class_index == _NO_CLASS).sum())
+    order = np.lexsort([category, row])
+    order = order[judged[category[order]]]
+    row, category, class_index = row[order], category[order], class_index[order]
+    boxes, rank, raw_score, calibrated = _boxes(rows["boxes"])
+    place, of_box = row * len(categories) + category, boxes.image * len(categories) + boxes.category
+    asked = np.isin(of_box, place)
+
+    true = [truths[at].boxes.get(categories[of]) for at, of in zip(row.tolist(), category.tolist(), strict=True)]
+    known = np.array([of_pair is not None for of_pair in true], bool)
+    names = set(matching.categories)
+    counts = {
+        "labelled_without_class": without_class,
+        "labelled_without_true_box": int((~known).sum()),
+        "true_without_label": sum(len(names & of_image.boxes.keys()) for of_image in truths) - int(known.sum()),
+    }
+    row, category, class_index, place = row[known], category[known], class_index[known], place[known]
+    true = [of_pair for of_pair in true if of_pair is not None]
+    order = np.lexsort([rank, -boxes.score, of_box])
+    with_box, first = np.unique(of_box[order], return_index=True)
+    has_box = np.isin(place, with_box)
+    own = order[first[np.searchsorted(with_box, place[has_box])]]
+
+    def of_own(values: np.ndarray) -> np.ndarray:
+        found = np.full(len(place), np.nan)
+        found[has_box] = values[own]
+        return found
+
+    iou = np.zeros(len(place))
+    iou[has_box] = _best_ious(boxes.bbox[own], [of_pair for of_pair, has in zip(true, has_box, strict=True) if has])
+    top1, top5 = (_among_first(rows["top5"], row, class_index, number) for number in (1, 5))
+    pairs = {
+        "image": row,
+        "category": category,
+        "iou": iou,
+        "score": of_own(boxes.score),
+        "raw_score": of_own(raw_score),
+        "calibrated": of_own(calibrated),
+        "centre": _best_ious(floor_boxes(sizes[row], CENTRE), true),
+        "whole": _best_ious(floor_boxes(sizes[row], 1.0), true),
+        "top1": top1,
+        "top5": top5,
+    }
+    return _OfShard(sizes, pairs, Detections(*(column[asked] for column in boxes)), counts)
 
 
-def _judge_pair(row: Row, label: Row, truth: np.ndarray) -> _Pair:
-    boxes = [box for box in row["boxes"] if box["category_id"] == label["category_id"]]
-    own = min(boxes, key=lambda box: (-score_of(box), box["rank"])) if boxes else None
-    floors = np.array([floor_box(row["width"], row["height"], share) for share in (CENTRE, 1.0)])
-    centre, whole = best_iou(floors, truth)
-    first = [found["class_index"] for found in row["top5"]]
-    return _Pair(
-        category=label["category_id"] - 1,
-        iou=0.0 if own is None else float(best_iou(np.array([own["bbox"]]), truth)[0]),
-        score=np.nan if own is None else score_of(own),
-        raw_score=np.nan if own is None else own["score"],
-        calibrated=np.nan if own is None or own["calibrated_score"] is None else own["calibrated_score"],
-        centre=float(centre),
-        whole=float(whole),
-        top1=label["class_index"] in first[:1],
-        top5=label["class_index"] in first[:5],
-    )
+def _boxes(column: pa.ChunkedArray) -> tuple[Detections, np.ndarray, np.ndarray, np.ndarray]:
+    """All boxes of a shard; int64 [boxes] their ranks, float64 [boxes] their scores before and after calibration."""
+    row, boxes = _entries(column)
+    raw_score, calibrated = (pc.struct_field(boxes, name).to_numpy(False) for name in ("score", "calibrated_score"))
+    calibrated = calibrated.astype(np.float64)  # NaN where there is none
+    score = np.where(np.isnan(calibrated), raw_score, calibrated)
+    bbox = pc.struct_field(boxes, "bbox").flatten().to_numpy(False).reshape(-1, 4)
+    return Detections(row, _ints(boxes, "category_id") - 1, bbox, score), _ints(boxes, "rank"), raw_score, calibrated
+
+
+def _entries(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.StructArray]:
+    """The entries of a column of lists, one list behind the other, and int64 [entries] the row of each."""
+    lists = column.combine_chunks()
+    return pc.list_parent_indices(lists).to_numpy(False).astype(np.int64), pc.list_flatten(lists)
+
+
+def _ints(entries: pa.StructArray, name: str) -> np.ndarray:
+    """int64 [entries], a field; null is _NO_CLASS."""
+    return pc.struct_field(entries, name).fill_null(_NO_CLASS).to_numpy(False).astype(np.int64)
+
+
+def _among_first(top: pa.ChunkedArray, row: np.ndarray, class_index: np.ndarray, number: int) -> np.ndarray:
+    """Whether each class [pairs] is among the network's first so many of its row: bool [pairs]."""
+    found_row, found = _entries(top)
+    first = np.arange(len(found_row)) - np.searchsorted(found_row, found_row) < number
+    found_class = _ints(found, "class_index")
+    classes = 1 + max(found_class.max(initial=0), class_index.max(initial=0))
+    return np.isin(row * classes + class_index, (found_row * classes + found_class)[first]) & (class_index >= 0)
+
+
+def _best_ious(boxes: np.ndarray, truths: Sequence[np.ndarray]) -> np.ndarray:
+    """`best_iou` of each box [boxes, 4] with true boxes of its own: float64 [boxes]."""
+    if not len(boxes):
+        return np.zeros(0)
+    counts = [len(of_box) for of_box in truths]
+    ious = iou(np.repeat(boxes, counts, axis=0), np.concatenate(truths))
+    return np.maximum.reduceat(ious, np.cumsum([0, *counts[:-1]]))
 
 
 def _redraw_pair(row: Row, label: Row, truth: np.ndarray, rule: BoxRule) -> _RedrawnPair:
@@ -333,9 +377,6 @@ def _by_the_literature(row: Row, stored: StoredMap, truth: np.ndarray) -> wsol.B
     corners = np.concatenate([truth[:, :2], truth[:, :2] + truth[:, 2:]], axis=1)
     scaled = wsol.scale_boxes(corners.tolist(), row["width"], row["height"])
     return wsol.BoxCounts.of(row["path"], wsol.scale_map(values), scaled, LITERATURE_STEP)
-
-
-_OF_PAIRS = ("image", "category", "iou", "score", "raw_score", "calibrated", "centre", "whole", "top1", "top5")
 
 
 def restricted(judged: Judged, paths: Sequence[str], categories: Sequence[str], pairs: np.ndarray) -> Judged:

@@ -281,12 +281,20 @@ def best_iou(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
     Boxes are x, y, width, height, half-open, with an extent above 0.
     """
-    corners, true_corners = (np.concatenate([these[:, :2], these[:, :2] + these[:, 2:]], 1) for these in (boxes, truth))
-    low = np.maximum(corners[:, None, :2], true_corners[None, :, :2])
-    high = np.minimum(corners[:, None, 2:], true_corners[None, :, 2:])
-    common = np.maximum(high - low, 0).prod(axis=2)
-    areas, true_areas = boxes[:, 2:].prod(axis=1), truth[:, 2:].prod(axis=1)
-    return (common / (areas[:, None] + true_areas - common)).max(axis=1)
+    return iou(boxes[:, None], truth[None]).max(axis=1)
+
+
+def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """IoU of boxes [..., 4] with others that stand in the same places, or are broadcast to them: float64 [...]."""
+    common = intersection(boxes, others)
+    return common / (boxes[..., 2:].prod(axis=-1) + others[..., 2:].prod(axis=-1) - common)
+
+
+def intersection(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The area that they share, likewise."""
+    low = np.maximum(boxes[..., :2], others[..., :2])
+    high = np.minimum(boxes[..., :2] + boxes[..., 2:], others[..., :2] + others[..., 2:])
+    return np.maximum(high - low, 0).prod(axis=-1)
 
 
 def _components(scaled: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
