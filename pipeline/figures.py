@@ -16,6 +16,7 @@ An interval of AP leans upwards where categories are rare: a resample holds fewe
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -172,11 +173,16 @@ def localization(judged: Judged, weights: np.ndarray) -> Localization:
     iou = np.stack([judged.iou, judged.centre, judged.whole], axis=1)
     at_30, at_50, at_70 = (np.where(iou >= delta, 100.0, 0.0) for delta in IOUS)
     top1, top5 = (at_50 * first[:, None] for first in (judged.top1, judged.top5))
-    of_pair = weights[:, judged.image]
-    known_30, known_50, known_70, top1, top5, mean = (
-        _mean(of_pair, values) for values in (at_30, at_50, at_70, top1, top5, 100 * iou)
-    )
-    of_category, mean_of_category = (_mean_by_category(judged, of_pair, values) for values in (at_50, 100 * iou))
+    order = np.argsort(judged.category, kind="stable")
+    of_pair = weights[:, judged.image[order]]
+    columns = np.concatenate([at_30, at_70, top1, top5, at_50, 100 * iou], axis=1)[order]
+    known_30, known_70, top1, top5, known_50, mean = np.split(_mean(of_pair, columns), 6, axis=1)
+    starts = np.unique(judged.category[order], return_index=True)[1].tolist()
+    by_category = [
+        _mean(of_pair[:, start:end], columns[start:end, -6:])
+        for start, end in itertools.pairwise([*starts, len(order)])
+    ]
+    of_category, mean_of_category = np.split(np.stack(by_category, axis=1), 2, axis=2)
     with np.errstate(invalid="ignore"):
         corloc = np.nansum(of_category, axis=1) / (~np.isnan(of_category)).sum(axis=1)
     overall = [known_30, known_50, known_70, top1, 100 - top1, top5, 100 - top5, corloc, mean]
@@ -205,11 +211,12 @@ def _known_at_best(redrawn: Redrawn, weights: np.ndarray) -> np.ndarray:
 def true_boxes(judged: Judged) -> Boxes:
     """The true boxes of the judged images and categories, crowds marked as such."""
     numbers = {name: number for number, name in enumerate(judged.categories)}
+    names = set(judged.matching.categories)
     image, category, bbox, crowd = [], [], [], []
     for place, path in enumerate(judged.paths):
         true = judged.matching.truths[path]
         for is_crowd, boxes in ((False, true.boxes), (True, true.ignored)):
-            for name in sorted(boxes.keys() & set(judged.matching.categories)):
+            for name in sorted(boxes.keys() & names):
                 for box in boxes[name]:
                     image.append(place)
                     category.append(numbers[name])
@@ -240,16 +247,6 @@ def _mean(of_pair: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Means of [pairs, columns] for each row of the pairs' weights: [rows, columns]."""
     with np.errstate(invalid="ignore"):
         return of_pair @ values / of_pair.sum(axis=1, keepdims=True)
-
-
-def _mean_by_category(judged: Judged, of_pair: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The same over the pairs of each category that has any: [rows, categories, columns]."""
-    order = np.argsort(judged.category, kind="stable")
-    starts = np.unique(judged.category[order], return_index=True)[1]
-    weights = of_pair[:, order]
-    sums = np.stack([np.add.reduceat(weights * column, starts, axis=1) for column in values[order].T], axis=2)
-    with np.errstate(invalid="ignore"):
-        return sums / np.add.reduceat(weights, starts, axis=1)[:, :, None]
 
 
 def _chunks(weights: np.ndarray, pairs: int) -> Iterator[np.ndarray]:

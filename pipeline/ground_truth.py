@@ -226,7 +226,7 @@ def _read_coco(path: str, found: _Found) -> None:
         if category not in names:
             raise ValueError(f"{where}: no category has the id {category!r}; add it to categories")
         box = _value(entry, "bbox", list, where)
-        if len(box) != 4 or not all(isinstance(number, int | float) for number in box):
+        if len(box) != 4 or not {*map(type, box)} <= {int, float}:
             raise ValueError(f"{where}: bbox is {box!r:.80}; expected four numbers: x, y, width, height")
         crowd = bool(_value({"iscrowd": 0} | entry, "iscrowd", int, where))
         found.box(files[image], names[category], [float(number) for number in box], crowd, where)
