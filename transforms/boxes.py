@@ -45,6 +45,7 @@ class Cut(NamedTuple):
     otsu: bool
 
     @classmethod
+    @functools.lru_cache(typed=True)  # the same few thresholds are asked for of every map
     def parse(cls, threshold: Threshold) -> "Cut":
         """Reads a number, or a text such as "0.25", "0.8*otsu" and "otsu".
 
@@ -228,13 +229,11 @@ class WorkingMap:
         row, column = divmod(int(self.scaled.argmax()), self.scaled.shape[1])
         left, top, inside = 0, 0, self.scaled
         for number in sorted(range(len(levels)), key=levels.__getitem__):
-            labels, statistics = _components(inside, levels[number])
-            components = statistics[1:]
-            areas = components[:, cv2.CC_STAT_AREA]
             if rule.boxes == "peak":
-                components = components[labels[row - top, column - left] - 1 :][:1]
-                largest = components
+                components = largest = _component_at(inside, levels[number], (column - left, row - top))
             else:
+                components = _components(inside, levels[number])[1][1:]
+                areas = components[:, cv2.CC_STAT_AREA]
                 largest = components[areas == areas.max()]
             if len(largest) > 1:  # which of them comes first, their peaks in the stored map tell
                 boxes = self.draw(dataclasses.replace(rule, threshold=levels[number])).boxes
@@ -305,6 +304,13 @@ def _components(scaled: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarra
         return foreground, statistics
     _, labels, statistics, _ = cv2.connectedComponentsWithStats(foreground, connectivity=8, ltype=cv2.CV_16U)
     return labels, statistics
+
+
+def _component_at(scaled: np.ndarray, level: float, point: tuple[int, int]) -> np.ndarray:
+    """Of the points of at least `level` the component that one of them (x, y) lies in: its statistics, int [1, 5]."""
+    foreground = (scaled >= np.float32(level)).view(np.uint8)
+    area, _, _, rectangle = cv2.floodFill(foreground, None, point, _OPEN, flags=8)
+    return np.array([[*rectangle, area]])
 
 
 def _fill(labels: np.ndarray) -> np.ndarray | None:

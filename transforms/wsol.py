@@ -131,7 +131,7 @@ def contour_boxes(score_map: np.ndarray, step: float) -> ContourBoxes:
     _check_map(score_map)
     grey = (score_map * 255).astype(np.uint8)
     # At most 256 foregrounds exist, however many thresholds there are: a cut stands for the lowest level above it.
-    levels = np.unique(grey)
+    levels = np.flatnonzero(cv2.calcHist([grey], [0], None, [256], [0, 256]))
     cuts = (thresholds(step) * int(levels[-1])).astype(np.intp)
     above, foreground = np.unique(np.searchsorted(levels, cuts, side="right"), return_inverse=True)
     if above[-1] == len(levels):  # the map is zero, the only one of which nothing is above a cut
