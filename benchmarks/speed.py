@@ -13,6 +13,9 @@ photographs or of those in a folder (speed_images.py, which also says why ResNet
     one process    on one core, with one thread; two processes likewise on two cores
     rebox          `camboxes rebox` in two processes, on a run of that network's real maps, repeated
     defaults       `camboxes label` with its own defaults, on fewer images, measured once
+    evaluation     what `camboxes evaluate` takes for each image beyond those whose boxes it draws again, as a share of
+                   what a job takes for one, measured once: speed_evaluation.py. Start-up and drawing again, which take
+                   as long whatever the run's size, have a row of their own
     stages         where an image's time goes, on one core: speed_stages.py, measured once
     memory         peak of N (100,000) small images over that of a twentieth, a tiny network: speed_memory.py
 
@@ -40,12 +43,9 @@ from typing import NamedTuple
 import torch
 from quality import PLAIN
 from speed_curves import draw
+from speed_evaluation import repeat
 from speed_images import NETWORKS, make_images, make_network
 from speed_memory import peaks
-
-from camboxes.transforms import Plan, PlannedRun, storage
-from camboxes.transforms.plan import shard_file
-from camboxes.transforms.records import LABELED, Shard, table
 
 HERE = Path(__file__).parent
 CAMBOXES = [sys.executable, "-m", "camboxes.pipeline.cli"]
@@ -216,44 +216,24 @@ def rebox(folder: Path, network: Network) -> float:
     return rate_between(*times)
 
 
-def repeat(source: Path, run: Path, images: int) -> None:
-    """Writes a finished run of so many images, whose rows are those of another one over and over."""
-    planned = PlannedRun.load(str(source))
-    assert planned is not None, f"{source} was labelled before"
-    shards = [Shard(key, storage.read_table(shard_file(str(source), key))) for key in planned.shards]
-    rows = [row for shard in shards for row in shard.rows.to_pylist()]
-    run.mkdir()
-    lines = [f"{number}.jpg,{rows[number % len(rows)]['labels'][0]['label']}" for number in range(images)]
-    (run / "m.csv").write_text("\n".join(["path,label", *lines]))
-    classes = {category.name: list(category.class_indices) for category in planned.categories}
-    names = [(str(index),) for index in range(1000)]
-    repeated = Plan(str(run), names, label_map=classes, settings=planned.settings).make(str(run / "m.csv"))
-    for key in repeated.shards:
-        made = []
-        for row in repeated.planned_rows(key).select(["image_id", "path"]).to_pylist():
-            made.append(rows[int(row["path"].removesuffix(".jpg")) % len(rows)] | row)
-        storage.write_table(shard_file(str(run), key), table(made, LABELED, shards[0].settings))
-
-
 def measured_once(folder: Path, data: Path, network: Network, rate: float) -> dict:
     """What needs no rounds: the defaults' rate, the shares of merge and evaluation, where an image's time goes."""
     images = network.images // 6
     times = [
         (some, label(data, network, some, folder / f"{network.name}-defaults", [])) for some in (images // 4, images)
     ]
-    few, many = (folder / f"{network.name}-{some}" for some in (min(FEW, network.images // 4), network.images))
+    many = folder / f"{network.name}-{network.images}"
     merged = subprocess.run([sys.executable, "-c", MERGE, many], check=True, capture_output=True, text=True)
-    seconds = []
-    for run in (few, many):
-        # A run's own boxes stand for the true ones: what is measured is time.
-        call = [*CAMBOXES, "evaluate", "--run", run, "--ground-truth", run / "annotations.json"]
-        seconds.append(timed(call))
-    job = network.images / rate
+    evaluation = printed(["speed_evaluation.py", many])
+    an_image = evaluation["milliseconds_an_image"] / 1000
+    defaults = rate_between(*times)
     stages = ["speed_stages.py", many, *network.options[1:], "--images", min(200, network.images)]
     return {
-        "defaults_images_per_second": rate_between(*times),
-        "merge_share": float(merged.stdout.split()[-1]) / job,
-        "evaluation_share": (seconds[1] - seconds[0]) / job,
+        "defaults_images_per_second": defaults,
+        "merge_share": float(merged.stdout.split()[-1]) * rate / network.images,
+        "evaluation_share": an_image * rate,
+        "evaluation_share_of_defaults": an_image * defaults,
+        "evaluation_before_seconds": evaluation["seconds_of_what_is_drawn_again"],
         "stages_milliseconds": printed(stages, cores=sorted(os.sched_getaffinity(0))[:1]),
     }
 
@@ -370,7 +350,9 @@ ROWS = {
 SINGLE_ROWS = {
     "defaults_images_per_second": "label's own defaults, images/s",
     "merge_share": "merge / labelling job's time",
-    "evaluation_share": "evaluation / labelling job's time",
+    "evaluation_share": "evaluation / labelling job's time, for each image more",
+    "evaluation_share_of_defaults": "  the same with label's own defaults",
+    "evaluation_before_seconds": "  evaluation's start-up and what it draws again, s",
     "memory_100k_over_5k": "peak memory, large run / small run",
     "dollars_per_million_images": "dollars per million images",
 }

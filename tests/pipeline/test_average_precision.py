@@ -90,6 +90,16 @@ def test_iou_of_the_ten_levels():
     assert _ours([_true(0, 0, [0, 0, 10, 10])], [_drawn(0, 0, [0, 0, 10, 8], 0.9)])[:3] == pytest.approx([70, 100, 70])
 
 
+@pytest.mark.parametrize("found", [1, 7, 14, 29, 55, 57, 58, 99, 100])
+def test_recalls_that_are_reached_exactly(found):
+    # Of 100 true boxes so many are found, one after the other without a miss: as many of COCO's
+    # 101 recalls are reached as are not above that share, in whatever way floating point rounds either.
+    places = [[20 * number, 0, 10, 10] for number in range(100)]
+    drawn = [_drawn(0, 0, place, 1 - number / 200) for number, place in enumerate(places[:found])]
+    reached = int((np.linspace(0, 1, 101) <= found / 100).sum())
+    assert _ours([_true(0, 0, place) for place in places], drawn)[0] == pytest.approx(100 * reached / 101)
+
+
 def test_crowds_unlabelled_boxes_and_none_at_all():
     square = [0, 0, 10, 10]
     crowd = [_true(0, 0, square), _true(1, 0, [0, 0, 50, 50], True)]
