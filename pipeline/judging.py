@@ -36,7 +36,7 @@ MOST_REDRAWN = 1000  # images; a share of that many has a standard error of 1.6 
 
 _ALL_THRESHOLDS: list[Threshold] = [*THRESHOLDS.tolist(), *(f"{share}*otsu" for share in OTSU_SHARES)]
 
-_NO_CLASS = -1
+_NO_CLASS = _NO_BOX = -1
 
 Row = Mapping[str, Any]
 
@@ -124,29 +124,32 @@ def judge(run: PlannedRun, truth: GroundTruth) -> Judged:
     matching = match(run, truth)
     settings = Shard("", storage.read_table(shard_file(run.output, next(iter(run.shards))), [])).settings
     categories = [category.name for category in run.categories]
-    judged = set(matching.categories)
-    judged = np.isin(categories, matching.categories)
     of_shards: list[_OfShard] = []
+    first = 0
+    counts: collections.Counter[str] = collections.Counter()
     with tqdm(total=len(matching.truths), unit="image", disable=None) as bar:
         for rows in _rows(run, matching, ["path", "width", "height", "labels", "top5", "boxes"]):
-            of_shards.append(_judge_shard(rows, matching, categories, judged))
+            of_shards.append(_judge_shard(rows, matching, categories, first))
+            counts.update(of_shards[-1].counts)
+            first += len(rows)
             bar.update(len(rows))
-    before = np.cumsum([0, *(len(of_shard.sizes) for of_shard in of_shards)]).tolist()
-    pairs = [of.pairs | {"image": of.pairs["image"] + first} for of, first in zip(of_shards, before, strict=False)]
-    boxes = [of.boxes._replace(image=of.boxes.image + first) for of, first in zip(of_shards, before, strict=False)]
-    if not any(len(of_shard["image"]) for of_shard in pairs):
+    pairs = {name: np.concatenate([of_shard.pairs[name] for of_shard in of_shards]) for name in _OF_PAIRS}
+    if not len(pairs["image"]):
         raise CallError(
-            f"none of the {before[-1]} images that run and ground truth {truth.source!r} share has a true box of a "
-            "category that it is labelled with; expected labels and boxes of the same things"
+            f"none of the {len(matching.truths)} images that run and ground truth {truth.source!r} share has a true "
+            "box of a category that it is labelled with; expected labels and boxes of the same things"
         )
     return Judged(
         categories=categories,
         paths=list(matching.truths),
         sizes=np.concatenate([of_shard.sizes for of_shard in of_shards]),
-        **{name: np.concatenate([of_shard[name] for of_shard in pairs]) for name in _OF_PAIRS},
-        detections=Detections(*map(np.concatenate, zip(*boxes, strict=True))),
+        **pairs,
+        detections=Detections(*map(np.concatenate, zip(*(of_shard.boxes for of_shard in of_shards), strict=True))),
         matching=dataclasses.replace(
-            matching, **{name: sum(of_shard.counts[name] for of_shard in of_shards) for name in of_shards[0].counts}
+            matching,
+            labelled_without_class=counts["labelled_without_class"],
+            labelled_without_true_box=counts["labelled_without_true_box"],
+            true_without_label=counts["true_without_label"],
         ),
         settings=settings,
     )
@@ -204,21 +207,22 @@ def floor_boxes(sizes: np.ndarray, share: float) -> np.ndarray:
 
 
 _OF_PAIRS = ("image", "category", "iou", "score", "raw_score", "calibrated", "centre", "whole", "top1", "top5")
+_Columns = dict[str, np.ndarray]  # of what a shard holds of one kind, by name
 _Placed = tuple[Sequence[int], WorkingMap]  # the rectangle of the image that a map covers, and the map
 
 
 class _OfShard(NamedTuple):
-    """What a shard adds to `Judged`, images counted from its own first.
+    """What a shard adds to `Judged`.
 
     Attributes:
       sizes: int64 [images, 2].
-      pairs: the columns _OF_PAIRS by name.
+      pairs: those of _OF_PAIRS.
       boxes: of `Judged.detections`.
       counts: fields of `Matching`.
     """
 
     sizes: np.ndarray
-    pairs: dict[str, np.ndarray]
+    pairs: _Columns
     boxes: Detections
     counts: dict[str, int]
 
@@ -239,101 +243,123 @@ def _rows(run: PlannedRun, matching: Matching, columns: list[str]) -> Iterator[p
             yield rows.filter(pa.array(judged))
 
 
-def _judge_shard(rows: pa.Table, matching: Matching, categories: list[str], judged: np.ndarray) -> _OfShard:
-    """Judges all pairs of a shard at a time.
+def _judge_shard(rows: pa.Table, matching: Matching, categories: list[str], first: int) -> _OfShard:
+    """Judges all pairs of a shard together.
 
     Args:
       rows: of its judged images.
-      matching: holds their true boxes.
+      matching: what is judged, and the true boxes.
       categories: of the run.
-      judged: bool [categories].
+      first: the index of the first of these images.
     """
     truths = [matching.truths[path] for path in rows["path"].to_pylist()]
     sizes = np.stack([rows[name].to_numpy() for name in ("width", "height")], axis=1).astype(np.int64)
-    row, labels = _entries(rows["labels"])
-    category, class_index = _ints(labels, "category_id") - 1, _ints(labels, "class_index")
-    without_class = int((class_index == _NO_CLASS).sum())
-    order = np.lexsort([category, row])
-    order = order[judged[category[order]]]
-    row, category, class_index = row[order], category[order], class_index[order]
-    boxes, rank, raw_score, calibrated = _boxes(rows["boxes"])
-    place, of_box = row * len(categories) + category, boxes.image * len(categories) + boxes.category
-    asked = np.isin(of_box, place)
+    labels, boxes = _labels(rows["labels"]), _boxes(rows["boxes"])
+    counts = {"labelled_without_class": int((labels["class_index"] == _NO_CLASS).sum())}
+    labels = _some(labels, np.isin(categories, matching.categories)[labels["category"]])
+    boxes = _some(boxes, np.isin(_place(boxes, categories), _place(labels, categories)))
 
-    true = [truths[at].boxes.get(categories[of]) for at, of in zip(row.tolist(), category.tolist(), strict=True)]
-    known = np.array([of_pair is not None for of_pair in true], bool)
+    places = zip(labels["row"].tolist(), labels["category"].tolist(), strict=True)
+    found = [truths[row].boxes.get(categories[category]) for row, category in places]
+    truth = [true for true in found if true is not None]
     names = set(matching.categories)
-    counts = {
-        "labelled_without_class": without_class,
-        "labelled_without_true_box": int((~known).sum()),
-        "true_without_label": sum(len(names & of_image.boxes.keys()) for of_image in truths) - int(known.sum()),
+    counts["labelled_without_true_box"] = len(found) - len(truth)
+    counts["true_without_label"] = sum(len(names & image.boxes.keys()) for image in truths) - len(truth)
+    pairs = _some(labels, np.array([true is not None for true in found], bool))
+
+    own = _own_boxes(boxes, _place(boxes, categories), _place(pairs, categories))
+    has_box, of_own = own != _NO_BOX, np.zeros(len(own))
+    of_own[has_box] = _best_ious(boxes["bbox"][own[has_box]], list(itertools.compress(truth, has_box)))
+    columns = {
+        "image": pairs["row"] + first,
+        "category": pairs["category"],
+        "iou": of_own,
+        **{name: np.append(boxes[name], np.nan)[own] for name in ("score", "raw_score", "calibrated")},
+        "centre": _best_ious(floor_boxes(sizes[pairs["row"]], CENTRE), truth),
+        "whole": _best_ious(floor_boxes(sizes[pairs["row"]], 1.0), truth),
+        "top1": _among_first(rows["top5"], pairs, 1),
+        "top5": _among_first(rows["top5"], pairs, 5),
     }
-    row, category, class_index, place = row[known], category[known], class_index[known], place[known]
-    true = [of_pair for of_pair in true if of_pair is not None]
-    order = np.lexsort([rank, -boxes.score, of_box])
-    with_box, first = np.unique(of_box[order], return_index=True)
-    has_box = np.isin(place, with_box)
-    own = order[first[np.searchsorted(with_box, place[has_box])]]
-
-    def of_own(values: np.ndarray) -> np.ndarray:
-        found = np.full(len(place), np.nan)
-        found[has_box] = values[own]
-        return found
-
-    iou = np.zeros(len(place))
-    iou[has_box] = _best_ious(boxes.bbox[own], [of_pair for of_pair, has in zip(true, has_box, strict=True) if has])
-    top1, top5 = (_among_first(rows["top5"], row, class_index, number) for number in (1, 5))
-    pairs = {
-        "image": row,
-        "category": category,
-        "iou": iou,
-        "score": of_own(boxes.score),
-        "raw_score": of_own(raw_score),
-        "calibrated": of_own(calibrated),
-        "centre": _best_ious(floor_boxes(sizes[row], CENTRE), true),
-        "whole": _best_ious(floor_boxes(sizes[row], 1.0), true),
-        "top1": top1,
-        "top5": top5,
-    }
-    return _OfShard(sizes, pairs, Detections(*(column[asked] for column in boxes)), counts)
+    detections = Detections(boxes["row"] + first, boxes["category"], boxes["bbox"], boxes["score"])
+    return _OfShard(sizes, columns, detections, counts)
 
 
-def _boxes(column: pa.ChunkedArray) -> tuple[Detections, np.ndarray, np.ndarray, np.ndarray]:
-    """All boxes of a shard; int64 [boxes] their ranks, float64 [boxes] their scores before and after calibration."""
+def _labels(column: pa.ChunkedArray) -> _Columns:
+    """A shard's labels by row, then by category: int64 [labels] row, category and class_index (_NO_CLASS for none)."""
+    row, labels = _entries(column)
+    category = _numbers(labels, "category_id") - 1
+    found = {"row": row, "category": category, "class_index": _numbers(labels, "class_index", _NO_CLASS)}
+    return _some(found, np.lexsort([category, row]))
+
+
+def _boxes(column: pa.ChunkedArray) -> _Columns:
+    """A shard's boxes as they stand.
+
+    Returns:
+      row, category, rank: int64 [boxes].
+      bbox: float64 [boxes, 4].
+      score, raw_score, calibrated: float64 [boxes], as in `Judged`.
+    """
     row, boxes = _entries(column)
-    raw_score, calibrated = (pc.struct_field(boxes, name).to_numpy(False) for name in ("score", "calibrated_score"))
-    calibrated = calibrated.astype(np.float64)  # NaN where there is none
-    score = np.where(np.isnan(calibrated), raw_score, calibrated)
-    bbox = pc.struct_field(boxes, "bbox").flatten().to_numpy(False).reshape(-1, 4)
-    return Detections(row, _ints(boxes, "category_id") - 1, bbox, score), _ints(boxes, "rank"), raw_score, calibrated
+    raw_score, calibrated = _numbers(boxes, "score"), _numbers(boxes, "calibrated_score", np.nan)
+    return {
+        "row": row,
+        "category": _numbers(boxes, "category_id") - 1,
+        "rank": _numbers(boxes, "rank"),
+        "bbox": pc.struct_field(boxes, "bbox").flatten().to_numpy().reshape(-1, 4),
+        "score": np.where(np.isnan(calibrated), raw_score, calibrated),
+        "raw_score": raw_score,
+        "calibrated": calibrated,
+    }
 
 
 def _entries(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.StructArray]:
-    """The entries of a column of lists, one list behind the other, and int64 [entries] the row of each."""
+    """The row of each entry of a column of lists, int64 [entries], and the entries."""
     lists = column.combine_chunks()
-    return pc.list_parent_indices(lists).to_numpy(False).astype(np.int64), pc.list_flatten(lists)
+    return pc.list_parent_indices(lists).to_numpy().astype(np.int64), pc.list_flatten(lists)
 
 
-def _ints(entries: pa.StructArray, name: str) -> np.ndarray:
-    """int64 [entries], a field; null is _NO_CLASS."""
-    return pc.struct_field(entries, name).fill_null(_NO_CLASS).to_numpy(False).astype(np.int64)
+def _numbers(entries: pa.StructArray, name: str, null: float = 0) -> np.ndarray:
+    """A field of each entry, int64 or float64 [entries]; `null` where it has none."""
+    values = pc.struct_field(entries, name).fill_null(null).to_numpy()
+    return values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
 
 
-def _among_first(top: pa.ChunkedArray, row: np.ndarray, class_index: np.ndarray, number: int) -> np.ndarray:
-    """Whether each class [pairs] is among the network's first so many of its row: bool [pairs]."""
-    found_row, found = _entries(top)
-    first = np.arange(len(found_row)) - np.searchsorted(found_row, found_row) < number
-    found_class = _ints(found, "class_index")
-    classes = 1 + max(found_class.max(initial=0), class_index.max(initial=0))
-    return np.isin(row * classes + class_index, (found_row * classes + found_class)[first]) & (class_index >= 0)
+def _some(columns: _Columns, which: np.ndarray) -> _Columns:
+    return {name: column[which] for name, column in columns.items()}
 
 
-def _best_ious(boxes: np.ndarray, truths: Sequence[np.ndarray]) -> np.ndarray:
+def _place(columns: _Columns, categories: Sequence[str]) -> np.ndarray:
+    """A number for each row and category: int64."""
+    return columns["row"] * len(categories) + columns["category"]
+
+
+def _own_boxes(boxes: _Columns, of_boxes: np.ndarray, of_pairs: np.ndarray) -> np.ndarray:
+    """Each pair's own box, see `Judged`: intp [pairs]; _NO_BOX where there is none. Both have their `_place`."""
+    order = np.lexsort([boxes["rank"], -boxes["score"], of_boxes])
+    places, first = np.unique(of_boxes[order], return_index=True)
+    own = np.full(len(of_pairs), _NO_BOX)
+    has_box = np.isin(of_pairs, places)
+    own[has_box] = order[first[np.searchsorted(places, of_pairs[has_box])]]
+    return own
+
+
+def _among_first(top: pa.ChunkedArray, pairs: _Columns, number: int) -> np.ndarray:
+    """Whether each pair's class is among the network's first so many of its row: bool [pairs]."""
+    row, entries = _entries(top)
+    class_index = _numbers(entries, "class_index")
+    first = np.arange(len(row)) - np.searchsorted(row, row) < number
+    classes = 1 + max(of.max(initial=0) for of in (class_index, pairs["class_index"]))
+    looked_for = pairs["row"] * classes + pairs["class_index"]
+    return np.isin(looked_for, (row * classes + class_index)[first]) & (pairs["class_index"] != _NO_CLASS)
+
+
+def _best_ious(boxes: np.ndarray, truth: Sequence[np.ndarray]) -> np.ndarray:
     """`best_iou` of each box [boxes, 4] with true boxes of its own: float64 [boxes]."""
     if not len(boxes):
         return np.zeros(0)
-    counts = [len(of_box) for of_box in truths]
-    ious = iou(np.repeat(boxes, counts, axis=0), np.concatenate(truths))
+    counts = [len(true) for true in truth]
+    ious = iou(np.repeat(boxes, counts, axis=0), np.concatenate(truth))
     return np.maximum.reduceat(ious, np.cumsum([0, *counts[:-1]]))
 
 

@@ -136,7 +136,8 @@ def contour_boxes(score_map: np.ndarray, step: float) -> ContourBoxes:
     above, foreground = np.unique(np.searchsorted(levels, cuts, side="right"), return_inverse=True)
     if above[-1] == len(levels):  # the map is zero, the only one of which nothing is above a cut
         return ContourBoxes([_NO_BOX], _NO_BOX, foreground)
-    rectangles, ends, largest = [], [], []
+    rectangles: list[Sequence[int]] = []
+    ends, largest = [], []
     rows, columns = (_extents(grey.max(axis=axis), levels[above]) for axis in (1, 0))
     for level, (top, bottom), (left, right) in zip(levels[above].tolist(), rows, columns, strict=True):
         boxes, first = _boxes_from(grey[top:bottom, left:right], level)
