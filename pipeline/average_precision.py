@@ -79,12 +79,15 @@ def match_boxes(true: Boxes, drawn: Boxes) -> list[Matches]:
     hit, miss = _matched(true, drawn, place, candidates)
     order = np.lexsort([-drawn.score, drawn.category])  # equals in the order of images
     drawn, hit, miss = Boxes(*(column[order] for column in drawn)), hit[:, order], miss[:, order]
-    to_find = true.image[~true.crowd], true.category[~true.crowd]
+    to_find = Boxes(*(column[~true.crowd] for column in true))
     found = []
-    for category in np.unique(to_find[1]).tolist():
-        begin, end = np.searchsorted(drawn.category, [category, category + 1])
-        matched = drawn.image[begin:end], hit[:, begin:end], miss[:, begin:end]
-        found.append(Matches(category, *matched, to_find[0][to_find[1] == category]))
+    for category in np.unique(to_find.category).tolist():
+        of_drawn, of_true = (
+            slice(*np.searchsorted(boxes.category, [category, category + 1])) for boxes in (drawn, to_find)
+        )
+        found.append(
+            Matches(category, drawn.image[of_drawn], hit[:, of_drawn], miss[:, of_drawn], to_find.image[of_true])
+        )
     return found
 
 
