@@ -1,20 +1,19 @@
 """COCO's AP and AR with a weight for each image, so that a bootstrap costs no second evaluation.
 
-Boxes are matched once, as pycocotools matches them, but those of all images and categories together. Its precision
-and recall are then accumulated with weighted counts: at weight 1 that is its own value, and an image of weight 2 counts
-like two images, one of weight 0 not at all.
+pycocotools matches boxes once. Its precision and recall are then accumulated with weighted counts: at weight 1 that is
+its own value, and an image of weight 2 counts like two images, one of weight 0 not at all.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import contextlib
+import io
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from camboxes.transforms.boxes import intersection, iou
-
 MOST = 100  # boxes of a category on an image that count, COCO's maxDets
 
-_IOUS = np.linspace(0.5, 0.95, 10)  # COCO's iouThrs
 _RECALLS = np.linspace(0, 1, 101)  # COCO's recThrs
 _CELLS = 2**21  # of one array while accumulating: 16 MiB
 
@@ -37,7 +36,7 @@ class Boxes(NamedTuple):
 
 
 class Matches(NamedTuple):
-    """A category's drawn boxes by descending score, matched at IoU 0.50, 0.55, ... 0.95.
+    """A category's drawn boxes by descending score, as pycocotools matched them at IoU 0.50, 0.55, ... 0.95.
 
     Attributes:
       category: its index.
@@ -69,25 +68,22 @@ class Precision(NamedTuple):
 
 def match_boxes(true: Boxes, drawn: Boxes) -> list[Matches]:
     """Matches drawn boxes with true ones, for each category that has a true box, in the order of their indices."""
-    images = 1 + max(boxes.image.max(initial=-1) for boxes in (true, drawn))
-    true, drawn = (_sorted(boxes, [-boxes.score, boxes.image, boxes.category]) for boxes in (true, drawn))
-    pairs, true_pairs = (boxes.category * images + boxes.image for boxes in (drawn, true))
-    place = np.arange(len(pairs)) - np.searchsorted(pairs, pairs)  # of a box among those of its image and category
-    kept = place < MOST
-    drawn, pairs, place = Boxes(*(column[kept] for column in drawn)), pairs[kept], place[kept]
-    candidates = np.stack([np.searchsorted(true_pairs, pairs, side=side) for side in ("left", "right")], axis=1)
-    hit, miss = _matched(true, drawn, place, candidates)
-    order = np.lexsort([-drawn.score, drawn.category])  # equals in the order of images
-    drawn, hit, miss = Boxes(*(column[order] for column in drawn)), hit[:, order], miss[:, order]
-    to_find = Boxes(*(column[~true.crowd] for column in true))
+    from pycocotools.cocoeval import COCOeval
+
     found = []
-    for category in np.unique(to_find.category).tolist():
-        of_drawn, of_true = (
-            slice(*np.searchsorted(boxes.category, [category, category + 1])) for boxes in (drawn, to_find)
-        )
-        found.append(
-            Matches(category, drawn.image[of_drawn], hit[:, of_drawn], miss[:, of_drawn], to_find.image[of_true])
-        )
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells its progress
+        evaluation = COCOeval(_coco(true), _coco(drawn), "bbox")
+        evaluation.params.maxDets = [MOST]
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+        with_true, with_any = _images_of([true]), _images_of([true, drawn])
+        for category in sorted(with_true):
+            # One category at a time, on its images alone: pycocotools visits every pair of what it is given.
+            evaluation.params.catIds = [category + 1]
+            evaluation.params.imgIds = [image + 1 for image in sorted(with_any[category])]
+            evaluation.evaluate()
+            matches = _sorted_matches(category, [each for each in evaluation.evalImgs if each is not None])
+            if len(matches.true_image):
+                found.append(matches)
     return found
 
 
@@ -142,50 +138,57 @@ def _recalls_reached(recall: np.ndarray) -> np.ndarray:
     return nearest + (_RECALLS[nearest] <= recall)
 
 
-def _sorted(boxes: Boxes, keys: Sequence[np.ndarray]) -> Boxes:
-    """By the last key, then the one before, and so on; equals in the order that they have."""
-    order = np.lexsort(keys)
-    return Boxes(*(column[order] for column in boxes))
+def _sorted_matches(category: int, of_images: Sequence[Mapping[str, Any]]) -> Matches:
+    """What accumulate makes of the evaluated images: all boxes by descending score, equals in the order of images."""
+    scores = np.concatenate([each["dtScores"] for each in of_images])
+    order = np.argsort(-scores, kind="mergesort")
+    image = np.repeat([each["image_id"] - 1 for each in of_images], [len(each["dtScores"]) for each in of_images])
+    matched, ignored = (
+        np.concatenate([each[name] for each in of_images], axis=1)[:, order].astype(bool)
+        for name in ("dtMatches", "dtIgnore")
+    )
+    true = [int((np.asarray(each["gtIgnore"]) == 0).sum()) for each in of_images]
+    return Matches(
+        category,
+        image[order].astype(np.int64),
+        matched & ~ignored,
+        ~matched & ~ignored,
+        np.repeat([each["image_id"] - 1 for each in of_images], true).astype(np.int64),
+    )
 
 
-def _matched(true: Boxes, drawn: Boxes, place: np.ndarray, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Box after box, by descending score, takes the true box of highest IoU that is left, as in pycocotools.
-
-    Args:
-      true: sorted by category and image.
-      drawn: likewise, then by descending score.
-      place: int [boxes], of a drawn box among those of its image and category: the first of all pairs choose together,
-        then the second of all, and so on.
-      candidates: int [boxes, 2], where the true boxes of its image and category begin and end.
-
-    Returns:
-      hit and miss of `Matches`, bool [10, boxes].
-    """
-    hit, in_crowd = np.zeros((2, len(place), len(_IOUS)), bool)
-    left = np.repeat(~true.crowd[:, None], len(_IOUS), axis=1)
-    counts = candidates[:, 1] - candidates[:, 0]
-    for number in range(place.max(initial=-1) + 1):
-        choosing = np.flatnonzero((place == number) & (counts > 0))
-        if not len(choosing):
-            continue
-        begins = np.cumsum(counts[choosing]) - counts[choosing]
-        box = np.repeat(np.arange(len(choosing)), counts[choosing])
-        rows = np.arange(len(box))
-        candidate = candidates[choosing, 0][box] + rows - begins[box]
-        crowd = true.crowd[candidate]
-        share = _share(drawn.bbox[choosing][box], true.bbox[candidate], crowd)
-        reached = share[:, None] >= _IOUS
-        in_crowd[choosing] = np.logical_or.reduceat(reached & crowd[:, None], begins)
-        free = np.where(reached & left[candidate], share[:, None], 0)
-        best = np.maximum.reduceat(free, begins)
-        hit[choosing] = best > 0
-        taken = np.where((free > 0) & (free == best[box]), rows[:, None], -1)
-        taken = np.maximum.reduceat(taken, begins)  # among equals the last
-        chosen, level = np.nonzero(taken >= 0)
-        left[candidate[taken[chosen, level]], level] = False
-    return hit.T, ~(hit | in_crowd).T
+def _images_of(sets: Sequence[Boxes]) -> dict[int, set[int]]:
+    """By category the images that have a box of it."""
+    found: defaultdict[int, set[int]] = defaultdict(set)
+    for boxes in sets:
+        for image, category in zip(boxes.image.tolist(), boxes.category.tolist(), strict=True):
+            found[category].add(image)
+    return found
 
 
-def _share(drawn: np.ndarray, true: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-    """IoU, box by box of [boxes, 4] each: float64 [boxes]; of a crowd the share of the drawn box that lies in it."""
-    return np.where(crowd, intersection(drawn, true) / drawn[:, 2:].prod(axis=1), iou(drawn, true))
+def _coco(boxes: Boxes) -> Any:
+    """Boxes as pycocotools holds them. All ids count from 1: it takes a box whose match has the id 0 for unmatched."""
+    from pycocotools.coco import COCO
+
+    annotations = [
+        {
+            "id": number,
+            "image_id": image + 1,
+            "category_id": category + 1,
+            "bbox": bbox,
+            "area": bbox[2] * bbox[3],
+            "score": score,
+            "iscrowd": int(crowd),
+        }
+        for number, (image, category, bbox, score, crowd) in enumerate(
+            zip(*(column.tolist() for column in boxes), strict=True), start=1
+        )
+    ]
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": image + 1} for image in sorted(set(boxes.image.tolist()))],
+        "categories": [{"id": category + 1} for category in sorted(set(boxes.category.tolist()))],
+        "annotations": annotations,
+    }
+    coco.createIndex()
+    return coco

@@ -181,9 +181,10 @@ def _lightning() -> Finding:
     return Finding(OK, version)
 
 
-def _scikit_learn() -> Finding:
-    version = importlib.metadata.version("scikit-learn")
-    _folder("sklearn")  # importing it takes a second
+def _pycocotools() -> Finding:
+    version = importlib.metadata.version("pycocotools")
+    from pycocotools import mask  # noqa: F401 (compiled: fails where it was built for another numpy)
+
     return Finding(OK, version)
 
 
@@ -263,7 +264,7 @@ CHECKS = (
     Check("hugging face", _hugging_face, _reinstall("huggingface-hub")),
     Check("disk", _disk, "make room, or work in another folder"),
     Check("lightning", _lightning, _reinstall("lightning"), _install("camboxes[train]")),
-    Check("scikit-learn", _scikit_learn, _reinstall("scikit-learn"), _install("camboxes[eval]")),
+    Check("pycocotools", _pycocotools, _reinstall("pycocotools"), _install("camboxes[eval]")),
     Check("fiftyone", _fiftyone, _reinstall("fiftyone"), _install("camboxes[review]")),
     Check("mongod", _mongod, _MONGOD, _install("camboxes[review]")),
 )

@@ -113,7 +113,7 @@ def check_call(command: str, beam_arguments: Sequence[str]) -> None:
     """Refuses what no command that judges boxes can do.
 
     Raises:
-      CallError: there are options that nobody knows, or scikit-learn is missing.
+      CallError: there are options that nobody knows, or a library is missing.
     """
     import importlib.util
 
@@ -121,8 +121,9 @@ def check_call(command: str, beam_arguments: Sequence[str]) -> None:
 
     if beam_arguments:
         raise CallError(f"unknown option {' '.join(beam_arguments)}; see camboxes {command} --help")
-    if importlib.util.find_spec("sklearn") is None:
-        raise CallError('judging boxes needs scikit-learn, which is not installed: pip install ".[eval]"')
+    for library in ("pycocotools", "sklearn"):
+        if importlib.util.find_spec(library) is None:
+            raise CallError(f'judging boxes needs {library}, which is not installed: pip install ".[eval]"')
 
 
 def _record(arguments: argparse.Namespace, judged: "Judged", evaluation: "Evaluation") -> dict[str, Any]:

@@ -285,15 +285,10 @@ def best_iou(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """IoU of boxes [..., 4] with others that stand in the same places, or are broadcast to them: float64 [...]."""
-    common = intersection(boxes, others)
-    return common / (boxes[..., 2:].prod(axis=-1) + others[..., 2:].prod(axis=-1) - common)
-
-
-def intersection(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The area that they share, likewise."""
     low = np.maximum(boxes[..., :2], others[..., :2])
     high = np.minimum(boxes[..., :2] + boxes[..., 2:], others[..., :2] + others[..., 2:])
-    return np.maximum(high - low, 0).prod(axis=-1)
+    common = np.maximum(high - low, 0).prod(axis=-1)
+    return common / (boxes[..., 2:].prod(axis=-1) + others[..., 2:].prod(axis=-1) - common)
 
 
 def _components(scaled: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:

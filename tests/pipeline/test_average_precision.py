@@ -73,7 +73,7 @@ def _ours(true, drawn, weights=(1,) * IMAGES):
     return [found.ap[1], found.ap50[1], found.ar[1], of_category[~np.isnan(of_category)].tolist()]
 
 
-def test_by_hand():
+def test_by_hand(capsys):
     square, beside = [0, 0, 10, 10], [20, 0, 10, 10]
     true = [_true(0, 0, square), _true(1, 0, square)]
     drawn = [_drawn(0, 0, square, 0.9), _drawn(1, 0, beside, 0.8), _drawn(1, 0, square, 0.7)]
@@ -83,6 +83,7 @@ def test_by_hand():
     assert _ours(true, drawn, [1, 2, 0, 0])[0] == pytest.approx(100 * (34 + 67 * 3 / 5) / 101)
     assert _ours(true, drawn, [1, 0, 0, 0])[:3] == pytest.approx([100, 100, 100])
     assert _ours(true, drawn, [0, 1, 0, 0])[:3] == pytest.approx([50, 50, 100])
+    assert capsys.readouterr().out == "", "pycocotools is silent"
 
 
 def test_iou_of_the_ten_levels():

