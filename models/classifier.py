@@ -246,8 +246,6 @@ class Classifier(nn.Module):
         if finer.preprocessing.stride > stride:
             raise ValueError(f"map_stride {stride}: the maps of {spec.name} stay at {finer.preprocessing.stride}")
         finer._strides = self._blocks()
-        if spec.compile == "on":
-            finer.settle()
         return finer
 
     def _blocks(self) -> dict[int, list[str]]:

@@ -208,7 +208,8 @@ class Localizer:
         Raises:
           ValueError: fine maps of smaller scales are asked for, and its last strides cannot be taken out.
         """
-        own, largest = self.classifier.preprocessing.stride, self.scales[self._largest]
+        # Of 240 pixels 8 cells come, each of 30 where the strides are those of 32.
+        own, largest = 2 ** round(math.log2(self.classifier.preprocessing.stride)), self.scales[self._largest]
         halvings = [round(math.log2(largest / scale)) if self.settings["fine_scales"] else 0 for scale in self.scales]
         try:
             finer = {times: self.classifier.at_stride(own >> times) for times in set(halvings) - {0}}

@@ -437,7 +437,7 @@ def _localizer(arguments: argparse.Namespace, options: "PipelineOptions") -> "tu
         size = classifier.preprocessing.size
         maps = dataclasses.replace(maps, scales=(size, 2 * size))
     if _LITE in classifier.spec.name:
-        fine = arguments.fine_scales is not False
+        fine = arguments.fine_scales is not False and len(maps.scales) > 1
         maps = dataclasses.replace(maps, method=arguments.method or _LITE_METHOD, fine_scales=fine)
     return maps, Localizer(classifier, maps)
 
@@ -469,7 +469,8 @@ def _scales(text: str) -> tuple[int, ...]:
 
 def _network(localizer: "Localizer") -> str:
     spec, settings = localizer.classifier.spec, localizer.settings
-    scales = " and ".join(map(str, settings["scales"])) + (", flipped too" if settings["flip"] else "")
+    scales = " and ".join(map(str, settings["scales"])) + (", equally fine" if settings["fine_scales"] else "")
+    scales += ", flipped too" if settings["flip"] else ""
     refined = ", labels competing" if settings["compete"] else ""
     refined += ", refined by affinity" if settings["refine"] == "affinity" else ""
     refined += ", with a second look" if settings["second_look"] else ""
