@@ -1,5 +1,6 @@
 """A classification network whose last feature maps can be read, and what follows them."""
 
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -19,14 +20,14 @@ from camboxes.models.parts import (
     Recording,
     Tap,
     last_norm,
-    outermost_layer,
+    outermost_layers,
     recording,
     run_once,
     take_apart,
     tapped,
 )
 from camboxes.models.preprocessing import Preprocessing
-from camboxes.models.spec import Device, ModelSpec
+from camboxes.models.spec import BY_STRIDE, Device, ModelSpec
 from camboxes.models.stride import lower_stride
 from camboxes.models.tokens import Tokens, layout_of
 
@@ -88,6 +89,7 @@ class Classifier(nn.Module):
         self.network = network
         self.spec = spec
         self._layers: dict[str, str] = {}  # wanted -> name, of those that are tapped
+        self._strides: dict[int, list[str]] = {}  # once asked for: see `outermost_layers`
         self._executable: list[nn.Module] = []  # at most one; in a list, so that it is no part of this module
         self.multilabel = multilabel
         # The images are noise: shapes, and the equality of two ways to the same logits, are all that is asked.
@@ -217,7 +219,8 @@ class Classifier(nn.Module):
         """The name of a layer whose maps can be recorded from now on.
 
         Args:
-          wanted: its dotted name in the network, or a stride in input pixels per cell: see `outermost_layer`.
+          wanted: its dotted name in the network; or a stride in input pixels per cell, which `map_stride` does not
+            change, for the last block at it: see `outermost_layers`. "32[-2]" is the last but one.
 
         Raises:
           ValueError: there is no such layer, or its output is no map.
@@ -227,11 +230,46 @@ class Classifier(nn.Module):
                 self._layers[wanted] = self._tap(wanted)
         return self._layers[wanted]
 
-    def _tap(self, wanted: str) -> str:
-        name = wanted
-        if wanted.isdecimal():
+    def at_stride(self, stride: int) -> "Classifier":
+        """The same network, with the same weights in memory, and maps of at most `stride` input pixels per cell.
+
+        Its layers are found at the strides that they have here.
+
+        Raises:
+          ValueError: its last strides cannot be taken out: see `lower_stride`.
+        """
+        weights = {id(tensor): tensor for tensor in (*self.network.parameters(), *self.network.buffers())}
+        network = copy.deepcopy(self.network, weights)
+        lower_stride(network, stride, self.probe()[:1])
+        spec = dataclasses.replace(self.spec, map_stride=stride)
+        finer = Classifier(network, self.preprocessing, spec, self.class_names, multilabel=self.multilabel)
+        if finer.preprocessing.stride > stride:
+            raise ValueError(f"map_stride {stride}: the maps of {spec.name} stay at {finer.preprocessing.stride}")
+        finer._strides = self._blocks()
+        return finer
+
+    def _blocks(self) -> dict[int, list[str]]:
+        if not self._strides:
             with _evaluating(self.network):
-                name = outermost_layer(self.network, self.probe(), int(wanted), self._prefix)
+                self._strides = outermost_layers(self.network, self.probe(), self._prefix)
+        return self._strides
+
+    def _at_stride(self, stride: int, place: int) -> str:
+        """The dotted name of the block that is so many places before the last one at a stride."""
+        strides = self._blocks()
+        if stride not in strides:
+            raise ValueError(
+                f"no layer at stride {stride}; this network has layers at {', '.join(map(str, sorted(strides)))}: a "
+                "--method without @ and --refine none need none of them"
+            )
+        blocks = strides[stride]
+        if not 1 <= place <= len(blocks):
+            raise ValueError(f"layer {stride}[-{place}]: at this stride the network has {', '.join(blocks)} alone")
+        return blocks[-place]
+
+    def _tap(self, wanted: str) -> str:
+        by_stride = BY_STRIDE.fullmatch(wanted)
+        name = self._at_stride(int(by_stride["stride"]), int(by_stride["place"] or 1)) if by_stride else wanted
         if name not in dict(self.network.named_modules()) or not name:
             raise ValueError(f"layer {wanted!r}: the network has none of this name; expected one of named_modules()")
         if name in self._layers.values():
@@ -344,8 +382,6 @@ def _load(spec: ModelSpec) -> Classifier:
         map_stride=spec.map_stride or (described.map_stride if described else None),
         batch_size=spec.batch_size or max(1, round(_BATCH[spec.device] * (224 / preprocessing.size) ** 2)),
     )
-    if spec.map_stride is not None:
-        lower_stride(network.module, spec.map_stride, torch.randn(1, 3, preprocessing.size, preprocessing.size))
     classifier = Classifier(
         network.module.requires_grad_(False),
         preprocessing,
@@ -353,10 +389,8 @@ def _load(spec: ModelSpec) -> Classifier:
         described.class_names if described else None,
         multilabel=described.multilabel if described else False,
     )
-    if spec.map_stride is not None and classifier.preprocessing.stride > spec.map_stride:
-        raise ValueError(
-            f"map_stride {spec.map_stride}: the maps of {spec.name} stay at {classifier.preprocessing.stride}"
-        )
+    if spec.map_stride is not None:
+        classifier = classifier.at_stride(spec.map_stride)
     if spec.weights_sha256 is not None and classifier.weights_sha256 != spec.weights_sha256:
         raise ValueError(
             f"the weights of {spec.name} have the SHA-256 {classifier.weights_sha256}; expected "

@@ -29,13 +29,15 @@ class ForwardPass:
           classifier: the network.
           images: normalised, [n, 3, height, width].
           layers: those whose maps are asked for, named by `Classifier.layer`, or LAST; ATTENTION for attention.
-          gradients: those of them to which gradients are asked for.
+          gradients: those of them to which gradients are asked for: one backward pass of a class finds them all.
         """
         self.classifier = classifier
         self.images = images
         # Behind the last maps of such a network the gradients are known: nothing has to be kept for them.
         self._known = frozenset([LAST]) if classifier.inexact_because is None else frozenset()
-        graph = bool(gradients - self._known)
+        self._asked = gradients - self._known
+        self._found: dict[tuple[int, ...], dict[str, torch.Tensor]] = {}
+        graph = bool(self._asked)
         activations, recorded = classifier.record(images, layers | gradients, gradients=graph)
         self.features = activations.features.detach().float()
         self._maps, self._attention = recorded.maps, recorded.attention
@@ -61,7 +63,12 @@ class ForwardPass:
             # logit = sum_k w_k mean_xy f_k(x, y) + b
             cells = maps.shape[2] * maps.shape[3]
             return (self.classifier.weight[class_ids].float() / cells)[:, :, None, None].expand_as(maps)
-        return self._gradients_of(class_ids, [maps])[0]
+        asked = tuple(class_ids.tolist())
+        if asked not in self._found:
+            layers = [name for name in self._maps if name in self._asked]
+            found = self._gradients_of(class_ids, [self._maps[name] for name in layers])
+            self._found[asked] = dict(zip(layers, found, strict=True))
+        return self._found[asked][layer]
 
     def attention(self) -> list[torch.Tensor]:
         """The attention of each layer, in the order of execution, float32 [n, heads, queries, keys]."""

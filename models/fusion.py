@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-_BACKGROUND = 0.5  # its scaled map, where labels compete
+_BACKGROUND = 1 / 24  # what it claims of every cell, where labels compete
 
 
 def fuse(terms: Sequence[tuple[float | torch.Tensor, Sequence[torch.Tensor]]]) -> torch.Tensor:
@@ -34,23 +34,32 @@ def fuse(terms: Sequence[tuple[float | torch.Tensor, Sequence[torch.Tensor]]]) -
     return total
 
 
-def compete(maps: torch.Tensor) -> torch.Tensor:
-    """The labels of one image share its cells out: each keeps of its scaled map m its share m⁴ / (Σ m⁴ + b⁴).
+def claims(terms: Sequence[tuple[float | torch.Tensor, Sequence[torch.Tensor]]]) -> torch.Tensor:
+    """What labels claim of an image, see `compete`: maps as `fuse` makes them, each term's first map counted twice.
 
-    The sum is over all labels of the image; b = 1/2 is what the background claims of every cell. The power and b were
-    measured: docs/refinement.md.
+    That is the one surest of the class (CAM in "cam*layercam@16"); the others are finer. Arguments: see `fuse`.
+    """
+    return fuse([(weight, [maps[0], *maps]) for weight, maps in terms])
+
+
+def compete(maps: torch.Tensor, claimed: torch.Tensor) -> torch.Tensor:
+    """The labels of one image share its cells out: each keeps of its scaled map the share c⁴ / (Σ c⁴ + 1/24).
+
+    c is its scaled claim, the sum is over all labels of the image, and the 1/24 is the background's. It and the power
+    were measured: docs/refinement.md.
 
     Args:
       maps: [labels, height, width], signed, in any scale; of all labels of the image.
+      claimed: likewise.
 
     Returns:
       [labels, height, width], in [0, 1]; one label alone keeps its map as it is.
     """
     if len(maps) < 2:
         return maps
-    scaled = _scaled(maps[:, None], (maps.shape[1], maps.shape[2]))[:, 0]
-    claims = scaled**4
-    return scaled * claims / (claims.sum(0) + _BACKGROUND**4)
+    size = (maps.shape[1], maps.shape[2])
+    shares = _scaled(claimed[:, None], size)[:, 0] ** 4
+    return _scaled(maps[:, None], size)[:, 0] * shares / (shares.sum(0) + _BACKGROUND)
 
 
 def _scaled(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from torch.nn import functional
 from camboxes.models.affinity import FINER, LAYER, affinity, coherence, refine
 from camboxes.models.classifier import Classifier
 from camboxes.models.forward import ForwardPass
-from camboxes.models.fusion import compete, fuse
+from camboxes.models.fusion import claims, compete, fuse
 from camboxes.models.methods import Methods
 from camboxes.models.spec import MapSpec
 
@@ -87,9 +88,11 @@ class Localizer:
         maps = maps or MapSpec()
         self.classifier = classifier
         self.scales = maps.scales or (classifier.preprocessing.size,)
+        self._largest = max(range(len(self.scales)), key=self.scales.__getitem__)
         self.settings: dict[str, Any] = {
             "method": maps.method,
             "scales": list(self.scales),
+            "fine_scales": maps.fine_scales,
             "flip": maps.flip,
             "compete": maps.compete,
             "refine": maps.refine,
@@ -106,12 +109,15 @@ class Localizer:
         flips = (False, True) if maps.flip else (False,)
         self._looks = [(number, flip) for number in range(len(self.scales)) for flip in flips]
         self._terms = maps.terms
-        self._methods = Methods(classifier, [factor for term in maps.terms for factor in term.factors])
+        factors = [factor for term in maps.terms for factor in term.factors]
+        networks = self._networks()
+        self._methods = [Methods(network, factors) for network in networks]
         # The layers that the maps are spread along, and the one that their coherence is measured with.
         # A vision transformer, whose layers all have one stride, has none that is finer.
         refined = maps.refine == "affinity"
-        self._stages = [classifier.layer(LAYER), *_layers(classifier, FINER)] if refined else []
-        self._alike = _layers(classifier, LAYER)
+        largest = networks[self._largest]
+        self._stages = [largest.layer(LAYER), *_layers(largest, FINER)] if refined else []
+        self._alike = _layers(networks[0], LAYER)
 
     @property
     def batch_size(self) -> int:
@@ -140,9 +146,8 @@ class Localizer:
         size = self.batch_size
         if len(images) > size:
             raise ValueError(f"{len(images)} images were given; a batch holds {size}")
-        largest = max(range(len(self.scales)), key=self.scales.__getitem__)
-        reads = frozenset([*self._alike, *(self._stages if largest == 0 else [])])
-        first = self._methods.forward(self._batch(images, 0, flip=False), reads)
+        reads = frozenset([*self._alike, *(self._stages if self._largest == 0 else [])])
+        first = self._methods[0].forward(self._batch(images, 0, flip=False), reads)
         logits, probabilities = first.logits.cpu().numpy(), self.classifier.probabilities(first.logits).cpu().numpy()
         chosen = [
             tuple(max(ids, key=row.__getitem__) for ids in labels)
@@ -152,10 +157,10 @@ class Localizer:
         for slot, ids in enumerate(chosen):
             slots[slot, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
         slots = slots.to(first.logits.device)
-        parts = self._methods.maps(first, slots, len(images))
-        stages = [first.maps(layer) for layer in self._stages] if largest == 0 else []
+        parts = self._methods[0].maps(first, slots, len(images))
+        stages = [first.maps(layer) for layer in self._stages] if self._largest == 0 else []
         for number, flip in self._looks[1:]:
-            also = self._stages if number == largest and not flip else []
+            also = self._stages if number == self._largest and not flip else []
             maps, read = self._look(images, slots, chosen, number, flip=flip, also=also)
             parts += maps
             stages += read
@@ -166,14 +171,15 @@ class Localizer:
             for term in self._terms
         ]
         fused = fuse(terms)
-        if self.settings["compete"]:
+        if self.settings["compete"] and slots.shape[1] > 1:
+            claimed = claims(terms)
             for slot, ids in enumerate(chosen):
-                fused[slot, : len(ids)] = compete(fused[slot, : len(ids)])
+                fused[slot, : len(ids)] = compete(fused[slot, : len(ids)], claimed[slot, : len(ids)])
         known = self._coherence(first, fused).cpu().numpy()
         plain = fused.cpu().numpy() if self.settings["keep_plain"] else None
         if stages:
             # As many images at once as a pass at that scale holds: the likeness of all cells is as large as its maps.
-            pairs = zip(*(some.split(self._batch_sizes[largest]) for some in (fused, *stages)), strict=True)
+            pairs = zip(*(some.split(self._batch_sizes[self._largest]) for some in (fused, *stages)), strict=True)
             fused = torch.cat([refine(some, alike) for some, *alike in pairs])
         found = fused.cpu().numpy()
         return [
@@ -195,6 +201,21 @@ class Localizer:
         smaller = copy.copy(self)
         smaller._batch_sizes = [max(1, size // 2) for size in self._batch_sizes]
         return smaller
+
+    def _networks(self) -> list[Classifier]:
+        """The network for each scale, with the same weights.
+
+        Raises:
+          ValueError: fine maps of smaller scales are asked for, and its last strides cannot be taken out.
+        """
+        # Of 240 pixels 8 cells come, each of 30 where the strides are those of 32.
+        own, largest = 2 ** round(math.log2(self.classifier.preprocessing.stride)), self.scales[self._largest]
+        halvings = [round(math.log2(largest / scale)) if self.settings["fine_scales"] else 0 for scale in self.scales]
+        try:
+            finer = {times: self.classifier.at_stride(own >> times) for times in set(halvings) - {0}}
+        except ValueError as error:
+            raise ValueError(f"fine_scales: {error}; leave it out for this network") from None
+        return [finer.get(times, self.classifier) for times in halvings]
 
     def _counts(self, chosen: Sequence[Sequence[int]], like: torch.Tensor) -> list[torch.Tensor]:
         """What each look counts for in the maps of each image, [batch size, 1, 1].
@@ -236,11 +257,11 @@ class Localizer:
         filled: list[torch.Tensor] = []
         for start in range(0, len(images), size):
             some = images[start : start + size]
-            forward = self._methods.forward(self._batch(some, number, flip=flip), frozenset(also))
+            forward = self._methods[number].forward(self._batch(some, number, flip=flip), frozenset(also))
             most = max(map(len, chosen[start : start + size]))  # a slot can cost a backward pass: no more than it takes
             ids = slots[start : start + size, :most]
             ids = functional.pad(ids, (0, 0, 0, size - len(ids)))
-            found = [*self._methods.maps(forward, ids, len(some)), *(forward.maps(layer) for layer in also)]
+            found = [*self._methods[number].maps(forward, ids, len(some)), *(forward.maps(layer) for layer in also)]
             for place, maps in enumerate(found):
                 if not start:
                     channels = maps.shape[1] if place >= len(found) - len(also) else slots.shape[1]

@@ -17,7 +17,7 @@ from camboxes.models.parts import ATTENTION, LAST
 from camboxes.models.projections import PROJECTIONS, check_rectified, project, saliency
 from camboxes.models.relevance import check_attention, relevance
 from camboxes.models.scorecam import score_cam
-from camboxes.models.spec import CELLS, OF_ATTENTION, Factor, MapSpec
+from camboxes.models.spec import BY_STRIDE, CELLS, OF_ATTENTION, Factor, MapSpec
 
 
 def class_maps(
@@ -64,7 +64,7 @@ class _Reading(NamedTuple):
             return cls(method, ATTENTION)
         # Methods of this family are made for what stands behind a ReLU. Where blocks end without one (MobileNet,
         # EfficientNet), negative values of a block's output say nothing of what is there: measured in docs/methods.md.
-        rectified = (layer or "").isdecimal()
+        rectified = BY_STRIDE.fullmatch(layer or "") is not None
         return cls(method, classifier.layer(layer) if layer else classifier.last, rectified)
 
     def maps(self, forward: ForwardPass) -> torch.Tensor:

@@ -152,37 +152,41 @@ def take_apart(network: Any, name: str, probe: torch.Tensor) -> Parts:
     return Parts(features, tail, head, layout, prefix)
 
 
-def outermost_layer(network: nn.Module, probe: torch.Tensor, stride: int, prefix: int | None) -> str:
-    """The dotted name of the last block of a network at a stride, in input pixels per cell.
+def outermost_layers(network: nn.Module, probe: torch.Tensor, prefix: int | None) -> dict[int, list[str]]:
+    """The dotted names of a network's blocks by their stride, in input pixels per cell, in the order of execution.
 
     A block holds two convolutions at least, so that a lone convolution behind the last block is none; where a network
-    is not built of blocks (VGG), its last layer at that stride. Of layers inside one another the outermost is meant. A
-    block that works on tokens holds linear layers in their place, and is none where the logits do not depend on what
-    it makes of the patches.
+    is not built of blocks (VGG), its layers count. Of layers inside one another the outermost is meant; a single one at
+    its stride stands for the last of the blocks inside it. A block that works on tokens holds linear layers in their
+    place, and is none where the logits do not depend on what it makes of the patches.
 
     Args:
       network: the network.
       probe: images to find the layers with, [n, 3, height, width].
-      stride: a power of 2; layers at the nearest one to theirs count, so that patches of 14 pixels are found at 16.
       prefix: see `Parts`.
 
-    Raises:
-      ValueError: the network has no layer at this stride; the strides that it has are listed.
+    Returns:
+      Under each power of 2 the layers to whose stride it is nearest, so that patches of 14 pixels are found at 16.
     """
     heights = _map_heights(network, probe, prefix)
     layers, strides = dict(network.named_modules()), dict[int, list[str]]()
-    for name, height in heights.items():  # in the order of execution
+    for name, height in heights.items():
         if name in layers and height:
             strides.setdefault(2 ** round(math.log2(probe.shape[2] / height)), []).append(name)
-    if stride not in strides:
-        raise ValueError(
-            f"no layer at stride {stride}; this network has layers at {', '.join(map(str, sorted(strides)))}: a "
-            "--method without @ and --refine none need none of them"
-        )
-    found, parts = strides[stride], nn.Conv2d if prefix is None else nn.Conv2d | nn.Linear
-    blocks = [name for name in found if sum(isinstance(part, parts) for part in layers[name].modules()) > 1]
-    depth = min(name.count(".") for name in blocks or found)
-    return [name for name in blocks or found if name.count(".") == depth][-1]
+    parts = nn.Conv2d if prefix is None else nn.Conv2d | nn.Linear
+
+    def outermost(names: list[str]) -> list[str]:
+        depth = min((name.count(".") for name in names), default=0)
+        return [name for name in names if name.count(".") == depth]
+
+    def blocks_of(found: list[str]) -> list[str]:
+        blocks = [name for name in found if sum(isinstance(part, parts) for part in layers[name].modules()) > 1]
+        last = inside = outermost(blocks or found)
+        while len(inside) == 1:
+            inside = outermost([name for name in blocks if name.startswith(f"{inside[0]}.")])
+        return inside[:-1] + last[-1:]
+
+    return {stride: blocks_of(found) for stride, found in strides.items()}
 
 
 def last_norm(network: nn.Module, probe: torch.Tensor, parts: Parts) -> str:

@@ -76,7 +76,8 @@ METHODS = (
     *("cam", "gradcam", "gradcam++", "xgradcam", "hirescam", "layercam", "scorecam", "eigencam"),
     *(*CELLS, *OF_ATTENTION),
 )
-_FACTOR = re.compile(r"(?P<method>[a-z²]+)(@(?P<layer>[\w.]+))?")
+BY_STRIDE = re.compile(r"(?P<stride>\d+)(\[-(?P<place>\d+)\])?")  # a layer, by its stride and its place from the end
+_FACTOR = re.compile(rf"(?P<method>[a-z²]+)(@(?P<layer>{BY_STRIDE.pattern}|[\w.]+))?")
 _EXPECTED = "[WEIGHT*]METHOD[@LAYER], joined by + (a sum) or * (a product), with METHOD one of " + ", ".join(METHODS)
 
 
@@ -85,10 +86,10 @@ class Factor(NamedTuple):
 
     Attributes:
       method: one of METHODS.
-      layer: a stride in input pixels per cell (16), for the rectified maps of the network's last block at that stride;
-        or a layer's dotted name, for its output as it is ("layer3.1"); None for the last feature maps, which of some
-        transformers are not the network's last: see `Classifier.last`. Of a method in CELLS the side of a map's cell in
-        input pixels, or None. Those of OF_ATTENTION take none.
+      layer: a stride in input pixels per cell (16), for the rectified maps of the network's last block at that stride,
+        or "32[-2]" for those of the last but one; or a layer's dotted name, for its output as it is ("layer3.1"); None
+        for the last feature maps, which of some transformers are not the network's last: see `Classifier.last`. Of a
+        method in CELLS the side of a map's cell in input pixels, or None. Those of OF_ATTENTION take none.
     """
 
     method: str
@@ -118,6 +119,8 @@ class MapSpec:
         the geometric mean of its factors. Methods and layers: see `Factor`.
       scales: short sides of the network's input in pixels; one forward pass each. The first one decides logits and
         probabilities. Empty for the model's own size alone.
+      fine_scales: at a scale smaller than the largest take the network's last strides out, so that its maps have about
+        as many cells: see `lower_stride`.
       flip: add the maps of the mirrored image, mirrored back, of every scale.
       compete: the labels of an image share its cells out: see `fusion.compete`. Where there are several, each scale
         counts by its size, for an image of many things has smaller ones.
@@ -130,6 +133,7 @@ class MapSpec:
 
     method: str = "cam"
     scales: tuple[int, ...] = ()
+    fine_scales: bool = False
     flip: bool = False
     compete: bool = False
     refine: Refinement = "none"

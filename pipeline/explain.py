@@ -81,7 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the figure, in any format that Pillow writes (default: %(default)s)",
     )
     add_prompts_argument(add_model_arguments(parser))
-    add_map_arguments(parser, _METHODS, "[WEIGHT*]METHOD[@LAYER]+…,…")
+    add_map_arguments(parser, "[WEIGHT*]METHOD[@LAYER]+…,…", _METHODS)
+    parser.set_defaults(method=_METHODS)
     parser.add_argument(
         "--threshold",
         type=float,

@@ -33,9 +33,11 @@ if TYPE_CHECKING:
 
 
 # Measured: docs/evaluation.md, docs/refinement.md.
+_METHOD = "cam*layercam@16"
+_LITE, _LITE_METHOD = "efficientnet_lite", "cam*layercam@32[-2]*layercam@16"  # and fine scales
 _THRESHOLDS: dict[Refinement, "Threshold"] = {"none": 0.25, "affinity": "1*otsu"}
 _NETWORK_THRESHOLDS = {"efficientnet_lite1": 0.15, "efficientnet_lite2": 0.15}  # of maps that are not refined
-_TRAINED_THRESHOLDS = {"none": 0.2, "affinity": 0.22}  # of a head that camboxes train made
+_TRAINED_THRESHOLD = 0.2  # of a head that camboxes train made
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,8 +77,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="fuse each convolution with what follows it (default: wherever it gives the same maps)",
     )
-    maps = add_map_arguments(parser, "cam*layercam@16", "[WEIGHT*]METHOD[@LAYER]+…", "--size and twice that")
-    parser.set_defaults(compete=True, refine="affinity")
+    maps = add_map_arguments(
+        parser, "[WEIGHT*]METHOD[@LAYER]+…", f"{_METHOD}; of {_LITE}0, 1 and 2 {_LITE_METHOD}", "--size and twice that"
+    )
+    parser.set_defaults(fine_scales=None, compete=True, refine="affinity")
     maps.add_argument(
         "--keep-plain", action="store_true", help="store the maps before refinement, too, for camboxes rebox --plain"
     )
@@ -198,17 +202,16 @@ def model_spec(arguments: argparse.Namespace, scales: Sequence[int] = ()) -> "Mo
 
 
 def add_map_arguments(
-    parser: argparse.ArgumentParser, method: str, metavar: str, scales: str = "--size"
+    parser: argparse.ArgumentParser, metavar: str, method: str, scales: str = "--size"
 ) -> argparse._ArgumentGroup:
-    """Declares the options of a MapSpec, and gives their group; `scales` says what the default is."""
+    """Declares the options of a MapSpec, and gives their group; `method` and `scales` say what the defaults are."""
     maps = parser.add_argument_group("maps")
     maps.add_argument(
         "--method",
-        default=method,
         metavar=metavar,
         help=f"{', '.join(METHODS)}, a sum of them (cam+gradcam++) or a product (cam*layercam@16); @16 reads the maps "
-        f"of the last block at stride 16, and of {', '.join(CELLS)}, which read the pixels, has cells of 16 x 16 of "
-        "them (default: %(default)s)",
+        f"of the last block at stride 16, @32[-2] of the last but one at 32, and of {', '.join(CELLS)}, which read the "
+        f"pixels, has cells of 16 x 16 of them (default: {method})",
     )
     maps.add_argument(
         "--scales",
@@ -216,6 +219,13 @@ def add_map_arguments(
         default=(),
         metavar="PIXELS,…",
         help=f"short sides of the input, whose maps are fused; the first decides probabilities (default: {scales})",
+    )
+    maps.add_argument(
+        "--fine-scales",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="take the network's last strides out at the smaller scales, so that their maps have as many cells as "
+        f"those of the largest (default: of {_LITE}0, 1 and 2)",
     )
     maps.add_argument(
         "--compete",
@@ -239,7 +249,14 @@ def map_spec(arguments: argparse.Namespace, method: str) -> MapSpec:
     Raises:
       ValueError: a value out of its range.
     """
-    return MapSpec(method, arguments.scales, arguments.flip, arguments.compete, arguments.refine)
+    return MapSpec(
+        method,
+        arguments.scales,
+        fine_scales=bool(arguments.fine_scales),
+        flip=arguments.flip,
+        compete=arguments.compete,
+        refine=arguments.refine,
+    )
 
 
 def add_box_arguments(parser: argparse.ArgumentParser) -> None:
@@ -250,7 +267,7 @@ def add_box_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help="smallest foreground value of the min-max scaled map, 0 to 1; or, to suit each image, as a share of the "
         "map's Otsu level: 0.8*otsu (default: 0.25; of efficientnet_lite1 and _lite2 0.15; of maps refined by affinity "
-        "1*otsu; of a network that camboxes train made 0.22, not refined 0.2; rebox: the run's own)",
+        "1*otsu; of a network that camboxes train made 0.2; rebox: the run's own)",
     )
     boxes.add_argument(
         "--min-area", type=float, metavar="A", help="smallest component, as a share of the image (default: 0)"
@@ -296,7 +313,7 @@ def _default_rule(arguments: argparse.Namespace) -> "BoxRule":
 
     description = Path(arguments.model, "classifier.json")
     if description.is_file() and json.loads(description.read_bytes()).get("training"):
-        return BoxRule(_TRAINED_THRESHOLDS[arguments.refine], boxes="peak")
+        return BoxRule(_TRAINED_THRESHOLD, boxes="peak")
     network = arguments.model.removeprefix("timm:").removeprefix("tf_")
     if arguments.refine == "none" and network in _NETWORK_THRESHOLDS:
         return BoxRule(_NETWORK_THRESHOLDS[network], boxes="peak")
@@ -407,7 +424,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
 def _localizer(arguments: argparse.Namespace, options: "PipelineOptions") -> "tuple[MapSpec, Localizer]":
     """The maps that the options ask for, and what makes them, here or on the workers that Beam's options ask for."""
     kept = {"keep_plain": arguments.keep_plain, "second_look": arguments.second_look}
-    maps = dataclasses.replace(map_spec(arguments, arguments.method), **kept)
+    maps = dataclasses.replace(map_spec(arguments, arguments.method or _METHOD), **kept)
 
     from camboxes.models import Localizer
     from camboxes.pipeline.remote import load
@@ -419,6 +436,9 @@ def _localizer(arguments: argparse.Namespace, options: "PipelineOptions") -> "tu
     if not maps.scales:
         size = classifier.preprocessing.size
         maps = dataclasses.replace(maps, scales=(size, 2 * size))
+    if _LITE in classifier.spec.name:
+        fine = arguments.fine_scales is not False and len(maps.scales) > 1
+        maps = dataclasses.replace(maps, method=arguments.method or _LITE_METHOD, fine_scales=fine)
     return maps, Localizer(classifier, maps)
 
 
@@ -449,7 +469,8 @@ def _scales(text: str) -> tuple[int, ...]:
 
 def _network(localizer: "Localizer") -> str:
     spec, settings = localizer.classifier.spec, localizer.settings
-    scales = " and ".join(map(str, settings["scales"])) + (", flipped too" if settings["flip"] else "")
+    scales = " and ".join(map(str, settings["scales"])) + (", equally fine" if settings["fine_scales"] else "")
+    scales += ", flipped too" if settings["flip"] else ""
     refined = ", labels competing" if settings["compete"] else ""
     refined += ", refined by affinity" if settings["refine"] == "affinity" else ""
     refined += ", with a second look" if settings["second_look"] else ""

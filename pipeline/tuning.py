@@ -11,7 +11,7 @@ from camboxes.transforms.draw import drawing_settings
 
 FILE = "tuning.json"
 
-_MAPS = ("method", "scales", "flip", "compete", "refine", "model")  # settings that decide a map
+_MAPS = ("method", "scales", "fine_scales", "flip", "compete", "refine", "model")  # settings that decide a map
 
 
 @dataclasses.dataclass(frozen=True)

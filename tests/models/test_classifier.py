@@ -5,7 +5,7 @@ import torchvision
 from PIL import Image
 from torch import nn
 
-from camboxes.models import ModelSpec, class_activation_maps, load_classifier, load_for_elsewhere
+from camboxes.models import Localizer, MapSpec, ModelSpec, class_activation_maps, load_classifier, load_for_elsewhere
 from camboxes.models.classifier import Classifier
 from camboxes.models.networks import empty_network, qualified_name
 from camboxes.models.preprocessing import Preprocessing
@@ -50,6 +50,12 @@ def test_a_norm_before_the_linear_layer_makes_cam_inexact():
     assert "a norm" in classifier.inexact_because and "they differ by up to" in classifier.inexact_because
     images = torch.rand(3, 3, 2, 2)
     torch.testing.assert_close(classifier(images).logits, classifier.network(images))
+
+
+def test_a_network_without_a_stage_to_refine_by_is_refused():
+    classifier = Classifier(Tiny().eval(), PLAIN, SPEC)
+    with pytest.raises(ValueError, match=r"no layer at stride 16; .* has layers at 1: a --method without @ and"):
+        Localizer(classifier, MapSpec(refine="affinity"))
 
 
 def _random_weights(name, folder, **arguments):

@@ -173,6 +173,15 @@ def test_strides_that_cannot_be_had(name, stride, message, tmp_path):
         load_classifier(ModelSpec(name, str(tmp_path / "w.pth"), map_stride=stride))
 
 
+def test_another_stride_shares_the_weights_and_the_names_of_layers(classifier):
+    finer = classifier.at_stride(16)
+    theirs, ours = ({tensor.data_ptr() for tensor in one.network.state_dict().values()} for one in (finer, classifier))
+    assert theirs == ours and finer.weights_sha256 == classifier.weights_sha256
+    assert [finer.layer(wanted) for wanted in ("16", "32[-2]", "8")] == ["blocks.4", "blocks.5", "blocks.2"]
+    assert (finer.spec.map_stride, classifier.spec.map_stride) == (16, None)
+    assert classifier(PROBE[:1]).features.shape[2:] == (7, 7) and finer(PROBE[:1]).features.shape[2:] == (14, 14)
+
+
 def test_a_lower_stride_finds_the_same_object(classifier, photographs):
     """Dilation lets pretrained weights go on: probabilities stay near, and maps are finer."""
     from PIL import Image

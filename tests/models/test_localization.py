@@ -15,6 +15,7 @@ from camboxes.models import (
     use_one_core,
 )
 from camboxes.models.fusion import fuse
+from camboxes.models.networks import empty_network
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +120,34 @@ def test_fused_maps_are_the_mean_of_their_scaled_parts(classifier):
                 total += weight * (large - large.min()) / (large.max() - large.min())
                 weights += weight
     np.testing.assert_allclose(found.maps[0], total / weights, atol=2e-3)
+
+
+def test_fine_scales_have_the_cells_of_the_largest(classifier):
+    photograph = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    localizer = Localizer(classifier, MapSpec(scales=(224, 448), fine_scales=True))
+    pixels = localizer.resize(photograph)
+    [found] = localizer.localize([pixels], [[[285]]])
+    finer = load_classifier(ModelSpec("efficientnet_lite0", map_stride=16))
+    maps = [
+        class_maps(network, network.normalize(of_scale[None]), torch.tensor([[285]]))
+        for network, of_scale in zip((finer, classifier), pixels, strict=True)
+    ]
+    assert [part.shape[2:] for part in maps] == [(14, 14), (14, 14)]
+    np.testing.assert_allclose(found.maps, fuse([(1, [part]) for part in maps])[0], atol=2e-3)
+    np.testing.assert_allclose(found.logits, finer.infer(pixels[0][None]).logits[0], atol=2e-3)
+
+
+def test_three_fine_scales_keep_the_largest_as_it_is(classifier):
+    localizer = Localizer(classifier, MapSpec(scales=(448, 112, 320), fine_scales=True))
+    strides = [methods._classifier.preprocessing.stride for methods in localizer._methods]
+    assert strides == [32, 8, 32]  # 320 has 10 cells where 448 has 14; at stride 16 it would have 20
+
+
+def test_fine_scales_of_a_network_that_pools(tmp_path):
+    torch.save(empty_network("torchvision:densenet121").module.state_dict(), tmp_path / "w.pth")
+    classifier = load_classifier(ModelSpec("torchvision:densenet121", str(tmp_path / "w.pth"), size=64))
+    with pytest.raises(ValueError, match=r"fine_scales: map_stride 16 cannot be had: a pooling layer .* leave it out"):
+        Localizer(classifier, MapSpec("gradcam", scales=(64, 128), fine_scales=True))
 
 
 def test_fusing_by_hand():

@@ -251,6 +251,31 @@ def test_a_stage_is_read_rectified_and_a_named_layer_as_it_is(classifier, images
     torch.testing.assert_close(named, (gradients.relu() * maps).sum(1).relu())
 
 
+def test_a_stage_by_its_place_from_the_end(classifier, images):
+    forward = _forward(classifier, images, "32[-2]")
+    maps, gradients = forward.maps("blocks.5"), forward.gradients("blocks.5", IDS[:, 0])
+    expected = (gradients.relu() * maps.relu()).sum(1)
+    torch.testing.assert_close(class_maps(classifier, images, IDS, "layercam@32[-2]")[:, 0], expected)
+    assert [classifier.layer(wanted) for wanted in ("16[-1]", "16[-2]", "32[-1]")] == ["blocks.4", "blocks.3", "blocks"]
+    with pytest.raises(ValueError, match=r"layer 32\[-3\]: at this stride the network has blocks.5, blocks alone"):
+        classifier.layer("32[-3]")
+    with pytest.raises(ValueError, match=r"layer 32\[-0\]: "):
+        classifier.layer("32[-0]")
+
+
+def test_layers_of_one_pass_have_the_gradients_that_each_has_alone(classifier, images):
+    from camboxes.models.forward import ForwardPass
+
+    layers = frozenset(classifier.layer(wanted) for wanted in ("16", "32[-2]", "8"))
+    together = ForwardPass(classifier, images, layers, gradients=layers)
+    for name in layers:
+        alone = ForwardPass(classifier, images, frozenset([name]), gradients=frozenset([name]))
+        for ids in IDS.unbind(1):
+            expected = alone.gradients(name, ids)
+            assert expected.abs().max() > 0
+            torch.testing.assert_close(together.gradients(name, ids), expected, rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("method", GRADIENTS)
 def test_each_image_and_each_class_by_itself(classifier, images, method, layer):

@@ -83,12 +83,3 @@ def test_plain_maps_that_were_kept_are_those_of_a_run_without_refinement(refined
     assert "keeps no plain maps; expected a run of camboxes label --keep-plain" in capsys.readouterr().err
     assert _label(photographs, refined.parent / "none", "--keep-plain", "--refine", "none") == 2
     assert "keep_plain is asked for where refine is none" in capsys.readouterr().err
-
-
-def test_a_network_without_a_stage_to_refine_by_is_refused(photographs, tmp_path, capsys):
-    call = ["label", "--input", str(photographs), "--output", str(tmp_path / "out"), "--map-stride", "8"]
-    assert cli.main(call) == 2
-    assert (
-        "no layer at stride 16; this network has layers at 2, 4, 8: a --method without @ and --refine none need none "
-        "of them" in capsys.readouterr().err
-    )

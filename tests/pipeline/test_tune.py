@@ -16,6 +16,8 @@ from camboxes.transforms.plan import shard_file
 from camboxes.transforms.records import LABELED, table
 from camboxes.transforms.write import merge
 
+MAPS = ("method", "scales", "fine_scales", "flip", "compete", "refine", "model")  # settings that decide a map
+
 
 @pytest.fixture
 def truth(run, annotations, tmp_path):
@@ -54,7 +56,7 @@ def test_thresholds_by_label_are_drawn_and_recorded(run, tmp_path, annotations):
     tuning = {
         "rule": {"threshold": "0.8*otsu", "thresholds": {"tripod": 0.6}},
         "calibration": None,
-        "maps": {name: _settings(run)[name] for name in ("method", "scales", "flip", "compete", "refine", "model")},
+        "maps": {name: _settings(run)[name] for name in MAPS},
         "images": [],
         "figures": {},
     }
@@ -91,7 +93,7 @@ def test_a_calibration_is_part_of_the_run(run, rows, tmp_path):
         "deviation": dict.fromkeys(numbers, 1.0),
     }
     tuning = {"rule": {}, "calibration": calibration, "images": [], "figures": {}}
-    tuning["maps"] = {name: _settings(run)[name] for name in ("method", "scales", "flip", "compete", "refine", "model")}
+    tuning["maps"] = {name: _settings(run)[name] for name in MAPS}
     (tmp_path / "tuning.json").write_text(json.dumps(tuning))
     assert _rebox(run, tmp_path / "out", "--thresholds", tmp_path / "tuning.json") == 0
     for row in rows(tmp_path / "out"):
@@ -151,7 +153,7 @@ def test_thresholds_of_other_maps_are_refused(run, truth, tmp_path, capsys):
     assert _rebox(run, tmp_path / "out", "--thresholds", tmp_path / "tuning.json") == 2
     said = capsys.readouterr().err
     assert "tuned for another method than that of" in said
-    assert "layercam, not cam*layercam@16; tune this run" in said
+    assert "layercam, not cam*layercam@32[-2]*layercam@16; tune this run" in said
 
 
 def test_unknown_options_and_runs(run, truth, capsys):
