@@ -2,6 +2,8 @@
 
 import copy
 import ctypes
+import re
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -14,6 +16,8 @@ _DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16
 # How far the last feature maps of noise may be from those of the network as it is, as a share of the largest value.
 # Layers that are fused wrongly give something else altogether; bfloat16 has 8 bits.
 _SAME, _NEAR = 1e-3, 0.1
+
+_CPUINFO = Path("/proc/cpuinfo")
 
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # of glibc's malloc.h
 
@@ -106,5 +110,18 @@ def _difference(
 def _fastest(device: torch.device) -> Precision:
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    # AVX512-BF16 multiplies bf16, too, but slower than fp32 (measured: docs/speed.md).
-    return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
+    return "bf16" if torch.cpu._is_amx_tile_supported() or _zen_5_or_later() else "fp32"
+
+
+def _zen_5_or_later() -> bool:
+    """Whether this processor is faster in bf16 without AMX, as others with AVX512-BF16 are not: docs/speed.md.
+
+    PyTorch tells of instructions, not of how fast they are.
+    """
+    try:
+        first, _, _ = _CPUINFO.read_text().partition("\n\n")
+    except OSError:  # no Linux
+        return False
+    said = dict(re.findall(r"^(\w[\w ]*?)\s*: (.*)$", first, re.MULTILINE))
+    new = said.get("vendor_id") == "AuthenticAMD" and int(said["cpu family"]) >= 26
+    return new and "avx512_bf16" in said["flags"].split()

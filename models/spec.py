@@ -32,7 +32,8 @@ class ModelSpec:
         for 4 on a CPU (measured: docs/development.md) and 64 on a GPU (not measured) at 224 pixels, and for as many
         pixels as those at another size.
       precision: of the layers up to the last feature maps; what follows them is computed in fp32. "auto" for bf16
-        on a GPU (fp16 where it has none) or a CPU with AMX, where the network gives nearly the same maps, else fp32.
+        on a GPU (fp16 where it has none), a CPU with AMX or AMD's from Zen 5 on, where the network gives nearly the
+        same maps, else fp32.
       compile: "on" to fuse each convolution with what follows it, on a GPU with the norm alone: see `fusing`; "auto"
         for "on" wherever that gives the same maps.
       weights_sha256: what the weights must be, in hexadecimal digits: see `Classifier.settings`. None to take them as

@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=get_args(Precision),
         default="auto",
-        help="of the network's layers (default: bf16 on a GPU or a CPU with AMX, else fp32)",
+        help="of the network's layers (default: bf16 on a GPU, a CPU with AMX or AMD's from Zen 5 on, else fp32)",
     )
     model.add_argument(
         "--compile",

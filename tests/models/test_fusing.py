@@ -7,7 +7,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.norm_act import BatchNormAct2d
 from torch import nn
 
-from camboxes.models import ModelSpec, class_maps, load_classifier
+from camboxes.models import ModelSpec, class_maps, execution, load_classifier
 from camboxes.models.execution import executable, resolve
 from camboxes.models.fusing import FusedConvolution, FusedSameConvolution, fold, fuse
 from camboxes.models.parts import Tap, tapped
@@ -215,10 +215,33 @@ def test_a_network_that_needs_its_precision_keeps_it(monkeypatch):
     assert resolve(Overflowing(), IMAGES, "bf16", "off") == ("bf16", "off")
 
 
-def test_a_processor_that_multiplies_bfloat16_by_vectors_alone_or_not_at_all_gets_float32(monkeypatch):
+@pytest.mark.parametrize(
+    ("vendor", "family", "flags", "precision"),
+    [
+        ("AuthenticAMD", 26, "avx512f avx512_bf16", "bf16"),  # Zen 5
+        ("AuthenticAMD", 27, "avx512_bf16", "bf16"),
+        ("AuthenticAMD", 26, "avx512f avx512_bf16x", "fp32"),
+        ("AuthenticAMD", 25, "avx512f avx512_bf16", "fp32"),
+        ("GenuineIntel", 26, "avx512f avx512_bf16", "fp32"),
+    ],
+)
+def test_bfloat16_without_amx_is_for_the_processors_that_are_faster_with_it(
+    vendor, family, flags, precision, monkeypatch, tmp_path
+):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    assert resolve(Block().eval(), IMAGES, "auto", "auto") == ("fp32", "on")
+    monkeypatch.setattr(execution, "_CPUINFO", tmp_path / "cpuinfo")
+    core = f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\nmodel name\t: X: Y\nflags\t\t: {flags}\n\n"
+    (tmp_path / "cpuinfo").write_text(2 * core)
+    assert resolve(Block().eval(), IMAGES, "auto", "auto") == (precision, "on")
+
+
+def test_a_processor_that_says_nothing_of_itself_gets_float32(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    for text in (None, "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd bf16\n"):  # macOS; Arm
+        monkeypatch.setattr(execution, "_CPUINFO", tmp_path / str(text is None))
+        if text:
+            (tmp_path / "False").write_text(text)
+        assert resolve(Block().eval(), IMAGES, "auto", "auto") == ("fp32", "on")
 
 
 def test_half_precision_of_gpus_is_refused_on_a_cpu():

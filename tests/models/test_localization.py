@@ -127,7 +127,7 @@ def test_fine_scales_have_the_cells_of_the_largest(classifier):
     localizer = Localizer(classifier, MapSpec(scales=(224, 448), fine_scales=True))
     pixels = localizer.resize(photograph)
     [found] = localizer.localize([pixels], [[[285]]])
-    finer = load_classifier(ModelSpec("efficientnet_lite0", map_stride=16))
+    finer = load_classifier(ModelSpec("efficientnet_lite0", map_stride=16, precision="fp32"))
     maps = [
         class_maps(network, network.normalize(of_scale[None]), torch.tensor([[285]]))
         for network, of_scale in zip((finer, classifier), pixels, strict=True)

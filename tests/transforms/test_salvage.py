@@ -29,14 +29,16 @@ def failing(localizer, monkeypatch):
     """Makes a pass of certain images fail."""
 
     def fail(error, of):
-        forward = localizer._methods.forward
+        def failing_or(forward):
+            def pass_or_fail(images, *arguments):
+                if of(images):
+                    raise error
+                return forward(images, *arguments)
 
-        def pass_or_fail(images, *arguments):
-            if of(images):
-                raise error
-            return forward(images, *arguments)
+            return pass_or_fail
 
-        monkeypatch.setattr(localizer._methods, "forward", pass_or_fail)
+        for methods in localizer._methods:
+            monkeypatch.setattr(methods, "forward", failing_or(methods.forward))
 
     return fail
 
