@@ -14,7 +14,7 @@ labelled pair of an image and a category that the network knows and that has a b
     AP50       pycocotools', of all boxes that the run has, by its own threshold, second look included
     ms         milliseconds of forward passes and maps for an image, on one core, as the job counted them
 
---settings keeps the rows whose name contains TEXT; without it those of SETTINGS but occlusion and Score-CAM, which
+All in fp32, so that every processor gives the same figures. --settings keeps the rows whose name contains TEXT; without it those of SETTINGS but occlusion and Score-CAM, which
 take up to hours for 650 images. --every takes each Nth image alone.
 """
 
@@ -38,8 +38,8 @@ from camboxes.transforms.plan import shard_file
 from camboxes.transforms.second_look import is_whole
 
 # What `camboxes label` did before its defaults were the best that is known: Zhou et al.'s maps, on squashed images.
-PLAIN = ["--method", "cam", "--scales", "224", "--aspect", "squash", "--no-compete", "--refine", "none",
-         "--boxes", "largest"]  # fmt: skip
+PLAIN = ["--method", "cam", "--scales", "224", "--no-fine-scales", "--aspect", "squash", "--no-compete",
+         "--refine", "none", "--boxes", "largest"]  # fmt: skip
 BOTH = [*PLAIN, "--method", "cam*layercam@16", "--scales", "224,448"]
 SETTINGS = {
     "default": [],
@@ -117,7 +117,7 @@ def label(folder: Path, output: str, options: list[str], every: int = 1) -> None
         manifest.write("\n".join([header, *(line for line in lines if line.split(",")[0] in paths)]))
         manifest.flush()
         call = [sys.executable, "-m", "camboxes.pipeline.cli", "label", "--input", manifest.name, "--root", str(folder),
-                "--output", output, "--overwrite", *options]  # fmt: skip
+                "--output", output, "--overwrite", "--precision", "fp32", *options]  # fmt: skip
         if (folder / "label_map.json").exists():
             call += ["--label-map", str(folder / "label_map.json")]
         subprocess.run(call, check=True, stdout=subprocess.DEVNULL)
