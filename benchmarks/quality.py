@@ -14,8 +14,8 @@ labelled pair of an image and a category that the network knows and that has a b
     AP50       pycocotools', of all boxes that the run has, by its own threshold, second look included
     ms         milliseconds of forward passes and maps for an image, on one core, as the job counted them
 
-All in fp32, so that every processor gives the same figures. --settings keeps the rows whose name contains TEXT; without it those of SETTINGS but occlusion and Score-CAM, which
-take up to hours for 650 images. --every takes each Nth image alone.
+All in fp32, as any processor can. --settings keeps the rows whose name contains TEXT; without it those of SETTINGS but
+occlusion and Score-CAM, which take up to hours for 650 images. --every takes each Nth image alone.
 """
 
 import argparse
@@ -45,6 +45,8 @@ SETTINGS = {
     "default": [],
     "default, but --scales 224": ["--scales", "224"],
     "default, but --method cam": ["--method", "cam"],
+    "default, but --method cam*layercam@16": ["--method", "cam*layercam@16"],
+    "default, but --no-fine-scales": ["--no-fine-scales"],
     "default, but --refine none": ["--refine", "none", "--threshold", "0.9*otsu"],
     "default, but --aspect squash": ["--aspect", "squash"],
     "default, but --no-compete": ["--no-compete"],

@@ -83,7 +83,8 @@ def main() -> None:
 
 def label(folder: Path, options: list[str], output: Path):
     call = [sys.executable, "-m", "camboxes.pipeline.cli", "label", "--input", str(folder / "labels.csv"),
-            "--label-map", str(folder / "label_map.json"), "--output", str(output), "--precision", "fp32", *options]  # fmt: skip
+            "--label-map", str(folder / "label_map.json"), "--output", str(output),
+            "--precision", "fp32", *options]  # fmt: skip
     subprocess.run(call, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     run, truth = PlannedRun.load(str(output)), read_ground_truth(str(folder / "instances.json"))
     return run, match(run, truth), truth
