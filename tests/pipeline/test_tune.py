@@ -54,7 +54,7 @@ def test_five_boxes_say_no_more_than_a_base_rate(run, truth, tmp_path, capsys, a
 def test_thresholds_by_label_are_drawn_and_recorded(run, tmp_path, annotations):
     assert _rebox(run, tmp_path / "high", "--threshold", "0.6") == 0
     tuning = {
-        "rule": {"threshold": "0.8*otsu", "thresholds": {"tripod": 0.6}},
+        "rule": _settings(run)["rule"] | {"threshold": "0.8*otsu", "thresholds": {"tripod": 0.6}},
         "calibration": None,
         "maps": {name: _settings(run)[name] for name in MAPS},
         "images": [],
