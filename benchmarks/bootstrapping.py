@@ -44,7 +44,6 @@ from torchvision.transforms import v2
 
 from camboxes.models import load_classifier
 
-OPTIONS = ["--method", "cam*layercam@16", "--scales", "224,448", "--refine", "affinity"]
 SIZE = 256  # longer side of the detector's input
 STEPS = 150
 BATCH = 8
@@ -153,7 +152,7 @@ def pseudo_boxes(folder: Path, background: list[Path], names: list[str], output:
     classifier, run = str(output / "classifier"), str(output / "run")
     steps = [
         ["train", "--input", str(output / "images.csv"), "--output", classifier],
-        ["label", "--input", str(output / "training.csv"), "--output", run, "--model", classifier, *OPTIONS],
+        ["label", "--input", str(output / "training.csv"), "--output", run, "--model", classifier],
     ]
     for step in steps:
         camboxes(*step, "--root", root, stdout=sys.stderr.fileno())
