@@ -19,6 +19,7 @@ SETTINGS = {
     "cam, 224": MapSpec(),
     "cam, 224 + 448": MapSpec(scales=(224, 448)),
     "cam*layercam@16, 224 + 448": MapSpec("cam*layercam@16", (224, 448)),
+    "label's default": MapSpec("cam*layercam@32[-2]*layercam@16", (224, 448), fine_scales=True),
 }
 
 
