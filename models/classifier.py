@@ -254,7 +254,7 @@ class Classifier(nn.Module):
                 self._strides = outermost_layers(self.network, self.probe(), self._prefix)
         return self._strides
 
-    def _at_stride(self, stride: int, place: int) -> str:
+    def _block(self, stride: int, place: int) -> str:
         """The dotted name of the block that is so many places before the last one at a stride."""
         strides = self._blocks()
         if stride not in strides:
@@ -269,7 +269,7 @@ class Classifier(nn.Module):
 
     def _tap(self, wanted: str) -> str:
         by_stride = BY_STRIDE.fullmatch(wanted)
-        name = self._at_stride(int(by_stride["stride"]), int(by_stride["place"] or 1)) if by_stride else wanted
+        name = self._block(int(by_stride["stride"]), int(by_stride["place"] or 1)) if by_stride else wanted
         if name not in dict(self.network.named_modules()) or not name:
             raise ValueError(f"layer {wanted!r}: the network has none of this name; expected one of named_modules()")
         if name in self._layers.values():

@@ -79,7 +79,10 @@ METHODS = (
 )
 BY_STRIDE = re.compile(r"(?P<stride>\d+)(\[-(?P<place>\d+)\])?")  # a layer, by its stride and its place from the end
 _FACTOR = re.compile(rf"(?P<method>[a-z²]+)(@(?P<layer>{BY_STRIDE.pattern}|[\w.]+))?")
-_EXPECTED = "[WEIGHT*]METHOD[@LAYER], joined by + (a sum) or * (a product), with METHOD one of " + ", ".join(METHODS)
+_EXPECTED = (
+    "[WEIGHT*]METHOD[@LAYER], joined by + (a sum) or * (a product), with LAYER a stride (16), a place from its end "
+    f"(32[-2]) or a layer's name, and METHOD one of {', '.join(METHODS)}"
+)
 
 
 class Factor(NamedTuple):

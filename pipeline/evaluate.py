@@ -51,6 +51,7 @@ _PAIRS = {
     "true_without_label": "true categories that the images are not labelled with (missed in AR)",
 }
 _CLASSES_SHOWN = 10
+_FLATTERING = "chosen on the very boxes that they are judged on, which flatters"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -153,7 +154,7 @@ def _record(arguments: argparse.Namespace, judged: "Judged", evaluation: "Evalua
         },
         "figures": {name: _figure(figure) for name, figure in evaluation.figures.items()},
         "best_thresholds": {
-            "note": "chosen on the very boxes that they are judged on, which flatters" + _sample(judged, evaluation),
+            "note": _FLATTERING + _sample(judged, evaluation),
             "images": best.images,
             "own_rule": {
                 "threshold": dict(zip(deltas, best.threshold, strict=True)),
@@ -214,8 +215,7 @@ def _print_figures(judged: "Judged", evaluation: "Evaluation") -> None:
     print(_line(f"at the run's threshold, {threshold}", "run", "centred box of 80%", "whole image"))
     for name, figure in evaluation.figures.items():
         print(_line(NAMES[name], *map(_shown, figure)))
-    flatter = "chosen on the very boxes that they are judged on, which flatters"
-    print(f"\nBest thresholds, {flatter}{_sample(judged, evaluation)}:\n")
+    print(f"\nBest thresholds, {_FLATTERING}{_sample(judged, evaluation)}:\n")
     print(_line("by the run's rule", "run", "centred box of 80%", "whole image"))
     for name, at, figure in zip(_KNOWN, best.threshold, best.gt_known, strict=True):
         print(_line(f"{NAMES[name]}, t {at:.2f}", *map(_shown, figure)))

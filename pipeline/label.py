@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fuse each convolution with what follows it (default: wherever it gives the same maps)",
     )
     maps = add_map_arguments(
-        parser, "[WEIGHT*]METHOD[@LAYER]+…", f"{_METHOD}; of {_LITE}0, 1 and 2 {_LITE_METHOD}", "--size and twice that"
+        parser, "[WEIGHT*]METHOD[@LAYER]+…", f"{_METHOD}; of EfficientNet-Lite {_LITE_METHOD}", "--size and twice that"
     )
     parser.set_defaults(fine_scales=None, compete=True, refine="affinity")
     maps.add_argument(
@@ -225,7 +225,7 @@ def add_map_arguments(
         action=argparse.BooleanOptionalAction,
         default=False,
         help="take the network's last strides out at the smaller scales, so that their maps have as many cells as "
-        f"those of the largest (default: of {_LITE}0, 1 and 2)",
+        "those of the largest (default: off; label: on for EfficientNet-Lite)",
     )
     maps.add_argument(
         "--compete",
