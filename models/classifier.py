@@ -27,6 +27,7 @@ from camboxes.models.parts import (
     tapped,
 )
 from camboxes.models.preprocessing import Preprocessing
+from camboxes.models.programs import Programmed
 from camboxes.models.spec import BY_STRIDE, Device, ModelSpec
 from camboxes.models.stride import lower_stride
 from camboxes.models.tokens import Tokens, layout_of
@@ -90,12 +91,13 @@ class Classifier(nn.Module):
         self.spec = spec
         self._layers: dict[str, str] = {}  # wanted -> name, of those that are tapped
         self._strides: dict[int, list[str]] = {}  # once asked for: see `outermost_layers`
+        self._all: tuple[nn.Module, ...] = ()  # its modules, once asked for: to find them takes time
         self._executable: list[nn.Module] = []  # at most one; in a list, so that it is no part of this module
         self.multilabel = multilabel
         # The images are noise: shapes, and the equality of two ways to the same logits, are all that is asked.
         size = preprocessing.size
         self._probe = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-        with _evaluating(network):
+        with _evaluating(*network.modules()):
             parts = take_apart(network, spec.name, self._probe)
             self._features, self._tail, self._prefix = parts.features, parts.tail, parts.prefix
             self._last = Tap(LAST, layout=parts.layout)
@@ -155,7 +157,7 @@ class Classifier(nn.Module):
 
     def plain_logits(self, images: torch.Tensor) -> torch.Tensor:
         """The network's own logits, [n, classes], layer by layer whatever the spec asks for; with a graph if wanted."""
-        with _evaluating(self.network):
+        with _evaluating(*self.network.modules()):
             return self.network(images)
 
     def check_sizes(self, preprocessing: Preprocessing) -> None:
@@ -185,9 +187,10 @@ class Classifier(nn.Module):
             return self._features
         with _CHANGING:
             if not self._executable:
-                with _evaluating(self._features):
+                with _evaluating(*self._features.modules()):
                     probe = self.probe()
-                    self._executable = [execution.executable(self._features, probe, precision, compilation)]
+                    layers = execution.executable(self._features, probe, precision, compilation)
+                    self._executable = [Programmed(layers) if compilation == "on" and probe.is_cpu else layers]
             return self._executable[0]
 
     def infer(self, images: torch.Tensor) -> Activations:
@@ -211,7 +214,8 @@ class Classifier(nn.Module):
           gradients: whether gradients of the logits with respect to what is recorded can be asked for.
         """
         self._executed()  # trials that are made for it are not to be recorded
-        with _evaluating(self), recording(layers, images.shape[2:], gradients=gradients) as found:
+        self._all = self._all or tuple(self.modules())
+        with _evaluating(*self._all), recording(layers, images.shape[2:], gradients=gradients) as found:
             activations = self(images.clone() if gradients and images.is_inference() else images)
         return activations, found
 
@@ -250,7 +254,7 @@ class Classifier(nn.Module):
 
     def _blocks(self) -> dict[int, list[str]]:
         if not self._strides:
-            with _evaluating(self.network):
+            with _evaluating(*self.network.modules()):
                 self._strides = outermost_layers(self.network, self.probe(), self._prefix)
         return self._strides
 
@@ -275,14 +279,14 @@ class Classifier(nn.Module):
         if name in self._layers.values():
             return name
         before = self._features
-        self._features = tapped(before, name)
+        self._features, self._all = tapped(before, name), ()
         probe = self.probe()
-        with _evaluating(self), recording(frozenset([name]), probe.shape[2:], gradients=False) as found:
+        with _evaluating(*self.modules()), recording(frozenset([name]), probe.shape[2:], gradients=False) as found:
             self._features(probe)
         self._executable = []
         layout = layout_of(found.maps[name].shape, self._prefix) if name in found.maps else None
         if layout is None:
-            self._features = before
+            self._features, self._all = before, ()
             raise ValueError(f"layer {name!r} gives no maps of [n, channels, height, width]")
         for part in self._features.modules():
             if isinstance(part, Tap) and part.layer == name:
@@ -400,9 +404,9 @@ def _load(spec: ModelSpec) -> Classifier:
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def _evaluating(*modules: nn.Module) -> Iterator[None]:
     """Evaluation mode, and the modes that there were when it is over."""
-    training = [part for part in module.modules() if part.training]
+    training = [part for part in modules if part.training]
     for part in training:
         part.training = False
     try:

@@ -18,6 +18,8 @@ from camboxes.models.fusion import claims, compete, fuse
 from camboxes.models.methods import Methods
 from camboxes.models.spec import MapSpec
 
+_BEST = 5  # classes
+
 
 class Localization(NamedTuple):
     """What the network says of one image.
@@ -25,6 +27,7 @@ class Localization(NamedTuple):
     Attributes:
       logits: float32 [classes], of the first scale.
       probabilities: float32 [classes], as `Classifier.probabilities` has them.
+      best: the five classes with the highest probabilities, the first among equals first.
       class_ids: for each label the class that was chosen for it.
       maps: for each label its class's map, float32 [labels, height, width]; of one method at one scale as the method
         gives it (CAM: signed), else fused, in [0, 1].
@@ -35,6 +38,7 @@ class Localization(NamedTuple):
 
     logits: np.ndarray
     probabilities: np.ndarray
+    best: tuple[int, ...]
     class_ids: tuple[int, ...]
     maps: np.ndarray
     plain: np.ndarray | None
@@ -148,7 +152,9 @@ class Localizer:
             raise ValueError(f"{len(images)} images were given; a batch holds {size}")
         reads = frozenset([*self._alike, *(self._stages if self._largest == 0 else [])])
         first = self._methods[0].forward(self._batch(images, 0, flip=False), reads)
-        logits, probabilities = first.logits.cpu().numpy(), self.classifier.probabilities(first.logits).cpu().numpy()
+        likely = self.classifier.probabilities(first.logits)
+        best = likely.sort(dim=1, descending=True, stable=True).indices[:, :_BEST].tolist()
+        logits, probabilities = first.logits.cpu().numpy(), likely.cpu().numpy()
         chosen = [
             tuple(max(ids, key=row.__getitem__) for ids in labels)
             for labels, row in zip(candidates, logits, strict=False)
@@ -186,6 +192,7 @@ class Localizer:
             Localization(
                 logits[slot],
                 probabilities[slot],
+                tuple(best[slot]),
                 ids,
                 found[slot, : len(ids)],
                 None if plain is None else plain[slot, : len(ids)],

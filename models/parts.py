@@ -30,14 +30,16 @@ class Recording:
       maps: for each layer that was asked for its feature maps, [n, channels, height, width].
       attention: of each layer, in the order of execution, its attention weights, [n, heads, queries, keys], where
         ATTENTION was asked for.
+      layers: those that were asked for.
+      with_graph: whether gradients are wanted.
     """
 
     def __init__(self, layers: frozenset[str], size: Sequence[int], *, gradients: bool):
         self.maps: dict[str, torch.Tensor] = {}
         self.attention: list[torch.Tensor] = []
-        self._layers = layers
+        self.layers = layers
+        self.with_graph = gradients
         self._size = size
-        self._gradients = gradients
 
     def take(self, layer: str, output: torch.Tensor, layout: Layout) -> torch.Tensor:
         """Keeps the maps in a layer's output, and gives what the network goes on with.
@@ -45,7 +47,7 @@ class Recording:
         The graph of gradients begins at the first of the layers: nothing before it is kept, whatever its parameters
         ask for. The network goes on with a copy, which it may change in place.
         """
-        if layer not in self._layers:
+        if layer not in self.layers:
             return output
         maps = self.maps[layer] = self._in_graph(layout.maps(output, self._size))
         return layout.output(maps.clone(), output)
@@ -56,7 +58,7 @@ class Recording:
         return self.attention[-1]
 
     def _in_graph(self, value: torch.Tensor) -> torch.Tensor:
-        if self._gradients and not value.requires_grad:
+        if self.with_graph and not value.requires_grad:
             value = value.detach().requires_grad_()
             torch.set_grad_enabled(True)  # until the end of `recording`
         return value
@@ -86,6 +88,11 @@ def recording(layers: frozenset[str], size: Sequence[int], *, gradients: bool) -
         _recording.reset(token)
 
 
+def active_recording() -> Recording | None:
+    """What the calling thread records."""
+    return _recording.get()
+
+
 class Tap(nn.Module):
     """Shows a layer's maps to the recording of the calling thread, where there is one.
 
@@ -104,7 +111,7 @@ class Tap(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the layer."""
         output = self.inner(*args, **kwargs)
-        active = _recording.get()
+        active = active_recording()
         return output if active is None else active.take(self.layer, output, self.layout)
 
 

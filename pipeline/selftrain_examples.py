@@ -12,9 +12,11 @@ from camboxes.models.selftraining import Examples, FeatureReader
 from camboxes.pipeline.training_data import number_of
 from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.images import BadImageError
-from camboxes.transforms.overlap import batched, through_network
+from camboxes.transforms.overlap import Batches, ThroughNetwork
 from camboxes.transforms.plan import shard_file
 from camboxes.transforms.selftrain import can_be_regressed, on_grid, read_unchanged
+
+_Read = tuple[Mapping[str, Any], torch.Tensor | None]  # of the run: a row, and the image as the network takes it
 
 IMAGES = 2000  # of the run, at most: their features take 176 kB each at 448 pixels and 112 channels
 
@@ -51,22 +53,24 @@ def sample(run: PlannedRun, reader: FeatureReader) -> Sampled:
     unread: dict[str, str] = {}
     read_rows: list[Mapping[str, Any]] = []
 
-    def read(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], torch.Tensor | None]:
+    def read(row: Mapping[str, Any]) -> _Read:
         try:
             return row, reader.classifier.preprocessing.resize(read_unchanged(run.root, row))
         except BadImageError as error:
             unread[row["path"]] = str(error)
             return row, None
 
-    def batches(decoded: Iterator[tuple[Mapping[str, Any], torch.Tensor | None]], size: int) -> Iterator[list[Any]]:
-        return batched(((row, pixels) for row, pixels in decoded if pixels is not None), size)
+    complete: Batches[_Read] = Batches(len(rows), reader.classifier.spec.batch_size or 1)
+
+    def batches(decoded: _Read) -> Iterator[list[_Read]]:
+        return complete.put([decoded] if decoded[1] is not None else [])
 
     def forward(batch: list[Any]) -> tuple[list[Mapping[str, Any]], torch.Tensor]:
         return [row for row, _ in batch], reader.features([pixels for _, pixels in batch])
 
     features = []
     with tqdm(total=len(rows), desc="features", unit="image", disable=None) as bar:
-        for its_rows, its_features in through_network(reader.classifier, read, rows, batches, forward):
+        for its_rows, its_features in ThroughNetwork(reader.classifier, read, batches, forward).all(rows):
             read_rows += its_rows
             features.append(its_features)
             bar.update(len(its_rows))

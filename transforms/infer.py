@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import apache_beam as beam
 import numpy as np
 from apache_beam.utils import shared
+from apache_beam.utils.windowed_value import WindowedValue
 
 from camboxes.models.spec import MapSpec, ModelSpec
 from camboxes.transforms import member_names, stored_classifier
@@ -18,7 +19,7 @@ from camboxes.transforms.images import DEFAULT_LIMITS, BadImageError, Limits, de
 from camboxes.transforms.labels import LabelMap, LabelMatcher, UnmatchedLabelsError
 from camboxes.transforms.maps import quantize
 from camboxes.transforms.metering import count
-from camboxes.transforms.overlap import through_network
+from camboxes.transforms.overlap import Batches, ThroughNetwork
 from camboxes.transforms.records import MAPPED, OK, SKIPPED, Shard, rejected
 from camboxes.transforms.reuse import ReusableRows
 from camboxes.transforms.salvage import Question, localize
@@ -78,9 +79,33 @@ class InferClassMaps(beam.PTransform):
         return shards | beam.ParDo(self._infer)
 
 
-class _Photograph(NamedTuple):
-    """A row of the shard, and what became of its image: rectangles to look at, an error, or a row known already."""
+class _Open:
+    """A shard whose images are on their way through the network.
 
+    Attributes:
+      shard: as it came.
+      place: its timestamp and its windows.
+      rows: those that it came with.
+      done: under their numbers, those that have become something.
+      found: likewise what the network said of an image so far.
+      batches: where what is looked at waits for a batch of its shape.
+      counted: for Beam's counters, which take longer than this one.
+    """
+
+    def __init__(self, shard: Shard, place: tuple[Any, tuple[Any]], batch_size: int):
+        self.shard = shard
+        self.place = place
+        self.rows: list[_Row] = shard.rows.to_pylist()
+        self.done: dict[int, _Row] = {}
+        self.found: dict[int, list[_Answered]] = collections.defaultdict(list)
+        self.batches: Batches[_Look] = Batches(len(self.rows), batch_size, _shapes)
+        self.counted = collections.Counter[str]()
+
+
+class _Photograph(NamedTuple):
+    """A row of a shard, and what became of its image: rectangles to look at, an error, or a row known already."""
+
+    of: _Open
     number: int
     row: _Row
     digest: str | None = None
@@ -135,32 +160,60 @@ class _InferClassMaps(beam.DoFn):
         if self._reuse is not None:
             self._reusable = ReusableRows(self._reuse, self._localizer.settings)
 
-    def process(self, shard: Shard) -> Iterator[Shard]:
-        rows = shard.rows.to_pylist()
-        done: list[_Row] = [{}] * len(rows)
-        found: dict[int, list[_Answered]] = collections.defaultdict(list)
-
-        def to_infer(read: Iterator[_Read]) -> Iterator[_Look]:
-            for photograph, looks in read:
-                if photograph.error is not None:
-                    done[photograph.number] = _rejected(photograph, photograph.error)
-                elif photograph.known is not None:
-                    count("reused")
-                    done[photograph.number] = photograph.known
-                yield from looks
-
-        def batches(read: Iterator[_Read], size: int) -> Iterator[list[_Look]]:
-            return _of_one_shape(to_infer(read), size)
-
+    def start_bundle(self) -> None:
         classifier = self._localizer.classifier
-        for batch, halved in through_network(classifier, self._read, _contents(rows), batches, self._localize):
-            count("halved_batches", halved)
-            for look, answer in batch:
+        self._open = collections.deque[_Open]()
+        self._network = ThroughNetwork(classifier, self._read, self._batches, self._localize)
+
+    def process(
+        self, shard: Shard, timestamp: Any = beam.DoFn.TimestampParam, window: Any = beam.DoFn.WindowParam
+    ) -> Iterator[WindowedValue]:
+        """Takes a shard, and gives those whose last image has come through the network: mostly the one before.
+
+        So while boxes are drawn on that one and written, the network has images of this one.
+        """
+        opened = _Open(shard, (timestamp, (window,)), self._localizer.batch_size)
+        self._open.append(opened)
+        for item in _items(opened):
+            yield from self._complete(self._network.put(item))
+        yield from self._complete([])  # one without rows
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        yield from self._complete(self._network.rest())
+        self._network.close()
+
+    def _complete(self, passed: Iterable[tuple[list[_Answered], int]]) -> Iterator[WindowedValue]:
+        """The shards that are complete with what came through the network, in the order in which they were opened."""
+        for answers, halved in passed:
+            answers[0][0].photograph.of.counted["halved_batches"] += halved
+            for look, answer in answers:
                 photograph = look.photograph
-                found[photograph.number].append((look, answer))
-                if len(found[photograph.number]) == len(photograph.rectangles):
-                    done[photograph.number] = self._answered(photograph, found.pop(photograph.number))
-        yield shard.extended(done, MAPPED, {**self._localizer.settings, **self._limits.settings})
+                found = photograph.of.found[photograph.number]
+                found.append((look, answer))
+                if len(found) == len(photograph.rectangles):
+                    photograph.of.done[photograph.number] = self._answered(photograph, found)
+                    del photograph.of.found[photograph.number]
+            yield from self._emitted()
+        yield from self._emitted()
+
+    def _emitted(self) -> Iterator[WindowedValue]:
+        while self._open and len(self._open[0].done) == len(self._open[0].rows):
+            opened = self._open.popleft()
+            for name, value in opened.counted.items():
+                count(name, value)
+            rows = [opened.done[number] for number in range(len(opened.rows))]
+            settings = self._localizer.settings | self._limits.settings
+            yield WindowedValue(opened.shard.extended(rows, MAPPED, settings), *opened.place)
+
+    def _batches(self, read: _Read) -> Iterator[list[_Look]]:
+        """The batches that are complete with an image; one that is not looked at is done."""
+        photograph, looks = read
+        if photograph.error is not None:
+            photograph.of.done[photograph.number] = _rejected(photograph, photograph.error)
+        elif photograph.known is not None:
+            photograph.of.counted["reused"] += 1
+            photograph.of.done[photograph.number] = photograph.known
+        return photograph.of.batches.put(looks)
 
     @property
     def _side(self) -> int:
@@ -171,9 +224,9 @@ class _InferClassMaps(beam.DoFn):
         settings = self._localizer.settings
         return math.ceil(2 * max(settings["scales"]) / (SIDE if settings["second_look"] else 1))
 
-    def _read(self, given: tuple[int, _Row, Image | None]) -> _Read:
-        number, row, content = given
-        photograph = _Photograph(number, row)
+    def _read(self, given: tuple[_Open, int, _Row, Image | None]) -> _Read:
+        opened, number, row, content = given
+        photograph = _Photograph(opened, number, row)
         for label in photograph.row["labels"]:
             if label["class_indices"] is None:
                 label["class_indices"] = self._match(label)
@@ -226,7 +279,7 @@ class _InferClassMaps(beam.DoFn):
         localization = looks[0][1]
         if not np.isfinite(localization.logits).all():
             return _rejected(photograph, BadImageError("not_finite", "the network's output holds NaN or infinity"))
-        count("decoded")
+        photograph.of.counted["decoded"] += 1
         labels: list[_Row] = []
         maps: list[_Row] = []
         plain: list[_Row] = []
@@ -245,7 +298,6 @@ class _InferClassMaps(beam.DoFn):
                     if self._localizer.settings["keep_plain"]:
                         plain.append(self._entry(label, look, of_look, number, plain=True))
             labels.append(label)
-        best = np.argsort(-localization.probabilities, kind="stable")[:5].tolist()
         names = self._localizer.classifier.class_names
         return _read_of(photograph) | {
             "image_id": photograph.row["image_id"],
@@ -255,7 +307,7 @@ class _InferClassMaps(beam.DoFn):
             "labels": labels,
             "top5": [
                 {"class_index": index, "name": names[index][0], "probability": localization.probabilities[index]}
-                for index in best
+                for index in localization.best
             ],
             "maps": maps,
             "plain_maps": plain,
@@ -289,13 +341,18 @@ def _known(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _contents(rows: list[_Row]) -> Iterator[tuple[int, _Row, Image | None]]:
-    """Rows with their numbers, and with what is known of their images without opening a file of their own for each."""
+def _items(opened: _Open) -> Iterator[tuple[_Open, int, _Row, Image | None]]:
+    """Its rows, and what is known of their images without opening a file of their own for each."""
+    rows = opened.rows
     contents: Iterable[Image | None] = (row["image"] for row in rows)
     inside = member_names.split(rows[0]["location"] or "") if rows and rows[0]["place"] is not None else None
     if inside:  # all of a shard, which is a run of neighbours
         contents = images(inside[0], rows[0]["place"], len(rows))
-    return ((number, row, content) for number, (row, content) in enumerate(zip(rows, contents, strict=True)))
+    return ((opened, number, row, content) for number, (row, content) in enumerate(zip(rows, contents, strict=True)))
+
+
+def _shapes(look: _Look) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(pixels.shape) for pixels in look.pixels)
 
 
 def _bytes(row: _Row, content: Image | None, limits: Limits) -> bytes:
@@ -305,17 +362,6 @@ def _bytes(row: _Row, content: Image | None, limits: Limits) -> bytes:
         raise content
     limits.check_bytes(len(content))
     return content
-
-
-def _of_one_shape(looks: Iterable[_Look], size: int) -> Iterator[list[_Look]]:
-    """Looks of one shape, as many as a pass takes; at the end what is left of each shape."""
-    waiting: dict[tuple[tuple[int, ...], ...], list[_Look]] = {}
-    for look in looks:
-        shape = tuple(tuple(pixels.shape) for pixels in look.pixels)
-        waiting.setdefault(shape, []).append(look)
-        if len(waiting[shape]) == size:
-            yield waiting.pop(shape)
-    yield from waiting.values()
 
 
 def _rejected(photograph: _Photograph, error: BadImageError) -> _Row:

@@ -1,19 +1,24 @@
 """Work in threads, a bounded number of items ahead of where its results are used."""
 
 import itertools
+import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from camboxes.transforms.metering import count
 
 if TYPE_CHECKING:
     from camboxes.models import Classifier
 
+# Batches that are decoded, or in the network for each core, ahead of where a result is used. Where that takes its time,
+# as drawing and writing a shard's boxes does, every core still has a pass to begin with.
 _BATCHES_AHEAD = 2
+
+_TOGETHER = 4  # items that a thread decodes in one go: to hand one over takes a tenth of decoding it
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -21,60 +26,141 @@ Decoded = TypeVar("Decoded")
 Batch = TypeVar("Batch")
 
 
-def ahead(
-    stage: str, threads: Executor, work: Callable[[Item], Result], items: Iterable[Item], most: int
-) -> Iterator[Result]:
-    """The results of `work` in the order of the items, while the next `most` items are worked on.
+class Line(Generic[Item, Result]):
+    """Items in, and in the same order what `work` makes of them out, once `most` further ones are in.
 
     Counts milliseconds_STAGE: the time spent in `work`, summed over the threads.
     """
-    waiting: deque[Future[tuple[float, Result]]] = deque()
 
-    def timed(item: Item) -> tuple[float, Result]:
+    def __init__(self, stage: str, threads: Executor, work: Callable[[Item], Result], most: int):
+        self._stage = stage
+        self._threads = threads
+        self._work = work
+        self._most = most
+        self._waiting: deque[Future[tuple[float, Result]]] = deque()
+
+    def put(self, item: Item) -> Iterator[Result]:
+        """Takes an item, and gives what comes out."""
+        self._waiting.append(self._threads.submit(self._timed, item))
+        while len(self._waiting) > self._most:
+            yield self._next()
+
+    def rest(self) -> Iterator[Result]:
+        """Gives what is still to come out."""
+        while self._waiting:
+            yield self._next()
+
+    def _timed(self, item: Item) -> tuple[float, Result]:
         start = time.perf_counter()
-        result = work(item)
+        result = self._work(item)
         return time.perf_counter() - start, result
 
-    def next_result() -> Result:
+    def _next(self) -> Result:
         # Beam's counters belong to the thread that runs the DoFn, so the time travels with the result.
-        seconds, result = waiting.popleft().result()
-        count(f"milliseconds_{stage}", round(seconds * 1000))
+        seconds, result = self._waiting.popleft().result()
+        count(f"milliseconds_{self._stage}", round(1000 * seconds))
         return result
 
-    for item in items:
-        waiting.append(threads.submit(timed, item))
-        if len(waiting) > most:
-            yield next_result()
-    while waiting:
-        yield next_result()
 
-
-def through_network(
-    classifier: "Classifier",
-    decode: Callable[[Item], Decoded],
-    items: Iterable[Item],
-    batches: Callable[[Iterator[Decoded], int], Iterable[Batch]],
-    forward: Callable[[Batch], Result],
+def ahead(
+    stage: str, threads: Executor, work: Callable[[Item], Result], items: Iterable[Item], most: int
 ) -> Iterator[Result]:
-    """What `forward` makes of batches, in their order, while the next ones are decoded.
+    """The results of `work` in the order of the items, while the next `most` items are worked on: see `Line`."""
+    line = Line(stage, threads, work, most)
+    for item in items:
+        yield from line.put(item)
+    yield from line.rest()
 
-    Args:
-      classifier: tells how many images a batch holds, and how many batches are on their way at once.
-      decode: run in threads of its own.
-      items: what is decoded.
-      batches: sorts what was decoded into batches of at most so many, in the caller's thread; it may leave some out.
-      forward: run in threads that each have one core.
-    """
-    from camboxes.models import passes_side_by_side, use_one_core
 
-    size, device, side_by_side = classifier.spec.batch_size, classifier.spec.device, passes_side_by_side(classifier)
-    assert size is not None, "a loaded classifier's spec is resolved"
-    with (
-        ThreadPoolExecutor(_decoders(device, side_by_side), initializer=use_one_core) as decoders,
-        ThreadPoolExecutor(side_by_side, initializer=use_one_core) as passes,
+class Batches(Generic[Item]):
+    """Sorts what so many items hold into batches of one shape; with the last item come those that are not full."""
+
+    def __init__(self, items: int, size: int, shape: Callable[[Item], Hashable] = lambda _: None):
+        self._left = items
+        self._size = size
+        self._shape = shape
+        self._waiting: dict[Hashable, list[Item]] = {}
+
+    def put(self, parts: Iterable[Item]) -> Iterator[list[Item]]:
+        """Takes the parts of one item, any number of them, and gives the batches to be had now."""
+        for part in parts:
+            shape = self._shape(part)
+            self._waiting.setdefault(shape, []).append(part)
+            if len(self._waiting[shape]) == self._size:
+                yield self._waiting.pop(shape)
+        self._left -= 1
+        if not self._left:
+            yield from self._waiting.values()
+
+
+class ThroughNetwork(Generic[Item, Decoded, Batch, Result]):
+    """Items in, and what a network makes of them in batches out, while the next ones are decoded."""
+
+    def __init__(
+        self,
+        classifier: "Classifier",
+        decode: Callable[[Item], Decoded],
+        batches: Callable[[Decoded], Iterable[Batch]],
+        forward: Callable[[Batch], Result],
     ):
-        decoded = ahead("decode", decoders, decode, items, _BATCHES_AHEAD * size)
-        yield from ahead("forward", passes, forward, batches(decoded, size), side_by_side)
+        """Starts its threads.
+
+        Args:
+          classifier: tells how many images a batch holds, and how many batches are on their way at once.
+          decode: run in threads of its own.
+          batches: the batches that are complete with what was decoded last, in the caller's thread: see `Batches`.
+          forward: run in threads that each have one core.
+        """
+        from camboxes.models import passes_side_by_side, use_one_core
+
+        size, device, side_by_side = classifier.spec.batch_size, classifier.spec.device, passes_side_by_side(classifier)
+        assert size is not None, "a loaded classifier's spec is resolved"
+        decoders = ThreadPoolExecutor(_decoders(device, side_by_side), initializer=use_one_core)
+        passes = ThreadPoolExecutor(side_by_side, initializer=use_one_core)
+        self._pools = decoders, passes
+        self._together: list[Item] = []
+        self._decode = decode
+        self._decoding = Line("decode", decoders, self._decoded, math.ceil(_BATCHES_AHEAD * size / _TOGETHER))
+        self._batches = batches
+        self._passing = Line("forward", passes, forward, _BATCHES_AHEAD * side_by_side)
+
+    def put(self, item: Item) -> Iterator[Result]:
+        """Takes an item, and gives what comes out, batch by batch in the order in which they were complete."""
+        self._together.append(item)
+        if len(self._together) == _TOGETHER:
+            yield from self._decoded_together()
+
+    def rest(self) -> Iterator[Result]:
+        """Gives what is still to come out."""
+        yield from self._decoded_together()
+        yield from self._passed(self._decoding.rest())
+        yield from self._passing.rest()
+
+    def all(self, items: Iterable[Item]) -> Iterator[Result]:
+        """Everything that comes out for these items; then the threads end."""
+        try:
+            for item in items:
+                yield from self.put(item)
+            yield from self.rest()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Ends the threads."""
+        for pool in self._pools:
+            pool.shutdown()
+
+    def _decoded_together(self) -> Iterator[Result]:
+        items, self._together = self._together, []
+        yield from self._passed(self._decoding.put(items))
+
+    def _decoded(self, items: list[Item]) -> list[Decoded]:
+        return [self._decode(item) for item in items]
+
+    def _passed(self, decoded: Iterable[list[Decoded]]) -> Iterator[Result]:
+        for one in itertools.chain.from_iterable(decoded):
+            for batch in self._batches(one):
+                yield from self._passing.put(batch)
 
 
 def _decoders(device: str, side_by_side: int) -> int:

@@ -21,7 +21,7 @@ from camboxes.transforms.image_files import locate, read_image
 from camboxes.transforms.images import ACCEPTED, BadImageError, decode
 from camboxes.transforms.maps import StoredMap, quantize
 from camboxes.transforms.metering import count
-from camboxes.transforms.overlap import batched, through_network
+from camboxes.transforms.overlap import Batches, ThroughNetwork
 from camboxes.transforms.records import MAPPED, Shard, rejected
 from camboxes.transforms.second_look import is_whole
 
@@ -148,20 +148,16 @@ class _RegressMaps(beam.DoFn):
 
     def process(self, shard: Shard) -> Iterator[Shard]:
         rows = shard.rows.to_pylist()
-        wanted = ((n, row) for n, row in enumerate(rows) if any(can_be_regressed(row, entry) for entry in row["maps"]))
-
-        def readable(read: Iterator[_Photograph]) -> Iterator[_Photograph]:
-            for photograph in read:
-                if photograph.error is None:
-                    yield photograph
-                else:
-                    rows[photograph.number] = _rejected(photograph.row, photograph.error)
-
-        def batches(read: Iterator[_Photograph], size: int) -> Iterator[list[_Photograph]]:
-            return batched(readable(read), size)
-
+        wanted = [(n, row) for n, row in enumerate(rows) if any(can_be_regressed(row, entry) for entry in row["maps"])]
         classifier = self._held.reader.classifier
-        for batch in through_network(classifier, self._read, wanted, batches, self._made_anew):
+        complete: Batches[_Photograph] = Batches(len(wanted), classifier.spec.batch_size or 1)
+
+        def batches(photograph: _Photograph) -> Iterator[list[_Photograph]]:
+            if photograph.error is not None:
+                rows[photograph.number] = _rejected(photograph.row, photograph.error)
+            return complete.put([photograph] if photograph.error is None else [])
+
+        for batch in ThroughNetwork(classifier, self._read, batches, self._made_anew).all(wanted):
             for photograph, maps in batch:
                 count("decoded")
                 rows[photograph.number] = photograph.row | {"maps": maps}

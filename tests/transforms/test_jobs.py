@@ -7,6 +7,8 @@ import apache_beam as beam
 import numpy as np
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
+from apache_beam.transforms.window import GlobalWindow, IntervalWindow
+from apache_beam.utils.timestamp import Timestamp
 
 from camboxes.models import Localizer, MapSpec, ModelSpec
 from camboxes.pipeline.beam_options import beam_options
@@ -21,12 +23,19 @@ from camboxes.transforms import (
     infer,
 )
 from camboxes.transforms.infer import _InferClassMaps
-from camboxes.transforms.records import LABELED, Shard, table
+from camboxes.transforms.records import LABELED, PLANNED, Shard, table
 from camboxes.transforms.write import IncompleteRunError, merge
 
 
 def _pipeline():
     return beam.Pipeline(options=beam_options([]))
+
+
+def _through(step, *shards):
+    """What a step makes of shards in one bundle, without a runner."""
+    step.start_bundle()
+    emitted = [value for shard in shards for value in step.process(shard, Timestamp(0), GlobalWindow())]
+    return [value.value for value in [*emitted, *step.finish_bundle()]]
 
 
 def test_images_that_arrive_one_by_one(photographs, tmp_path, rows, plain_run):
@@ -119,7 +128,7 @@ def test_a_network_whose_output_is_not_finite(photographs, tmp_path, classifier)
     step.setup()
     step._localizer.classifier.bias[3] = float("nan")
     run = Plan(str(tmp_path), classifier.class_names).make(str(photographs))
-    [shard] = step.process(Shard("00000-of-00001", run.planned_rows("00000-of-00001")))
+    [shard] = _through(step, Shard("00000-of-00001", run.planned_rows("00000-of-00001")))
     found = shard.rows.select(["status", "reason", "maps"]).to_pylist()
     assert found == [
         {"status": "rejected", "reason": "not_finite: the network's output holds NaN or infinity", "maps": []}
@@ -141,7 +150,7 @@ def test_an_image_that_the_network_fails_on_costs_itself_alone(
     planned = Shard("00000-of-00001", run.planned_rows("00000-of-00001"))
     step = _InferClassMaps(ModelSpec("efficientnet_lite0", aspect="squash"), MapSpec(), None, None)
     step.setup()
-    [whole] = step.process(planned)
+    [whole] = _through(step, planned)
     expected = whole.rows.to_pylist()
     [espresso] = (row["labels"][0]["class_index"] for row in expected if "espresso" in row["path"])
     localize, counts = Localizer.localize, collections.Counter()
@@ -153,7 +162,7 @@ def test_an_image_that_the_network_fails_on_costs_itself_alone(
 
     monkeypatch.setattr(Localizer, "localize", fail)
     monkeypatch.setattr(infer, "count", lambda name, value=1: counts.update({name: value}))
-    [shard] = step.process(planned)
+    [shard] = _through(step, planned)
     assert counts["halved_batches"] == halved
     for row, wanted in zip(shard.rows.to_pylist(), expected, strict=True):
         if "espresso" in row["path"]:
@@ -243,3 +252,25 @@ def test_boxes_of_several_labels_and_maps(tmp_path):
             "map_not_positive: no cell of the map speaks for the class (dog)",
             [2, 0, 1, 1], 0.5, 1,
         )]))  # fmt: skip
+
+
+def test_shards_come_out_in_their_order_at_their_own_place_in_time(photographs, tmp_path, classifier):
+    """Whichever images they hold: one has none, and one an image that cannot be read, between those of others."""
+    run = Plan(str(tmp_path / "out"), classifier.class_names, shards=1).make(str(photographs))
+    planned = run.planned_rows("00000-of-00001")
+    unreadable = [row | {"location": str(tmp_path / "nowhere.jpg")} for row in planned[1:2].to_pylist()]
+    rows = [planned[:1], table(unreadable, PLANNED, {}), planned[:0], planned[3:4], planned[4:]]
+    shards = [Shard(str(number), of_shard) for number, of_shard in enumerate(rows)]
+    step = _InferClassMaps(ModelSpec("efficientnet_lite0", aspect="squash"), MapSpec(), None, None)
+    step.setup()
+    step.start_bundle()
+    windows = [IntervalWindow(number, number + 1) for number in range(5)]
+    found = [[*step.process(shard, Timestamp(n), windows[n])] for n, shard in enumerate(shards)]
+    assert not found[0], "its only image waits for a batch of which nothing is known yet"
+    found.append([*step.finish_bundle()])
+    emitted = [value for values in found for value in values]
+    assert [value.value.key for value in emitted] == ["0", "1", "2", "3", "4"]
+    assert [(value.timestamp, *value.windows) for value in emitted] == [(Timestamp(n), windows[n]) for n in range(5)]
+    assert [[row["status"] for row in value.value.rows.to_pylist()] for value in emitted] == [
+        ["ok"], ["rejected"], [], ["ok"], ["ok"],
+    ]  # fmt: skip
