@@ -8,13 +8,15 @@ than in half a minute, and for images of any shape: docs/speed.md has both.
 import collections
 import copy
 import functools
+import itertools
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from timm.layers.conv2d_same import Conv2dSame
-from torch import nn
+from torch import fx, nn
 from torch.nn import functional
 
 from camboxes.models.parts import Tap, observe
@@ -40,7 +42,13 @@ _LIMITS: dict[type, Callable[[Any], tuple[float, ...]]] = {
 
 
 class FusedConvolution(nn.Module):
-    """A convolution in one kernel with what follows it. Gradients of its maps flow through it, at more cost."""
+    """A convolution in one kernel with what follows it. Gradients of its maps flow through it, at more cost.
+
+    Attributes:
+      precision: of the kernel and its weights.
+      activation: the last part of it.
+      widened: whether what it gives is brought to float32.
+    """
 
     def __init__(
         self,
@@ -62,33 +70,37 @@ class FusedConvolution(nn.Module):
         # No parameters: what is laid out for a kernel cannot be moved or saved.
         self._weight = weight.to(precision)
         self._bias = bias.to(precision)
-        self._activation = activation or nn.Identity()
+        self.precision = precision
+        self.activation = activation or nn.Identity()
         self._padding: list[int] = [*map(int, convolution.padding)]
         self._stride, self._dilation = list(convolution.stride), list(convolution.dilation)
         self._groups = convolution.groups
         # What is added to what came before loses least in float32; where that is narrow, it costs little.
-        self._sums = type(self._activation) is nn.Identity and convolution.out_channels < convolution.in_channels
+        self.widened = type(self.activation) is nn.Identity and convolution.out_channels < convolution.in_channels
         self._reach = [step * (size - 1) for step, size in zip(self._dilation, weight.shape[2:], strict=True)]
         self._around = [reach - padding for reach, padding in zip(self._reach, self._padding, strict=True)]
         self._packed = _Packed(self._weight, self._padding, self._stride, self._dilation, self._groups)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Maps [n, channels, height, width] to maps."""
-        maps = maps.to(self._weight.dtype)
+        maps = maps.to(self.precision)
         if not maps.requires_grad:
-            return self.convolve(maps, self._activation)
-        if type(self._activation) in _LIMITS:
-            return _Convolution.apply(maps, self, self._activation)
-        return self._activation(_Convolution.apply(maps, self, nn.Identity()))
+            return self.convolve(maps, self.activation)
+        if type(self.activation) in _LIMITS:
+            return _Convolution.apply(maps, self, self.activation, None)
+        return self.activation(_Convolution.apply(maps, self, nn.Identity(), None))
 
-    def convolve(self, maps: torch.Tensor, activation: nn.Module) -> torch.Tensor:
-        """The convolution and the norm of maps, and an activation behind them."""
+    def convolve(self, maps: torch.Tensor, activation: nn.Module, others: torch.Tensor | None = None) -> torch.Tensor:
+        """The convolution and the norm of maps, what is added to that, and an activation behind it all."""
         limits = [activation.min_val, activation.max_val] if isinstance(activation, nn.Hardtanh) else []
-        found = torch.ops.mkldnn._convolution_pointwise(
-            maps, self._packed.to_meet(maps), self._bias, self._padding, self._stride, self._dilation, self._groups,
-            _KERNELS[type(activation)], limits, ""
-        )  # fmt: skip
-        return found.float() if self._sums else found
+        kernel, weight = _KERNELS[type(activation)], self._packed.to_meet(maps)
+        convolution = weight, self._bias, self._padding, self._stride, self._dilation, self._groups
+        if others is not None:
+            return torch.ops.mkldnn._convolution_pointwise.binary(
+                maps, others, *convolution, "add", 1.0, kernel, limits, ""
+            )
+        found = torch.ops.mkldnn._convolution_pointwise(maps, *convolution, kernel, limits, "")
+        return found.float() if self.widened else found
 
     def backward(self, gradient: torch.Tensor, height: int, width: int) -> torch.Tensor:
         """The gradient with respect to maps of height x width, from that to the convolution's output.
@@ -104,7 +116,7 @@ class FusedConvolution(nn.Module):
             spread = gradient.new_zeros((*gradient.shape[:2], rows, columns)).to(memory_format=torch.channels_last)
             spread[:, :, :: self._stride[0], :: self._stride[1]] = gradient
             gradient = spread
-        gradient = gradient.to(self._weight.dtype)
+        gradient = gradient.to(self.precision)
         return torch.ops.mkldnn._convolution_pointwise(
             gradient,
             self._turned.to_meet(gradient),
@@ -123,6 +135,23 @@ class FusedConvolution(nn.Module):
         """Weights for gradients: mirrored, and within each group outputs and inputs exchanged."""
         exchanged = self._weight.unflatten(0, (self._groups, -1)).transpose(1, 2).flatten(0, 1)
         return _Packed(exchanged.flip(2, 3), self._around, [1, 1], self._dilation, self._groups)
+
+
+class FusedSum(nn.Module):
+    """A convolution, others' maps added to its own, and a rectifier behind the sum: in one kernel."""
+
+    def __init__(self, convolution: FusedConvolution):
+        """Takes a convolution without an activation."""
+        super().__init__()
+        self._convolution = convolution
+        self._rectifier = nn.ReLU()
+
+    def forward(self, maps: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        """Maps [n, channels, height, width], and those that are added to what becomes of them, to maps."""
+        maps, others = maps.to(self._convolution.precision), others.to(self._convolution.precision)
+        if maps.requires_grad or others.requires_grad:
+            return _Convolution.apply(maps, self._convolution, self._rectifier, others)
+        return self._convolution.convolve(maps, self._rectifier, others)
 
 
 class _Packed:
@@ -202,21 +231,24 @@ class FusedSameConvolution(nn.Module):
 
 
 class _Convolution(torch.autograd.Function):
-    """`FusedConvolution.convolve` with a gradient; none to its weights. Of activations those of _LIMITS."""
+    """`FusedConvolution.convolve` with gradients; none to its weights. Of activations those of _LIMITS."""
 
     @staticmethod
-    def forward(ctx: Any, maps: torch.Tensor, layer: FusedConvolution, activation: nn.Module) -> torch.Tensor:
-        found = layer.convolve(maps, activation)
+    def forward(
+        ctx: Any, maps: torch.Tensor, layer: FusedConvolution, activation: nn.Module, others: torch.Tensor | None
+    ) -> torch.Tensor:
+        found = layer.convolve(maps, activation, others)
         ctx.layer, ctx.size, ctx.limits = layer, maps.shape[2:], _LIMITS[type(activation)](activation)
         if ctx.limits:
             ctx.save_for_backward(found.clone())  # the network may go on to change it in place
         return found
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, torch.Tensor | None]:
         if ctx.limits:  # what reached a limit stands still; that the output tells as well as the input
             gradient = torch.ops.aten.hardtanh_backward(gradient, *ctx.saved_tensors, *ctx.limits)
-        return ctx.layer.backward(gradient, *ctx.size), None, None
+        others = gradient if ctx.needs_input_grad[3] else None
+        return ctx.layer.backward(gradient, *ctx.size), None, None, others
 
 
 def fold(features: nn.Module, probe: torch.Tensor) -> None:
@@ -260,6 +292,51 @@ def fuse(features: nn.Module, probe: torch.Tensor, precision: torch.dtype) -> No
             _put(features, chain.norm.name, own)
         if chain.spent:
             _put(features, chain.spent, nn.Identity())
+    for part in list(features.modules()):
+        if isinstance(part, fx.GraphModule):
+            _fuse_calls(part)
+
+
+def _fuse_calls(traced: fx.GraphModule) -> None:
+    """Takes calls of rectifiers out of a traced network, which may call one in many places.
+
+    Those behind a convolution that has it in its kernel already, and those behind a sum that a kernel can have, too.
+    """
+    layers = dict(traced.named_modules(remove_duplicate=False))
+
+    def layer_of(node: Any) -> Any:
+        return layers.get(node.target) if isinstance(node, fx.Node) and node.op == "call_module" else None
+
+    def source(node: Any) -> Any:
+        return source(node.args[0]) if type(layer_of(node)) is nn.Identity else node
+
+    for node in traced.graph.nodes:
+        if type(rectifier := layer_of(node)) is not nn.ReLU:
+            continue
+        given = source(node.args[0])
+        if isinstance(layer_of(given), FusedConvolution) and layer_of(given).activation is rectifier:
+            node.replace_all_uses_with(given)
+        elif given.target in (operator.add, operator.iadd, torch.add) and len(given.users) == 1:
+            parts = [source(part) for part in given.args]
+            if len({_shape(part) for part in parts}) > 1:  # one is spread over the other
+                continue
+            for convolution, others in itertools.permutations(parts, 2):
+                layer = layer_of(convolution)
+                plain = isinstance(layer, FusedConvolution) and type(layer.activation) is nn.Identity
+                if plain and not layer.widened and len(convolution.users) == 1:
+                    name = f"{convolution.name}_sum"
+                    traced.add_submodule(name, FusedSum(layer))
+                    with traced.graph.inserting_before(node):
+                        joined = traced.graph.call_module(name, (convolution.args[0], others))
+                    joined.meta = node.meta
+                    node.replace_all_uses_with(joined)
+                    break
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
+
+
+def _shape(part: Any) -> Any:
+    return getattr(part.meta.get("tensor_meta"), "shape", part) if isinstance(part, fx.Node) else part
 
 
 def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,11 +5,12 @@ import pytest
 import torch
 from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.norm_act import BatchNormAct2d
-from torch import nn
+from torch import fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
 
 from camboxes.models import ModelSpec, class_maps, execution, load_classifier
 from camboxes.models.execution import executable, resolve
-from camboxes.models.fusing import FusedConvolution, FusedSameConvolution, fold, fuse
+from camboxes.models.fusing import FusedConvolution, FusedSameConvolution, FusedSum, fold, fuse
 from camboxes.models.parts import Tap, tapped
 
 
@@ -285,3 +286,58 @@ def test_bf16_that_is_only_emulated_is_refused():
     with pytest.raises(ValueError, match="precision bf16: this GPU only emulates it; use fp16"):
         resolve(network, images, "bf16", "off")
     assert resolve(network, images, "fp16", "off") == ("fp16", "off")
+
+
+class Residual(nn.Module):
+    """Blocks as ResNet has them: one rectifier for all of a block, and maps that are added to a convolution's."""
+
+    def __init__(self, spread=False):
+        super().__init__()
+        self.first, self.second, self.beside = (nn.Conv2d(64, 64, 3, padding=1) for _ in range(3))
+        self.first_norm, self.second_norm = (random_norm(nn.BatchNorm2d(64)) for _ in range(2))
+        self.relu = nn.ReLU(inplace=True)
+        self.spread = spread
+
+    def forward(self, images):
+        images = self.relu(self.first_norm(self.first(images)))
+        beside = self.beside(images).mean((2, 3), keepdim=True) if self.spread else self.beside(images)
+        found = self.second_norm(self.second(images))
+        found += beside
+        return self.relu(found)
+
+
+def traced(network, images):
+    module = fx.symbolic_trace(network)
+    ShapeProp(module).propagate(images)
+    return module
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_sums_are_part_of_a_kernel_and_a_rectifier_is_called_no_more_than_needed(spread):
+    torch.manual_seed(0)
+    images = torch.randn(2, 64, 9, 7).contiguous(memory_format=torch.channels_last)
+    network = Residual(spread).eval()
+    fused = traced(copy.deepcopy(network), images)
+    fuse(fused, images, torch.float32)
+    calls = [type(fused.get_submodule(node.target)) for node in fused.graph.nodes if node.op == "call_module"]
+    assert calls.count(FusedSum) == (0 if spread else 1)
+    assert calls.count(nn.ReLU) == (1 if spread else 0)
+    theirs, ours = (images.clone().requires_grad_() for _ in range(2))
+    with torch.inference_mode():
+        torch.testing.assert_close(fused(images), network(images), rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        assert torch.equal(fused(images), fused(ours.detach()))
+    for given, run in ((theirs, network), (ours, fused)):
+        run(given).square().sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-2)
+
+
+def test_a_convolution_that_is_shown_is_no_part_of_a_sum():
+    torch.manual_seed(0)
+    images = torch.randn(2, 64, 9, 7).contiguous(memory_format=torch.channels_last)
+    module = traced(Residual().eval(), images)
+    for node in module.graph.nodes:
+        node.meta["path"] = node.name
+    shown = tapped(tapped(module, "second"), "beside")
+    fuse(shown, images, torch.float32)
+    assert not any(isinstance(part, FusedSum) for part in shown.modules())
