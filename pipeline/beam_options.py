@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options import pipeline_options
@@ -22,11 +22,10 @@ from camboxes.pipeline.errors import CallError
 # "DirectRunner" is a switch that tries a downloaded binary first; this is the local runner itself.
 _LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
 
-# Measured on two cores: one process that has both is at 0.93 of two with one each, and starts 8 s sooner, as long as
-# 13,000 images take. More cores are kept from working by the interpreter, of which a process has one: not measured.
-_CORES_OF_A_PROCESS = 2
-_IMAGES_WORTH_PROCESSES = 3_000
-_BYTES_OF_A_PROCESS = 3 << 30
+# Measured on two cores: two processes with one each take a ninth less time than one that has both, and start 8 s later.
+# More cores are kept from working by the interpreter, of which a process has one: that was not measured.
+_SECONDS_WORTH_PROCESSES = 100  # of one core, in the network
+_BYTES_OF_A_PROCESS = 2 << 30  # half of which is measured
 
 # While the network works on one shard, boxes of another one are drawn; more would only hold more images in memory.
 _SHARDS_AT_ONCE = 2
@@ -81,23 +80,23 @@ def local_processes(options: PipelineOptions) -> int:
     return direct.direct_num_workers if direct.direct_running_mode == "multi_processing" else 1
 
 
-def fit_processes(options: PipelineOptions, images: int) -> None:
-    """Asks a local runner for as many processes as suit this machine and so many images, unless the call does so."""
+def fit_processes(options: PipelineOptions, cores: int, seconds: Callable[[], float]) -> None:
+    """Asks a local runner for as many processes as suit this machine and the work, unless the call does so.
+
+    Args:
+      options: Beam's; changed in place.
+      cores: how many there are to be used.
+      seconds: tells how long the network would take on one core; not asked where it does not matter.
+    """
     direct = options.view_as(DirectOptions)
     asked = direct.direct_num_workers != 1 or direct.direct_running_mode not in (None, "in_memory")
-    if asked or runner_name(options) != _LOCAL_RUNNER.rpartition(".")[2]:
+    shared = "OMP_NUM_THREADS" in os.environ  # how many cores to use is said there
+    if asked or shared or runner_name(options) != _LOCAL_RUNNER.rpartition(".")[2]:
         return
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    processes = processes_for(images, os.cpu_count() or 1, memory)
-    if processes > 1:
+    processes = min(cores, memory // _BYTES_OF_A_PROCESS)
+    if processes > 1 and seconds() >= _SECONDS_WORTH_PROCESSES:
         direct.direct_num_workers, direct.direct_running_mode = processes, "multi_processing"
-
-
-def processes_for(images: int, cores: int, memory: int) -> int:
-    """How many worker processes suit so many images on so many cores with so many bytes of memory."""
-    if images < _IMAGES_WORTH_PROCESSES:
-        return 1
-    return max(1, min(cores // _CORES_OF_A_PROCESS, memory // _BYTES_OF_A_PROCESS))
 
 
 def _check_dataflow(options: PipelineOptions) -> None:

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from camboxes.pipeline.beam_options import beam_options, fit_processes, local_processes, processes_for
+from camboxes.pipeline.beam_options import beam_options, fit_processes, local_processes
 from camboxes.pipeline.cli import main
 
 
@@ -106,29 +106,37 @@ def test_the_demo(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("images", "cores", "gibibytes", "processes"),
+    ("seconds", "cores", "gibibytes", "processes"),
     [
-        (10**6, 2, 24, 1),
-        (10**6, 16, 64, 8),
-        (10**6, 16, 13, 4),
-        (2_999, 16, 64, 1),
+        (100, 2, 24, 2),
+        (10**6, 16, 64, 16),
+        (10**6, 16, 13, 6),
+        (99.9, 16, 64, 1),
         (10**6, 1, 64, 1),
         (10**6, 8, 2, 1),
     ],
 )
-def test_processes_that_suit_a_machine(images, cores, gibibytes, processes):
-    """Two cores each, 3 GiB each, and one alone where starting more would take longer than they save."""
-    assert processes_for(images, cores, gibibytes << 30) == processes
+def test_processes_that_suit_a_machine(monkeypatch, seconds, cores, gibibytes, processes):
+    """A core and 2 GiB each, and one alone where starting more would take longer than they save."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": gibibytes << 18}.__getitem__)
+    options = beam_options([])
+    fit_processes(options, cores, lambda: seconds)
+    assert local_processes(options) == processes
 
 
 def test_processes_are_fitted_only_where_the_call_leaves_them_open(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for arguments, expected in [
-        ([], 2),
+        ([], 4),
         (["--direct_num_workers=3", "--direct_running_mode=multi_processing"], 3),
         (["--direct_running_mode=multi_threading"], 1),
         (["--runner=PortableRunner", "--environment_type=LOOPBACK"], 1),
     ]:
         options = beam_options(arguments)
-        fit_processes(options, 10**6)
+        fit_processes(options, 4, lambda: 10**6)
         assert local_processes(options) == expected
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    options = beam_options([])
+    fit_processes(options, 4, lambda: 10**6)
+    assert local_processes(options) == 1
