@@ -31,15 +31,16 @@ class Recording:
       attention: of each layer, in the order of execution, its attention weights, [n, heads, queries, keys], where
         ATTENTION was asked for.
       layers: those that were asked for.
-      with_graph: whether gradients are wanted.
+      layer_by_layer: whether more is wanted of the layers than their maps: gradients, or their attention.
     """
 
     def __init__(self, layers: frozenset[str], size: Sequence[int], *, gradients: bool):
         self.maps: dict[str, torch.Tensor] = {}
         self.attention: list[torch.Tensor] = []
         self.layers = layers
-        self.with_graph = gradients
+        self.layer_by_layer = gradients or ATTENTION in layers
         self._size = size
+        self._gradients = gradients
 
     def take(self, layer: str, output: torch.Tensor, layout: Layout) -> torch.Tensor:
         """Keeps the maps in a layer's output, and gives what the network goes on with.
@@ -58,7 +59,7 @@ class Recording:
         return self.attention[-1]
 
     def _in_graph(self, value: torch.Tensor) -> torch.Tensor:
-        if self.with_graph and not value.requires_grad:
+        if self._gradients and not value.requires_grad:
             value = value.detach().requires_grad_()
             torch.set_grad_enabled(True)  # until the end of `recording`
         return value

@@ -6,7 +6,6 @@ images, and become one function of TorchScript, which needs neither: the same op
 bit the same maps. docs/speed.md has what that gains.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,7 +22,7 @@ _TRIALS = 3  # TorchScript takes the first runs of a function to find out how to
 
 
 class Programmed(nn.Module):
-    """Layers that run as a program, where one gives the same; layer by layer where gradients are wanted."""
+    """Layers that run as a program, where one gives the same; one by one where more than maps is wanted of them."""
 
     def __init__(self, layers: nn.Module):
         """Takes layers in evaluation mode, which stay as they are: their weights are those of the programs."""
@@ -34,7 +33,7 @@ class Programmed(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Images [n, 3, height, width] to what the layers make of them; taps show their maps to the recording."""
         active = active_recording()
-        if torch.is_grad_enabled() or (active is not None and active.with_graph):
+        if torch.is_grad_enabled() or (active is not None and active.layer_by_layer):
             return self._inner(images)
         asked = frozenset() if active is None else active.layers
         modes = torch.is_inference_mode_enabled(), torch.get_num_threads()
@@ -69,19 +68,24 @@ class _Program(NamedTuple):
 
 
 def _noted(layers: nn.Module, images: torch.Tensor, active: Recording | None) -> tuple[torch.Tensor, _Program | None]:
-    """What layers make of images, and the program that does the same; None where there is none."""
-    before = layers(images)  # the first pass of a shape may prepare weights for it
-    with _Notes(images) as notes:
-        output = layers(images)
-    maps: Mapping[str, torch.Tensor] = {} if active is None else active.maps
-    expected = [output, *maps.values()]
+    """What layers make of images, and the program that does the same; None where there is none.
+
+    Both are tried on other images: what depends on them in a way that is not noted down must not stay as it was here.
+    """
+    maps: dict[str, torch.Tensor] = {} if active is None else active.maps
+    output = layers(images)  # as the first pass of a shape it may prepare weights for that
+    shown = dict(maps)
+    with _Notes(given := images.clone()) as notes:
+        results = [layers(given), *maps.values()]
+    expected = [layers((other := images / 2).clone()), *maps.values()]
+    maps |= shown
     try:
-        program = notes.program(expected, list(maps))
-        trials = [program.run(images) for _ in range(_TRIALS)]
+        program = notes.program(results, list(shown))
+        trials = [program.run(other.clone()) for _ in range(_TRIALS)]
     except (_UnwritableError, RuntimeError):  # TorchScript's own, of a function that it does not take
         return output, None
-    pairs = [(before, output), *(pair for trial in trials for pair in zip(trial, expected, strict=True))]
-    return output, program if all(itertools.starmap(torch.equal, pairs)) else None
+    same = all(torch.equal(found, wanted) for trial in trials for found, wanted in zip(trial, expected, strict=True))
+    return output, program if same else None
 
 
 class _UnwritableError(Exception):
@@ -133,9 +137,7 @@ class _Notes(TorchDispatchMode):
         written = []
         for place, (name, value) in zip(kinds, given, strict=False):
             text = self._written(value)
-            if isinstance(
-                value, (list, tuple)
-            ):  # else an empty one is of tensors, and one of numbers not of optional ones
+            if isinstance(value, list | tuple):  # an empty one by itself would be one of tensors
                 text = f"torch.jit.annotate({kinds[name or place]}, {text})"
             written.append(text if name is None else f"{name}={text}")
         return f"torch.ops.{schema.name.replace('::', '.')}({', '.join(written)})"

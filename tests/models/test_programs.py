@@ -1,3 +1,4 @@
+import copy
 import threading
 
 import pytest
@@ -60,7 +61,7 @@ def test_each_shape_and_each_choice_of_layers_has_a_program_of_its_own(images):
         assert run(programmed, images[:, :, :5])[0].shape == (2, 4, 18)
         assert run(programmed, images[:1])[0].shape == (1, 4, 36)
         calls = layers.calls
-    assert layers.calls == calls == 8, "twice for each: once to prepare weights, once to note the operations down"
+    assert layers.calls == calls == 12, "for each once to prepare weights, to note the operations down, and to compare"
 
 
 def test_gradients_are_taken_layer_by_layer(images):
@@ -92,6 +93,22 @@ class Counting(nn.Module):
     def forward(self, images):
         self.passes += 1
         return images * self.passes
+
+
+class Hidden(nn.Module):
+    """One that takes something from its images that is no operation."""
+
+    def forward(self, images):
+        return images + torch.from_numpy(images.numpy().max(keepdims=True))
+
+
+@pytest.mark.parametrize("layers", [Hidden(), nn.ReLU(inplace=True)], ids=["hidden", "in place"])
+def test_images_are_seen_as_they_are(images, layers):
+    programmed = Programmed(copy.deepcopy(layers))
+    for factor in (1, 1, 3, -2):
+        with torch.inference_mode():
+            expected = layers(factor * images)
+        assert torch.equal(run(programmed, factor * images)[0], expected)
 
 
 @pytest.mark.parametrize("layers", [Doubled(), Noisy(), Counting()], ids=lambda layers: type(layers).__name__)
