@@ -308,15 +308,15 @@ def _fuse_calls(traced: fx.GraphModule) -> None:
         return layers.get(node.target) if isinstance(node, fx.Node) and node.op == "call_module" else None
 
     def source(node: Any) -> Any:
-        return source(node.args[0]) if type(layer_of(node)) is nn.Identity else node
+        return source(node.all_input_nodes[0]) if type(layer_of(node)) is nn.Identity else node
 
     for node in traced.graph.nodes:
         if type(rectifier := layer_of(node)) is not nn.ReLU:
             continue
-        given = source(node.args[0])
+        given = source(node.all_input_nodes[0])
         if isinstance(layer_of(given), FusedConvolution) and layer_of(given).activation is rectifier:
             node.replace_all_uses_with(given)
-        elif given.target in (operator.add, operator.iadd, torch.add) and len(given.users) == 1:
+        elif given.target in (operator.add, operator.iadd, torch.add) and len(given.users) == 1 and not given.kwargs:
             parts = [source(part) for part in given.args]
             if len({_shape(part) for part in parts}) > 1:  # one is spread over the other
                 continue
@@ -327,7 +327,7 @@ def _fuse_calls(traced: fx.GraphModule) -> None:
                     name = f"{convolution.name}_sum"
                     traced.add_submodule(name, FusedSum(layer))
                     with traced.graph.inserting_before(node):
-                        joined = traced.graph.call_module(name, (convolution.args[0], others))
+                        joined = traced.graph.call_module(name, (convolution.all_input_nodes[0], others))
                     joined.meta = node.meta
                     node.replace_all_uses_with(joined)
                     break

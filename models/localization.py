@@ -4,9 +4,7 @@ import copy
 import dataclasses
 import math
 import os
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +19,6 @@ from camboxes.models.methods import Methods
 from camboxes.models.spec import MapSpec
 
 _BEST = 5  # classes
-_TURNS = 3  # of a measurement: the first one prepares what the others use
 
 
 class Localization(NamedTuple):
@@ -203,19 +200,6 @@ class Localizer:
             )
             for slot, ids in enumerate(chosen)
         ]
-
-    def seconds_an_image(self) -> float:
-        """What an image with one label takes: of one core, or of the GPU. Measured now, on a batch of black ones."""
-        black = np.zeros((self.scales[0], self.scales[0], 3), np.uint8)
-
-        def timed() -> float:
-            start = time.perf_counter()
-            self.localize([self.resize(black)] * self.batch_size, [[[0]]] * self.batch_size)
-            return time.perf_counter() - start
-
-        with ThreadPoolExecutor(1, initializer=use_one_core) as thread:
-            once = min(thread.submit(timed).result() for _ in range(_TURNS)) / self.batch_size
-        return once * (5 if self.settings["second_look"] else 1)
 
     def halved(self) -> "Localizer | None":
         """One whose passes hold half as many images; None where they hold a single one."""

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options import pipeline_options
@@ -22,9 +22,10 @@ from camboxes.pipeline.errors import CallError
 # "DirectRunner" is a switch that tries a downloaded binary first; this is the local runner itself.
 _LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
 
-# Measured on two cores: two processes with one each take a ninth less time than one that has both, and start 8 s later.
-# More cores are kept from working by the interpreter, of which a process has one: that was not measured.
-_SECONDS_WORTH_PROCESSES = 100  # of one core, in the network
+# An interpreter, of which a process has one, keeps two cores busy to nine tenths, which costs an image of plain CAM of
+# Lite0 .4 ms; a second process takes 8 s to start (measured: docs/speed.md). More cores it keeps from working: so there
+# a process for each two pays sooner, which was not measured.
+_IMAGES_WORTH_PROCESSES, _IMAGES_WORTH_ONE_A_CORE = 3_000, 20_000
 _BYTES_OF_A_PROCESS = 2 << 30  # half of which is measured
 
 # While the network works on one shard, boxes of another one are drawn; more would only hold more images in memory.
@@ -80,23 +81,27 @@ def local_processes(options: PipelineOptions) -> int:
     return direct.direct_num_workers if direct.direct_running_mode == "multi_processing" else 1
 
 
-def fit_processes(options: PipelineOptions, cores: int, seconds: Callable[[], float]) -> None:
-    """Asks a local runner for as many processes as suit this machine and the work, unless the call does so.
-
-    Args:
-      options: Beam's; changed in place.
-      cores: how many there are to be used.
-      seconds: tells how long the network would take on one core; not asked where it does not matter.
-    """
+def fit_processes(options: PipelineOptions, images: int) -> None:
+    """Asks a local runner for as many processes as suit this machine and so many images, unless the call does so."""
     direct = options.view_as(DirectOptions)
     asked = direct.direct_num_workers != 1 or direct.direct_running_mode not in (None, "in_memory")
     shared = "OMP_NUM_THREADS" in os.environ  # how many cores to use is said there
     if asked or shared or runner_name(options) != _LOCAL_RUNNER.rpartition(".")[2]:
         return
+    # Only Linux says which cores this process may use.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    processes = min(cores, memory // _BYTES_OF_A_PROCESS)
-    if processes > 1 and seconds() >= _SECONDS_WORTH_PROCESSES:
+    processes = processes_for(images, cores, memory)
+    if processes > 1:
         direct.direct_num_workers, direct.direct_running_mode = processes, "multi_processing"
+
+
+def processes_for(images: int, cores: int, memory: int) -> int:
+    """How many worker processes suit so many images on so many cores with so many bytes of memory."""
+    if images < _IMAGES_WORTH_PROCESSES:
+        return 1
+    cores_of_a_process = 1 if images >= _IMAGES_WORTH_ONE_A_CORE else 2
+    return max(1, min(cores // cores_of_a_process, memory // _BYTES_OF_A_PROCESS))
 
 
 def _check_dataflow(options: PipelineOptions) -> None:

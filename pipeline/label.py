@@ -37,7 +37,6 @@ _METHOD = "cam*layercam@16"
 _LITE, _LITE_METHOD = "efficientnet_lite", "cam*layercam@32[-2]*layercam@16"  # and fine scales
 _THRESHOLDS: dict[Refinement, "Threshold"] = {"none": 0.25, "affinity": "1*otsu"}
 _NETWORK_THRESHOLDS = {"efficientnet_lite1": 0.15, "efficientnet_lite2": 0.15}  # of maps that are not refined
-_IMAGES_WORTH_A_MEASUREMENT = 500  # of how many processes suit the job, which takes a pass or two
 _TRAINED_THRESHOLD = 0.2  # of a head that camboxes train made
 
 
@@ -76,7 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compile",
         choices=get_args(Compilation),
         default="auto",
-        help="fuse each convolution with what follows it (default: wherever it gives the same maps)",
+        help="fuse each convolution with what follows it, and run a pass as one program (default: wherever that gives "
+        "the same maps)",
     )
     maps = add_map_arguments(
         parser, "[WEIGHT*]METHOD[@LAYER]+…", f"{_METHOD}; of EfficientNet-Lite {_LITE_METHOD}", "--size and twice that"
@@ -331,7 +331,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     from apache_beam.options.pipeline_options import StandardOptions
 
     from camboxes.pipeline import remote, runs
-    from camboxes.pipeline.beam_options import beam_options, local_processes, workers_elsewhere
+    from camboxes.pipeline.beam_options import beam_options, fit_processes, local_processes, workers_elsewhere
     from camboxes.pipeline.errors import blaming_the_call
     from camboxes.transforms import (
         BoxesFromMaps,
@@ -390,7 +390,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             reuse = runs.set_aside_rejected(arguments.output) if arguments.retry_rejected else arguments.reuse
             spec = _staged(classifier, arguments.output)
         if isinstance(read, ReadLabeledImages) and spec.device == "cpu":
-            _fit_processes(options, sum(read.planned.shards[key] for key in read.planned.missing()), localizer)
+            fit_processes(options, sum(read.planned.shards[key] for key in read.planned.missing()))
         hints = arguments.accelerator.hints if arguments.accelerator else {}
 
         def job(p: "Pipeline") -> "PCollection[dict[str, Any]]":
@@ -420,16 +420,6 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         )
         if arguments.retry_rejected and reuse:
             storage.delete(reuse)
-
-
-def _fit_processes(options: "PipelineOptions", images: int, localizer: "Localizer") -> None:
-    """As many processes on this machine as suit the work, which is measured where it may be enough for several."""
-    from camboxes.models import passes_side_by_side
-    from camboxes.pipeline.beam_options import fit_processes
-
-    if images >= _IMAGES_WORTH_A_MEASUREMENT:
-        cores = passes_side_by_side(localizer.classifier)
-        fit_processes(options, cores, lambda: images * localizer.seconds_an_image())
 
 
 def _localizer(arguments: argparse.Namespace, options: "PipelineOptions") -> "tuple[MapSpec, Localizer]":

@@ -90,7 +90,6 @@ class _Open:
       done: under their numbers, those that have become something.
       found: likewise what the network said of an image so far.
       batches: where what is looked at waits for a batch of its shape.
-      counted: for Beam's counters, which take longer than this one.
     """
 
     def __init__(self, shard: Shard, place: tuple[Any, tuple[Any]], batch_size: int):
@@ -100,7 +99,6 @@ class _Open:
         self.done: dict[int, _Row] = {}
         self.found: dict[int, list[_Answered]] = collections.defaultdict(list)
         self.batches: Batches[_Look] = Batches(len(self.rows), batch_size, _shapes)
-        self.counted = collections.Counter[str]()
 
 
 class _Photograph(NamedTuple):
@@ -176,17 +174,19 @@ class _InferClassMaps(beam.DoFn):
         opened = _Open(shard, (timestamp, (window,)), self._localizer.batch_size)
         self._open.append(opened)
         for item in _items(opened):
-            yield from self._complete(self._network.put(item))
-        yield from self._complete([])  # one without rows
+            self._take(self._network.put(item))
+            yield from self._complete()
+        yield from self._complete()  # one without rows
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
-        yield from self._complete(self._network.rest())
+        self._take(self._network.rest())
         self._network.close()
+        yield from self._complete()
 
-    def _complete(self, passed: Iterable[tuple[list[_Answered], int]]) -> Iterator[WindowedValue]:
-        """The shards that are complete with what came through the network, in the order in which they were opened."""
+    def _take(self, passed: Iterable[tuple[list[_Answered], int]]) -> None:
+        """Takes what came through the network; a row is done with its image's last look."""
         for answers, halved in passed:
-            answers[0][0].photograph.of.counted["halved_batches"] += halved
+            count("halved_batches", halved)
             for look, answer in answers:
                 photograph = look.photograph
                 found = photograph.of.found[photograph.number]
@@ -194,14 +194,11 @@ class _InferClassMaps(beam.DoFn):
                 if len(found) == len(photograph.rectangles):
                     photograph.of.done[photograph.number] = self._answered(photograph, found)
                     del photograph.of.found[photograph.number]
-            yield from self._emitted()
-        yield from self._emitted()
 
-    def _emitted(self) -> Iterator[WindowedValue]:
+    def _complete(self) -> Iterator[WindowedValue]:
+        """The shards all of whose rows are done, in the order in which they were opened."""
         while self._open and len(self._open[0].done) == len(self._open[0].rows):
             opened = self._open.popleft()
-            for name, value in opened.counted.items():
-                count(name, value)
             rows = [opened.done[number] for number in range(len(opened.rows))]
             settings = self._localizer.settings | self._limits.settings
             yield WindowedValue(opened.shard.extended(rows, MAPPED, settings), *opened.place)
@@ -212,7 +209,7 @@ class _InferClassMaps(beam.DoFn):
         if photograph.error is not None:
             photograph.of.done[photograph.number] = _rejected(photograph, photograph.error)
         elif photograph.known is not None:
-            photograph.of.counted["reused"] += 1
+            count("reused")
             photograph.of.done[photograph.number] = photograph.known
         return photograph.of.batches.put(looks)
 
@@ -280,7 +277,7 @@ class _InferClassMaps(beam.DoFn):
         localization = looks[0][1]
         if not np.isfinite(localization.logits).all():
             return _rejected(photograph, BadImageError("not_finite", "the network's output holds NaN or infinity"))
-        photograph.of.counted["decoded"] += 1
+        count("decoded")
         labels: list[_Row] = []
         maps: list[_Row] = []
         plain: list[_Row] = []

@@ -341,3 +341,18 @@ def test_a_convolution_that_is_shown_is_no_part_of_a_sum():
     shown = tapped(tapped(module, "second"), "beside")
     fuse(shown, images, torch.float32)
     assert not any(isinstance(part, FusedSum) for part in shown.modules())
+
+
+def test_a_sum_of_another_kind_is_no_part_of_a_kernel():
+    class Weighted(Residual):
+        def forward(self, images):
+            images = self.relu(self.first_norm(self.first(images)))
+            return self.relu(torch.add(self.second_norm(self.second(images)), self.beside(images), alpha=2))
+
+    torch.manual_seed(0)
+    images = torch.randn(2, 64, 9, 7).contiguous(memory_format=torch.channels_last)
+    network = Weighted().eval()
+    fused = traced(copy.deepcopy(network), images)
+    fuse(fused, images, torch.float32)
+    with torch.inference_mode():
+        torch.testing.assert_close(fused(images), network(images), rtol=1e-4, atol=1e-4)

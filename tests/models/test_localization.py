@@ -1,4 +1,3 @@
-import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,7 +11,6 @@ from camboxes.models import (
     ModelSpec,
     class_maps,
     load_classifier,
-    localization,
     passes_side_by_side,
     use_one_core,
 )
@@ -185,14 +183,3 @@ def test_the_first_scale_decides_logits_and_classes(classifier):
     [with_one] = one.localize([one.resize(photograph)], [[range(1000)]])
     assert np.array_equal(with_both.logits, with_one.logits) and with_both.class_ids == with_one.class_ids
     assert both.settings["scales"] == [192, 256] and with_both.maps.shape == (1, 8, 8)
-
-
-def test_what_an_image_takes_is_measured_on_full_batches(classifier, monkeypatch):
-    """Five times for a second look, which looks at the image and at four parts of it."""
-    given, clock = [], itertools.count(step=8.0)
-    monkeypatch.setattr(Localizer, "localize", lambda self, images, candidates: given.append((images, candidates)))
-    monkeypatch.setattr(localization.time, "perf_counter", clock.__next__)
-    assert Localizer(classifier).seconds_an_image() == 8 / 4
-    assert Localizer(classifier, MapSpec(second_look=True)).seconds_an_image() == 5 * 8 / 4
-    assert all(len(images) == len(candidates) == 4 for images, candidates in given)
-    assert given[0][0][0][0].shape == (3, 224, 224)

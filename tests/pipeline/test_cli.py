@@ -1,8 +1,6 @@
-import os
-
 import pytest
 
-from camboxes.pipeline.beam_options import beam_options, fit_processes, local_processes
+from camboxes.pipeline.beam_options import beam_options, fit_processes, local_processes, processes_for
 from camboxes.pipeline.cli import main
 
 
@@ -106,27 +104,26 @@ def test_the_demo(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "cores", "gibibytes", "processes"),
+    ("images", "cores", "gibibytes", "processes"),
     [
-        (100, 2, 24, 2),
+        (10**6, 2, 24, 2),
         (10**6, 16, 64, 16),
         (10**6, 16, 13, 6),
-        (99.9, 16, 64, 1),
+        (19_999, 2, 24, 1),
+        (19_999, 16, 64, 8),
+        (2_999, 16, 64, 1),
         (10**6, 1, 64, 1),
         (10**6, 8, 2, 1),
     ],
 )
-def test_processes_that_suit_a_machine(monkeypatch, seconds, cores, gibibytes, processes):
-    """A core and 2 GiB each, and one alone where starting more would take longer than they save."""
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": gibibytes << 18}.__getitem__)
-    options = beam_options([])
-    fit_processes(options, cores, lambda: seconds)
-    assert local_processes(options) == processes
+def test_processes_that_suit_a_machine(images, cores, gibibytes, processes):
+    """2 GiB each, and a core or two; one alone where starting more would take longer than they save."""
+    assert processes_for(images, cores, gibibytes << 30) == processes
 
 
 def test_processes_are_fitted_only_where_the_call_leaves_them_open(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 5, 7})
     for arguments, expected in [
         ([], 4),
         (["--direct_num_workers=3", "--direct_running_mode=multi_processing"], 3),
@@ -134,9 +131,9 @@ def test_processes_are_fitted_only_where_the_call_leaves_them_open(monkeypatch):
         (["--runner=PortableRunner", "--environment_type=LOOPBACK"], 1),
     ]:
         options = beam_options(arguments)
-        fit_processes(options, 4, lambda: 10**6)
+        fit_processes(options, 10**6)
         assert local_processes(options) == expected
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     options = beam_options([])
-    fit_processes(options, 4, lambda: 10**6)
+    fit_processes(options, 10**6)
     assert local_processes(options) == 1
