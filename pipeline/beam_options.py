@@ -88,12 +88,15 @@ def fit_processes(options: PipelineOptions, images: int) -> None:
     shared = "OMP_NUM_THREADS" in os.environ  # how many cores to use is said there
     if asked or shared or runner_name(options) != _LOCAL_RUNNER.rpartition(".")[2]:
         return
-    # Only Linux says which cores this process may use.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    processes = processes_for(images, cores, memory)
+    processes = processes_for(images, available_cores(), memory)
     if processes > 1:
         direct.direct_num_workers, direct.direct_running_mode = processes, "multi_processing"
+
+
+def available_cores() -> int:
+    """How many cores this process may use; on other systems than Linux, which do not say, those of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processes_for(images: int, cores: int, memory: int) -> int:

@@ -20,7 +20,7 @@ import filelock
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from camboxes.pipeline import leases, report
-from camboxes.pipeline.beam_options import local_processes
+from camboxes.pipeline.beam_options import available_cores, local_processes
 from camboxes.pipeline.errors import CallError
 from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.plan import shard_file, shards_folder
@@ -259,7 +259,7 @@ def _workers(output: str, processes: int) -> Iterator[None]:
         yield
         return
     # Workers inherit the environment and nothing else: no option reaches them.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // processes)))
     with (
         tempfile.NamedTemporaryFile("w", prefix="camboxes-workers-", suffix=".log", delete=False) as log,
         _inherited_stderr(log),

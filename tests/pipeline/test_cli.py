@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from camboxes.pipeline.beam_options import beam_options, fit_processes, local_processes, processes_for
