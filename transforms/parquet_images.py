@@ -41,10 +41,12 @@ def members(container: str) -> Iterator[Member]:
     """Lists a Parquet file's rows. Of the column of images at most the paths are read.
 
     Raises:
-      ContainerError: it is not Parquet, has no column of labels, or one that cannot be understood.
+      ContainerError: it is not Parquet, has no column of images or of labels, or labels that cannot be understood.
     """
     with opened(container) as file, _parquet(_unbuffered(file), container) as rows:
         schema = rows.schema_arrow
+        if _IMAGE not in schema.names:
+            raise ContainerError(container, f"has the columns {', '.join(schema.names)}; expected one called {_IMAGE}")
         column, names = _label_column(schema, container)
         columns = [column, f"{_IMAGE}.path"] if _has(schema, "path", _is_text) else [column]
         for place, row in enumerate(row for batch in rows.iter_batches(columns=columns) for row in batch.to_pylist()):

@@ -154,3 +154,9 @@ def test_what_is_no_parquet(tmp_path):
             call(str(tmp_path / "x.parquet"))
     [reason] = containers.images(str(tmp_path / "x.parquet"), 0, 1)
     assert reason.code == "unreadable"
+
+
+def test_a_file_without_images_among_those_that_have_some(tmp_path):
+    pq.write_table(pa.table({"picture": [b"1"], "label": ["a"]}), tmp_path / "x.parquet")
+    with pytest.raises(ContainerError, match=r"x\.parquet.* has the columns picture, label; expected one called image"):
+        list(containers.members(str(tmp_path / "x.parquet")))
