@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 import hashlib
+import operator
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -406,7 +407,7 @@ def _load(spec: ModelSpec) -> Classifier:
 @contextmanager
 def _evaluating(*modules: nn.Module) -> Iterator[None]:
     """Evaluation mode, and the modes that there were when it is over."""
-    training = [part for part in modules if part.training]
+    training = list(filter(operator.attrgetter("training"), modules))
     for part in training:
         part.training = False
     try:

@@ -152,9 +152,9 @@ class Localizer:
             raise ValueError(f"{len(images)} images were given; a batch holds {size}")
         reads = frozenset([*self._alike, *(self._stages if self._largest == 0 else [])])
         first = self._methods[0].forward(self._batch(images, 0, flip=False), reads)
-        likely = self.classifier.probabilities(first.logits)
-        best = likely.sort(dim=1, descending=True, stable=True).indices[:, :_BEST].tolist()
-        logits, probabilities = first.logits.cpu().numpy(), likely.cpu().numpy()
+        logits = first.logits.cpu().numpy()
+        probabilities = self.classifier.probabilities(first.logits).cpu().numpy()
+        best = _best(probabilities)
         chosen = [
             tuple(max(ids, key=row.__getitem__) for ids in labels)
             for labels, row in zip(candidates, logits, strict=False)
@@ -192,7 +192,7 @@ class Localizer:
             Localization(
                 logits[slot],
                 probabilities[slot],
-                tuple(best[slot]),
+                best[slot],
                 ids,
                 found[slot, : len(ids)],
                 None if plain is None else plain[slot, : len(ids)],
@@ -278,10 +278,20 @@ class Localizer:
         return [part.flip(3) if flip else part for part in filled[:factors]], filled[factors:]
 
     def _batch(self, images: Sequence[Sequence[torch.Tensor]], number: int, *, flip: bool) -> torch.Tensor:
-        pixels = [of_image[number] for of_image in images]
+        pixels = [of_image[number].permute(1, 2, 0) for of_image in images]  # as they lie in memory
         batch = torch.zeros((self._batch_sizes[number], *pixels[0].shape), dtype=torch.uint8)
         torch.stack(pixels, out=batch[: len(pixels)])
-        return self.classifier.normalize(batch.flip(3) if flip else batch)
+        return self.classifier.normalize((batch.flip(2) if flip else batch).permute(0, 3, 1, 2))
+
+
+def _best(probabilities: np.ndarray) -> list[tuple[int, ...]]:
+    """Of each row the columns of the `_BEST` highest values, the first among equals first."""
+    left, rows = probabilities.copy(), np.arange(len(probabilities))
+    found = []
+    for _ in range(min(_BEST, left.shape[1])):
+        found.append(left.argmax(1))
+        left[rows, found[-1]] = -np.inf
+    return list(zip(*(columns.tolist() for columns in found), strict=True))
 
 
 def _layers(classifier: Classifier, stride: str) -> list[str]:

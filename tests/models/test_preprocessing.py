@@ -36,3 +36,15 @@ def test_normalization_by_hand():
     pixels = torch.tensor([0, 255, 51], dtype=torch.uint8).view(1, 3, 1, 1)
     normalize = Preprocessing((0.5, 0.25, 0.0), (0.5, 0.25, 2.0), 1, "bilinear").normalize
     torch.testing.assert_close(normalize(pixels).flatten(), torch.tensor([-1.0, 3.0, 0.1]))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_each_channel_of_every_pixel_is_normalized_by_its_own_factors(layout):
+    preprocessing = Preprocessing((0.5, 0.25, 0.0), (0.5, 0.25, 2.0), 1, "bilinear")
+    pixels = torch.randint(256, (2, 3, 4, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    given = pixels.contiguous(memory_format=layout)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
+    found = preprocessing.normalize(given)
+    torch.testing.assert_close(found, (pixels / 255 - mean) / std)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(given, pixels)
