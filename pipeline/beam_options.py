@@ -22,10 +22,9 @@ from camboxes.pipeline.errors import CallError
 # "DirectRunner" is a switch that tries a downloaded binary first; this is the local runner itself.
 _LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
 
-# An interpreter, of which a process has one, keeps two cores busy to nine tenths, which costs an image of plain CAM of
-# Lite0 .4 ms; a second process takes 8 s to start (measured: docs/speed.md). More cores it keeps from working: so there
-# a process for each two pays sooner, which was not measured.
-_IMAGES_WORTH_PROCESSES, _IMAGES_WORTH_ONE_A_CORE = 3_000, 20_000
+# An interpreter, of which a process has one, keeps two cores busy to nine tenths; a second process costs a second or
+# two. So it pays from 700 images of the defaults of Lite0 on, from 4,000 of its plain CAM (measured: docs/speed.md).
+_IMAGES_WORTH_PROCESSES = 3_000
 _BYTES_OF_A_PROCESS = 2 << 30  # half of which is measured
 
 # While the network works on one shard, boxes of another one are drawn; more would only hold more images in memory.
@@ -81,15 +80,20 @@ def local_processes(options: PipelineOptions) -> int:
     return direct.direct_num_workers if direct.direct_running_mode == "multi_processing" else 1
 
 
-def fit_processes(options: PipelineOptions, images: int) -> None:
-    """Asks a local runner for as many processes as suit this machine and so many images, unless the call does so."""
+def fitting_processes(options: PipelineOptions, images: int) -> int:
+    """As many local processes as the call asks for; where it does not say, as suit this machine and so many images."""
     direct = options.view_as(DirectOptions)
     asked = direct.direct_num_workers != 1 or direct.direct_running_mode not in (None, "in_memory")
     shared = "OMP_NUM_THREADS" in os.environ  # how many cores to use is said there
     if asked or shared or runner_name(options) != _LOCAL_RUNNER.rpartition(".")[2]:
-        return
+        return local_processes(options)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    processes = processes_for(images, available_cores(), memory)
+    return processes_for(images, available_cores(), memory)
+
+
+def fit_processes(options: PipelineOptions, images: int) -> None:
+    """Asks a local runner for `fitting_processes`."""
+    processes, direct = fitting_processes(options, images), options.view_as(DirectOptions)
     if processes > 1:
         direct.direct_num_workers, direct.direct_running_mode = processes, "multi_processing"
 
@@ -103,8 +107,7 @@ def processes_for(images: int, cores: int, memory: int) -> int:
     """How many worker processes suit so many images on so many cores with so many bytes of memory."""
     if images < _IMAGES_WORTH_PROCESSES:
         return 1
-    cores_of_a_process = 1 if images >= _IMAGES_WORTH_ONE_A_CORE else 2
-    return max(1, min(cores // cores_of_a_process, memory // _BYTES_OF_A_PROCESS))
+    return max(1, min(cores, memory // _BYTES_OF_A_PROCESS))
 
 
 def _check_dataflow(options: PipelineOptions) -> None:

@@ -39,6 +39,8 @@ _THRESHOLDS: dict[Refinement, "Threshold"] = {"none": 0.25, "affinity": "1*otsu"
 _NETWORK_THRESHOLDS = {"efficientnet_lite1": 0.15, "efficientnet_lite2": 0.15}  # of maps that are not refined
 _TRAINED_THRESHOLD = 0.2  # of a head that camboxes train made
 
+_IMPORTED_BY_WORKERS = ("camboxes.transforms", "camboxes.models.localization", "timm", "torchvision")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
@@ -331,7 +333,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     from apache_beam.options.pipeline_options import StandardOptions
 
     from camboxes.pipeline import remote, runs
-    from camboxes.pipeline.beam_options import beam_options, fit_processes, local_processes, workers_elsewhere
+    from camboxes.pipeline.beam_options import beam_options, fit_processes, local_processes
     from camboxes.pipeline.errors import blaming_the_call
     from camboxes.transforms import (
         BoxesFromMaps,
@@ -343,7 +345,6 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         storage,
     )
     from camboxes.transforms.draw import drawing_settings
-    from camboxes.transforms.listing import read_source
     from camboxes.transforms.reuse import reusable
 
     with blaming_the_call():
@@ -357,13 +358,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             options, **{name: getattr(arguments, name) for name in ("output", "input", "root", "reuse")}
         )
         label_map = _read_label_map(arguments.label_map)
-        plan_elsewhere = workers_elsewhere(options) and not arguments.dry_run
-        # Before torch is loaded: a wrong path is told at once.
-        source = None if plan_elsewhere else read_source(arguments.input, arguments.root)
-        if sys.stderr.isatty():  # as with a bar of progress: some seconds in which nothing else is said
-            listed = "" if source is None else f"{source.images} images listed; "
-            print(f"{listed}loading {arguments.model}", file=sys.stderr)
-
+        source = _source(arguments, options)  # before torch is loaded: a wrong path is told at once
         maps, localizer = _localizer(arguments, options)
         classifier = localizer.classifier
         plan = Plan(
@@ -420,6 +415,28 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         )
         if arguments.retry_rejected and reuse:
             storage.delete(reuse)
+
+
+def _source(arguments: argparse.Namespace, options: "PipelineOptions") -> "Listing | None":
+    """The images and labels, where they are listed here; if they are many, workers begin to import what they need.
+
+    Raises:
+      ValueError, OSError: see `read_source`.
+    """
+    from camboxes.pipeline import worker_processes
+    from camboxes.pipeline.beam_options import fitting_processes, workers_elsewhere
+    from camboxes.transforms.listing import read_source
+
+    if workers_elsewhere(options) and not arguments.dry_run:
+        source = None
+    else:
+        source = read_source(arguments.input, arguments.root)
+        if not arguments.dry_run and fitting_processes(options, source.images) > 1:
+            worker_processes.import_ahead(*_IMPORTED_BY_WORKERS)
+    if sys.stderr.isatty():  # as with a bar of progress: some seconds in which nothing else is said
+        listed = "" if source is None else f"{source.images} images listed; "
+        print(f"{listed}loading {arguments.model}", file=sys.stderr)
+    return source
 
 
 def _localizer(arguments: argparse.Namespace, options: "PipelineOptions") -> "tuple[MapSpec, Localizer]":

@@ -2,25 +2,24 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import resource
 import shlex
 import shutil
 import sys
-import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import apache_beam as beam
 import filelock
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-from camboxes.pipeline import leases, report
-from camboxes.pipeline.beam_options import available_cores, local_processes
+from camboxes.pipeline import leases, report, worker_processes
+from camboxes.pipeline.beam_options import local_processes
 from camboxes.pipeline.errors import CallError
 from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.plan import shard_file, shards_folder
@@ -160,11 +159,10 @@ def execute(
     Raises:
       Exception: whatever made the job fail. A worker process that dies ends this process with exit code 1.
     """
-    processes = local_processes(options)
     start = time.monotonic()
     pipeline = beam.Pipeline(options=options)
     build(pipeline)
-    with _progress(output), _workers(output, processes):
+    with _progress(output), worker_processes.supervised(options, functools.partial(_give_up, output)) as peaks:
         result = pipeline.run()
         result.wait_until_finish()
     seconds = time.monotonic() - start
@@ -178,12 +176,12 @@ def execute(
     images = counters.get("written", 0)
     summary["run"] = {
         "runner": str(options.view_as(StandardOptions).runner),
-        "processes": processes,
+        "processes": local_processes(options),
         "images": images,
         "seconds": round(seconds, 2),
         "images_per_second": round(images / seconds, 2),
         "counters": counters,
-        "peak_memory_bytes": _peak_memory(),
+        "peak_memory_bytes": _bytes(max([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, *peaks])),
     }
     storage.write_json(path, summary)
     report.write(output)
@@ -196,10 +194,8 @@ def execute(
         )
 
 
-def _peak_memory() -> int:
-    """Of this process or of the largest worker, in bytes."""
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return peak if sys.platform == "darwin" else 1024 * peak  # macOS counts in bytes, Linux in KiB
+def _bytes(peak: int) -> int:
+    return peak if sys.platform == "darwin" else 1024 * peak  # getrusage counts in bytes on macOS, in KiB on Linux
 
 
 def _conclude(output: str, summary: dict[str, Any]) -> None:
@@ -252,67 +248,16 @@ def _progress(output: str) -> Iterator[None]:
         thread.join()
 
 
-@contextlib.contextmanager
-def _workers(output: str, processes: int) -> Iterator[None]:
-    """Shares the cores among worker processes, keeps their log, and ends the job where one of them dies."""
-    if processes == 1:
-        yield
-        return
-    # Workers inherit the environment and nothing else: no option reaches them.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // processes)))
-    with (
-        tempfile.NamedTemporaryFile("w", prefix="camboxes-workers-", suffix=".log", delete=False) as log,
-        _inherited_stderr(log),
-        _deaths_end_the_job(output, log),
-    ):
-        try:
-            yield
-        except BaseException:
-            print(f"camboxes: the workers' log is {log.name}", file=sys.stderr)
-            raise
-    Path(log.name).unlink()
-
-
-@contextlib.contextmanager
-def _inherited_stderr(log: IO[str]) -> Iterator[None]:
-    """Gives child processes a file for their stderr, while this process keeps the terminal.
-
-    Beam's workers log every step there, and no option reaches them that would stop it.
-    """
-    descriptor, python_stderr = os.dup(2), sys.stderr
-    os.dup2(log.fileno(), 2)
-    with os.fdopen(descriptor, "w", buffering=1) as terminal:
-        sys.stderr = terminal
-        try:
-            yield
-        finally:
-            os.dup2(descriptor, 2)
-            sys.stderr = python_stderr
-
-
-@contextlib.contextmanager
-def _deaths_end_the_job(output: str, log: IO[str]) -> Iterator[None]:
-    """Ends this process when a worker process dies: Beam would wait for it forever."""
-    previous = threading.excepthook
-
-    def give_up(failure: threading.ExceptHookArgs) -> None:
-        traceback.print_exception(failure.exc_value, file=log)
-        if failure.thread is None or failure.thread.name != "run_worker":
-            return
-        run = PlannedRun.load(output)
-        shards = len(run.shards) if run else 0
-        written = shards - len(run.missing()) if run else 0
-        print(
-            f"\ncamboxes: a worker process died ({failure.exc_value}); {written} of {shards} shards are "
-            "written, and the same command continues with the rest. If it dies again, was it killed for its memory? "
-            f"Then ask for fewer workers or a smaller --batch-size. The workers' log is {log.name}",
-            file=sys.stderr,
-            flush=True,
-        )
-        os._exit(1)  # the main thread waits inside Beam for an answer that will not come
-
-    threading.excepthook = give_up
-    try:
-        yield
-    finally:
-        threading.excepthook = previous
+def _give_up(output: str, log: str, death: str) -> None:
+    """Ends this process, whose main thread waits inside Beam for an answer that will not come."""
+    run = PlannedRun.load(output)
+    shards = len(run.shards) if run else 0
+    written = shards - len(run.missing()) if run else 0
+    print(
+        f"\ncamboxes: a worker process died ({death}); {written} of {shards} shards are "
+        "written, and the same command continues with the rest. If it dies again, was it killed for its memory? "
+        f"Then ask for fewer workers or a smaller --batch-size. The workers' log is {log}",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)

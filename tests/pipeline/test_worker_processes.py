@@ -1,0 +1,62 @@
+"""Jobs in two processes of the local runner; what the commands do in them is tested with the commands."""
+
+import os
+from pathlib import Path
+
+import apache_beam as beam
+import pytest
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import S3Options
+
+from camboxes.pipeline.beam_options import beam_options
+from camboxes.pipeline.worker_processes import supervised
+
+TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
+
+
+def _run(work, options):
+    """Runs work on each of a hundred numbers; the peaks of the workers."""
+    asked = beam_options(options)
+    with supervised(asked, pytest.fail) as peaks, beam.Pipeline(options=asked) as p:
+        p | beam.Create(range(100)) | beam.Reshuffle() | beam.Map(work)
+    return peaks
+
+
+def test_workers_share_the_cores_and_get_beams_options(tmp_path, monkeypatch, capfd):
+    """They are other processes than this one; nothing that they say reaches the terminal."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    monkeypatch.setenv("CAMBOXES_TEST", "yes")
+
+    def look(_):
+        endpoint = FileSystems._pipeline_options.view_as(S3Options).s3_endpoint_url
+        said = [os.environ["OMP_NUM_THREADS"], os.environ["CAMBOXES_TEST"], endpoint]
+        os.write(2, b"a worker's word\n")
+        (tmp_path / str(os.getpid())).write_text(" ".join(said))
+
+    peaks = _run(look, [*TWO_PROCESSES, "--s3_endpoint_url=http://localhost:1"])
+    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert str(os.getpid()) not in found
+    assert set(found.values()) == {"3 yes http://localhost:1"}
+    assert len(peaks) == 2 and min(peaks) > 20 << 10  # KiB; Python and Beam alone are more
+    assert "OMP_NUM_THREADS" not in os.environ
+    assert capfd.readouterr().err == ""
+
+
+def test_a_job_in_this_process(tmp_path):
+    assert _run(lambda _: (tmp_path / str(os.getpid())).touch(), []) == []
+    assert [path.name for path in tmp_path.iterdir()] == [str(os.getpid())]
+
+
+def test_what_a_worker_raises_fails_the_job_and_its_log_is_kept(capfd):
+    def fail(number):
+        os.write(2, b"a worker's word\n")
+        raise ValueError(f"no {number}")
+
+    with pytest.raises(Exception, match=r"ValueError: no \d+"):
+        _run(fail, TWO_PROCESSES)
+    said = capfd.readouterr().err
+    assert said.startswith("camboxes: the workers' log is ") and said.count("\n") == 1
+    log = Path(said.split()[-1])
+    assert "a worker's word" in log.read_text()
+    log.unlink()
