@@ -22,8 +22,8 @@ from camboxes.pipeline.errors import CallError
 # "DirectRunner" is a switch that tries a downloaded binary first; this is the local runner itself.
 _LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
 
-# An interpreter, of which a process has one, keeps two cores busy to nine tenths; a second process costs a second or
-# two. So it pays from 700 images of the defaults of Lite0 on, from 4,000 of its plain CAM (measured: docs/speed.md).
+# An interpreter, of which a process has one, keeps two cores busy to nine tenths; a second process makes a call two
+# seconds longer. So it pays from one to three thousand images on, with Lite0 (measured: docs/speed.md).
 _IMAGES_WORTH_PROCESSES = 3_000
 _BYTES_OF_A_PROCESS = 2 << 30  # half of which is measured
 
