@@ -431,7 +431,8 @@ def _source(arguments: argparse.Namespace, options: "PipelineOptions") -> "Listi
         source = None
     else:
         source = read_source(arguments.input, arguments.root)
-        if not arguments.dry_run and fitting_processes(options, source.images) > 1:
+        on_cpu = not arguments.dry_run and arguments.device != "cuda"  # as far as is known before torch is loaded
+        if on_cpu and fitting_processes(options, source.images) > 1:
             worker_processes.import_ahead(*_IMPORTED_BY_WORKERS)
     if sys.stderr.isatty():  # as with a bar of progress: some seconds in which nothing else is said
         listed = "" if source is None else f"{source.images} images listed; "

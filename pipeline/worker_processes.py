@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import types
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
@@ -127,7 +128,8 @@ class _ForkedWorker(GrpcWorkerHandler):
         import_ahead()  # where that has not begun
         self._peak, peak = _CONTEXT.Pipe(duplex=False)
         self._process = _CONTEXT.Process(target=_work, args=(environment, self._job.log, peak))
-        self._process.start()
+        with _no_main_module():
+            self._process.start()
         peak.close()
         self._watching = threading.Thread(target=self._watch)
         self._watching.start()
@@ -154,6 +156,17 @@ def _work(environment: dict[str, str], log: str, peak: Connection) -> None:
     _, harness, _ = create_harness(environment)
     harness.run()
     peak.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+@contextlib.contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Hides the script that runs this process, which `multiprocessing` would run again in every worker."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @contextlib.contextmanager

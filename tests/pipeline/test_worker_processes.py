@@ -1,6 +1,9 @@
 """Jobs in two processes of the local runner; what the commands do in them is tested with the commands."""
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import apache_beam as beam
@@ -60,3 +63,15 @@ def test_what_a_worker_raises_fails_the_job_and_its_log_is_kept(capfd):
     log = Path(said.split()[-1])
     assert "a worker's word" in log.read_text()
     log.unlink()
+
+
+def test_a_script_that_calls_a_command_is_not_run_again_by_its_workers(run, tmp_path):
+    """It has no `if __name__ == "__main__"`: Beam's own workers ask for none."""
+    call = ["rebox", "--run", str(run), "--output", str(tmp_path / "again"), "--threshold", "0.4", *TWO_PROCESSES]
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"print('begun')\nfrom camboxes.pipeline.cli import main\nassert main({call!r}) == 0\nprint('ended')\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert done.stdout.count("begun") == 1 and done.stdout.count("ended") == 1
+    assert json.loads((tmp_path / "again" / "summary.json").read_text())["run"]["processes"] == 2
