@@ -77,7 +77,9 @@ def workers_elsewhere(options: PipelineOptions) -> bool:
 def local_processes(options: PipelineOptions) -> int:
     """How many worker processes a local runner is asked for; 1 for work in this process."""
     direct = options.view_as(DirectOptions)
-    return direct.direct_num_workers if direct.direct_running_mode == "multi_processing" else 1
+    if direct.direct_running_mode != "multi_processing":
+        return 1
+    return direct.direct_num_workers or os.cpu_count() or 1  # 0 is Beam's word for as many as there are cores
 
 
 def fitting_processes(options: PipelineOptions, images: int) -> int:

@@ -25,7 +25,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.portability import python_urns
 from apache_beam.runners.portability.fn_api_runner.worker_handlers import (
     GrpcWorkerHandler,
@@ -82,16 +82,17 @@ def supervised(options: PipelineOptions, died: Callable[[str, str], None]) -> It
 
     Args:
       options: the job's.
-      died: called when a worker process dies, for which Beam would wait forever; with what it died of and the log.
+      died: called when a worker process dies, for which Beam would wait forever; with the log's path and what it
+        died of.
 
     Returns:
       The peaks of `_Job`; of all workers once the job has ended.
     """
-    processes, peaks = local_processes(options), list[int]()
-    if processes == 1:
+    peaks: list[int] = []
+    if options.view_as(DirectOptions).direct_running_mode != "multi_processing":
         yield peaks
         return
-    threads = os.environ.get(_THREADS, str(max(1, available_cores() // processes)))
+    threads = os.environ.get(_THREADS, str(max(1, available_cores() // local_processes(options))))
     given = json.dumps(options.get_all_options(drop_default=True), default=str)
     with tempfile.NamedTemporaryFile("w", prefix="camboxes-workers-", suffix=".log", delete=False) as log:
         environment = {**os.environ, _THREADS: threads, "PIPELINE_OPTIONS": given}

@@ -128,6 +128,7 @@ def test_processes_are_fitted_only_where_the_call_leaves_them_open(monkeypatch):
     for arguments, expected in [
         ([], 4),
         (["--direct_num_workers=3", "--direct_running_mode=multi_processing"], 3),
+        (["--direct_num_workers=0", "--direct_running_mode=multi_processing"], os.cpu_count()),
         (["--direct_running_mode=multi_threading"], 1),
         (["--runner=PortableRunner", "--environment_type=LOOPBACK"], 1),
     ]:

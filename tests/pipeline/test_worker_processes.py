@@ -51,6 +51,13 @@ def test_a_job_in_this_process(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [str(os.getpid())]
 
 
+def test_one_worker_process_and_one_for_each_core(tmp_path):
+    for asked, processes in [("1", 1), ("0", os.cpu_count())]:
+        options = [f"--direct_num_workers={asked}", "--direct_running_mode=multi_processing"]
+        assert len(_run(lambda _: (tmp_path / str(os.getpid())).touch(), options)) == processes
+    assert str(os.getpid()) not in {path.name for path in tmp_path.iterdir()}
+
+
 def test_what_a_worker_raises_fails_the_job_and_its_log_is_kept(capfd):
     def fail(number):
         os.write(2, b"a worker's word\n")
