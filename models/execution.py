@@ -19,7 +19,7 @@ _SAME, _NEAR = 1e-3, 0.1
 
 _CPUINFO = Path("/proc/cpuinfo")
 
-_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # of glibc's malloc.h
+_M_MMAP_THRESHOLD, _M_TOP_PAD, _M_TRIM_THRESHOLD = -3, -2, -1  # of glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
@@ -31,6 +31,7 @@ def keep_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that glibc allows
+        mallopt(_M_TOP_PAD, 64 << 20)
         mallopt(_M_TRIM_THRESHOLD, 1 << 30)  # what an arena keeps at its end: more than is ever free there
 
 
