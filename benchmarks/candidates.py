@@ -98,14 +98,12 @@ def smoothed(masks):
 
 def last(classifier, image):
     """The last feature maps [channels, height, width], and the logits [classes]."""
-    activations, _ = classifier.record(image, frozenset(), gradients=False)
+    activations, _ = classifier.record(image, frozenset())
     return activations.features[0].float(), activations.logits[0]
 
 
 def logits_of(classifier, images):
-    return classifier.record(images.contiguous(memory_format=torch.channels_last), frozenset(), gradients=False)[
-        0
-    ].logits
+    return classifier.record(images.contiguous(memory_format=torch.channels_last), frozenset())[0].logits
 
 
 CANDIDATES = {

@@ -206,17 +206,19 @@ class Classifier(nn.Module):
             images = images.pin_memory()  # so that the copy goes on beside the pass before
         return self.preprocessing.normalize(images.to(parameter.device, non_blocking=True)).to(parameter.dtype)
 
-    def record(self, images: torch.Tensor, layers: frozenset[str], *, gradients: bool) -> tuple[Activations, Recording]:
+    def record(
+        self, images: torch.Tensor, layers: frozenset[str], gradients: frozenset[str] = frozenset()
+    ) -> tuple[Activations, Recording]:
         """One forward pass that also gives the maps of layers inside, and the graph of gradients from them on.
 
         Args:
           images: normalised, [n, 3, height, width].
           layers: names that `layer` gave, LAST or ATTENTION.
-          gradients: whether gradients of the logits with respect to what is recorded can be asked for.
+          gradients: those of them with respect to which gradients of the logits can be asked for.
         """
         self._executed()  # trials that are made for it are not to be recorded
         self._all = self._all or tuple(self.modules())
-        with _evaluating(*self._all), recording(layers, images.shape[2:], gradients=gradients) as found:
+        with _evaluating(*self._all), recording(layers, images.shape[2:], gradients) as found:
             activations = self(images.clone() if gradients and images.is_inference() else images)
         return activations, found
 
@@ -282,7 +284,7 @@ class Classifier(nn.Module):
         before = self._features
         self._features, self._all = tapped(before, name), ()
         probe = self.probe()
-        with _evaluating(*self.modules()), recording(frozenset([name]), probe.shape[2:], gradients=False) as found:
+        with _evaluating(*self.modules()), recording(frozenset([name]), probe.shape[2:]) as found:
             self._features(probe)
         self._executable = []
         layout = layout_of(found.maps[name].shape, self._prefix) if name in found.maps else None

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from torch.nn import functional
 
 from camboxes.models.classifier import Classifier
 from camboxes.models.parts import LAST
@@ -33,15 +34,14 @@ class ForwardPass:
         """
         self.classifier = classifier
         self.images = images
+        self._known = classifier.inexact_because is None
         # Behind the last maps of such a network the gradients are known: nothing has to be kept for them.
-        self._known = frozenset([LAST]) if classifier.inexact_because is None else frozenset()
-        self._asked = gradients - self._known
+        self._asked = gradients - frozenset([LAST] if self._known else [])
         self._found: dict[tuple[int, ...], dict[str, torch.Tensor]] = {}
-        graph = bool(self._asked)
-        activations, recorded = classifier.record(images, layers | gradients, gradients=graph)
+        activations, recorded = classifier.record(images, layers | gradients, self._asked)
         self.features = activations.features.detach().float()
         self._maps, self._attention = recorded.maps, recorded.attention
-        self._graph = activations.logits
+        self._graph = activations.features if self._known else activations.logits
         self.logits = activations.logits.detach()
 
     def maps(self, layer: str) -> torch.Tensor:
@@ -58,11 +58,8 @@ class ForwardPass:
         Returns:
           float32, of the shape of the maps.
         """
-        maps = self._maps[layer]
-        if layer in self._known:
-            # logit = sum_k w_k mean_xy f_k(x, y) + b
-            cells = maps.shape[2] * maps.shape[3]
-            return (self.classifier.weight[class_ids].float() / cells)[:, :, None, None].expand_as(maps)
+        if layer == LAST and self._known:
+            return self._behind(class_ids)
         asked = tuple(class_ids.tolist())
         if asked not in self._found:
             layers = [name for name in self._maps if name in self._asked]
@@ -79,6 +76,16 @@ class ForwardPass:
         return self._gradients_of(class_ids, self._attention)
 
     def _gradients_of(self, class_ids: torch.Tensor, values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        with torch.inference_mode(False), torch.enable_grad():
-            chosen = self._graph.gather(1, class_ids[:, None]).sum()
-            return [found.float() for found in torch.autograd.grad(chosen, values, retain_graph=True)]
+        with torch.inference_mode(False):
+            behind = self._behind(class_ids)
+            return [found.float() for found in torch.autograd.grad(self._graph, values, behind, retain_graph=True)]
+
+    def _behind(self, class_ids: torch.Tensor) -> torch.Tensor:
+        """The gradient of a logit of each image with respect to the last maps where that is known, else to all logits.
+
+        logit = sum_k w_k mean_xy f_k(x, y) + b
+        """
+        if not self._known:
+            return functional.one_hot(class_ids, self.logits.shape[1]).to(self.logits.dtype)
+        cells = self.features.shape[2] * self.features.shape[3]
+        return (self.classifier.weight[class_ids].float() / cells)[:, :, None, None].expand_as(self.features)

@@ -46,7 +46,7 @@ def occlusion(classifier: Classifier, image: torch.Tensor, class_ids: torch.Tens
         occluded = image.repeat(size, 1, 1, 1).contiguous(memory_format=torch.channels_last)
         for slot, (of_rows, of_columns) in enumerate(some):
             occluded[slot, :, of_rows, of_columns] = 0
-        activations, _ = classifier.record(occluded, frozenset(), gradients=False)
+        activations, _ = classifier.record(occluded, frozenset())
         logits.append(activations.logits[: len(some), class_ids])
     whole, others = torch.cat(logits).split([1, len(windows) - 1])
     drops = (whole - others).T.unflatten(1, (1, *places))

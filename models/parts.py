@@ -31,35 +31,37 @@ class Recording:
       attention: of each layer, in the order of execution, its attention weights, [n, heads, queries, keys], where
         ATTENTION was asked for.
       layers: those that were asked for.
-      layer_by_layer: whether more is wanted of the layers than their maps: gradients, or their attention.
+      gradients: those to which gradients are wanted.
     """
 
-    def __init__(self, layers: frozenset[str], size: Sequence[int], *, gradients: bool):
+    def __init__(self, layers: frozenset[str], size: Sequence[int], gradients: frozenset[str]):
         self.maps: dict[str, torch.Tensor] = {}
         self.attention: list[torch.Tensor] = []
         self.layers = layers
-        self.layer_by_layer = gradients or ATTENTION in layers
+        self.gradients = gradients
         self._size = size
-        self._gradients = gradients
 
     def take(self, layer: str, output: torch.Tensor, layout: Layout) -> torch.Tensor:
-        """Keeps the maps in a layer's output, and gives what the network goes on with.
-
-        The graph of gradients begins at the first of the layers: nothing before it is kept, whatever its parameters
-        ask for. The network goes on with a copy, which it may change in place.
-        """
+        """Keeps the maps in a layer's output, and gives what the network goes on with: a copy, which it may change."""
         if layer not in self.layers:
             return output
-        maps = self.maps[layer] = self._in_graph(layout.maps(output, self._size))
-        return layout.output(maps.clone(), output)
+        return layout.output(self.keep(layer, layout.maps(output, self._size)).clone(), output)
+
+    def keep(self, layer: str, maps: torch.Tensor) -> torch.Tensor:
+        """Keeps a layer's maps, and gives them as part of the graph of gradients.
+
+        The graph begins at the first of the layers: nothing before it is kept, whatever its parameters ask for.
+        """
+        self.maps[layer] = self._in_graph(layer, maps)
+        return self.maps[layer]
 
     def take_attention(self, weights: torch.Tensor) -> torch.Tensor:
         """Keeps a layer's attention, likewise."""
-        self.attention.append(self._in_graph(weights))
+        self.attention.append(self._in_graph(ATTENTION, weights))
         return self.attention[-1]
 
-    def _in_graph(self, value: torch.Tensor) -> torch.Tensor:
-        if self._gradients and not value.requires_grad:
+    def _in_graph(self, layer: str, value: torch.Tensor) -> torch.Tensor:
+        if layer in self.gradients and not value.requires_grad:
             value = value.detach().requires_grad_()
             torch.set_grad_enabled(True)  # until the end of `recording`
         return value
@@ -69,15 +71,17 @@ _recording: contextvars.ContextVar[Recording | None] = contextvars.ContextVar("r
 
 
 @contextmanager
-def recording(layers: frozenset[str], size: Sequence[int], *, gradients: bool) -> Iterator[Recording]:
+def recording(
+    layers: frozenset[str], size: Sequence[int], gradients: frozenset[str] = frozenset()
+) -> Iterator[Recording]:
     """Records the taps of the forward passes that the calling thread makes, in evaluation mode or not at all.
 
     Args:
       layers: those to record; ATTENTION among them for attention.
       size: height and width of the images, in pixels.
-      gradients: see `Recording`.
+      gradients: those of them to which gradients are wanted.
     """
-    found = Recording(layers, size, gradients=gradients)
+    found = Recording(layers, size, gradients)
     # Not inference mode where gradients are wanted: what it makes can never be part of a graph.
     modes = (torch.inference_mode(not gradients), torch.no_grad())
     attention = OpenAttention(found.take_attention) if ATTENTION in layers else nullcontext()
@@ -255,7 +259,8 @@ def observe(network: nn.Module, images: torch.Tensor, note: Callable[[str, nn.Mo
         layer.register_forward_hook(functools.partial(hook, name)) for name, layer in network.named_modules() if name
     ]
     try:
-        with torch.inference_mode(not images.requires_grad):
+        # Not inference mode, in which tensors do not tell whether they were changed.
+        with torch.inference_mode(False), torch.set_grad_enabled(images.requires_grad):
             return network(images)
     finally:
         for handle in hooks:

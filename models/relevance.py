@@ -81,7 +81,8 @@ def check_attention(classifier: Classifier, *, class_token: bool) -> None:
       ValueError: it cannot, as `windows_of` says, or the network has no class token.
     """
     images, name = classifier.probe()[:1], classifier.spec.name
-    activations, recorded = classifier.record(images, frozenset([ATTENTION]), gradients=True)
+    attention = frozenset([ATTENTION])
+    activations, recorded = classifier.record(images, attention, attention)
     weights = [of_layer.detach().mean(1) for of_layer in recorded.attention]
     windows_of(classifier, weights, images.shape, activations.features.shape[2:])
     with torch.inference_mode(False), torch.enable_grad():

@@ -33,7 +33,7 @@ def score_cam(classifier: Classifier, image: torch.Tensor, maps: torch.Tensor, c
         padded = functional.pad(batch, (0, 0, 0, 0, 0, 0, 0, size - len(batch)))
         large = functional.interpolate(padded, image.shape[1:], mode="bilinear", align_corners=False)
         masked = (image * _scaled(large).to(image.dtype)).contiguous(memory_format=torch.channels_last)
-        activations, _ = classifier.record(masked, frozenset(), gradients=False)
+        activations, _ = classifier.record(masked, frozenset())
         scores.append(activations.logits[: len(batch), class_ids])
     weights = torch.cat(scores)[of_channel].softmax(0)
     return functional.relu(torch.einsum("kl,kyx->lyx", weights, maps))

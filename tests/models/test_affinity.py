@@ -129,7 +129,7 @@ def test_a_run_is_refined_at_the_largest_scale(classifier):
     layers = [classifier.layer(stride) for stride in ("16", "8")]
     batch = torch.zeros((2, 3, 320, 320), dtype=torch.uint8)
     batch[0] = pixels[1]
-    _, recorded = classifier.record(classifier.normalize(batch), frozenset(layers), gradients=False)
+    _, recorded = classifier.record(classifier.normalize(batch), frozenset(layers))
     stages = [recorded.maps[layer].detach()[:1] for layer in layers]
     expected = refine(torch.from_numpy(found["none"])[None, None], stages)[0, 0]
     np.testing.assert_allclose(found["affinity"], expected.numpy(), atol=1e-4)

@@ -216,7 +216,7 @@ def test_parity_of_score_cam_with_grad_cam(classifier, images, monkeypatch):
 
 
 def test_eigen_cam_is_the_papers_and_grad_cam_centres(classifier, images):
-    maps = classifier.record(images, frozenset([classifier.layer("blocks.4")]), gradients=False)[1].maps["blocks.4"]
+    maps = classifier.record(images, frozenset([classifier.layer("blocks.4")]))[1].maps["blocks.4"]
     centred = maps - maps.mean((2, 3), keepdim=True)
     theirs = _theirs("EigenCAM", classifier, images, classifier.network.blocks[4], IDS[:, 0])
     for image in range(len(images)):

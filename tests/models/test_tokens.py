@@ -272,6 +272,6 @@ def test_maps_are_refined_along_the_one_stage_of_a_transformer():
         found[name] = torch.stack(
             [torch.from_numpy(of.maps) for of in localizer.localize([(p,) for p in pixels], [[[1]], [[2]]])]
         )
-    _, recorded = classifier.record(classifier.normalize(pixels), frozenset(["blocks.1"]), gradients=False)
+    _, recorded = classifier.record(classifier.normalize(pixels), frozenset(["blocks.1"]))
     assert classifier.layer("16") == "blocks.1"
     torch.testing.assert_close(found["affinity"], refine(found["none"], [recorded.maps["blocks.1"]]))
