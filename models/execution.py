@@ -17,6 +17,8 @@ _DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16
 # Layers that are fused wrongly give something else altogether; bfloat16 has 8 bits.
 _SAME, _NEAR = 1e-3, 0.1
 
+_NORMS = nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm
+
 _CPUINFO = Path("/proc/cpuinfo")
 
 _M_MMAP_THRESHOLD, _M_TOP_PAD, _M_TRIM_THRESHOLD = -3, -2, -1  # of glibc's malloc.h
@@ -83,6 +85,10 @@ def executable(features: nn.Module, probe: torch.Tensor, precision: Precision, c
         elif compilation == "on":
             fold(features, probe)
         features = features.to(_DTYPES[precision]).to(memory_format=torch.channels_last)
+        if compilation == "on" and cpu:  # kernels leave some maps in float32, which norms take with such weights alone
+            for layer in features.modules():
+                if isinstance(layer, _NORMS):
+                    layer.float()
     return features if compilation == "on" and cpu else nn.Sequential(_Cast(_DTYPES[precision]), features)
 
 

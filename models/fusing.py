@@ -108,15 +108,16 @@ class FusedConvolution(nn.Module):
         It is a convolution, too, in the same kernels (PyTorch's own backward takes ten times as long in bfloat16): of
         the gradient, with zeros where a stride left cells out, and the weights turned round.
         """
+        gradient = gradient.to(self.precision)
         if self._stride != [1, 1]:
             rows, columns = (
                 side + 2 * padding - reach
                 for side, padding, reach in zip((height, width), self._padding, self._reach, strict=True)
             )
-            spread = gradient.new_zeros((*gradient.shape[:2], rows, columns)).to(memory_format=torch.channels_last)
+            size = (*gradient.shape[:2], rows, columns)
+            spread = torch.empty(size, dtype=self.precision, memory_format=torch.channels_last).zero_()
             spread[:, :, :: self._stride[0], :: self._stride[1]] = gradient
             gradient = spread
-        gradient = gradient.to(self.precision)
         return torch.ops.mkldnn._convolution_pointwise(
             gradient,
             self._turned.to_meet(gradient),
@@ -352,12 +353,14 @@ def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[torch.
 
 
 class _Call(NamedTuple):
-    """A layer's turn in a forward pass."""
+    """A layer's turn in a forward pass; `given` and `left` count how often maps and output had been changed by then."""
 
     name: str
     layer: Any
     maps: Any
     output: Any
+    given: int
+    left: int
 
 
 class _Chain(NamedTuple):
@@ -381,22 +384,32 @@ def _chains(features: nn.Module, probe: torch.Tensor) -> list[_Chain]:
 
     def note(name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
         if inputs and (isinstance(layer, nn.BatchNorm2d) or not list(layer.children())):
-            calls.append(_Call(name, layer, inputs[0], output))
+            given = _changes(inputs[0]) - getattr(layer, "inplace", False)
+            calls.append(_Call(name, layer, inputs[0], output, given, _changes(output)))
+
+    def shown(call: _Call) -> bool:
+        return isinstance(features.get_submodule(call.name.rpartition(".")[0]), Tap)
 
     observe(features, probe, note)
     times = collections.Counter(call.name for call in calls)
 
     def behind(number: int) -> int | None:
-        """Which call is the first to get what this one gives; None where the maps between them are shown."""
-        parent = features.get_submodule(calls[number].name.rpartition(".")[0])
-        following = (later for later in range(number + 1, len(calls)) if calls[later].maps is calls[number].output)
-        return None if isinstance(parent, Tap) else next(following, None)
+        """Which call is the first to get what this one gives, as it is; None where the maps between them are shown."""
+        for later in range(number + 1, len(calls) if not shown(calls[number]) else 0):
+            call = calls[later]
+            if call.maps is calls[number].output and (type(call.layer) is not nn.Identity or shown(call)):
+                return later if call.given == calls[number].left else None
+        return None
 
     return [
         _chain(calls, number, behind, times)
         for number, call in enumerate(calls)
         if type(call.layer) in (nn.Conv2d, Conv2dSame) and times[call.name] == 1 and _is_plain(call.layer)
     ]
+
+
+def _changes(value: Any) -> int:
+    return value._version if isinstance(value, torch.Tensor) and not value.is_inference() else 0
 
 
 def _chain(

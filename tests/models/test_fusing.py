@@ -7,6 +7,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.norm_act import BatchNormAct2d
 from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
+from torch.nn import functional
 
 from camboxes.models import ModelSpec, class_maps, execution, load_classifier
 from camboxes.models.execution import executable, resolve
@@ -202,6 +203,34 @@ def test_layers_that_cannot_be_fused_are_left_as_they_are():
         resolve(network, IMAGES, "fp32", "on")
 
 
+class NormFirst(nn.Module):
+    """As DenseNet has them: norms in front of convolutions, of which some leave their maps in float32."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Sequential(nn.Conv2d(3, 64, 1), nn.Sigmoid()), nn.Conv2d(32, 64, 3)
+        self.norms = nn.ModuleList([random_norm(nn.BatchNorm2d(64)), nn.GroupNorm(4, 32), nn.LayerNorm([64, 10, 10])])
+        self.middle = nn.Conv2d(64, 32, 1)
+
+    def forward(self, images):
+        return self.norms[2](self.last(self.norms[1](self.middle(self.norms[0](self.first(images))))))
+
+
+def test_norms_that_are_not_fused_take_maps_of_either_precision():
+    torch.manual_seed(0)
+    network = NormFirst().eval()
+    precision, compilation = resolve(network, IMAGES, "bf16", "auto")
+    assert (precision, compilation) == ("bf16", "on")
+    run = executable(network, IMAGES, precision, compilation)
+    assert type(run.norms[0]) is nn.BatchNorm2d and type(run.middle) is FusedConvolution and run.middle.widened
+    images = IMAGES.clone().requires_grad_()
+    found, expected = run(images), network(images)
+    torch.testing.assert_close(found.float(), expected, rtol=0.1, atol=0.1)
+    towards = torch.randn_like(expected)
+    gradients = [torch.autograd.grad((output * towards).sum(), images)[0] for output in (found, expected)]
+    assert functional.cosine_similarity(*(gradient.flatten() for gradient in gradients), dim=0) > 0.99
+
+
 class Overflowing(nn.Module):
     """A difference that bfloat16 has no digits for."""
 
@@ -274,7 +303,7 @@ def test_a_new_layer_is_shown_after_the_network_has_run(rounded):
     images = torch.zeros(1, 3, 224, 224)
     before = rounded(images).logits
     name = rounded.layer("blocks.2")
-    activations, found = rounded.record(images, frozenset([name]), gradients=False)
+    activations, found = rounded.record(images, frozenset([name]))
     assert found.maps[name].shape == (1, 40, 28, 28)
     assert torch.equal(activations.logits, before)
 
@@ -304,6 +333,33 @@ class Residual(nn.Module):
         found = self.second_norm(self.second(images))
         found += beside
         return self.relu(found)
+
+
+class TimmResidual(Residual):
+    """As timm has them, which are not traced: a rectifier each, and something behind a norm that does nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.nothing, self.late = nn.Identity(), nn.ReLU(inplace=True)
+
+    def forward(self, images):
+        images = self.relu(self.nothing(self.first_norm(self.first(images))))
+        found = self.second_norm(self.second(images))
+        found += self.beside(images)
+        return self.late(found)
+
+
+def test_a_sum_in_place_stands_between_a_convolution_and_a_rectifier():
+    """Though the rectifier gets the very tensor that the norm gave."""
+    torch.manual_seed(0)
+    images = torch.randn(2, 64, 9, 7).contiguous(memory_format=torch.channels_last)
+    network = TimmResidual().eval()
+    fused = copy.deepcopy(network)
+    fuse(fused, images, torch.float32)
+    with torch.inference_mode():
+        torch.testing.assert_close(fused(images), network(images), rtol=1e-4, atol=1e-4)
+    assert [type(fused.first.activation), type(fused.second.activation)] == [nn.ReLU, nn.Identity]
+    assert [type(fused.relu), type(fused.late)] == [nn.Identity, nn.ReLU]
 
 
 def traced(network, images):
