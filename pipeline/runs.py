@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import gc
 import os
 import resource
 import shlex
@@ -160,6 +161,9 @@ def execute(
       Exception: whatever made the job fail. A worker process that dies ends this process with exit code 1.
     """
     start = time.monotonic()
+    if not gc.isenabled():  # cli.command
+        gc.freeze()
+        gc.enable()
     pipeline = beam.Pipeline(options=options)
     build(pipeline)
     with _progress(output), worker_processes.supervised(options, functools.partial(_give_up, output)) as peaks:
