@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from camboxes.models.classifier import Classifier as Classifier
     from camboxes.models.classifier import load_classifier as load_classifier
     from camboxes.models.classifier import load_for_elsewhere as load_for_elsewhere
+    from camboxes.models.execution import keep_freed_memory as keep_freed_memory
     from camboxes.models.localization import Localization as Localization
     from camboxes.models.localization import Localizer as Localizer
     from camboxes.models.localization import out_of_memory as out_of_memory
@@ -32,6 +33,7 @@ _HOMES = {
     "class_activation_maps": "cam",
     "class_maps": "methods",
     "decode_jpeg": "preprocessing",
+    "keep_freed_memory": "execution",
     "load_classifier": "classifier",
     "load_for_elsewhere": "classifier",
     "out_of_memory": "localization",

@@ -333,6 +333,11 @@ class Classifier(nn.Module):
         return hashlib.sha256(self.safetensors()).hexdigest()
 
     @property
+    def weights_bytes(self) -> int:
+        """How many bytes the network's weights take."""
+        return sum(value.nbytes for value in self.network.state_dict().values())
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What decides the maps, the weights by their SHA-256; nothing that names a machine."""
         return self.spec.settings() | {"weights_sha256": self.weights_sha256}

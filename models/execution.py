@@ -28,10 +28,13 @@ def keep_freed_memory() -> None:
     """Lets this process keep the memory of maps and photographs for the next ones; with glibc, else nothing happens.
 
     By default what a thread other than the first one frees goes back to the system at once, and every pass begins with
-    the system's zeros: up to a fifth of a job's time (measured: docs/speed.md).
+    the system's zeros: up to a fifth of a job's time (measured: docs/speed.md). What is free at this time goes back: to
+    load a network takes several times its size.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    libc = ctypes.CDLL(None)
+    mallopt = getattr(libc, "mallopt", None)
     if mallopt is not None:
+        libc.malloc_trim(0)
         mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that glibc allows
         mallopt(_M_TOP_PAD, 64 << 20)
         mallopt(_M_TRIM_THRESHOLD, 1 << 30)  # what an arena keeps at its end: more than is ever free there
@@ -105,12 +108,16 @@ def _difference(
     features: nn.Module, probe: torch.Tensor, expected: torch.Tensor, precision: Precision, compilation: Compilation
 ) -> float:
     """As a share of the largest value; infinite where the network does not run so."""
+    run = nn.Module()
     try:
         run = executable(features, probe, precision, compilation)
         with torch.inference_mode():
             found = run(probe).float()
     except (RuntimeError, AttributeError, TypeError):  # a layer without such a kernel; a PyTorch without these
         return float("inf")
+    finally:
+        for layer in list(run.modules()):  # a traced network is a circle, which is not freed of itself
+            vars(layer).clear()
     return float((found - expected).abs().max() / expected.abs().max())
 
 

@@ -26,6 +26,7 @@ _LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRu
 # seconds longer. So it pays from one to three thousand images on, with Lite0 (measured: docs/speed.md).
 _IMAGES_WORTH_PROCESSES = 3_000
 _BYTES_OF_A_PROCESS = 2 << 30  # half of which is measured
+_LARGE_NETWORK = 256 << 20  # bytes; with all that is made of them to run it a process holds three to four times as many
 
 # While the network works on one shard, boxes of another one are drawn; more would only hold more images in memory.
 _SHARDS_AT_ONCE = 2
@@ -82,20 +83,20 @@ def local_processes(options: PipelineOptions) -> int:
     return direct.direct_num_workers or os.cpu_count() or 1  # 0 is Beam's word for as many as there are cores
 
 
-def fitting_processes(options: PipelineOptions, images: int) -> int:
-    """As many local processes as the call asks for; where it does not say, as suit this machine and so many images."""
+def fitting_processes(options: PipelineOptions, images: int, weights: int = 0) -> int:
+    """As many local processes as the call asks for; where it does not say, as suit this machine: `processes_for`."""
     direct = options.view_as(DirectOptions)
     asked = direct.direct_num_workers != 1 or direct.direct_running_mode not in (None, "in_memory")
     shared = "OMP_NUM_THREADS" in os.environ  # how many cores to use is said there
     if asked or shared or runner_name(options) != _LOCAL_RUNNER.rpartition(".")[2]:
         return local_processes(options)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return processes_for(images, available_cores(), memory)
+    return processes_for(images, weights, available_cores(), memory)
 
 
-def fit_processes(options: PipelineOptions, images: int) -> None:
+def fit_processes(options: PipelineOptions, images: int, weights: int) -> None:
     """Asks a local runner for `fitting_processes`."""
-    processes, direct = fitting_processes(options, images), options.view_as(DirectOptions)
+    processes, direct = fitting_processes(options, images, weights), options.view_as(DirectOptions)
     if processes > 1:
         direct.direct_num_workers, direct.direct_running_mode = processes, "multi_processing"
 
@@ -105,9 +106,13 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def processes_for(images: int, cores: int, memory: int) -> int:
-    """How many worker processes suit so many images on so many cores with so many bytes of memory."""
-    if images < _IMAGES_WORTH_PROCESSES:
+def processes_for(images: int, weights: int, cores: int, memory: int) -> int:
+    """How many worker processes suit so many images, and a network of so many bytes, on such a machine.
+
+    A large network is in memory once: the threads of one process share it. It is slow, too, and keeps all cores busy
+    from there.
+    """
+    if images < _IMAGES_WORTH_PROCESSES or weights > _LARGE_NETWORK:
         return 1
     return max(1, min(cores, memory // _BYTES_OF_A_PROCESS))
 

@@ -385,7 +385,8 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             reuse = runs.set_aside_rejected(arguments.output) if arguments.retry_rejected else arguments.reuse
             spec = _staged(classifier, arguments.output)
         if isinstance(read, ReadLabeledImages) and spec.device == "cpu":
-            fit_processes(options, sum(read.planned.shards[key] for key in read.planned.missing()))
+            images = sum(read.planned.shards[key] for key in read.planned.missing())
+            fit_processes(options, images, classifier.weights_bytes)
         hints = arguments.accelerator.hints if arguments.accelerator else {}
 
         def job(p: "Pipeline") -> "PCollection[dict[str, Any]]":

@@ -151,10 +151,11 @@ class _InferClassMaps(beam.DoFn):
         self._shared.acquire(lambda: localizer)
 
     def setup(self) -> None:
-        from camboxes.models import Localizer, decode_jpeg
+        from camboxes.models import Localizer, decode_jpeg, keep_freed_memory
 
         self._decode_jpeg = decode_jpeg
         self._localizer = self._shared.acquire(lambda: Localizer(stored_classifier.load(self._model), self._maps))
+        keep_freed_memory()  # not what staging the network took
         self._matcher = LabelMatcher(self._localizer.classifier.class_names, self._label_map)
         if self._reuse is not None:
             self._reusable = ReusableRows(self._reuse, self._localizer.settings)

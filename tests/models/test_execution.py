@@ -1,3 +1,4 @@
+import os
 import platform
 import subprocess
 import sys
@@ -29,3 +30,28 @@ def faults(before):
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_freed_memory_serves_the_next_pass():
     assert faults(before=KEEP) < faults(before="") / 3
+
+
+RETURNED = """
+import torch
+from camboxes.models import keep_freed_memory
+def held():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1])
+taken = [torch.ones(1_000_000) for _ in range(100)]
+last = torch.ones(1_000)  # behind them, so that they do not end the heap
+del taken
+before = held()
+keep_freed_memory()
+print((before - held()) * 4096 / 2**20)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_memory_that_was_free_before_goes_back():
+    """Of 100 tensors of 4 MB each, as a call before has kept them."""
+    options = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
+    done = subprocess.run(
+        [sys.executable, "-c", RETURNED], check=True, capture_output=True, env={**os.environ, **options}
+    )
+    assert float(done.stdout) > 300

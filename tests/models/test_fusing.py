@@ -1,4 +1,5 @@
 import copy
+import gc
 import math
 
 import pytest
@@ -9,7 +10,7 @@ from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional
 
-from camboxes.models import ModelSpec, class_maps, execution, load_classifier
+from camboxes.models import ModelSpec, class_maps, execution, fusing, load_classifier
 from camboxes.models.execution import executable, resolve
 from camboxes.models.fusing import FusedConvolution, FusedSameConvolution, FusedSum, fold, fuse
 from camboxes.models.parts import Tap, tapped
@@ -412,3 +413,24 @@ def test_a_sum_of_another_kind_is_no_part_of_a_kernel():
     fuse(fused, images, torch.float32)
     with torch.inference_mode():
         torch.testing.assert_close(fused(images), network(images), rtol=1e-4, atol=1e-4)
+
+
+def test_networks_that_are_tried_are_freed_at_once():
+    """Traced ones are circles, and the collector of garbage may rest."""
+
+    def packed():
+        return sum(type(each) is fusing._Packed for each in gc.get_objects())
+
+    images = torch.randn(2, 64, 9, 7)
+    network = traced(Residual().eval(), images)
+    gc.collect()
+    gc.disable()
+    try:
+        before = packed()
+        assert resolve(network, images, "bf16", "auto") == ("bf16", "on")
+        assert packed() == before
+        run = executable(network, images, "bf16", "on")
+        assert packed() > before
+    finally:
+        gc.enable()
+    assert run(images).shape == images.shape

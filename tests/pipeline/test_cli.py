@@ -108,20 +108,21 @@ def test_the_demo(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("images", "cores", "gibibytes", "processes"),
+    ("images", "mebibytes", "cores", "gibibytes", "processes"),
     [
-        (10**6, 2, 24, 2),
-        (10**6, 16, 64, 16),
-        (10**6, 16, 13, 6),
-        (3_000, 16, 64, 16),
-        (2_999, 16, 64, 1),
-        (10**6, 1, 64, 1),
-        (10**6, 8, 2, 1),
+        (10**6, 20, 2, 24, 2),
+        (10**6, 98, 16, 64, 16),
+        (10**6, 20, 16, 13, 6),
+        (3_000, 20, 16, 64, 16),
+        (2_999, 20, 16, 64, 1),
+        (10**6, 20, 1, 64, 1),
+        (10**6, 20, 8, 2, 1),
+        (10**6, 330, 16, 64, 1),
     ],
 )
-def test_processes_that_suit_a_machine(images, cores, gibibytes, processes):
-    """2 GiB and a core each; one alone where starting more would take longer than they save."""
-    assert processes_for(images, cores, gibibytes << 30) == processes
+def test_processes_that_suit_a_machine(images, mebibytes, cores, gibibytes, processes):
+    """2 GiB and a core each; one where more take longer to start than they save, or would each hold a large network."""
+    assert processes_for(images, mebibytes << 20, cores, gibibytes << 30) == processes
 
 
 def test_processes_are_fitted_only_where_the_call_leaves_them_open(monkeypatch):
@@ -135,11 +136,11 @@ def test_processes_are_fitted_only_where_the_call_leaves_them_open(monkeypatch):
         (["--runner=PortableRunner", "--environment_type=LOOPBACK"], 1),
     ]:
         options = beam_options(arguments)
-        fit_processes(options, 10**6)
+        fit_processes(options, 10**6, 20 << 20)
         assert local_processes(options) == expected
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     options = beam_options([])
-    fit_processes(options, 10**6)
+    fit_processes(options, 10**6, 20 << 20)
     assert local_processes(options) == 1
 
 
