@@ -43,7 +43,7 @@ _INTERRUPT = {signal.SIGINT}
 
 def import_ahead(*modules: str) -> None:
     """Begins to import what workers will need in the process that they are forked from, beside this one."""
-    _CONTEXT.set_forkserver_preload([__name__, *modules])
+    _CONTEXT.set_forkserver_preload([f"{__package__}.uncollected", __name__, *modules])
     resource_tracker.ensure_running()  # which the server would start, and that unblocks what is blocked here
     threads, blocked = os.environ.get(_THREADS), signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPT)
     # What that process begins with. Threads that share a pass would wait for each other, in every worker for those of
@@ -154,6 +154,7 @@ def _work(environment: dict[str, str], log: str, peak: Connection) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPT)
     logging.basicConfig(force=True)
     gc.freeze()  # what was imported stays as it is, and is shared with the other workers
+    gc.enable()
     _, harness, _ = create_harness(environment)
     harness.run()
     peak.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
