@@ -1,12 +1,13 @@
 """A network's passes, forward and backward, as programs that run without Python.
 
 Python takes some 25 us to call a layer, and after each operation asks for the interpreter's lock again, which other
-threads hold as they decode images or draw boxes. So the operations of a pass are noted down, once for each shape of
-images, and become functions of TorchScript, which need neither: the same operations in the same order, to the last
-bit the same maps and gradients. docs/speed.md has what that gains.
+threads hold as they decode images or draw boxes. So the operations of a pass are noted down, for each shape of images
+that comes often, and become functions of TorchScript, which need neither: the same operations in the same order, to
+the last bit the same maps and gradients. docs/speed.md has what that gains.
 """
 
 import collections
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -21,8 +22,8 @@ from camboxes.models.parts import ATTENTION, Recording, active_recording, record
 # Of operations whose results depend on values rather than on shapes.
 _UNSTEADY = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
-_PATIENCE = 40  # passes of a shape in Python: to note one down takes as long as is gained by some 40 to 80
-_TRIALS = 3  # TorchScript takes the first runs of a function to find out how to do the others
+_SAVED = 0.002  # seconds that a pass of a hundred layers takes less as a program
+_TRIALS = 2  # TorchScript takes the first run of a function to find out how to do the others
 
 
 class Programmed(nn.Module):
@@ -32,7 +33,7 @@ class Programmed(nn.Module):
         """Takes layers in evaluation mode, which stay as they are: their weights are those of the programs."""
         super().__init__()
         self._inner = layers
-        self._passes: collections.Counter[tuple[Any, ...]] = collections.Counter()
+        self._times: collections.defaultdict[tuple[Any, ...], list[float]] = collections.defaultdict(list)
         self._programs: dict[tuple[Any, ...], _Program | None] = {}
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -43,9 +44,13 @@ class Programmed(nn.Module):
         wanted = active.layers, active.gradients, torch.get_num_threads()
         key = (images.shape, images.stride(), images.dtype, *wanted)
         if key not in self._programs:
-            self._passes[key] += 1
-            if self._passes[key] <= _PATIENCE:
-                return self._inner(images)
+            times = self._times[key]
+            # It is written when as much could have been saved as it costs: a pass to note down, one to compare, trials.
+            if len(times) ** 2 * _SAVED <= (2 + _TRIALS) * sum(times):
+                begin = time.perf_counter()
+                output = self._inner(images)
+                times.append(time.perf_counter() - begin)
+                return output
             self._programs[key] = _noted(self._inner, images, active)
         program = self._programs[key]
         return self._inner(images) if program is None else program.run(images)

@@ -1,5 +1,6 @@
 import copy
 import gc
+import itertools
 import threading
 import weakref
 
@@ -15,8 +16,8 @@ from camboxes.models.programs import Programmed
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    """A program after three passes of a shape: the number is one of costs, and changes no results."""
-    monkeypatch.setattr(programs, "_PATIENCE", 3)
+    """A program after the first pass of a shape: when it is written is a matter of costs, and changes no results."""
+    monkeypatch.setattr(programs, "_SAVED", 1e9)
 
 
 def counted(layers):
@@ -49,8 +50,9 @@ def run(programmed, images, layers=frozenset(), gradients=frozenset()):
 def noted(layers, images, *wanted):
     """Layers that have their program for such images."""
     programmed = Programmed(layers)
-    for _ in range(programs._PATIENCE + 1):
+    for _ in range(2):
         run(programmed, images, *wanted)
+    assert programmed._programs
     return programmed
 
 
@@ -67,16 +69,30 @@ def test_a_program_runs_without_python_and_gives_the_same_bits(images):
             assert torch.equal(again, nn.functional.max_pool2d(convolution(given).clamp(0, 6), 2))
 
 
-def test_each_shape_and_each_choice_of_layers_has_a_program_of_its_own_once_it_pays(images):
+def test_each_shape_and_each_choice_of_layers_has_a_program_of_its_own(images):
     layers = counted(nn.Sequential(nn.Conv2d(3, 4, 3), Tap("middle"), nn.Flatten(2)))
     programmed = Programmed(layers)
-    for number in range(1, programs._PATIENCE + 3):
+    for calls in (4, 12, 12):  # two passes more for each: one to note the operations down, and one to compare
         assert not run(programmed, images)[1]
         assert list(run(programmed, images, frozenset(["middle"]))[1]) == ["middle"]
         assert run(programmed, images[:, :, :5])[0].shape == (2, 4, 18)
         assert run(programmed, images[:1])[0].shape == (1, 4, 36)
-        # Two passes more for each: one to note the operations down, and one to compare.
-        assert layers.calls == 4 * (number if number <= programs._PATIENCE else programs._PATIENCE + 2)
+        assert layers.calls == calls
+
+
+def test_a_program_is_written_when_it_pays(images, monkeypatch):
+    """To write it takes four passes, of 10 ms each; where it saves 4.1 ms a pass, ten passes come before."""
+    monkeypatch.setattr(programs, "_SAVED", 0.0041)
+    clock = itertools.count(step=0.01)
+    monkeypatch.setattr(programs.time, "perf_counter", lambda: next(clock))
+    layers = counted(nn.Conv2d(3, 4, 3))
+    programmed = Programmed(layers)
+    for _ in range(10):
+        run(programmed, images)
+    assert layers.calls == 10 and not programmed._programs
+    for _ in range(2):
+        run(programmed, images)
+    assert layers.calls == 12 and programmed._programs
 
 
 class Skipping(nn.Module):
@@ -257,7 +273,7 @@ def test_threads_that_meet_a_shape_at_the_same_time(images):
     programmed, found = Programmed(layers), []
 
     def work():
-        for _ in range(2 * programs._PATIENCE):
+        for _ in range(6):
             output, maps = run(programmed, images, *wanted)
             found.append((output, *torch.autograd.grad(output.sum(), maps["first"])))
 
@@ -269,7 +285,7 @@ def test_threads_that_meet_a_shape_at_the_same_time(images):
     leaf = images.clone().requires_grad_()
     expected = layers(leaf)
     expected.sum().backward()
-    assert len(found) == 8 * programs._PATIENCE
+    assert len(found) == 24
     assert all(torch.equal(output, expected) and torch.equal(gradient, leaf.grad) for output, gradient in found)
     assert list(programmed._programs.values()) != [None]
 
@@ -281,7 +297,7 @@ def test_a_real_network_is_one_program(gradients):
     layers = frozenset([classifier.layer("16"), classifier.layer("32[-2]")])
     pixels = torch.randint(0, 256, (4, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     found = []
-    for _ in range(programs._PATIENCE + 1):
+    for _ in range(2):
         images = classifier.normalize(pixels)
         forward = ForwardPass(classifier, images, layers | {LAST}, gradients=layers if gradients else frozenset())
         ids = [torch.tensor(ids) for ids in ([1, 2, 3, 4], [5, 6, 7, 8])]
