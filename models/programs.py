@@ -7,7 +7,6 @@ the last bit the same maps and gradients. docs/speed.md has what that gains.
 """
 
 import collections
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ from camboxes.models.parts import ATTENTION, Recording, active_recording, record
 # Of operations whose results depend on values rather than on shapes.
 _UNSTEADY = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
-_SAVED = 0.002  # seconds that a pass of a hundred layers takes less as a program
+_PATIENCE = 20  # passes of a shape before it is noted down, which takes four, and .1 s
 _TRIALS = 2  # TorchScript takes the first run of a function to find out how to do the others
 
 
@@ -33,7 +32,7 @@ class Programmed(nn.Module):
         """Takes layers in evaluation mode, which stay as they are: their weights are those of the programs."""
         super().__init__()
         self._inner = layers
-        self._times: collections.defaultdict[tuple[Any, ...], list[float]] = collections.defaultdict(list)
+        self._passes: collections.Counter[tuple[Any, ...]] = collections.Counter()
         self._programs: dict[tuple[Any, ...], _Program | None] = {}
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -44,13 +43,9 @@ class Programmed(nn.Module):
         wanted = active.layers, active.gradients, torch.get_num_threads()
         key = (images.shape, images.stride(), images.dtype, *wanted)
         if key not in self._programs:
-            times = self._times[key]
-            # It is written when as much could have been saved as it costs: a pass to note down, one to compare, trials.
-            if len(times) ** 2 * _SAVED <= (2 + _TRIALS) * sum(times):
-                begin = time.perf_counter()
-                output = self._inner(images)
-                times.append(time.perf_counter() - begin)
-                return output
+            self._passes[key] += 1
+            if self._passes[key] <= _PATIENCE:
+                return self._inner(images)
             self._programs[key] = _noted(self._inner, images, active)
         program = self._programs[key]
         return self._inner(images) if program is None else program.run(images)
