@@ -19,6 +19,7 @@ from camboxes.models import ModelSpec, load_classifier, passes_side_by_side, use
 
 SIZES = (1, 2, 4, 8, 16)
 IMAGES = 96
+WARM_UP = 30  # passes, by when one has become a program
 
 
 def main() -> None:
@@ -58,7 +59,7 @@ def all_cores() -> None:
 
 def rate(classifier, batch, lanes, initializer) -> float:
     with ThreadPoolExecutor(lanes, initializer=initializer) as threads:
-        list(threads.map(lambda _: classifier.infer(batch), range(2 * lanes)))
+        list(threads.map(lambda _: classifier.infer(batch), range(WARM_UP * lanes)))
         start, passes = time.perf_counter(), -(-IMAGES // len(batch))
         list(threads.map(lambda _: classifier.infer(batch), range(passes)))
         return passes * len(batch) / (time.perf_counter() - start)

@@ -38,6 +38,8 @@ from camboxes.transforms.overlap import batched
 from camboxes.transforms.plan import shard_file
 from camboxes.transforms.records import LABELED, table
 
+WARM_UP = 30  # by when a pass has become a program
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -94,9 +96,10 @@ def of_rows(run: PlannedRun, images: int) -> dict[str, float]:
 
 
 def each(work: Callable[[Any], Any], items: Sequence[Any] | Any) -> tuple[list[Any], float]:
-    """What `work` makes of each item, and the seconds an item takes; the first one is done once more, to warm up."""
+    """What `work` makes of each item, and the seconds an item takes, once the first one has been done WARM_UP times."""
     items = list(items)
-    work(items[0])
+    for _ in range(WARM_UP):
+        work(items[0])
     start = time.perf_counter()
     found = [work(item) for item in items]
     return found, (time.perf_counter() - start) / len(items)

@@ -26,7 +26,7 @@ _TRIALS = 2  # TorchScript takes the first run of a function to find out how to 
 
 
 class Programmed(nn.Module):
-    """Layers that run as a program, where one gives the same; one by one where more than maps is wanted of them."""
+    """Layers that run as a program, where one gives the same; one by one where their attention is wanted."""
 
     def __init__(self, layers: nn.Module):
         """Takes layers in evaluation mode, which stay as they are: their weights are those of the programs."""

@@ -22,8 +22,8 @@ from camboxes.pipeline.errors import CallError
 # "DirectRunner" is a switch that tries a downloaded binary first; this is the local runner itself.
 _LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
 
-# An interpreter, of which a process has one, keeps two cores busy to nine tenths; a second process makes a call two
-# seconds longer. So it pays from one to three thousand images on, with Lite0 (measured: docs/speed.md).
+# An interpreter, of which a process has one, keeps two cores busy to nine tenths; a second process makes a call a
+# second longer. So it pays from some thousands of images on, with Lite0 (measured: docs/speed.md).
 _IMAGES_WORTH_PROCESSES = 3_000
 _BYTES_OF_A_PROCESS = 2 << 30  # half of which is measured
 _LARGE_NETWORK = 256 << 20  # bytes; with all that is made of them to run it a process holds three to four times as many
