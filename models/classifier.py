@@ -28,7 +28,6 @@ from camboxes.models.parts import (
     tapped,
 )
 from camboxes.models.preprocessing import Preprocessing
-from camboxes.models.programs import Programmed
 from camboxes.models.spec import BY_STRIDE, Device, ModelSpec
 from camboxes.models.stride import lower_stride
 from camboxes.models.tokens import Tokens, layout_of
@@ -191,7 +190,7 @@ class Classifier(nn.Module):
                 with _evaluating(*self._features.modules()):
                     probe = self.probe()
                     layers = execution.executable(self._features, probe, precision, compilation)
-                    self._executable = [Programmed(layers) if compilation == "on" and probe.is_cpu else layers]
+                    self._executable = [execution.programmed(layers, probe.device) if compilation == "on" else layers]
             return self._executable[0]
 
     def infer(self, images: torch.Tensor) -> Activations:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from camboxes.models import load_classifier, programs
+from camboxes.models import load_classifier, programs, torchscript
 from camboxes.models.forward import ForwardPass
 from camboxes.models.parts import LAST, Tap, recording
 from camboxes.models.programs import Programmed
@@ -48,7 +48,7 @@ def run(programmed, images, layers=frozenset(), gradients=frozenset()):
 
 def noted(layers, images, *wanted):
     """Layers that have their program for such images."""
-    programmed = Programmed(layers)
+    programmed = Programmed(layers, torchscript.write)
     for _ in range(2):
         run(programmed, images, *wanted)
     assert programmed._programs
@@ -70,7 +70,7 @@ def test_a_program_runs_without_python_and_gives_the_same_bits(images):
 
 def test_each_shape_and_each_choice_of_layers_has_a_program_of_its_own(images):
     layers = counted(nn.Sequential(nn.Conv2d(3, 4, 3), Tap("middle"), nn.Flatten(2)))
-    programmed = Programmed(layers)
+    programmed = Programmed(layers, torchscript.write)
     for calls in (4, 12, 12):  # two passes more for each: one to note the operations down, and one to compare
         assert not run(programmed, images)[1]
         assert list(run(programmed, images, frozenset(["middle"]))[1]) == ["middle"]
@@ -82,7 +82,7 @@ def test_each_shape_and_each_choice_of_layers_has_a_program_of_its_own(images):
 def test_a_program_is_written_for_a_shape_that_comes_often(images, monkeypatch):
     monkeypatch.setattr(programs, "_PATIENCE", 5)
     layers = counted(nn.Conv2d(3, 4, 3))
-    programmed = Programmed(layers)
+    programmed = Programmed(layers, torchscript.write)
     for _ in range(5):
         run(programmed, images)
     assert layers.calls == 5 and not programmed._programs
@@ -266,7 +266,7 @@ def test_what_is_not_the_same_each_time_stays_in_python(images, layers):
 def test_threads_that_meet_a_shape_at_the_same_time(images):
     layers = nn.Sequential(Tap("first"), nn.Conv2d(3, 4, 3), nn.ReLU())
     wanted = frozenset(["first"]), frozenset(["first"])
-    programmed, found = Programmed(layers), []
+    programmed, found = Programmed(layers, torchscript.write), []
 
     def work():
         for _ in range(6):
