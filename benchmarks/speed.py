@@ -162,7 +162,7 @@ def one_round(folder: Path, data: Path, network: Network, finalists: list[str]) 
     found["end_to_end"] = rate_between((few, seconds[0]), (many, seconds[1]))
     found["start_up_seconds"] = seconds[0] - few / found["end_to_end"]
     forward = printed(["speed_ceiling.py", "forward", network.described, *device, "--only", *finalists])
-    decode = printed(["speed_ceiling.py", "decode", data])
+    decode = printed(["speed_ceiling.py", "decode", data, *device])
     best = [max(rates, key=rates.__getitem__) for rates in (forward, decode)]
     found["forward"], found["decode"] = forward[best[0]], decode[best[1]]
     rates = (found["decode"], found["forward"])

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from camboxes.models.classifier import load_classifier as load_classifier
     from camboxes.models.classifier import load_for_elsewhere as load_for_elsewhere
     from camboxes.models.execution import keep_freed_memory as keep_freed_memory
+    from camboxes.models.jpegs import decode_jpeg as decode_jpeg
+    from camboxes.models.jpegs import decodes_jpegs as decodes_jpegs
+    from camboxes.models.jpegs import jpeg_decoder as jpeg_decoder
     from camboxes.models.localization import Localization as Localization
     from camboxes.models.localization import Localizer as Localizer
     from camboxes.models.localization import out_of_memory as out_of_memory
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
     from camboxes.models.localization import use_one_core as use_one_core
     from camboxes.models.methods import class_maps as class_maps
     from camboxes.models.preprocessing import Preprocessing as Preprocessing
-    from camboxes.models.preprocessing import decode_jpeg as decode_jpeg
 
 _HOMES = {
     "Activations": "classifier",
@@ -32,7 +34,9 @@ _HOMES = {
     "Preprocessing": "preprocessing",
     "class_activation_maps": "cam",
     "class_maps": "methods",
-    "decode_jpeg": "preprocessing",
+    "decode_jpeg": "jpegs",
+    "decodes_jpegs": "jpegs",
+    "jpeg_decoder": "jpegs",
     "keep_freed_memory": "execution",
     "load_classifier": "classifier",
     "load_for_elsewhere": "classifier",

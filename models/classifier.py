@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from camboxes.models import execution
 from camboxes.models.checkpoints import DESCRIPTION, WEIGHTS, Description, find_network
+from camboxes.models.devices import sent
 from camboxes.models.parts import (
     LAST,
     Recording,
@@ -201,9 +202,7 @@ class Classifier(nn.Module):
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """Brings a uint8 batch [n, 3, height, width] to the device, and to what `forward` takes."""
         parameter = next(self.network.parameters())
-        if parameter.is_cuda and not images.is_cuda:
-            images = images.pin_memory()  # so that the copy goes on beside the pass before
-        return self.preprocessing.normalize(images.to(parameter.device, non_blocking=True)).to(parameter.dtype)
+        return self.preprocessing.normalize(sent(images, parameter.device)).to(parameter.dtype)
 
     def record(
         self, images: torch.Tensor, layers: frozenset[str], gradients: frozenset[str] = frozenset()

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from camboxes.models.affinity import FINER, LAYER, affinity, coherence, refine
 from camboxes.models.classifier import Classifier
+from camboxes.models.devices import beside_passes, sent
 from camboxes.models.forward import ForwardPass
 from camboxes.models.fusion import claims, compete, fuse
 from camboxes.models.methods import Methods
@@ -91,6 +92,7 @@ class Localizer:
         """
         maps = maps or MapSpec()
         self.classifier = classifier
+        self._device = classifier.spec.device
         self.scales = maps.scales or (classifier.preprocessing.size,)
         self._largest = max(range(len(self.scales)), key=self.scales.__getitem__)
         self.settings: dict[str, Any] = {
@@ -128,9 +130,16 @@ class Localizer:
         """How many images a pass at the first scale holds."""
         return self._batch_sizes[0]
 
-    def resize(self, image: np.ndarray) -> tuple[torch.Tensor, ...]:
-        """A photograph, uint8 [height, width, 3], as the network takes it at each scale: uint8 [3, height, width]."""
-        return tuple(preprocessing.resize(image) for preprocessing in self._preprocessing)
+    def resize(self, image: np.ndarray | torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """A photograph, uint8 [height, width, 3], as the network takes it at each scale: uint8 [3, height, width].
+
+        It is resized where it is, and comes to the network's device.
+        """
+        with beside_passes(self._device):
+            try:
+                return self._resized(image)
+            except torch.OutOfMemoryError:  # of a GPU
+                return self._resized(torch.as_tensor(image).cpu())
 
     def localize(
         self, images: Sequence[Sequence[torch.Tensor]], candidates: Sequence[Sequence[Sequence[int]]]
@@ -200,6 +209,9 @@ class Localizer:
             )
             for slot, ids in enumerate(chosen)
         ]
+
+    def _resized(self, image: np.ndarray | torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(sent(preprocessing.resize(image), self._device) for preprocessing in self._preprocessing)
 
     def halved(self) -> "Localizer | None":
         """One whose passes hold half as many images; None where they hold a single one."""
@@ -279,7 +291,7 @@ class Localizer:
 
     def _batch(self, images: Sequence[Sequence[torch.Tensor]], number: int, *, flip: bool) -> torch.Tensor:
         pixels = [of_image[number].permute(1, 2, 0) for of_image in images]  # as they lie in memory
-        batch = torch.zeros((self._batch_sizes[number], *pixels[0].shape), dtype=torch.uint8)
+        batch = pixels[0].new_zeros((self._batch_sizes[number], *pixels[0].shape))
         torch.stack(pixels, out=batch[: len(pixels)])
         return self.classifier.normalize((batch.flip(2) if flip else batch).permute(0, 3, 1, 2))
 

@@ -4,24 +4,11 @@ import dataclasses
 
 import numpy as np
 import torch
-from torchvision import io
 from torchvision.transforms.v2 import functional as transforms
 
 from camboxes.models.spec import Aspect
 
 _WIDEST = 2.0  # aspect ratios beyond [1/2, 2] are squashed to it, or a panorama would cost hundreds of times a square
-
-
-def decode_jpeg(data: bytes) -> np.ndarray:
-    """The pixels of a JPEG, uint8 [height, width, 3], RGB, as they are stored.
-
-    They lie in memory as resizing is fastest.
-
-    Raises:
-      RuntimeError: it cannot be decoded.
-    """
-    encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    return io.decode_jpeg(encoded, mode=io.ImageReadMode.RGB).permute(1, 2, 0).numpy()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,16 +40,16 @@ class Preprocessing:
         long_side = max(long_side, self.size)
         return (self.size, long_side) if ratio >= 1 else (long_side, self.size)
 
-    def resize(self, image: np.ndarray) -> torch.Tensor:
-        """Brings a photograph to the input's shape.
+    def resize(self, image: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """Brings a photograph to the input's shape, on the device that it is on.
 
         Args:
           image: uint8 [height, width, 3], RGB.
 
         Returns:
-          uint8 [3, input height, input width]; in memory pixel by pixel, as the photograph.
+          uint8 [3, input height, input width]; in memory as the photograph.
         """
-        channels_first = torch.from_numpy(image).permute(2, 0, 1)
+        channels_first = torch.as_tensor(image).permute(2, 0, 1)
         mode = transforms.InterpolationMode(self.interpolation)
         return transforms.resize(channels_first, list(self.shape(*image.shape[:2])), interpolation=mode, antialias=True)
 

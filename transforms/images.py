@@ -84,11 +84,11 @@ class Photograph(NamedTuple):
     """A decoded photograph, perhaps a smaller version of it.
 
     Attributes:
-      pixels: uint8 [rows, columns, 3], RGB, after EXIF orientation.
+      pixels: uint8 [rows, columns, 3], RGB, after EXIF orientation; an array, or what another decoder gives.
       width, height: those of the whole photograph, in pixels, after EXIF orientation.
     """
 
-    pixels: np.ndarray
+    pixels: Any
     width: int
     height: int
 
@@ -108,7 +108,7 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
 def decode_at_least(
     data: bytes,
     side: int | None,
-    decode_jpeg: Callable[[bytes], np.ndarray] | None = None,
+    decode_jpeg: Callable[[bytes], Any] | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Photograph:
     """Decodes a file's bytes for a network, which takes less of them than a camera gives.
@@ -119,8 +119,8 @@ def decode_at_least(
     Args:
       data: see `decode`.
       side: how many pixels the short side must still have; None for the whole photograph.
-      decode_jpeg: decodes JPEGs faster than Pillow, to the same pixels, uint8 [height, width, 3]; it may raise
-        RuntimeError where it cannot.
+      decode_jpeg: decodes whole JPEGs faster than Pillow, to such pixels, in an array or in a GPU's memory; it may
+        raise RuntimeError where it cannot.
       limits: what is too large.
 
     Raises:

@@ -102,7 +102,11 @@ class _Open:
 
 
 class _Photograph(NamedTuple):
-    """A row of a shard, and what became of its image: rectangles to look at, an error, or a row known already."""
+    """A row of a shard, and what became of its image: rectangles to look at, an error, or a row known already.
+
+    Attributes:
+      on_gpu: whether a GPU decoded it.
+    """
 
     of: _Open
     number: int
@@ -111,6 +115,7 @@ class _Photograph(NamedTuple):
     width: int | None = None
     height: int | None = None
     rectangles: tuple[_Rectangle, ...] = ()
+    on_gpu: bool = False
     error: BadImageError | None = None
     known: _Row | None = None
 
@@ -151,10 +156,10 @@ class _InferClassMaps(beam.DoFn):
         self._shared.acquire(lambda: localizer)
 
     def setup(self) -> None:
-        from camboxes.models import Localizer, decode_jpeg, keep_freed_memory
+        from camboxes.models import Localizer, jpeg_decoder, keep_freed_memory
 
-        self._decode_jpeg = decode_jpeg
         self._localizer = self._shared.acquire(lambda: Localizer(stored_classifier.load(self._model), self._maps))
+        self._decode_jpeg = jpeg_decoder(self._localizer.classifier.spec.device)
         keep_freed_memory()  # not what staging the network took
         self._matcher = LabelMatcher(self._localizer.classifier.class_names, self._label_map)
         if self._reuse is not None:
@@ -240,7 +245,8 @@ class _InferClassMaps(beam.DoFn):
         except BadImageError as error:
             return photograph._replace(error=error), []
         second = quarters(width, height) if self._localizer.settings["second_look"] else ()
-        photograph = photograph._replace(width=width, height=height, rectangles=((0, 0, width, height), *second))
+        rectangles, on_gpu = ((0, 0, width, height), *second), not isinstance(pixels, np.ndarray)
+        photograph = photograph._replace(width=width, height=height, rectangles=rectangles, on_gpu=on_gpu)
         return photograph, [
             _Look(photograph, rectangle, self._localizer.resize(_crop(pixels, rectangle, width, height)))
             for rectangle in photograph.rectangles
@@ -279,6 +285,8 @@ class _InferClassMaps(beam.DoFn):
         if not np.isfinite(localization.logits).all():
             return _rejected(photograph, BadImageError("not_finite", "the network's output holds NaN or infinity"))
         count("decoded")
+        if photograph.on_gpu:
+            count("decoded_on_gpu")
         labels: list[_Row] = []
         maps: list[_Row] = []
         plain: list[_Row] = []

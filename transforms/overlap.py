@@ -113,14 +113,16 @@ class ThroughNetwork(Generic[Item, Decoded, Batch, Result]):
         """
         from camboxes.models import passes_side_by_side, use_one_core
 
-        size, device, side_by_side = classifier.spec.batch_size, classifier.spec.device, passes_side_by_side(classifier)
+        size, side_by_side = classifier.spec.batch_size, passes_side_by_side(classifier)
         assert size is not None, "a loaded classifier's spec is resolved"
-        decoders = ThreadPoolExecutor(_decoders(device, side_by_side), initializer=use_one_core)
+        most = math.ceil(_BATCHES_AHEAD * size / _TOGETHER)
+        threads = _decoders(classifier.spec.device, side_by_side, most)
+        decoders = ThreadPoolExecutor(threads, initializer=use_one_core)
         passes = ThreadPoolExecutor(side_by_side, initializer=use_one_core)
         self._pools = decoders, passes
         self._together: list[Item] = []
         self._decode = decode
-        self._decoding = Line("decode", decoders, self._decoded, math.ceil(_BATCHES_AHEAD * size / _TOGETHER))
+        self._decoding = Line("decode", decoders, self._decoded, most)
         self._batches = batches
         self._passing = Line("forward", passes, forward, _BATCHES_AHEAD * side_by_side)
 
@@ -163,8 +165,15 @@ class ThroughNetwork(Generic[Item, Decoded, Batch, Result]):
                 yield from self._passing.put(batch)
 
 
-def _decoders(device: str, side_by_side: int) -> int:
-    """Threads that read and decode ahead: one keeps the passes of two cores supplied; for a GPU all cores work."""
+def _decoders(device: str, side_by_side: int, most: int) -> int:
+    """Threads that read and decode ahead: one keeps the passes of two cores supplied; for a GPU all cores work.
+
+    Where the GPU decodes, they read and wait for it: together they give it as many JPEGs at once as it can get.
+    """
+    from camboxes.models import decodes_jpegs
+
+    if decodes_jpegs(device):
+        return most
     return max(1, side_by_side // 2) if device == "cpu" else os.cpu_count() or 1
 
 
