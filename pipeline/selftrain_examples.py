@@ -60,7 +60,7 @@ def sample(run: PlannedRun, reader: FeatureReader) -> Sampled:
             unread[row["path"]] = str(error)
             return row, None
 
-    complete: Batches[_Read] = Batches(len(rows), reader.classifier.spec.batch_size or 1)
+    complete: Batches[_Read] = Batches(reader.classifier.spec.batch_size or 1)
 
     def batches(decoded: _Read) -> Iterator[list[_Read]]:
         return complete.put([decoded] if decoded[1] is not None else [])
@@ -70,7 +70,9 @@ def sample(run: PlannedRun, reader: FeatureReader) -> Sampled:
 
     features = []
     with tqdm(total=len(rows), desc="features", unit="image", disable=None) as bar:
-        for its_rows, its_features in ThroughNetwork(reader.classifier, read, batches, forward).all(rows):
+        for its_rows, its_features in ThroughNetwork(reader.classifier, read, batches, forward).all(
+            rows, complete.rest()
+        ):
             read_rows += its_rows
             features.append(its_features)
             bar.update(len(its_rows))

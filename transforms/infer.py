@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
     from camboxes.models import Localization, Localizer
 
+# Images that come after one of a rare shape until its batch is filled up with zeros, so that its shard can come out.
+# Where that is done at the end of every shard, a quarter of coco_dev's passes is zeros: docs/speed.md.
+_FURTHER = 512
+
 _Row = dict[str, Any]
 _Rectangle = tuple[int, int, int, int]
 
@@ -89,16 +93,16 @@ class _Open:
       rows: those that it came with.
       done: under their numbers, those that have become something.
       found: likewise what the network said of an image so far.
-      batches: where what is looked at waits for a batch of its shape.
+      before: how many images of its bundle came before its own.
     """
 
-    def __init__(self, shard: Shard, place: tuple[Any, tuple[Any]], batch_size: int):
+    def __init__(self, shard: Shard, place: tuple[Any, tuple[Any]], before: int):
         self.shard = shard
         self.place = place
         self.rows: list[_Row] = shard.rows.to_pylist()
         self.done: dict[int, _Row] = {}
         self.found: dict[int, list[_Answered]] = collections.defaultdict(list)
-        self.batches: Batches[_Look] = Batches(len(self.rows), batch_size, _shapes)
+        self.before = before
 
 
 class _Photograph(NamedTuple):
@@ -118,6 +122,11 @@ class _Photograph(NamedTuple):
     on_gpu: bool = False
     error: BadImageError | None = None
     known: _Row | None = None
+
+    @property
+    def place(self) -> int:
+        """Its place in the bundle."""
+        return self.of.before + self.number
 
 
 class _Look(NamedTuple):
@@ -168,6 +177,8 @@ class _InferClassMaps(beam.DoFn):
     def start_bundle(self) -> None:
         classifier = self._localizer.classifier
         self._open = collections.deque[_Open]()
+        self._opened = 0  # images
+        self._waiting: Batches[_Look] = Batches(self._localizer.batch_size, _shapes)
         self._network = ThroughNetwork(classifier, self._read, self._batches, self._localize)
 
     def process(
@@ -177,7 +188,8 @@ class _InferClassMaps(beam.DoFn):
 
         So while boxes are drawn on that one and written, the network has images of this one.
         """
-        opened = _Open(shard, (timestamp, (window,)), self._localizer.batch_size)
+        opened = _Open(shard, (timestamp, (window,)), self._opened)
+        self._opened += len(opened.rows)
         self._open.append(opened)
         for item in _items(opened):
             self._take(self._network.put(item))
@@ -185,7 +197,7 @@ class _InferClassMaps(beam.DoFn):
         yield from self._complete()  # one without rows
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
-        self._take(self._network.rest())
+        self._take(self._network.rest(self._waiting.rest()))
         self._network.close()
         yield from self._complete()
 
@@ -217,7 +229,8 @@ class _InferClassMaps(beam.DoFn):
         elif photograph.known is not None:
             count("reused")
             photograph.of.done[photograph.number] = photograph.known
-        return photograph.of.batches.put(looks)
+        yield from self._waiting.put(looks)
+        yield from self._waiting.rest(lambda look: photograph.place - look.photograph.place >= _FURTHER)
 
     @property
     def _side(self) -> int:

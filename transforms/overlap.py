@@ -73,24 +73,25 @@ def ahead(
 
 
 class Batches(Generic[Item]):
-    """Sorts what so many items hold into batches of one shape; with the last item come those that are not full."""
+    """Sorts what items hold into batches of one shape."""
 
-    def __init__(self, items: int, size: int, shape: Callable[[Item], Hashable] = lambda _: None):
-        self._left = items
+    def __init__(self, size: int, shape: Callable[[Item], Hashable] = lambda _: None):
         self._size = size
         self._shape = shape
         self._waiting: dict[Hashable, list[Item]] = {}
 
     def put(self, parts: Iterable[Item]) -> Iterator[list[Item]]:
-        """Takes the parts of one item, any number of them, and gives the batches to be had now."""
+        """Takes the parts of one item, any number of them, and gives the batches that are full now."""
         for part in parts:
             shape = self._shape(part)
             self._waiting.setdefault(shape, []).append(part)
             if len(self._waiting[shape]) == self._size:
                 yield self._waiting.pop(shape)
-        self._left -= 1
-        if not self._left:
-            yield from self._waiting.values()
+
+    def rest(self, held: Callable[[Item], bool] = lambda _: True) -> Iterator[list[Item]]:
+        """Gives the batches that are not full, of all that hold such a part."""
+        for shape in [shape for shape, parts in self._waiting.items() if any(map(held, parts))]:
+            yield self._waiting.pop(shape)
 
 
 class ThroughNetwork(Generic[Item, Decoded, Batch, Result]):
@@ -132,18 +133,20 @@ class ThroughNetwork(Generic[Item, Decoded, Batch, Result]):
         if len(self._together) == _TOGETHER:
             yield from self._decoded_together()
 
-    def rest(self) -> Iterator[Result]:
-        """Gives what is still to come out."""
+    def rest(self, last: Iterable[Batch]) -> Iterator[Result]:
+        """Gives what is still to come out; the last batches are asked for when everything is decoded."""
         yield from self._decoded_together()
         yield from self._passed(self._decoding.rest())
+        for batch in last:
+            yield from self._passing.put(batch)
         yield from self._passing.rest()
 
-    def all(self, items: Iterable[Item]) -> Iterator[Result]:
-        """Everything that comes out for these items; then the threads end."""
+    def all(self, items: Iterable[Item], last: Iterable[Batch]) -> Iterator[Result]:
+        """Everything that comes out for these items, see `rest`; then the threads end."""
         try:
             for item in items:
                 yield from self.put(item)
-            yield from self.rest()
+            yield from self.rest(last)
         finally:
             self.close()
 

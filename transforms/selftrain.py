@@ -150,14 +150,14 @@ class _RegressMaps(beam.DoFn):
         rows = shard.rows.to_pylist()
         wanted = [(n, row) for n, row in enumerate(rows) if any(can_be_regressed(row, entry) for entry in row["maps"])]
         classifier = self._held.reader.classifier
-        complete: Batches[_Photograph] = Batches(len(wanted), classifier.spec.batch_size or 1)
+        complete: Batches[_Photograph] = Batches(classifier.spec.batch_size or 1)
 
         def batches(photograph: _Photograph) -> Iterator[list[_Photograph]]:
             if photograph.error is not None:
                 rows[photograph.number] = _rejected(photograph.row, photograph.error)
             return complete.put([photograph] if photograph.error is None else [])
 
-        for batch in ThroughNetwork(classifier, self._read, batches, self._made_anew).all(wanted):
+        for batch in ThroughNetwork(classifier, self._read, batches, self._made_anew).all(wanted, complete.rest()):
             for photograph, maps in batch:
                 count("decoded")
                 rows[photograph.number] = photograph.row | {"maps": maps}
