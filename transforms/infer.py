@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     from camboxes.models import Localization, Localizer
 
-# Images that come after one of a rare shape until its batch is filled up with zeros, so that its shard can come out.
-# Where that is done at the end of every shard, a quarter of coco_dev's passes is zeros: docs/speed.md.
-_FURTHER = 512
+# Further batches' worth of images for which one of a rare shape waits; then its batch is filled up with zeros, so that
+# its shard can come out. At the end of every shard that would be a quarter of coco_dev's passes: docs/speed.md.
+_FURTHER = 128
 
 _Row = dict[str, Any]
 _Rectangle = tuple[int, int, int, int]
@@ -230,7 +230,8 @@ class _InferClassMaps(beam.DoFn):
             count("reused")
             photograph.of.done[photograph.number] = photograph.known
         yield from self._waiting.put(looks)
-        yield from self._waiting.rest(lambda look: photograph.place - look.photograph.place >= _FURTHER)
+        longest = photograph.place - _FURTHER * self._localizer.batch_size
+        yield from self._waiting.rest(lambda look: look.photograph.place <= longest)
 
     @property
     def _side(self) -> int:

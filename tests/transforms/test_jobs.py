@@ -279,6 +279,61 @@ def test_shards_come_out_in_their_order_at_their_own_place_in_time(photographs, 
     ]  # fmt: skip
 
 
+@pytest.fixture
+def step_of(tmp_path, classifier, monkeypatch):
+    """A step and shards of photographs of given sizes, and how many images each of its passes holds."""
+
+    def made(*sizes_of_shards):
+        passes, localize = [], Localizer.localize
+
+        def counted(localizer, images, candidates):
+            passes.append(len(images))
+            return localize(localizer, images, candidates)
+
+        monkeypatch.setattr(Localizer, "localize", counted)
+        number, shards = 0, []
+        for key, sizes in enumerate(sizes_of_shards):
+            folder = tmp_path / str(key)
+            folder.mkdir()
+            lines = []
+            for size in sizes:
+                noise = np.random.default_rng(number).integers(0, 256, (*size[::-1], 3), np.uint8)
+                Image.fromarray(noise).save(folder / f"{number}.png")
+                lines.append(f"{number}.png,tripod\n")
+                number += 1
+            (folder / "m.csv").write_text("path,label\n" + "".join(lines))
+            plan = Plan(str(folder / "out"), classifier.class_names, shards=1).make(str(folder / "m.csv"))
+            shards.append(Shard(str(key), plan.planned_rows("00000-of-00001")))
+        step = _InferClassMaps(ModelSpec("efficientnet_lite0", aspect="keep"), MapSpec(), None, None)
+        step.setup()
+        return step, shards, passes
+
+    return made
+
+
+def test_shards_share_passes_and_have_the_rows_that_they_have_alone(step_of):
+    wide, high = (64, 48), (48, 64)
+    step, shards, passes = step_of([wide] * 3, [wide, high, wide], [high] * 2 + [wide] * 2, [high])
+    together = [shard.rows for shard in _through(step, *shards)]
+    assert sorted(passes) == [3, 4, 4], "eleven images of two shapes"
+    alone = [_through(step, shard)[0].rows for shard in shards]
+    assert sorted(passes[3:]) == [1, 1, 2, 2, 2, 3]
+    assert [rows.to_pylist() for rows in together] == [rows.to_pylist() for rows in alone]
+
+
+def test_an_image_of_a_rare_shape_holds_its_shard_up_for_a_while(step_of, monkeypatch):
+    """Until four further batches' worth of images are decoded, and no longer."""
+    monkeypatch.setattr(infer, "_FURTHER", 4)
+    wide, rare = (64, 48), (48, 64)
+    step, shards, passes = step_of([rare, *[wide] * 4], *[[wide] * 4] * 12)
+    step.start_bundle()
+    emitted = [[value.value.key for value in step.process(shard, Timestamp(0), GlobalWindow())] for shard in shards]
+    early = [key for keys in emitted for key in keys]
+    assert early[:2] == ["0", "1"] and not any(emitted[:4])
+    assert [*early, *(value.value.key for value in step.finish_bundle())] == [str(number) for number in range(13)]
+    assert sorted(passes) == [1] + [4] * 13
+
+
 def test_photographs_that_are_decoded_together(photographs, tmp_path, classifier, monkeypatch):
     """A GPU's way, here on the CPU: the same rows, and what it cannot decode is decoded as ever."""
     files = sorted(photographs.glob("*/*.*"))
