@@ -46,8 +46,9 @@ class InferClassMaps(beam.PTransform):
     The network is loaded once in each process. A forward pass has one fixed shape whatever a shard holds, and on a
     CPU it runs on one core, as many side by side as there are cores: a result's last bits depend on the batch's shape
     and on the number of threads that share it, and on nothing else. An image that cannot be read costs that image
-    alone: its row is `rejected`, with a reason. A shard comes out, at its own timestamp and in its own window, when the
-    next one of its bundle is in the network already, or with the bundle's end. Counters: decoded, rejected_REASON,
+    alone: its row is `rejected`, with a reason. A shard comes out, at its own timestamp and in its own window, when its
+    last image has had its pass: that holds images of one shape, of one shard or several, and is filled up with zeros at
+    the bundle's end alone, or where an image has waited for long. Counters: decoded, rejected_REASON,
     milliseconds_decode and milliseconds_forward (summed over threads).
     """
 
