@@ -14,7 +14,6 @@ from torch.nn import functional
 from camboxes.models.affinity import FINER, LAYER, affinity, coherence, refine
 from camboxes.models.classifier import Classifier
 from camboxes.models.devices import beside_passes, sent
-from camboxes.models.forward import ForwardPass
 from camboxes.models.fusion import claims, compete, fuse
 from camboxes.models.methods import Methods
 from camboxes.models.spec import MapSpec
@@ -141,15 +140,20 @@ class Localizer:
             except torch.OutOfMemoryError:  # of a GPU
                 return self._resized(torch.as_tensor(image).cpu())
 
+    def companions(self, image: Sequence[torch.Tensor]) -> tuple[tuple[int, ...], ...]:
+        """What images, as `resize` makes them, must have in common to fill passes: shapes where those hold several."""
+        looks = zip(image, self._batch_sizes, strict=True)
+        return tuple(tuple(pixels.shape) for place, (pixels, size) in enumerate(looks) if size > 1 or not place)
+
     def localize(
         self, images: Sequence[Sequence[torch.Tensor]], candidates: Sequence[Sequence[Sequence[int]]]
     ) -> list[Localization]:
         """Maps each image's labels.
 
         Args:
-          images: at most `batch_size`, as `resize` makes them, of one shape at each scale. Batches are filled up with
-            zeros, so that every pass has the same shape: the last bits of a result depend on it. At a scale larger than
-            the first a batch holds fewer images, of as many pixels together.
+          images: at most `batch_size`, as `resize` makes them, of one shape at the first scale. Batches are filled up
+            with zeros, so that every pass has the same shape: the last bits of a result depend on it. At a scale larger
+            than the first a batch holds fewer images, of as many pixels together.
           candidates: for each image, for each of its labels, the classes that the label stands for; the one with the
             highest logit at the first scale is taken, the first among equals.
 
@@ -160,9 +164,9 @@ class Localizer:
         if len(images) > size:
             raise ValueError(f"{len(images)} images were given; a batch holds {size}")
         reads = frozenset([*self._alike, *(self._stages if self._largest == 0 else [])])
-        first = self._methods[0].forward(self._batch(images, 0, flip=False), reads)
-        logits = first.logits.cpu().numpy()
-        probabilities = self.classifier.probabilities(first.logits).cpu().numpy()
+        forward = self._methods[0].forward(self._batch(images, 0, flip=False), reads)
+        logits = forward.logits.cpu().numpy()
+        probabilities = self.classifier.probabilities(forward.logits).cpu().numpy()
         best = _best(probabilities)
         chosen = [
             tuple(max(ids, key=row.__getitem__) for ids in labels)
@@ -171,18 +175,40 @@ class Localizer:
         slots = torch.zeros((size, max(map(len, chosen))), dtype=torch.int64)
         for slot, ids in enumerate(chosen):
             slots[slot, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
-        slots = slots.to(first.logits.device)
-        parts = self._methods[0].maps(first, slots, len(images))
-        stages = [first.maps(layer) for layer in self._stages] if self._largest == 0 else []
+        slots = slots.to(forward.logits.device)
+        first = _First(
+            slots,
+            self._methods[0].maps(forward, slots, len(images)),
+            [forward.maps(layer) for layer in self._alike],
+            [forward.maps(layer) for layer in self._stages] if self._largest == 0 else [],
+        )
+        found: dict[int, tuple[np.ndarray, np.ndarray | None, np.ndarray]] = {}
+        for group in _of_one_shape(images):
+            maps = self._maps([images[slot] for slot in group], [chosen[slot] for slot in group], first.of(group))
+            found |= zip(group, maps, strict=True)
+        return [
+            Localization(logits[slot], probabilities[slot], best[slot], ids, maps, plain, *known)
+            for slot, ids in enumerate(chosen)
+            for maps, plain, known in [found[slot]]
+        ]
+
+    def _resized(self, image: np.ndarray | torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(sent(preprocessing.resize(image), self._device) for preprocessing in self._preprocessing)
+
+    def _maps(
+        self, images: Sequence[Sequence[torch.Tensor]], chosen: Sequence[tuple[int, ...]], first: "_First"
+    ) -> list[tuple[np.ndarray, np.ndarray | None, np.ndarray]]:
+        """Of images of one shape at each scale the maps, those before refinement, and coherence and agreement."""
+        slots, parts, alike, stages = first
         for number, flip in self._looks[1:]:
             also = self._stages if number == self._largest and not flip else []
             maps, read = self._look(images, slots, chosen, number, flip=flip, also=also)
-            parts += maps
-            stages += read
+            parts = [*parts, *maps]
+            stages = [*stages, *read]
         each = iter(parts)
         terms = [
             (term.weight * counts, [next(each) for _ in term.factors])
-            for counts in self._counts(chosen, first.logits)
+            for counts in self._counts(chosen, slots)
             for term in self._terms
         ]
         fused = fuse(terms)
@@ -190,28 +216,17 @@ class Localizer:
             claimed = claims(terms)
             for slot, ids in enumerate(chosen):
                 fused[slot, : len(ids)] = compete(fused[slot, : len(ids)], claimed[slot, : len(ids)])
-        known = self._coherence(first, fused).cpu().numpy()
+        known = _coherence(alike, fused).cpu().numpy()
         plain = fused.cpu().numpy() if self.settings["keep_plain"] else None
         if stages:
             # As many images at once as a pass at that scale holds: the likeness of all cells is as large as its maps.
             pairs = zip(*(some.split(self._batch_sizes[self._largest]) for some in (fused, *stages)), strict=True)
-            fused = torch.cat([refine(some, alike) for some, *alike in pairs])
+            fused = torch.cat([refine(some, along) for some, *along in pairs])
         found = fused.cpu().numpy()
         return [
-            Localization(
-                logits[slot],
-                probabilities[slot],
-                best[slot],
-                ids,
-                found[slot, : len(ids)],
-                None if plain is None else plain[slot, : len(ids)],
-                *known[:, slot, : len(ids)],
-            )
-            for slot, ids in enumerate(chosen)
+            (found[slot, :labels], None if plain is None else plain[slot, :labels], known[:, slot, :labels])
+            for slot, labels in enumerate(map(len, chosen))
         ]
-
-    def _resized(self, image: np.ndarray | torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(sent(preprocessing.resize(image), self._device) for preprocessing in self._preprocessing)
 
     def halved(self) -> "Localizer | None":
         """One whose passes hold half as many images; None where they hold a single one."""
@@ -245,16 +260,6 @@ class Localizer:
         if self.settings["compete"]:
             several[: len(chosen), 0, 0] = torch.tensor([float(len(ids) > 1) for ids in chosen])
         return [1 + several * (self.scales[number] / self.scales[0] - 1) for number, _ in self._looks]
-
-    def _coherence(self, first: ForwardPass, maps: torch.Tensor) -> torch.Tensor:
-        """Coherence and agreement of each map, float32 [2, n, labels]."""
-        found = maps.new_full((2, *maps.shape[:2]), torch.nan)
-        for layer in self._alike:
-            features = first.maps(layer)
-            (height, width), affinities = features.shape[2:], affinity([features])
-            for label in range(maps.shape[1]):  # each by itself: last bits depend on the shape of what is computed
-                found[:, :, label] = torch.stack(coherence(maps[:, label], affinities, (height, width)))
-        return found
 
     def _look(
         self,
@@ -294,6 +299,47 @@ class Localizer:
         batch = pixels[0].new_zeros((self._batch_sizes[number], *pixels[0].shape))
         torch.stack(pixels, out=batch[: len(pixels)])
         return self.classifier.normalize((batch.flip(2) if flip else batch).permute(0, 3, 1, 2))
+
+
+class _First(NamedTuple):
+    """What the pass at the first scale gives, for each slot of its batch.
+
+    Attributes:
+      class_ids: int64 [slots, labels].
+      parts: each factor's maps, float32 [slots, labels, height, width].
+      alike: of the layer that coherence is measured with, where there is one, float32 [slots, channels, height, width].
+      stages: likewise of those that maps are spread along.
+    """
+
+    class_ids: torch.Tensor
+    parts: list[torch.Tensor]
+    alike: list[torch.Tensor]
+    stages: list[torch.Tensor]
+
+    def of(self, slots: Sequence[int]) -> "_First":
+        """The same with some slots first, and no fewer: last bits depend on how many are worked on together."""
+        order = [*slots, *(slot for slot in range(len(self.class_ids)) if slot not in slots)]
+        if order == sorted(order):
+            return self
+        return _First(self.class_ids[order], *([maps[order] for maps in part] for part in self[1:]))
+
+
+def _of_one_shape(images: Sequence[Sequence[torch.Tensor]]) -> list[list[int]]:
+    """The places of images, together where they have one shape at each scale."""
+    groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+    for place, of_image in enumerate(images):
+        groups.setdefault(tuple(tuple(pixels.shape) for pixels in of_image), []).append(place)
+    return list(groups.values())
+
+
+def _coherence(alike: Sequence[torch.Tensor], maps: torch.Tensor) -> torch.Tensor:
+    """Coherence and agreement of each map along a layer's, where there is one, float32 [2, n, labels]."""
+    found = maps.new_full((2, *maps.shape[:2]), torch.nan)
+    for features in alike:
+        (height, width), affinities = features.shape[2:], affinity([features])
+        for label in range(maps.shape[1]):  # each by itself: last bits depend on the shape of what is computed
+            found[:, :, label] = torch.stack(coherence(maps[:, label], affinities, (height, width)))
+    return found
 
 
 def _best(probabilities: np.ndarray) -> list[tuple[int, ...]]:

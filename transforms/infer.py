@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 
     from camboxes.models import Localization, Localizer
 
-# Further batches' worth of images for which one of a rare shape waits; then its batch is filled up with zeros, so that
-# its shard can come out. At the end of every shard that would be a quarter of coco_dev's passes: docs/speed.md.
-_FURTHER = 128
-
 _Row = dict[str, Any]
 _Rectangle = tuple[int, int, int, int]
 
@@ -94,16 +90,14 @@ class _Open:
       rows: those that it came with.
       done: under their numbers, those that have become something.
       found: likewise what the network said of an image so far.
-      before: how many images of its bundle came before its own.
     """
 
-    def __init__(self, shard: Shard, place: tuple[Any, tuple[Any]], before: int):
+    def __init__(self, shard: Shard, place: tuple[Any, tuple[Any]]):
         self.shard = shard
         self.place = place
         self.rows: list[_Row] = shard.rows.to_pylist()
         self.done: dict[int, _Row] = {}
         self.found: dict[int, list[_Answered]] = collections.defaultdict(list)
-        self.before = before
 
 
 class _Photograph(NamedTuple):
@@ -123,11 +117,6 @@ class _Photograph(NamedTuple):
     on_gpu: bool = False
     error: BadImageError | None = None
     known: _Row | None = None
-
-    @property
-    def place(self) -> int:
-        """Its place in the bundle."""
-        return self.of.before + self.number
 
 
 class _Look(NamedTuple):
@@ -176,11 +165,10 @@ class _InferClassMaps(beam.DoFn):
             self._reusable = ReusableRows(self._reuse, self._localizer.settings)
 
     def start_bundle(self) -> None:
-        classifier = self._localizer.classifier
+        localizer = self._localizer
         self._open = collections.deque[_Open]()
-        self._opened = 0  # images
-        self._waiting: Batches[_Look] = Batches(self._localizer.batch_size, _shapes)
-        self._network = ThroughNetwork(classifier, self._read, self._batches, self._localize)
+        self._waiting: Batches[_Look] = Batches(localizer.batch_size, lambda look: localizer.companions(look.pixels))
+        self._network = ThroughNetwork(localizer.classifier, self._read, self._batches, self._localize)
 
     def process(
         self, shard: Shard, timestamp: Any = beam.DoFn.TimestampParam, window: Any = beam.DoFn.WindowParam
@@ -189,8 +177,7 @@ class _InferClassMaps(beam.DoFn):
 
         So while boxes are drawn on that one and written, the network has images of this one.
         """
-        opened = _Open(shard, (timestamp, (window,)), self._opened)
-        self._opened += len(opened.rows)
+        opened = _Open(shard, (timestamp, (window,)))
         self._open.append(opened)
         for item in _items(opened):
             self._take(self._network.put(item))
@@ -223,7 +210,10 @@ class _InferClassMaps(beam.DoFn):
             yield WindowedValue(opened.shard.extended(rows, MAPPED, settings), *opened.place)
 
     def _batches(self, read: _Read) -> Iterator[list[_Look]]:
-        """The batches that are complete with an image; one that is not looked at is done."""
+        """The batches that are complete with an image; one that is not looked at is done.
+
+        A shard's last images of a shape wait for those of the next shard.
+        """
         photograph, looks = read
         if photograph.error is not None:
             photograph.of.done[photograph.number] = _rejected(photograph, photograph.error)
@@ -231,8 +221,8 @@ class _InferClassMaps(beam.DoFn):
             count("reused")
             photograph.of.done[photograph.number] = photograph.known
         yield from self._waiting.put(looks)
-        longest = photograph.place - _FURTHER * self._localizer.batch_size
-        yield from self._waiting.rest(lambda look: look.photograph.place <= longest)
+        if photograph.number == len(photograph.of.rows) - 1:  # no further ones are waited for
+            yield from self._waiting.rest(lambda look: look.photograph.of is not photograph.of)
 
     @property
     def _side(self) -> int:
@@ -371,10 +361,6 @@ def _items(opened: _Open) -> Iterator[tuple[_Open, int, _Row, Image | None]]:
     if inside:  # all of a shard, which is a run of neighbours
         contents = images(inside[0], rows[0]["place"], len(rows))
     return ((opened, number, row, content) for number, (row, content) in enumerate(zip(rows, contents, strict=True)))
-
-
-def _shapes(look: _Look) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(pixels.shape) for pixels in look.pixels)
 
 
 def _bytes(row: _Row, content: Image | None, limits: Limits) -> bytes:

@@ -73,25 +73,25 @@ def ahead(
 
 
 class Batches(Generic[Item]):
-    """Sorts what items hold into batches of one shape."""
+    """Sorts what items hold into batches of one kind."""
 
-    def __init__(self, size: int, shape: Callable[[Item], Hashable] = lambda _: None):
+    def __init__(self, size: int, kind: Callable[[Item], Hashable] = lambda _: None):
         self._size = size
-        self._shape = shape
+        self._kind = kind
         self._waiting: dict[Hashable, list[Item]] = {}
 
     def put(self, parts: Iterable[Item]) -> Iterator[list[Item]]:
         """Takes the parts of one item, any number of them, and gives the batches that are full now."""
         for part in parts:
-            shape = self._shape(part)
-            self._waiting.setdefault(shape, []).append(part)
-            if len(self._waiting[shape]) == self._size:
-                yield self._waiting.pop(shape)
+            kind = self._kind(part)
+            self._waiting.setdefault(kind, []).append(part)
+            if len(self._waiting[kind]) == self._size:
+                yield self._waiting.pop(kind)
 
     def rest(self, held: Callable[[Item], bool] = lambda _: True) -> Iterator[list[Item]]:
         """Gives the batches that are not full, of all that hold such a part."""
-        for shape in [shape for shape, parts in self._waiting.items() if any(map(held, parts))]:
-            yield self._waiting.pop(shape)
+        for kind in [kind for kind, parts in self._waiting.items() if any(map(held, parts))]:
+            yield self._waiting.pop(kind)
 
 
 class ThroughNetwork(Generic[Item, Decoded, Batch, Result]):

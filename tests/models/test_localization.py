@@ -45,6 +45,28 @@ def test_an_image_has_the_same_bits_alone_and_in_a_full_batch(localizer, images)
     assert np.array_equal(alone.logits, together[3].logits)
 
 
+def test_images_of_one_shape_at_the_first_scale_alone_share_a_pass():
+    """Their maps are those that each has alone, to the last bit, whatever their shapes at the second scale."""
+    classifier = load_classifier(ModelSpec("efficientnet_lite0", aspect="keep"))
+    maps = MapSpec("cam*layercam@16", (224, 448), compete=True, refine="affinity", keep_plain=True)
+    localizer = Localizer(classifier, maps)
+    noise = np.random.default_rng(0)
+    sizes = [(480, 640), (480, 620), (480, 640), (480, 620)]
+    images = [localizer.resize(noise.integers(0, 256, (*size, 3), np.uint8)) for size in sizes]
+    assert [tuple(tuple(pixels.shape[1:]) for pixels in image) for image in images[:2]] == [
+        ((224, 288), (448, 608)), ((224, 288), (448, 576)),
+    ]  # fmt: skip
+    assert len({localizer.companions(image) for image in images}) == 1
+    labels = [[[1]], [[2], [3]], [[4], [5], [6]], []]
+    together = localizer.localize(images, labels)
+    for image, of_image, found in zip(images, labels, together, strict=True):
+        [alone] = localizer.localize([image], [of_image])
+        assert found.class_ids == alone.class_ids and len(found.maps) == len(of_image)
+        for name in ("logits", "maps", "plain", "coherence", "agreement"):
+            assert np.array_equal(getattr(found, name), getattr(alone, name), equal_nan=True), name
+    assert [found.maps.shape[1:] for found in together[:2]] == [(28, 38), (28, 36)]
+
+
 def test_an_image_has_the_same_bits_with_any_number_of_threads_in_the_process(localizer, images):
     """What `use_one_core` is for: on two threads a convolution's last bits are others."""
     found = []
