@@ -93,9 +93,13 @@ class PlannedRun:
         return run
 
     def missing(self) -> list[str]:
-        """The keys of the shards that are not written yet."""
+        """The keys of the shards that are not written yet, the largest first.
+
+        So workers that get them in turn, as a local runner's do, have nearly as many images each.
+        """
         written = set(storage.names(shards_folder(self.output), ".parquet"))
-        return [key for key in self.shards if f"{key}.parquet" not in written]
+        keys = [key for key in self.shards if f"{key}.parquet" not in written]
+        return sorted(keys, key=self.shards.__getitem__, reverse=True)
 
     def location(self, path: str) -> str | None:
         """Where to read an image; None where its path leads outside the root."""

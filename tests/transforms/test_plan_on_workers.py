@@ -62,7 +62,9 @@ def test_what_is_done_is_not_emitted_again(source, tmp_path):
     (tmp_path / "out" / "shards").mkdir()
     (tmp_path / "out" / "shards" / "00002-of-00004.parquet").touch()
     made, _ = _on_workers(source, plan)
-    assert made.missing() == ["00000-of-00004", "00001-of-00004", "00003-of-00004"]
+    assert sorted(made.missing()) == ["00000-of-00004", "00001-of-00004", "00003-of-00004"]
+    sizes = [made.shards[key] for key in made.missing()]
+    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) > 1, "the largest first"
 
 
 def test_another_input_leaves_the_plan_as_it_was(source, tmp_path):
