@@ -43,8 +43,8 @@ class InferClassMaps(beam.PTransform):
     CPU it runs on one core, as many side by side as there are cores: a result's last bits depend on the batch's shape
     and on the number of threads that share it, and on nothing else. An image that cannot be read costs that image
     alone: its row is `rejected`, with a reason. A shard comes out, at its own timestamp and in its own window, when its
-    last image has had its pass: that holds images of one shape, of one shard or several, and is filled up with zeros at
-    the bundle's end alone, or where an image has waited for long. Counters: decoded, rejected_REASON,
+    last image has had its pass: that holds images of one shape, of this shard and the next, and is filled up with zeros
+    where those, or the bundle, have no further one. Counters: decoded, rejected_REASON,
     milliseconds_decode and milliseconds_forward (summed over threads).
     """
 
