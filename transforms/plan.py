@@ -93,13 +93,14 @@ class PlannedRun:
         return run
 
     def missing(self) -> list[str]:
-        """The keys of the shards that are not written yet, the largest first.
+        """The keys of the shards that are not written yet, the smallest first.
 
-        So workers that get them in turn, as a local runner's do, have nearly as many images each.
+        So workers that get them in turn, as a local runner's do, have nearly as many images each, and at half time more
+        than half of them can be written.
         """
         written = set(storage.names(shards_folder(self.output), ".parquet"))
         keys = [key for key in self.shards if f"{key}.parquet" not in written]
-        return sorted(keys, key=self.shards.__getitem__, reverse=True)
+        return sorted(keys, key=self.shards.__getitem__)
 
     def location(self, path: str) -> str | None:
         """Where to read an image; None where its path leads outside the root."""
