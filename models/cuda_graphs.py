@@ -69,10 +69,10 @@ class _Captured:
 
     def forward(self, images: torch.Tensor, _: list[torch.Tensor]) -> list[torch.Tensor]:
         """The results, and what the way back asks for."""
-        kept = [images.clone()] if self.gradients else []
+        images = images.clone()  # the caller's may change before the way back
         with self.lock:
-            self._go(*kept or [images])
-            return [result.clone() for result in self.results] + kept
+            self._go(images)
+            return [result.clone() for result in self.results] + ([images] if self.gradients else [])
 
     def backward(self, gradient: torch.Tensor, kept: list[torch.Tensor], _: list[torch.Tensor]) -> list[torch.Tensor]:
         """The gradients to maps, of the pass that kept this."""

@@ -44,7 +44,7 @@ class InferClassMaps(beam.PTransform):
     and on the number of threads that share it, and on nothing else. An image that cannot be read costs that image
     alone: its row is `rejected`, with a reason. A shard comes out, at its own timestamp and in its own window, when its
     last image has had its pass: that holds images of one shape, of this shard and the next, and is filled up with zeros
-    where those, or the bundle, have no further one. Counters: decoded, rejected_REASON,
+    where those, or the bundle, have no further one. Counters: decoded, decoded_on_gpu, rejected_REASON,
     milliseconds_decode and milliseconds_forward (summed over threads).
     """
 
@@ -221,7 +221,8 @@ class _InferClassMaps(beam.DoFn):
             count("reused")
             photograph.of.done[photograph.number] = photograph.known
         yield from self._waiting.put(looks)
-        if photograph.number == len(photograph.of.rows) - 1:  # no further ones are waited for
+        # For no further ones: a shard's file is what a killed job keeps.
+        if photograph.number == len(photograph.of.rows) - 1:
             yield from self._waiting.rest(lambda look: look.photograph.of is not photograph.of)
 
     @property
