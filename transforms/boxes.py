@@ -128,6 +128,10 @@ class Drawn(NamedTuple):
     areas: tuple[float, ...] = ()
 
 
+# Of values up to 255 in float32: a map that varies less over an image's pixels is constant there.
+_ROUNDING = 1e-4
+
+
 class WorkingMap:
     """A stored map on the working grid of the image that it covers, to be cut at any number of thresholds.
 
@@ -145,7 +149,7 @@ class WorkingMap:
         grid = (max(1, round(width * shrink)), max(1, round(height * shrink)))
         resized: np.ndarray = cv2.resize(stored.cells.astype(np.float32), grid, interpolation=cv2.INTER_LINEAR)
         low, high = self._range = tuple(np.float32(value) for value in cv2.minMaxLoc(resized)[:2])
-        if self.empty_because is None and low == high:
+        if self.empty_because is None and high - low < _ROUNDING:
             self.empty_because = f"image_too_small: the map is constant over {width} x {height} pixels"
         if self.empty_because:
             resized[:] = 0

@@ -141,6 +141,12 @@ def test_foreground_shrinks_as_the_threshold_grows(cells, width, height, one, ot
         assert any(_contains(outer.bbox, inner.bbox) for outer in wide)
 
 
+def test_rounding_makes_no_boxes():
+    """Two cells side by side over one column of pixels are one value, which interpolation rounds in several ways."""
+    drawn = boxes_from_map(stored([[0, 47]]), 1, 15, BoxRule(1.0, boxes="instances"))
+    assert (drawn.boxes, drawn.reason) == ([], "image_too_small: the map is constant over 1 x 15 pixels")
+
+
 @settings(deadline=None)
 @given(maps, sides, sides, shares)
 def test_regions_share_out_the_components(cells, width, height, threshold):
