@@ -7,6 +7,7 @@ Photographs mostly have background at their border (Wei et al., ECCV 2012): the 
 less of the map it keeps.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -110,11 +111,23 @@ def _cosines(maps: torch.Tensor) -> torch.Tensor:
 
 def _products(vectors: torch.Tensor) -> torch.Tensor:
     """Of each two vectors of [n, cells, channels] the scalar product: [n, cells, cells]."""
-    if not vectors.is_cpu:
-        return vectors @ vectors.transpose(1, 2)
-    # PyTorch multiplies with MKL here, which takes twice as long as oneDNN on AMD's processors.
-    multiply = torch.ops.mkldnn._linear_pointwise
-    return torch.stack([multiply(some, some, None, "none", [], "") for some in vectors.contiguous()])
+    if vectors.is_cpu and torch.backends.mkldnn.enabled and _onednn_multiplies():
+        # PyTorch multiplies with MKL, which takes twice as long as oneDNN on AMD's processors.
+        return torch.stack([_onednn_products(some) for some in vectors.contiguous()])
+    return vectors @ vectors.transpose(1, 2)
+
+
+def _onednn_products(vectors: torch.Tensor) -> torch.Tensor:
+    return torch.ops.mkldnn._linear_pointwise(vectors, vectors, None, "none", [], "")
+
+
+@functools.cache
+def _onednn_multiplies() -> bool:
+    """Whether this build of PyTorch has the kernel: those for other processors come without oneDNN, or a part of it."""
+    try:
+        return torch.equal(_onednn_products(torch.eye(2)), torch.eye(2))
+    except (AttributeError, RuntimeError):
+        return False
 
 
 def _border(height: int, width: int) -> torch.Tensor:

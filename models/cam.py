@@ -5,14 +5,14 @@ Localization, CVPR 2016, arXiv 1512.04150).
 import torch
 
 
-def class_activation_maps(features: torch.Tensor, weight: torch.Tensor, class_ids: torch.Tensor) -> torch.Tensor:
+def class_activation_maps(features: torch.Tensor, weight: torch.Tensor | None, class_ids: torch.Tensor) -> torch.Tensor:
     """Computes M_c(x, y) = sum_k w_k^c f_k(x, y): equation 2 of the paper.
 
     By equation 1 the mean of a map over its cells, plus the class's bias, is the class's logit.
 
     Args:
       features: f_k(x, y), the last feature maps before global average pooling, [n, channels, height, width].
-      weight: w_k^c, the linear layer's weight, [classes, channels].
+      weight: w_k^c, the linear layer's weight, [classes, channels]; None where f_c is the map of class c.
       class_ids: int64 [n, labels]; each image may ask for several classes, and images for different ones.
 
     Returns:
@@ -21,8 +21,10 @@ def class_activation_maps(features: torch.Tensor, weight: torch.Tensor, class_id
     Raises:
       ValueError: a class id is not one of the network's.
     """
-    check_class_ids(class_ids, len(weight))
+    check_class_ids(class_ids, features.shape[1] if weight is None else len(weight))
     height, width = features.shape[2:]
+    if weight is None:
+        return features.gather(1, class_ids[:, :, None, None].expand(-1, -1, height, width))
     cells = features.flatten(2)
     # One product of a fixed shape per label slot: a map's last bits depend on the shape of the product that made
     # it, and so must not depend on how many labels the other images of the batch have.

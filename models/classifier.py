@@ -63,14 +63,15 @@ class Classifier(nn.Module):
         them from a class token, where it is what the last attention is given.
       inexact_because: why its logits are not linear(GAP(features)), so that CAM is not defined for it; None where
         they are (Zhou et al. 2016, section 2).
-      weight: the linear layer's weight, [classes, channels]; only where CAM is exact.
+      weight: the linear layer's weight, [classes, channels], where CAM is exact; None where the last maps are those of
+        the classes themselves (SqueezeNet).
       bias: its bias, [classes]; likewise.
       class_names: for each class its names, the first one first: a checkpoint's own; for ImageNet's classes the names
         and synonyms of the synset, and last its id; for others the class index alone.
       multilabel: whether probabilities are sigmoids of the logits rather than their softmax.
     """
 
-    weight: torch.Tensor
+    weight: torch.Tensor | None
     bias: torch.Tensor
 
     def __init__(
@@ -117,15 +118,17 @@ class Classifier(nn.Module):
 
     def _take_head(self, head: Any, features: torch.Tensor, logits: torch.Tensor) -> None:
         """Reads CAM's weights from the head where linear(GAP(features)) gives the network's own logits."""
-        classes = logits.shape[1]
-        # No linear layer: where the pooled maps are the logits (SqueezeNet), each class has a map of its own.
-        weight = getattr(head, "weight", torch.eye(classes)).detach().flatten(1)
+        classes, pooled = logits.shape[1], features.mean((2, 3))
+        # Without a linear layer each class has a map of its own (SqueezeNet): the pooled maps are the logits.
+        weight, shape = getattr(head, "weight", None), (classes, classes)
+        if weight is not None:
+            weight = weight.detach().flatten(1)
+            shape = weight.shape
         given = getattr(head, "bias", None)
         bias = torch.zeros(classes) if given is None else given.detach()
-        pooled = features.mean((2, 3))
         self.inexact_because: str | None = "a hidden layer, a norm or another kind of pooling stands between"
-        if weight.shape == (classes, pooled.shape[1]):
-            scale, difference = logits.abs().max(), (functional.linear(pooled, weight, bias) - logits).abs().max()
+        if shape == (classes, pooled.shape[1]):
+            scale, difference = logits.abs().max(), (_linear(pooled, weight, bias) - logits).abs().max()
             if difference <= 1e-4 * scale:
                 self.inexact_because = None
                 self.register_buffer("weight", weight, persistent=False)
@@ -153,8 +156,7 @@ class Classifier(nn.Module):
         features = self._last.layout.maps(output, images.shape[2:])
         if self.inexact_because is not None:
             return Activations(features, self._tail(output).float())
-        logits = functional.linear(features.mean((2, 3)), self.weight, self.bias)
-        return Activations(features, logits.float())
+        return Activations(features, _linear(features.mean((2, 3)), self.weight, self.bias).float())
 
     def plain_logits(self, images: torch.Tensor) -> torch.Tensor:
         """The network's own logits, [n, classes], layer by layer whatever the spec asks for; with a graph if wanted."""
@@ -407,6 +409,10 @@ def _load(spec: ModelSpec) -> Classifier:
             f"{spec.weights_sha256}: the file was changed or cut short since it was staged; stage it again"
         )
     return classifier.eval()
+
+
+def _linear(pooled: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor) -> torch.Tensor:
+    return pooled + bias if weight is None else functional.linear(pooled, weight, bias)
 
 
 @contextmanager

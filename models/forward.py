@@ -87,5 +87,6 @@ class ForwardPass:
         """
         if not self._known:
             return functional.one_hot(class_ids, self.logits.shape[1]).to(self.logits.dtype)
-        cells = self.features.shape[2] * self.features.shape[3]
-        return (self.classifier.weight[class_ids].float() / cells)[:, :, None, None].expand_as(self.features)
+        weight, cells = self.classifier.weight, self.features.shape[2] * self.features.shape[3]
+        rows = functional.one_hot(class_ids, self.features.shape[1]) if weight is None else weight[class_ids]
+        return (rows.float() / cells)[:, :, None, None].expand_as(self.features)

@@ -279,7 +279,12 @@ def fuse(features: nn.Module, probe: torch.Tensor, precision: torch.dtype) -> No
       features: float32, on a CPU, in evaluation mode.
       probe: images to run it with, float32 [n, 3, height, width].
       precision: of the kernels behind the first, thin ones.
+
+    Raises:
+      RuntimeError: oneDNN is switched off, or this build of PyTorch has none.
     """
+    if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
+        raise RuntimeError("oneDNN is switched off, or this build of PyTorch has none")
     thin = True
     for chain in _chains(features, probe):
         convolution, norm = chain.convolution.layer, chain.norm and chain.norm.layer

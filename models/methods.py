@@ -116,7 +116,12 @@ class Methods:
 
 
 def _cam(reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor, count: int) -> torch.Tensor:
-    return class_activation_maps(reading.maps(forward), forward.classifier.weight.float(), class_ids)
+    return class_activation_maps(reading.maps(forward), _weight(forward), class_ids)
+
+
+def _weight(forward: ForwardPass) -> torch.Tensor | None:
+    weight = forward.classifier.weight
+    return None if weight is None else weight.float()
 
 
 def _combined(reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor, count: int) -> torch.Tensor:
@@ -175,7 +180,7 @@ def _ts_cam(reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor, co
     layers = torch.stack([weights.mean(1) for weights in forward.attention()])
     size = forward.features.shape[2:]
     taken = layers.mean(0)[:, 0, -size.numel() :].unflatten(1, size)
-    return taken[:, None] * class_activation_maps(forward.features, forward.classifier.weight.float(), class_ids)
+    return taken[:, None] * class_activation_maps(forward.features, _weight(forward), class_ids)
 
 
 _OF_GRADIENTS = (*COMBINATIONS, "chefer")

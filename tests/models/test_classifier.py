@@ -1,11 +1,25 @@
+import dataclasses
+import types
+
 import numpy as np
 import pytest
 import torch
 import torchvision
 from PIL import Image
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from camboxes.models import Localizer, MapSpec, ModelSpec, class_activation_maps, load_classifier, load_for_elsewhere
+from camboxes.models import (
+    Localizer,
+    MapSpec,
+    ModelSpec,
+    affinity,
+    class_activation_maps,
+    class_maps,
+    load_classifier,
+    load_for_elsewhere,
+)
 from camboxes.models.classifier import Classifier
 from camboxes.models.networks import empty_network, qualified_name
 from camboxes.models.preprocessing import Preprocessing
@@ -105,6 +119,64 @@ def test_a_network_whose_pooled_maps_are_its_logits():
     maps = class_activation_maps(features, classifier.weight, torch.tensor([[3, 999], [0, 7]]))
     assert torch.equal(maps[0], features[0, [3, 999]]) and torch.equal(maps[1], features[1, [0, 7]])
     torch.testing.assert_close(features.mean((2, 3)), logits)
+    with pytest.raises(ValueError, match="class id 1000 is not among the network's 1000 classes"):
+        class_activation_maps(features, classifier.weight, torch.tensor([[1000], [0]]))
+    # d logit / d f_k is 1 / cells for the class's own map, and 0 for others.
+    images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    own = classifier(images).features[:, 3]
+    torch.testing.assert_close(class_maps(classifier, images, torch.tensor([[3]]), "hirescam")[:, 0], own / 169)
+
+
+class _Largest(TorchDispatchMode):
+    """Notes how many values the largest tensor has that an operation makes."""
+
+    values = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            self.values = max(self.values, tensor.numel() if isinstance(tensor, torch.Tensor) else 0)
+        return result
+
+
+@pytest.mark.parametrize("linear", [True, False], ids=["a linear layer", "a map for each class"])
+def test_memory_does_not_grow_with_the_square_of_the_classes(linear):
+    classes, channels = 21_841, 2
+    last = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    maps = nn.Conv2d(3, channels if linear else classes, 1)
+    with _Largest() as made:
+        network = nn.Sequential(maps, nn.ReLU(), *last, *([nn.Linear(channels, classes)] if linear else []))
+        classifier = Classifier(network.eval(), PLAIN, ModelSpec("tiny", size=2, device="cpu", batch_size=2))
+        images, ids = torch.rand(2, 3, 2, 2), torch.tensor([[5], [21_840]])
+        found = {method: class_maps(classifier, images, ids, method) for method in ("cam", "hirescam", "layercam")}
+    assert 2 * classes <= made.values <= 8 * classes
+    torch.testing.assert_close(found["cam"] / 4, found["hirescam"])
+
+
+def test_maps_are_the_same_without_onednn(photographs):
+    """A build of PyTorch for another processor may have none of its kernels, or not all of them."""
+    spec = ModelSpec("efficientnet_lite0", precision="fp32")
+    maps = MapSpec("cam*layercam@16", refine="affinity")
+    [image] = _photographs(photographs)[:1]
+
+    def localized():
+        affinity._onednn_multiplies.cache_clear()
+        localizer = Localizer(load_classifier(spec), maps)
+        return localizer.classifier.spec.compile, localizer.localize([localizer.resize(image)], [[[285]]])[0].maps
+
+    compiled, expected = localized()
+    assert compiled == "on"  # else nothing is tried here
+    with torch.backends.mkldnn.flags(enabled=False):
+        switched_off = localized()
+        with pytest.raises(ValueError, match="compile on: the layers of this network cannot be fused here"):
+            load_classifier(dataclasses.replace(spec, compile="on"))
+    with pytest.MonkeyPatch.context() as build:
+        build.setattr(torch.ops, "mkldnn", types.SimpleNamespace())
+        absent = localized()
+    affinity._onednn_multiplies.cache_clear()
+    for compiled, found in (switched_off, absent):
+        assert compiled == "off"
+        np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
 def test_a_network_with_its_channels_last():
@@ -187,10 +259,45 @@ def test_names():
     assert qualified_name("resnet26d") == "timm:resnet26d"
     assert qualified_name("efficientnet_lite0") == "timm:tf_efficientnet_lite0"
     assert qualified_name("timm:efficientnet_lite0") == "timm:efficientnet_lite0"
+    assert qualified_name("timm:resnet50.a1_in1k") == qualified_name("resnet50.a1_in1k") == "timm:resnet50.a1_in1k"
+    assert qualified_name("gap:resnet50.a1_in1k") == "gap:timm:resnet50.a1_in1k"
+    with pytest.raises(
+        ValueError, match=r"timm has no weights 'a9_in1k' for resnet50; nearest names: .*resnet50.a1_in"
+    ):
+        qualified_name("timm:resnet50.a9_in1k")
+    with pytest.raises(ValueError, match=r"not known to torchvision; nearest names: resnet50"):
+        qualified_name("torchvision:resnet50.a1_in1k")
+    with pytest.raises(ValueError, match=r"'resnte50.a1_in1k' is not known to torchvision or timm; nearest names: .*"):
+        qualified_name("resnte50.a1_in1k")
     with pytest.raises(ValueError, match=r"'resnte50' is not known to torchvision or timm; nearest names: .*resnet50"):
         qualified_name("resnte50")
     with pytest.raises(ValueError, match="'keras' is no library of networks"):
         qualified_name("keras:resnet50")
+
+
+def test_the_tag_of_weights_decides_what_they_ask_of_an_image(tmp_path):
+    """timm's resnet18 asks for bicubic resizing with some weights, and for bilinear with others."""
+    torch.manual_seed(0)
+    torch.save(empty_network("timm:resnet18").module.state_dict(), tmp_path / "w.pth")
+    found = {
+        tag: load_for_elsewhere(
+            ModelSpec(
+                f"resnet18.{tag}", str(tmp_path / "w.pth"), size=64, device="cpu", precision="fp32", compile="off"
+            )
+        )
+        for tag in ("a1_in1k", "tv_in1k")
+    }
+    assert {tag: classifier.preprocessing.interpolation for tag, classifier in found.items()} == {
+        "a1_in1k": "bicubic",
+        "tv_in1k": "bilinear",
+    }
+    assert found["a1_in1k"].settings["name"] == "timm:resnet18.a1_in1k"
+    (tmp_path / "ckpt").mkdir()
+    for name, content in found["tv_in1k"].files().items():
+        (tmp_path / "ckpt" / name).write_bytes(content)
+    again = load_classifier(ModelSpec(str(tmp_path / "ckpt"), size=64, precision="fp32"))
+    assert (again.spec.name, again.preprocessing.interpolation) == ("timm:resnet18.tv_in1k", "bilinear")
+    assert again.weights_sha256 == found["tv_in1k"].weights_sha256
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
