@@ -509,7 +509,7 @@ def _describe(plan: "Plan", source: "Listing", localizer: "Localizer", runner: s
         _describe_labels(error.matched, classifier)
         raise
     print(f"input     {draft.images} images below {draft.root}")
-    print(f"          {draft.repeated} repeated rows dropped, {draft.passed_over} files passed over")
+    print(f"          {draft.repeated} repeated rows dropped, {draft.passed_over.files} files passed over")
     print(f"output    {draft.output}, {len(draft.shards)} shards of {_extent(draft.shards.values())} images")
     print(f"network   {_network(localizer)}, batches of {classifier.spec.batch_size}")
     print(f"          weights {classifier.settings['weights_sha256'][:16]}")

@@ -135,7 +135,7 @@ def announce(output: str, network: str) -> None:
     done = len(run.shards) - len(run.missing())
     notes = [
         f"{run.repeated} repeated rows dropped" if run.repeated else "",
-        f"{run.passed_over} files passed over: no image by name, or in no class folder" if run.passed_over else "",
+        f"{run.passed_over.files} files passed over" if run.passed_over.files else "",
         f"{done} shards are done already" if done else "",
     ]
     what = f"{run.images} images, {len(run.categories)} labels, shards: {len(run.shards)}; {network}"

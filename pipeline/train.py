@@ -186,8 +186,8 @@ def _announce(arguments: argparse.Namespace, source: "Listing", data: TrainingDa
         _say(f"labels that occur once are trained on, not validated: {_named(once)}")
     if source.repeated:
         _say(f"{source.repeated} repeated rows dropped")
-    if source.passed_over:
-        _say(f"{source.passed_over} files passed over: no image by name, or in no class folder")
+    if source.passed_over.files:
+        _say(f"{source.passed_over.files} files passed over")
     if Path(arguments.input).is_dir():
         folders = [path.name for path in Path(arguments.input).iterdir() if path.is_dir() and path.name[0] != "."]
         if empty := sorted({*folders} - {*data.classes}):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from camboxes.transforms import parquet_images, storage, tar_files, tfrecords
-from camboxes.transforms.entries import Listed
+from camboxes.transforms.entries import Listed, PassedOver
 from camboxes.transforms.images import BadImageError
 from camboxes.transforms.member_names import PARQUET, TAR, TFRECORD, split
 from camboxes.transforms.members import ContainerError, Image, Member, exactly
@@ -23,7 +23,7 @@ _RUN, _LONGEST_RUN = 128, 1024
 
 
 class _Format(Protocol):
-    def members(self, container: str) -> Iterator[Member | None]: ...
+    def members(self, container: str) -> Iterator[Member | PassedOver]: ...
 
     def images(self, container: str, place: int) -> Generator[Image]: ...
 
@@ -64,7 +64,7 @@ def containers_of(path: str) -> list[str]:
     return sorted(file for file in found if is_container(file))
 
 
-def runs(container: str, root: str) -> Iterator[list[Listed] | None]:
+def runs(container: str, root: str) -> Iterator[list[Listed] | PassedOver]:
     """Lists a container's images in runs that are read in one pass each.
 
     Args:
@@ -72,7 +72,7 @@ def runs(container: str, root: str) -> Iterator[list[Listed] | None]:
       root: the folder that paths are relative to.
 
     Yields:
-      None for what is in the container and is no image, or has the name of an image before it.
+      PassedOver for what is in the container and is no image, or has the name of an image before it.
 
     Raises:
       ContainerError: see `members`.
@@ -82,8 +82,11 @@ def runs(container: str, root: str) -> Iterator[list[Listed] | None]:
     run: list[Listed] = []
     names: set[str] = set()
     for member in members(container):
-        if member is None or member.name in names:
-            yield None
+        if isinstance(member, PassedOver):
+            yield member._replace(path=f"{prefix}/{member.path}")
+            continue
+        if member.name in names:
+            yield PassedOver(f"{prefix}/{member.name}", "repeats the name of an image before it")
             continue
         names.add(member.name)
         enough = len(run) >= _RUN and (beginnings is None or member.place in beginnings)
@@ -95,14 +98,14 @@ def runs(container: str, root: str) -> Iterator[list[Listed] | None]:
         yield run
 
 
-def members(container: str) -> Iterator[Member | None]:
+def members(container: str) -> Iterator[Member | PassedOver]:
     """Lists a container's images, one after the other; their bytes are not held.
 
     Args:
       container: a file for which `is_container` is true, local or on any Beam filesystem.
 
     Yields:
-      None for what is in it and is no image.
+      PassedOver for what is in it and is no image; its path is its name alone.
 
     Raises:
       ContainerError: it cannot be read, or not to its end; what was yielded before is not all.
@@ -133,7 +136,7 @@ def image(container: str, name: str) -> bytes:
       ContainerError: see `members`.
     """
     for member in members(container):
-        if member is not None and member.name == name:
+        if isinstance(member, Member) and member.name == name:
             [found] = images(container, member.place, 1)
             if isinstance(found, BadImageError):
                 raise found

@@ -23,6 +23,20 @@ class Entry(NamedTuple):
     denied: tuple[str, ...] = ()
 
 
+class PassedOver(NamedTuple):
+    """A file of the input, or what stands in a container, that is not among the images.
+
+    Attributes:
+      path: see `Entry`; inside a container its own name, behind the container's path.
+      reason: why, in words that are the same for all of a kind: files are counted by it. It says nothing of one file.
+      label: the class folder that it lies in; None where there are no class folders.
+    """
+
+    path: str
+    reason: str
+    label: str | None = None
+
+
 class Listed(NamedTuple):
     """An image with all that is known of it.
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from camboxes.transforms.containers import containers_of, runs
-from camboxes.transforms.entries import Entry, Listed
+from camboxes.transforms.entries import Entry, Listed, PassedOver
+from camboxes.transforms.passed_over import Tally
 from camboxes.transforms.sources import entries, root_of
 
 # A shard is the unit of progress, of resuming and of loss, so a run should have some twenty a worker; but its last
@@ -28,13 +29,13 @@ class Listing(Protocol):
       root: see `root_of`.
       images: how many there are.
       repeated: how many (path, label) pairs were given more than once and dropped.
-      passed_over: how many files were no images by their name, or lay in no class folder.
+      passed_over: what else the input holds, by kind; its class folders include those that gave images.
     """
 
     root: str
     images: int
     repeated: int
-    passed_over: int
+    passed_over: Tally
 
     def labels(self) -> Iterable[str]:
         """All labels, each once."""
@@ -59,10 +60,10 @@ def read_source(path: str, root: str | None = None) -> Listing:
 class FileListing(Listing):
     """Images that have files of their own, in the order of `place_of`."""
 
-    def __init__(self, root: str, found: Iterable[Entry | None]):
+    def __init__(self, root: str, found: Iterable[Entry | PassedOver]):
         """Takes in what `entries` yields."""
         self.root = root
-        self.passed_over = 0
+        self.passed_over = Tally()
         # A database without a name lies in memory, and goes to a temporary file of its own when it grows.
         self._entries = sqlite3.connect("", isolation_level=None)
         self._entries.execute(f"PRAGMA cache_size = -{_CACHE_KIBIBYTES}")
@@ -77,10 +78,10 @@ class FileListing(Listing):
         distinct = self._number("SELECT count(label) FROM (SELECT DISTINCT * FROM entries) WHERE NOT denied")
         self.repeated = given - distinct
 
-    def _rows(self, found: Iterable[Entry | None]) -> Iterator[tuple[int, str, str | None, bool]]:
+    def _rows(self, found: Iterable[Entry | PassedOver]) -> Iterator[tuple[int, str, str | None, bool]]:
         for entry in found:
-            if entry is None:
-                self.passed_over += 1
+            if isinstance(entry, PassedOver):
+                self.passed_over.add(entry)
                 continue
             place = place_of(entry.path)
             for label in entry.labels or (None,):
@@ -126,14 +127,15 @@ class ContainerListing(Listing):
           ContainerError: one cannot be read.
         """
         self.root = root
-        self.images = self.repeated = self.passed_over = 0
+        self.images = self.repeated = 0
+        self.passed_over = Tally()
         self._labels: dict[str, None] = {}
         self._runs = 0
         self._file = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  (open as long as the listing)
         for container in containers:
             for run in runs(container, root):
-                if run is None:
-                    self.passed_over += 1
+                if isinstance(run, PassedOver):
+                    self.passed_over.add(run)
                     continue
                 self.images += len(run)
                 self._runs += 1

@@ -21,6 +21,7 @@ from camboxes.transforms.entries import Listed
 from camboxes.transforms.image_files import locate
 from camboxes.transforms.labels import Category, ClassNames, LabelMap, LabelMatcher
 from camboxes.transforms.listing import Listing, read_source
+from camboxes.transforms.passed_over import Tally
 from camboxes.transforms.records import PLANNED, table
 
 _ON_DISK = pa.schema([PLANNED.field(name) for name in ("path", "labels", "place")])
@@ -39,7 +40,7 @@ class PlannedRun:
       root: the folder that paths are relative to.
       images: how many were planned.
       repeated: (path, label) pairs that the input gave more than once.
-      passed_over: files of the input that were no images by name or lay in no class folder.
+      passed_over: what else the input holds, by kind, and the class folders that gave no image.
       categories: the data set's labels.
       shards: for each shard's key how many images it holds, in the order of their ids.
       settings: what decides the result besides the input.
@@ -50,7 +51,7 @@ class PlannedRun:
     root: str
     images: int
     repeated: int
-    passed_over: int
+    passed_over: Tally
     categories: tuple[Category, ...]
     shards: Mapping[str, int]
     settings: Mapping[str, Any]
@@ -67,12 +68,14 @@ class PlannedRun:
         values["categories"] = tuple(
             Category(item["id"], item["name"], tuple(item["class_indices"])) for item in values["categories"]
         )
+        values["passed_over"] = Tally.from_json(values["passed_over"])
         return cls(output=output, **values)
 
     def save(self) -> None:
         """Writes plan.json: the mark of a finished plan."""
         values = dataclasses.asdict(self)
         del values["output"]
+        values["passed_over"] = self.passed_over.to_json()
         storage.write_json(_plan_file(self.output), {"schema_version": 1} | values)
 
     def copy(self, output: str, settings: Mapping[str, Any]) -> "PlannedRun":
@@ -227,7 +230,7 @@ class Plan:
         categories: Sequence[Category],
         *,
         repeated: int,
-        passed_over: int,
+        passed_over: Tally,
     ) -> PlannedRun:
         """The whole plan, from its shards in the order of their keys; not saved."""
         return PlannedRun(
@@ -235,7 +238,7 @@ class Plan:
             root=root,
             images=sum(shard.images for shard in shards),
             repeated=repeated,
-            passed_over=passed_over,
+            passed_over=passed_over.without({category.name for category in categories}),
             categories=tuple(categories),
             shards={shard.key: shard.images for shard in shards},
             settings=dict(self.settings),

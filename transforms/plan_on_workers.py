@@ -1,15 +1,16 @@
 """The plan of a data set that is too large to be listed where the job is started: made on workers, by the same rule."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.pvalue import AsIter, AsSingleton
 
 from camboxes.transforms.containers import containers_of, runs
-from camboxes.transforms.entries import Listed
+from camboxes.transforms.entries import Listed, PassedOver
 from camboxes.transforms.labels import Category
 from camboxes.transforms.listing import listed, shard_count, shard_of
+from camboxes.transforms.passed_over import Tally
 from camboxes.transforms.plan import Plan, PlannedShard, plan_shard, shard_key
 from camboxes.transforms.read import PlannedShards
 from camboxes.transforms.records import Shard
@@ -74,8 +75,8 @@ class PlanOnWorkers(beam.PTransform):
                 plan=self._plan,
                 shards=AsIter(shards),
                 categories=AsSingleton(categories),
-                repeated=_total(found.repeated, "Repeated"),
-                passed_over=_total(found.passed_over, "PassedOver"),
+                repeated=_total(found.repeated, "Repeated", sum),
+                passed_over=_total(found.passed_over, "PassedOver", Tally.total),
             )
             | self._read
         )
@@ -132,24 +133,26 @@ class _Found(NamedTuple):
     Attributes:
       members: the key of each shard, and its images in the order of their ids.
       labels: of all images, in any number.
-      repeated, passed_over: numbers whose sums are those of `Listing`.
+      repeated, passed_over: numbers and tallies whose sums are those of `Listing`.
     """
 
     members: "beam.PCollection[tuple[str, list[Listed]]]"
     labels: "beam.PCollection[str]"
     repeated: "beam.PCollection[int]"
-    passed_over: "beam.PCollection[int]"
+    passed_over: "beam.PCollection[Tally]"
 
 
 class _List(beam.DoFn):
-    """Yields for each entry its path and statements, and one for each file that is passed over."""
+    """Yields for each entry its path and statements, and a tally of what is passed over."""
 
     def process(self, path: str, root: str | None) -> Iterator[Any]:
+        passed_over = Tally()
         for entry in entries(path, root):
-            if entry is None:
-                yield beam.pvalue.TaggedOutput(_PASSED_OVER, 1)
+            if isinstance(entry, PassedOver):
+                passed_over.add(entry)
             else:
                 yield entry.path, [(name, False) for name in entry.labels] + [(name, True) for name in entry.denied]
+        yield beam.pvalue.TaggedOutput(_PASSED_OVER, passed_over)
 
 
 class _OneImage(beam.DoFn):
@@ -165,19 +168,20 @@ class _OneImage(beam.DoFn):
 
 
 class _ListContainer(beam.DoFn):
-    """Yields each run of a container; its labels; how many runs there are; one for each file that is passed over."""
+    """Yields each run of a container; its labels; how many runs there are; a tally of what is passed over."""
 
     def process(self, numbered: tuple[int, str], root: str) -> Iterator[Any]:
-        (number, container), count = numbered, 0
+        (number, container), count, passed_over = numbered, 0, Tally()
         for run in runs(container, root):
-            if run is None:
-                yield beam.pvalue.TaggedOutput(_PASSED_OVER, 1)
+            if isinstance(run, PassedOver):
+                passed_over.add(run)
                 continue
             yield (number, count), run
             count += 1
             labels = {label for image in run for label in image.labels}
             yield from (beam.pvalue.TaggedOutput(_LABELS, label) for label in labels)
         yield beam.pvalue.TaggedOutput(_RUNS, (number, count))
+        yield beam.pvalue.TaggedOutput(_PASSED_OVER, passed_over)
 
 
 def _first_shards(runs_of: Iterable[tuple[int, int]]) -> tuple[dict[int, int], int]:
@@ -194,8 +198,8 @@ def _keyed(run: _Run, order: tuple[dict[int, int], int]) -> tuple[str, list[List
     return shard_key(first[container] + number, total), images
 
 
-def _total(numbers: beam.PCollection, name: str) -> AsSingleton:
-    return AsSingleton(numbers | name >> beam.CombineGlobally(sum))
+def _total(parts: beam.PCollection, name: str, add: Callable[[Iterable[Any]], Any]) -> AsSingleton:
+    return AsSingleton(parts | name >> beam.CombineGlobally(add))
 
 
 def _plan_shard(
@@ -214,7 +218,7 @@ def _settle(
     shards: Iterable[PlannedShard],
     categories: list[Category],
     repeated: int,
-    passed_over: int,
+    passed_over: Tally,
 ) -> list[str]:
     """Saves the plan, which makes it one, or finds it to be the one there was; the shards that are still to be done."""
     run = plan.run(root, sorted(shards), categories, repeated=repeated, passed_over=passed_over)

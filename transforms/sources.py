@@ -15,7 +15,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from camboxes.transforms import storage
 from camboxes.transforms.coco_labels import read_coco
-from camboxes.transforms.entries import Entry, SourceError
+from camboxes.transforms.entries import Entry, PassedOver, SourceError
 from camboxes.transforms.open_images import is_open_images, read_open_images
 
 # Files with other endings in a class folder are counted and passed over; a manifest may name any file.
@@ -23,8 +23,10 @@ IMAGE_SUFFIXES = frozenset(
     ".avif .bmp .gif .jfif .jpe .jpeg .jpg .pgm .png .pnm .ppm .tif .tiff .webp".split()  # noqa: SIM905
 )
 
+_NO_IMAGE, _NO_FOLDER = "no image by its name", "lies in no class folder"
 
-def entries(path: str, root: str | None = None) -> Iterator[Entry | None]:
+
+def entries(path: str, root: str | None = None) -> Iterator[Entry | PassedOver]:
     """Lists a data set, one entry after the other; what is listed is not held.
 
     Args:
@@ -34,7 +36,7 @@ def entries(path: str, root: str | None = None) -> Iterator[Entry | None]:
       root: see `root_of`.
 
     Yields:
-      None for a file that is no image by its name, or lies in no class folder.
+      PassedOver for a file that is no image by its name, or lies in no class folder.
 
     Raises:
       SourceError: there is no such input, or it cannot be understood.
@@ -92,7 +94,7 @@ def _files_below(folder: str) -> Iterator[str]:
     yield from (path.removeprefix(prefix) for path in storage.matching(f"{glob.escape(prefix)}**"))
 
 
-def _read_class_folders(folder: str) -> Iterator[Entry | None]:
+def _read_class_folders(folder: str) -> Iterator[Entry | PassedOver]:
     empty, prefix = True, folder.rstrip("/") + "/"
     for path in map(_encodable, _files_below(folder)):
         visible = not any(part.startswith(".") for part in path.split("/"))
@@ -100,7 +102,7 @@ def _read_class_folders(folder: str) -> Iterator[Entry | None]:
             empty = False
             yield Entry(prefix + path, (path.split("/")[0],))
         elif visible:
-            yield None
+            yield PassedOver(prefix + path, *((_NO_IMAGE, path.split("/")[0]) if "/" in path else (_NO_FOLDER,)))
     if empty:
         raise SourceError(
             f"input {folder!r} holds no class folders with images; "
@@ -108,23 +110,22 @@ def _read_class_folders(folder: str) -> Iterator[Entry | None]:
         )
 
 
-def _within(rows: Iterable[Entry | None], root: str) -> Iterator[Entry | None]:
+def _within(rows: Iterable[Entry | PassedOver], root: str) -> Iterator[Entry | PassedOver]:
     """Gives each path its one spelling: relative to the root where it lies inside it."""
     prefix = root.rstrip("/") + "/"
     local = storage.is_local(root)
     for row in rows:
-        if row is None:
-            yield None
-            continue
-        path, labels, denied = row
-        spelled = _encodable(path)
+        spelled = _encodable(row.path)
         if local and "://" not in spelled:
             absolute = posixpath.normpath(posixpath.join(root, spelled))
             spelled = absolute.removeprefix(prefix) if absolute.startswith(prefix) else posixpath.normpath(spelled)
         else:
             spelled = spelled.removeprefix(prefix)
             spelled = spelled if "://" in spelled else posixpath.normpath(spelled)
-        yield Entry(spelled, tuple(map(_encodable, labels)), tuple(map(_encodable, denied)))
+        if isinstance(row, PassedOver):
+            yield row._replace(path=spelled)
+        else:
+            yield Entry(spelled, tuple(map(_encodable, row.labels)), tuple(map(_encodable, row.denied)))
 
 
 def _encodable(text: str) -> str:

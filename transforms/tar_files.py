@@ -16,6 +16,7 @@ import tarfile
 from collections.abc import Callable, Generator, Iterator
 from typing import IO, Any, NamedTuple
 
+from camboxes.transforms.entries import PassedOver
 from camboxes.transforms.member_names import safe
 from camboxes.transforms.members import ContainerError, Image, Member, beginning, distinct, opened
 from camboxes.transforms.sources import IMAGE_SUFFIXES
@@ -49,11 +50,11 @@ class _Entry(NamedTuple):
         return f".{self.field}" in IMAGE_SUFFIXES
 
 
-def members(container: str) -> Iterator[Member | None]:
+def members(container: str) -> Iterator[Member | PassedOver]:
     """Lists a tar file's images; of their bytes none is read.
 
     Yields:
-      None for a sample without an image, for each further image of a sample, and for what belongs to no sample.
+      PassedOver for a sample without an image, for each further image of a sample, and for what belongs to no sample.
 
     Raises:
       ContainerError: the file is compressed, broken or cut short; a label cannot be understood.
@@ -76,20 +77,22 @@ def images(container: str, place: int) -> Generator[Image]:
                 yield image.read()
 
 
-def _members_of(sample: Iterator[_Entry], container: str) -> Iterator[Member | None]:
-    image, labels, fields = None, list[str](), 0
+def _members_of(sample: Iterator[_Entry], container: str) -> Iterator[Member | PassedOver]:
+    image, labels, first = None, list[str](), None
     for entry in sample:
-        fields += bool(entry.field)
+        first = first or (entry if entry.field else None)
         if entry.is_image and image is None:
             image = entry
         elif entry.field in _LABELS:
             labels += _labels(entry, container)
-        elif entry.is_image or not entry.field:
-            yield None
+        elif entry.is_image:
+            yield PassedOver(entry.name, "a further image of its sample")
+        elif not entry.field:
+            yield PassedOver(entry.name, "belongs to no sample")
     if image is not None:
         yield Member(image.name, distinct(labels), image.place)
-    elif fields:
-        yield None
+    elif first is not None:
+        yield PassedOver(first.name, "its sample has no image")
 
 
 def _labels(entry: _Entry, container: str) -> list[str]:

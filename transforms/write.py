@@ -119,7 +119,9 @@ def merge(written: Iterable[str], output: str) -> dict[str, Any]:
         "by_person": counts.by_person,
         "rejected": dict(sorted(counts.rejected.items())),
         "categories": dict(sorted(counts.categories.items())),
-        "input": {} if run is None else {"root": run.root, "repeated": run.repeated, "passed_over": run.passed_over},
+        "input": {}
+        if run is None
+        else {"root": run.root, "repeated": run.repeated, "passed_over": run.passed_over.to_json()},
         "settings": settings,
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _LIBRARIES},
     }

@@ -52,7 +52,7 @@ def test_class_folders_and_what_is_passed_over(tmp_path):
         (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "data" / name).touch()
     made, expected = _on_workers(str(tmp_path / "data"), Plan(str(tmp_path / "out"), NAMES))
-    assert (made.passed_over, made.root) == (2, str(tmp_path / "data"))
+    assert (made.passed_over.files, made.root) == (2, str(tmp_path / "data"))
     assert made.fingerprints == expected.fingerprints
 
 
@@ -101,7 +101,7 @@ def test_containers(tmp_path):
     made, expected = _on_workers(source, Plan(str(tmp_path / "out"), NAMES), TWO_PROCESSES)
     assert made == dataclasses.replace(expected, output=made.output)
     assert list(made.shards.values()) == [128, 52, 128, 7]
-    assert (made.images, made.passed_over, made.root) == (315, 35, str(tmp_path))
+    assert (made.images, made.passed_over.files, made.root) == (315, 35, str(tmp_path))
     rows = made.planned_rows("00003-of-00004").to_pylist()
     assert [row["path"] for row in rows] == [f"train-1.tar/{number:04d}.jpg" for number in range(143, 150)]
     assert [row["image_id"] for row in rows] == list(range(309, 316))

@@ -71,7 +71,7 @@ def test_class_folders(tmp_path):
         "dog/c.png": ("dog",),
         "linked/f.webp": ("linked",),
     }
-    assert source.passed_over == 2  # notes.txt and loose.jpg; hidden files are nobody's images
+    assert source.passed_over.files == 2  # notes.txt and loose.jpg; hidden files are nobody's images
 
 
 def test_links_that_go_round_in_circles(tmp_path):

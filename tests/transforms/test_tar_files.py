@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from webdataset.tariterators import group_by_keys, tar_file_iterator
 
 from camboxes.transforms import containers
-from camboxes.transforms.containers import ContainerError
+from camboxes.transforms.containers import ContainerError, Member
+from camboxes.transforms.entries import PassedOver
 from camboxes.transforms.sources import IMAGE_SUFFIXES
 
 
@@ -34,8 +35,11 @@ def _header(name, kind, target=""):
 
 
 def _listed(path):
-    """Names and labels, and None for what was passed over."""
-    return [member and (member.name, member.labels) for member in containers.members(path)]
+    """Names and labels, and the names and reasons of what was passed over."""
+    return [
+        tuple(member)[:2] if isinstance(member, PassedOver) else (member.name, member.labels)
+        for member in containers.members(path)
+    ]
 
 
 def test_labels_of_each_kind(tmp_path):
@@ -53,7 +57,7 @@ def test_labels_of_each_kind(tmp_path):
         ("c.png", ("cat",)),
         ("d.webp", ("7", "cat")),
         ("deep/e.jpg", ()),
-        None,
+        ("f.cls", "its sample has no image"),
         ("g.jpg", ("\\ud800",)),
     ]
 
@@ -61,7 +65,11 @@ def test_labels_of_each_kind(tmp_path):
 def test_a_sample_has_one_image_and_labels_on_either_side_of_it(tmp_path):
     path = _tar(tmp_path / "x.tar", [("a.json", b'{"label": 3}'), ("a.JPG", b"1"), ("a.seg.png", b"2"), ("a.png", b"3"),
                                      ("a.cls", b"cat\n\n dog \n"), ("b.jpg", b"4")])  # fmt: skip
-    assert _listed(path) == [None, ("a.JPG", ("3", "cat", "dog")), ("b.jpg", ())]
+    assert _listed(path) == [
+        ("a.png", "a further image of its sample"),
+        ("a.JPG", ("3", "cat", "dog")),
+        ("b.jpg", ()),
+    ]
     [_, first, second] = containers.members(path)
     assert list(containers.images(path, first.place, 2)) == [b"1", b"4"]
     assert list(containers.images(path, second.place, 1)) == [b"4"]
@@ -83,7 +91,7 @@ def test_samples_are_those_of_webdataset(tmp_path_factory, names):
             image = next((sample[field] for field in sample if f".{field}" in IMAGE_SUFFIXES), None)
             if image:
                 expected.append((image.decode(), (sample["cls"].decode(),) if "cls" in sample else ()))
-    members = [member for member in containers.members(path) if member]
+    members = [member for member in containers.members(path) if isinstance(member, Member)]
     assert [(member.name, member.labels) for member in members] == expected
     for number, member in enumerate(members):
         rest = [name.encode() for name, _ in expected[number:]]
@@ -117,11 +125,12 @@ def test_nothing_but_regular_files_counts_and_no_name_leads_outside(tmp_path):
         ("_/_/outside.jpg", ()),
         ("inner.tar_/a.jpg", ()),
         # The sample's end is known once the next one begins: what stands between comes first.
-        *[None] * 6,
+        *[(name, "belongs to no sample") for name in ("link.jpg", "hard.jpg", "device.jpg", "pipe.jpg", "sparse.jpg")],
+        ("README", "belongs to no sample"),
         ("a" * 120 + "/" + "ü" * 120 + ".jpg", ()),
         ("pair.jpg", ("cat",)),
     ]
-    places = [member.place for member in containers.members(path) if member]
+    places = [member.place for member in containers.members(path) if isinstance(member, Member)]
     assert [list(containers.images(path, place, 1)) for place in places] == [[b"1"], [b"2"], [b"3"], [b"4"], [b"5"]]
 
 
