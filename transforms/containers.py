@@ -1,12 +1,12 @@
 """Images that have no file of their own, in WebDataset's tar files, TFRecords, and Parquet files that hold their bytes.
 
 In a plan such an image's path is its container's with its own name behind it: train-0001.tar/cat.jpg. A container is
-listed once (`members`), which gives the places where reading can begin, and its images are then read in runs of
+listed once (`members`), which gives the place of each image, and images are then read by their places in runs of
 neighbours (`images`), each in one pass. The formats: `tar_files`, `tfrecords`, `parquet_images`.
 """
 
 import re
-from collections.abc import Container, Generator, Iterator
+from collections.abc import Container, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from camboxes.transforms import parquet_images, storage, tar_files, tfrecords
 from camboxes.transforms.entries import Listed, PassedOver
 from camboxes.transforms.images import BadImageError
 from camboxes.transforms.member_names import PARQUET, TAR, TFRECORD, split
-from camboxes.transforms.members import ContainerError, Image, Member, exactly
+from camboxes.transforms.members import ContainerError, Image, Member, one_for_each
 
 __all__ = ["ContainerError", "Image", "Member", "containers_of", "image", "images", "members", "runs", "split"]
 
@@ -25,7 +25,7 @@ _RUN, _LONGEST_RUN = 128, 1024
 class _Format(Protocol):
     def members(self, container: str) -> Iterator[Member | PassedOver]: ...
 
-    def images(self, container: str, place: int) -> Generator[Image]: ...
+    def images(self, container: str, wanted: Sequence[Member]) -> Generator[Image]: ...
 
     def beginnings(self, container: str) -> Container[int] | None: ...
 
@@ -113,19 +113,20 @@ def members(container: str) -> Iterator[Member | PassedOver]:
     return _format(container).members(container)
 
 
-def images(container: str, place: int, count: int) -> Iterator[Image]:
-    """The encoded bytes of consecutive members, in one pass; one at a time is held.
+def images(container: str, wanted: Sequence[Member]) -> Iterator[Image]:
+    """The encoded bytes of members, in one pass; one at a time is held.
+
+    What is found at a member's place is compared with what was listed there: its name, or, where names are numbers, its
+    labels. A container that was rewritten since so gives a reason (`changed`), and never another member's image.
 
     Args:
       container: see `members`.
-      place: the first one's.
-      count: how many.
+      wanted: members of it, in ascending order of their places.
 
     Yields:
-      `count` times bytes, or a BadImageError where there are none: one for a member that is damaged, and for all that
-      remain where the container cannot be read on.
+      For each member its bytes, or a BadImageError where there are none.
     """
-    return exactly(count, _format(container).images(container, place))
+    return one_for_each(len(wanted), _format(container).images(container, wanted))
 
 
 def image(container: str, name: str) -> bytes:
@@ -137,7 +138,7 @@ def image(container: str, name: str) -> bytes:
     """
     for member in members(container):
         if isinstance(member, Member) and member.name == name:
-            [found] = images(container, member.place, 1)
+            [found] = images(container, [member])
             if isinstance(found, BadImageError):
                 raise found
             return found

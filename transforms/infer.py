@@ -2,6 +2,7 @@
 
 import collections
 import hashlib
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -13,7 +14,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from camboxes.models.spec import MapSpec, ModelSpec
 from camboxes.transforms import member_names, stored_classifier
-from camboxes.transforms.containers import Image, images
+from camboxes.transforms.containers import Image, Member, images
 from camboxes.transforms.image_files import read_image
 from camboxes.transforms.images import DEFAULT_LIMITS, BadImageError, Limits, decode_at_least
 from camboxes.transforms.labels import LabelMap, LabelMatcher, UnmatchedLabelsError
@@ -356,12 +357,27 @@ def _known(value: float) -> float | None:
 
 def _items(opened: _Open) -> Iterator[tuple[_Open, int, _Row, Image | None]]:
     """Its rows, and what is known of their images without opening a file of their own for each."""
-    rows = opened.rows
-    contents: Iterable[Image | None] = (row["image"] for row in rows)
-    inside = member_names.split(rows[0]["location"] or "") if rows and rows[0]["place"] is not None else None
-    if inside:  # all of a shard, which is a run of neighbours
-        contents = images(inside[0], rows[0]["place"], len(rows))
-    return ((opened, number, row, content) for number, (row, content) in enumerate(zip(rows, contents, strict=True)))
+    contents = _contents(opened.rows)
+    for number, (row, content) in enumerate(zip(opened.rows, contents, strict=True)):
+        yield opened, number, row, content
+
+
+def _contents(rows: Iterable[_Row]) -> Iterator[Image | None]:
+    """The bytes of each row's image, where it has them or lies in a container."""
+    for container, of_container in itertools.groupby(rows, key=lambda row: _inside(row)[0]):
+        if container is None:
+            yield from (row["image"] for row in of_container)
+        else:
+            members = [
+                Member(_inside(row)[1], tuple(label["label"] for label in row["labels"]), row["place"])
+                for row in of_container
+            ]
+            yield from images(container, members)
+
+
+def _inside(row: _Row) -> tuple[str | None, str]:
+    """The container that a row's image lies in, and its name there."""
+    return (row["place"] is not None and member_names.split(row["location"] or "")) or (None, "")
 
 
 def _bytes(row: _Row, content: Image | None, limits: Limits) -> bytes:

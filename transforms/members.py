@@ -1,7 +1,6 @@
-"""What all containers of images share: their members, their errors, and that no member is lost."""
+"""What all containers of images share: their members, their errors, and that each member gets its own image."""
 
 import errno
-import itertools
 import os
 from collections.abc import Generator, Iterable, Iterator
 from typing import IO, NamedTuple
@@ -72,21 +71,26 @@ def beginning(file: IO[bytes], expected: str) -> str:
     return f"begins with {head!r}; expected {expected}: check how the file was made and copied"
 
 
-def exactly(count: int, found: Generator[Image]) -> Iterator[Image]:
-    """The first `count` images, whatever happens: where they cannot be read on, each of the rest is the reason.
+def changed(what: str) -> BadImageError:
+    """The reason of an image whose container is not the one that was listed: no other image may take its place."""
+    return BadImageError("changed", f"the container changed since it was planned: {what}")
+
+
+def one_for_each(count: int, found: Generator[Image]) -> Iterator[Image]:
+    """The images of `count` members; where there are no further ones, each of the rest is the reason.
 
     The reason is the same wherever the container lies.
     """
     left = count
     try:
-        for image in itertools.islice(found, count):
+        for image in found:
             left -= 1
             yield image
-        problem = BadImageError("missing", "the container ends before this image")
+        problem = changed("it ends before this image")
     except FileNotFoundError:
         problem = BadImageError("missing", "there is no container at this path")
-    except ContainerError as error:
-        problem = BadImageError("unreadable", f"the container {error.detail}")
+    except ContainerError as error:  # its listing came to its end
+        problem = changed(f"it {error.detail}")
     except Exception as error:  # no permission, a store's own errors, a decompressor's
         problem = BadImageError("unreadable", f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}")
     finally:

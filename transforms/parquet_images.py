@@ -6,11 +6,12 @@ no label. Where there is neither column, the only ClassLabel there is counts. A 
 from 0, and the last part of its path, where it has one: 00000017-cat.jpg.
 """
 
+import bisect
 import contextlib
 import itertools
 import json
 import posixpath
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import pyarrow as pa
@@ -18,12 +19,14 @@ import pyarrow.parquet as pq
 
 from camboxes.transforms.images import BadImageError
 from camboxes.transforms.member_names import safe
-from camboxes.transforms.members import ContainerError, Image, Member, distinct, exactly, opened
+from camboxes.transforms.members import ContainerError, Image, Member, changed, distinct, one_for_each, opened
 from camboxes.transforms.sources import IMAGE_SUFFIXES
 
 _IMAGE = "image"
 _BUFFER = 1 << 20  # bytes read at a time from a column; without it a row group's images are read at once
 _SUFFIX = ".jpg"  # where no path says: a name only, decoders look at the bytes
+
+_Label = tuple[str, Sequence[str]]  # a column, and the names of its numbers
 
 
 def holds_images(path: str) -> bool:
@@ -44,28 +47,24 @@ def members(container: str) -> Iterator[Member]:
       ContainerError: it is not Parquet, has no column of images or of labels, or labels that cannot be understood.
     """
     with opened(container) as file, _parquet(_unbuffered(file), container) as rows:
-        schema = rows.schema_arrow
-        if _IMAGE not in schema.names:
-            raise ContainerError(container, f"has the columns {', '.join(schema.names)}; expected one called {_IMAGE}")
-        column, names = _label_column(schema, container)
-        columns = [column, f"{_IMAGE}.path"] if _has(schema, "path", _is_text) else [column]
+        label = _label_column(rows.schema_arrow, container)
+        columns = [label[0], f"{_IMAGE}.path"] if _has(rows.schema_arrow, "path", _is_text) else [label[0]]
         for place, row in enumerate(row for batch in rows.iter_batches(columns=columns) for row in batch.to_pylist()):
-            try:
-                labels = _labels(row[column], names)
-            except ValueError as error:
-                raise ContainerError(container, f"cannot be understood in row {place}: {column} {error}") from None
-            yield Member(_name(place, (row.get(_IMAGE) or {}).get("path")), labels, place)
+            yield _member(place, row, label, container)
 
 
 def beginnings(container: str) -> set[int]:
     """The rows at which groups of rows begin: reading from elsewhere costs what lies before it in the group."""
     with opened(container) as file, _parquet(_unbuffered(file), container) as rows:
-        sizes = [rows.metadata.row_group(group).num_rows for group in range(rows.num_row_groups)]
-    return set(itertools.accumulate(sizes, initial=0))
+        return set(itertools.accumulate(_group_sizes(rows), initial=0))
 
 
-def images(container: str, place: int) -> Generator[Image]:
-    """The image of a row, and of all after it.
+def _group_sizes(rows: pq.ParquetFile) -> list[int]:
+    return [rows.metadata.row_group(group).num_rows for group in range(rows.num_row_groups)]
+
+
+def images(container: str, wanted: Sequence[Member]) -> Generator[Image]:
+    """The images of rows, if these have the labels and the paths that were listed.
 
     Rows lie in groups, of which any can be read, but only from its beginning: an image in the middle costs those
     before it. Where a group cannot be read on, its other rows are the reason, and the next group is read.
@@ -74,25 +73,46 @@ def images(container: str, place: int) -> Generator[Image]:
     images of 100 kB 20 MB where groups have 100 rows, as Hugging Face makes them, and 300 MB where they are larger.
     """
     with opened(container) as file, _parquet(file, container) as rows:
-        begin = 0
-        for group in range(rows.num_row_groups):
-            end = begin + rows.metadata.row_group(group).num_rows
-            if place < end:
-                skipped = max(place - begin, 0)
-                yield from exactly(end - begin - skipped, _images_of(rows, group, skipped))
-            begin = end
+        label = _label_column(rows.schema_arrow, container)
+        ends = list(itertools.accumulate(_group_sizes(rows)))
+        for group, of_group in itertools.groupby(wanted, key=lambda member: bisect.bisect_right(ends, member.place)):
+            if group < len(ends):
+                members = {member.place: member for member in of_group}
+                begin = ends[group - 1] if group else 0
+                # A batch is decoded as a whole, and one image is enough to hold.
+                batches = rows.iter_batches(batch_size=1, row_groups=[group], columns=[_IMAGE, label[0]])
+                found = itertools.islice(enumerate(batches, start=begin), max(members) + 1 - begin)
+                yield from one_for_each(
+                    len(members),
+                    (
+                        _image_of(members[place], batch.to_pylist()[0], label, container)
+                        for place, batch in found
+                        if place in members
+                    ),
+                )
 
 
-def _images_of(rows: pq.ParquetFile, group: int, skipped: int) -> Generator[Image]:
-    # A batch is decoded as a whole, and one image is enough to hold.
-    batches = rows.iter_batches(batch_size=1, row_groups=[group], columns=[_IMAGE])
-    for batch in itertools.islice(batches, skipped, None):
-        yield _image(batch.column(0)[0].as_py())
+def _image_of(listed: Member, row: Mapping[str, Any], label: _Label, container: str) -> Image:
+    found = _member(listed.place, row, label, container)
+    if (found.name, sorted(found.labels)) == (listed.name, sorted(listed.labels)):
+        return _image(row[_IMAGE])
+    labels = ", ".join(found.labels) or "none"
+    return changed(f"row {listed.place} was {listed.name!r}, and now is {found.name!r} with the labels {labels}")
+
+
+def _member(place: int, row: Mapping[str, Any], label: _Label, container: str) -> Member:
+    column, names = label
+    try:
+        labels = _labels(row[column], names)
+    except ValueError as error:
+        raise ContainerError(container, f"cannot be understood in row {place}: {column} {error}") from None
+    path = row[_IMAGE].get("path") if isinstance(row.get(_IMAGE), dict) else None
+    return Member(_name(place, path if isinstance(path, str) else None), labels, place)
 
 
 def _image(value: Any) -> Image:
     data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
-    if data is not None:
+    if isinstance(data, bytes):
         return data
     if path is None:
         return BadImageError("missing", "the row has no image")
@@ -126,8 +146,14 @@ def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def _label_column(schema: pa.Schema, container: str) -> tuple[str, Sequence[str]]:
-    """The column that holds the labels, and the names of its numbers, none where they have none."""
+def _label_column(schema: pa.Schema, container: str) -> _Label:
+    """The column that holds the labels, and the names of its numbers, none where they have none.
+
+    Raises:
+      ContainerError: there is no such column, or none of images.
+    """
+    if _IMAGE not in schema.names:
+        raise ContainerError(container, f"has the columns {', '.join(schema.names)}; expected one called {_IMAGE}")
     named = {column: names for column in schema.names if (names := _class_names(_features(schema).get(column)))}
     given = [column for column in ("labels", "label") if column in schema.names]
     if not given and len(named) != 1:

@@ -7,18 +7,16 @@ a label map says what they stand for. Nothing is ever unpacked; links, devices a
 """
 
 import functools
-import itertools
 import json
-import operator
 import os
 import re
 import tarfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import IO, Any, NamedTuple
 
 from camboxes.transforms.entries import PassedOver
 from camboxes.transforms.member_names import safe
-from camboxes.transforms.members import ContainerError, Image, Member, beginning, distinct, opened
+from camboxes.transforms.members import ContainerError, Image, Member, beginning, changed, distinct, opened
 from camboxes.transforms.sources import IMAGE_SUFFIXES
 
 _FIELD = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)")
@@ -60,7 +58,8 @@ def members(container: str) -> Iterator[Member | PassedOver]:
       ContainerError: the file is compressed, broken or cut short; a label cannot be understood.
     """
     with opened(container) as file:
-        for _, sample in itertools.groupby(_entries(container, file, 0), operator.attrgetter("key")):
+        entries = _entries(container, file, file.seek(0, os.SEEK_END))
+        for sample in _samples(entries):
             yield from _members_of(sample, container)
 
 
@@ -68,16 +67,40 @@ def beginnings(container: str) -> None:
     """Reading can begin at a sample anywhere, and costs nothing that lies before it."""
 
 
-def images(container: str, place: int) -> Generator[Image]:
-    """The bytes of the image whose header begins at a place, and of all after it. Errors: see `members`."""
+def images(container: str, wanted: Sequence[Member]) -> Generator[Image]:
+    """The bytes of the member whose header begins at each one's place, if it is called as the one that was listed."""
     with opened(container) as file:
-        for _, sample in itertools.groupby(_entries(container, file, place), operator.attrgetter("key")):
-            image = next((entry for entry in sample if entry.is_image), None)
-            if image is not None:
-                yield image.read()
+        end = file.seek(0, os.SEEK_END)
+        for member in wanted:
+            try:
+                entry = next(_entries(container, file, end, member.place), None)
+            except ContainerError as error:
+                yield changed(f"it {error.detail}")
+                continue
+            if entry is not None and entry.field and (entry.name, entry.place) == (member.name, member.place):
+                yield entry.read()
+            else:
+                yield changed(f"at byte {member.place} was {member.name!r}, and now is {_named(entry, member.place)}")
 
 
-def _members_of(sample: Iterator[_Entry], container: str) -> Iterator[Member | PassedOver]:
+def _named(entry: "_Entry | None", place: int) -> str:
+    return repr(entry.name) if entry is not None and entry.place == place else "no image"
+
+
+def _samples(entries: Iterable[_Entry]) -> Iterator[list[_Entry]]:
+    """Neighbours that share a key; where a field comes again, another sample of the same key begins."""
+    sample, fields = list[_Entry](), set[str]()
+    for entry in entries:
+        if sample and (entry.key != sample[0].key or entry.field in fields):
+            yield sample
+            sample, fields = [], set()
+        sample.append(entry)
+        fields |= {entry.field} - {""}
+    if sample:
+        yield sample
+
+
+def _members_of(sample: Iterable[_Entry], container: str) -> Iterator[Member | PassedOver]:
     image, labels, first = None, list[str](), None
     for entry in sample:
         first = first or (entry if entry.field else None)
@@ -131,9 +154,9 @@ def _labels_of_json(content: bytes) -> list[str]:
 _LABELS = {"cls": _labels_of_text, "json": _labels_of_json}
 
 
-def _entries(container: str, file: IO[bytes], place: int) -> Iterator[_Entry]:
+def _entries(container: str, file: IO[bytes], end: int, place: int = 0) -> Iterator[_Entry]:
     key = ""
-    for tar, info in _headers(container, file, place):
+    for tar, info in _headers(container, file, end, place):
         name = safe(info.name)
         if info.isdir() or any(part.startswith(".") for part in name.split("/")):
             continue
@@ -148,9 +171,10 @@ def _read(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
     return content.read()
 
 
-def _headers(container: str, file: IO[bytes], place: int) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+def _headers(
+    container: str, file: IO[bytes], end: int, place: int
+) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     """All headers from a place on. Not `TarFile.next`: to it a broken or missing header is the end."""
-    end = file.seek(0, os.SEEK_END)
     file.seek(place)
     try:
         tar = tarfile.TarFile(fileobj=file, encoding="utf-8")

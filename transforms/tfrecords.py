@@ -9,7 +9,7 @@ they mean no label. A member is called by the number of its record, from 0, and 
 import functools
 import os
 import struct
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import IO, Any, NamedTuple
 
 import google_crc32c
@@ -17,7 +17,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from google.protobuf.message import DecodeError
 
 from camboxes.transforms.images import BadImageError
-from camboxes.transforms.members import ContainerError, Image, Member, beginning, distinct, opened
+from camboxes.transforms.members import ContainerError, Image, Member, beginning, changed, distinct, opened
 from camboxes.transforms.sources import IMAGE_SUFFIXES
 
 _IMAGES = ("image/encoded", "image")
@@ -45,7 +45,7 @@ def members(container: str) -> Iterator[Member]:
     """
     reason, found = None, False
     with opened(container) as file:
-        for number, (place, record) in enumerate(_records(container, file, 0)):
+        for number, (place, record) in enumerate(_records(container, file, file.seek(0, os.SEEK_END))):
             image, labels, suffix = _example(record)
             if isinstance(image, bytes):
                 found = True
@@ -60,16 +60,26 @@ def beginnings(container: str) -> None:
     """Reading can begin at a record anywhere, and costs nothing that lies before it."""
 
 
-def images(container: str, place: int) -> Generator[Image]:
-    """The image whose record begins at a place, and all after it. Errors: see `members`."""
+def images(container: str, wanted: Sequence[Member]) -> Generator[Image]:
+    """The image of the record that begins at each one's place, if it has the labels and the format that were listed."""
     with opened(container) as file:
-        for _, record in _records(container, file, place):
-            yield _example(record).image
+        end = file.seek(0, os.SEEK_END)
+        for member in wanted:
+            try:
+                _, record = next(_records(container, file, end, member.place), (end, b""))
+            except ContainerError as error:
+                yield changed(f"it {error.detail}")
+                continue
+            image, labels, suffix = _example(record)
+            if record is None or (sorted(labels) == sorted(member.labels) and member.name.endswith(suffix)):
+                yield image
+            else:
+                now = ", ".join(labels) or "none"
+                yield changed(f"at byte {member.place} is another record, with the labels {now}")
 
 
-def _records(container: str, file: IO[bytes], place: int) -> Iterator[tuple[int, bytes | None]]:
+def _records(container: str, file: IO[bytes], end: int, place: int = 0) -> Iterator[tuple[int, bytes | None]]:
     """Where each record begins, and its bytes; None where these are not the ones that were written."""
-    end = file.seek(0, os.SEEK_END)
     file.seek(place)
     while place < end:
         head = file.read(_LENGTH.size).ljust(_LENGTH.size, b"\0")

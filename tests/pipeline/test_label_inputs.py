@@ -1,8 +1,10 @@
 """`camboxes label` on the five photographs in each form that data sets come in: the same boxes from all of them."""
 
+import hashlib
 import io
 import json
 import shutil
+import tarfile
 
 import pytest
 from PIL import Image
@@ -108,3 +110,25 @@ def test_an_archive_beside_class_folders_is_no_data_set(photographs, tmp_path):
     shutil.make_archive(str(tmp_path / "data" / "photographs"), "tar", photographs)
     labels = {path.parent.name for path in photographs.glob("*/*")}
     assert {image.path.split("/")[0] for image in read_source(str(tmp_path / "data"))} == labels
+
+
+def test_a_repeated_name_gives_no_image_the_picture_of_another(tmp_path, rows):
+    """a, b, a, c, each of one colour: read as neighbours, c would have the second a's picture."""
+    colours = [("a", "red"), ("b", "green"), ("a", "blue"), ("c", "white")]
+    pictures = []
+    with tarfile.open(tmp_path / "train.tar", "w") as tar:
+        for name, colour in colours:
+            file = io.BytesIO()
+            Image.new("RGB", (64, 64), colour).save(file, "PNG")
+            pictures.append(file.getvalue())
+            for field, content in (("png", pictures[-1]), ("cls", b"tripod")):
+                info = tarfile.TarInfo(f"{name}.{field}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    output = tmp_path / "boxes"
+    assert cli.main(["label", "--input", str(tmp_path / "train.tar"), "--output", str(output), *PLAIN]) == 0
+    digests = {row["path"].removeprefix("train.tar/"): row["digest"] for row in rows(output)}
+    digest_of = [hashlib.sha256(picture).hexdigest() for picture in pictures]
+    assert digests == {"a.png": digest_of[0], "b.png": digest_of[1], "c.png": digest_of[3]}
+    passed_over = PlannedRun.load(str(output)).passed_over.kinds["repeats the name of an image before it"]
+    assert passed_over == {".png": (1, "train.tar/a.png")}

@@ -1,13 +1,20 @@
 """What holds for every container, each written by its format's own library."""
 
+import io
+import posixpath
+import tarfile
+import tempfile
+
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tfrecord
 import webdataset
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from camboxes.transforms import containers, storage
+from camboxes.transforms import Plan, containers, infer, storage
 from camboxes.transforms.containers import ContainerError, Member
 from camboxes.transforms.entries import PassedOver
 from camboxes.transforms.images import BadImageError
@@ -73,20 +80,15 @@ def test_names_labels_and_bytes(kind, paths, originals):
     members = list(containers.members(paths[kind]))
     assert [member.name for member in members] == NAMES[kind]
     assert [member.labels for member in members] == [(label,) for label in LABELS]
-    assert list(containers.images(paths[kind], members[0].place, 5)) == originals
+    assert list(containers.images(paths[kind], members)) == originals
 
 
 @FORMATS
-@given(first=st.integers(0, 4), count=st.integers(0, 5))
-def test_reading_begins_at_any_member(kind, paths, originals, first, count):
-    place = list(containers.members(paths[kind]))[first].place
-    *found, last = [*containers.images(paths[kind], place, count), b""]
-    available = originals[first : first + count]
-    assert found[: len(available)] == available
-    assert last == b""
-    assert [str(error) for error in found[len(available) :]] == ["missing: the container ends before this image"] * (
-        count - len(available)
-    )
+@given(wanted=st.sets(st.integers(0, 4)))
+def test_any_members_are_read(kind, paths, originals, wanted):
+    members = list(containers.members(paths[kind]))
+    found = containers.images(paths[kind], [members[number] for number in sorted(wanted)])
+    assert list(found) == [originals[number] for number in sorted(wanted)]
 
 
 @FORMATS
@@ -104,14 +106,14 @@ def test_a_member_is_found_by_its_path_in_a_plan(kind, paths, originals):
 
 @FORMATS
 def test_a_container_that_is_gone_is_a_reason_for_each_image(kind, paths):
-    found = list(containers.images(f"/nowhere/x.{kind}", 0, 3))
+    found = list(containers.images(f"/nowhere/x.{kind}", [Member("a.jpg", (), place) for place in range(3)]))
     assert [str(error) for error in found] == ["missing: there is no container at this path"] * 3
 
 
 @FORMATS
 def test_a_reason_does_not_tell_where_the_container_lies(kind, tmp_path):
     (tmp_path / f"x.{kind}").mkdir()
-    [reason] = containers.images(str(tmp_path / f"x.{kind}"), 0, 1)
+    [reason] = containers.images(str(tmp_path / f"x.{kind}"), [Member("a.jpg", (), 0)])
     assert str(reason) == "unreadable: IsADirectoryError: Is a directory"
 
 
@@ -144,7 +146,7 @@ def test_no_damage_loses_an_image_or_ends_in_another_error(kind, small, data):
     else:
         content[place] ^= data.draw(st.integers(1, 255), label="flipped")
     (small / f"damaged.{kind}").write_bytes(content)
-    path, places = str(small / f"damaged.{kind}"), [member.place for member in containers.members(f"{small}/x.{kind}")]
+    path, listed = str(small / f"damaged.{kind}"), list(containers.members(f"{small}/x.{kind}"))
     try:
         members = list(containers.members(path))
     except ContainerError as error:
@@ -152,10 +154,10 @@ def test_no_damage_loses_an_image_or_ends_in_another_error(kind, small, data):
     else:
         assert all(isinstance(member, Member | PassedOver) for member in members)
         # Between two records a TFRecord file may end, and Parquet has no checksums unless its writer made them.
-        assert len(members) == len(places) or kind == "parquet" or (cut and kind == "tfrecord")
-    for number, first in enumerate(places):
-        found = list(containers.images(path, first, 3 - number))
-        assert len(found) == 3 - number
+        assert len(members) == len(listed) or kind == "parquet" or (cut and kind == "tfrecord")
+    for first in range(3):
+        found = list(containers.images(path, listed[first:]))
+        assert len(found) == 3 - first
         assert all(isinstance(image, bytes | BadImageError) for image in found)
         assert not any(str(small) in str(image) for image in found if isinstance(image, BadImageError))
 
@@ -174,6 +176,102 @@ def test_a_container_that_was_cut_short_is_an_error(kind, small, data):
         list(containers.members(str(small / f"cut.{kind}")))
 
 
+def _write_tar(path, samples):
+    with tarfile.open(path, "w") as tar:
+        for name, label, image in samples:
+            for field, content in (("jpg", image), ("cls", label.encode())):
+                info = tarfile.TarInfo(f"{name}.{field}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+
+
+def _write_tfrecord(path, samples):
+    record = tfrecord.TFRecordWriter(path)
+    for _, label, image in samples:
+        record.write({"image/encoded": (image, "byte"), "image/class/text": (label.encode(), "byte")})
+    record.close()
+
+
+def _write_parquet(path, samples):
+    names, labels, images = zip(*samples, strict=True)
+    rows = {"image": [{"bytes": data, "path": name} for name, data in zip(names, images, strict=True)]}
+    pq.write_table(pa.table(rows | {"label": labels}), path, row_group_size=2)
+
+
+_WRITERS = {"tar": _write_tar, "tfrecord": _write_tfrecord, "parquet": _write_parquet}
+# Names repeat, and so do labels; an image's content tells whose it is.
+_SAMPLES = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["cat", "dog"]), st.sampled_from([9, 700])))
+_SAMPLES = _SAMPLES.filter(len).map(
+    lambda samples: [
+        (name, label, f"{number} {name} {label}".encode().ljust(size, b"."))
+        for number, (name, label, size) in enumerate(samples)
+    ]
+)
+
+
+def _planned_contents(path, folder):
+    """The rows of a plan, and what the step that infers reads of each one's image."""
+    with tempfile.TemporaryDirectory(dir=folder) as output:
+        planned = Plan(output, [("cat",), ("dog",)]).make(path)
+        rows = [row for key in planned.shards for row in planned.planned_rows(key).to_pylist()]
+    return rows, lambda: [*infer._contents(rows)]
+
+
+@FORMATS
+@settings(deadline=None, max_examples=40)
+@given(samples=_SAMPLES)
+def test_every_row_gets_the_image_of_its_name_and_its_label(kind, samples, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("samples")
+    path = str(folder / f"x.{kind}")
+    _WRITERS[kind](path, samples)
+    rows, read = _planned_contents(path, folder)
+    first = {name: image for name, _, image in reversed(samples)}
+    expected = list(first.values()) if kind == "tar" else [image for *_, image in samples]
+    assert sorted(read()) == sorted(expected)
+    for row, image in zip(rows, read(), strict=True):
+        _, name, label = image.decode().rstrip(".").split()
+        assert [of_row["label"] for of_row in row["labels"]] == [label]
+        assert kind == "tfrecord" or name in posixpath.basename(row["path"]).removesuffix(".jpg").split("-")
+
+
+@FORMATS
+@settings(deadline=None, max_examples=40)
+@given(before=_SAMPLES, after=_SAMPLES)
+def test_a_container_that_was_rewritten_gives_no_image_of_another_name_or_label(kind, before, after, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("samples")
+    path = str(folder / f"x.{kind}")
+    _WRITERS[kind](path, before)
+    rows, read = _planned_contents(path, folder)
+    _WRITERS[kind](path, after)
+    for row, image in zip(rows, read(), strict=True):
+        if isinstance(image, BadImageError):
+            assert str(image).startswith("changed: the container changed since it was planned: ")
+            continue
+        _, name, label = image.decode().rstrip(".").split()
+        if kind == "tar":  # its labels are not read again
+            assert posixpath.basename(row["path"]) == f"{name}.jpg"
+        else:
+            assert [of_row["label"] for of_row in row["labels"]] == [label]
+
+
+@FORMATS
+def test_a_container_with_other_images_at_the_same_places(kind, tmp_path):
+    path = str(tmp_path / f"x.{kind}")
+    _WRITERS[kind](path, [("a", "cat", b"A"), ("b", "dog", b"B"), ("c", "cat", b"C")])
+    listed = list(containers.members(path))
+    _WRITERS[kind](path, [("b", "dog", b"B"), ("a", "cat", b"A"), ("c", "cat", b"C")])
+    first, second, third = containers.images(path, listed)
+    what = {
+        "tar": "at byte 0 was 'a.jpg', and now is 'b.jpg'",
+        "tfrecord": "at byte 0 is another record, with the labels dog",
+        "parquet": "row 0 was '00000000-a.jpg', and now is '00000000-b.jpg' with the labels dog",
+    }
+    assert str(first) == f"changed: the container changed since it was planned: {what[kind]}"
+    assert (second.code, third) == ("changed", b"C")
+    _WRITERS[kind](path, [("a", "cat", b"A")])
+    assert [getattr(image, "code", image) for image in containers.images(path, listed)] == [b"A", "changed", "changed"]
+
+
 def test_containers_on_a_store(s3, small):
     for kind in NAMES:
         path = f"{s3}/deep/x.{kind}"
@@ -181,4 +279,4 @@ def test_containers_on_a_store(s3, small):
         assert containers.is_container(path)
         members = list(containers.members(path))
         assert members == list(containers.members(f"{small}/x.{kind}"))
-        assert list(containers.images(path, members[1].place, 2)) == [bytes([1]) * 40, bytes([2]) * 40]
+        assert list(containers.images(path, members[1:])) == [bytes([1]) * 40, bytes([2]) * 40]

@@ -71,8 +71,8 @@ def test_a_sample_has_one_image_and_labels_on_either_side_of_it(tmp_path):
         ("b.jpg", ()),
     ]
     [_, first, second] = containers.members(path)
-    assert list(containers.images(path, first.place, 2)) == [b"1", b"4"]
-    assert list(containers.images(path, second.place, 1)) == [b"4"]
+    assert list(containers.images(path, [first, second])) == [b"1", b"4"]
+    assert list(containers.images(path, [second])) == [b"4"]
 
 
 _NAMES = st.tuples(
@@ -93,9 +93,7 @@ def test_samples_are_those_of_webdataset(tmp_path_factory, names):
                 expected.append((image.decode(), (sample["cls"].decode(),) if "cls" in sample else ()))
     members = [member for member in containers.members(path) if isinstance(member, Member)]
     assert [(member.name, member.labels) for member in members] == expected
-    for number, member in enumerate(members):
-        rest = [name.encode() for name, _ in expected[number:]]
-        assert list(containers.images(path, member.place, len(rest))) == rest
+    assert list(containers.images(path, members)) == [name.encode() for name, _ in expected]
 
 
 def test_nothing_but_regular_files_counts_and_no_name_leads_outside(tmp_path):
@@ -130,8 +128,8 @@ def test_nothing_but_regular_files_counts_and_no_name_leads_outside(tmp_path):
         ("a" * 120 + "/" + "ü" * 120 + ".jpg", ()),
         ("pair.jpg", ("cat",)),
     ]
-    places = [member.place for member in containers.members(path) if isinstance(member, Member)]
-    assert [list(containers.images(path, place, 1)) for place in places] == [[b"1"], [b"2"], [b"3"], [b"4"], [b"5"]]
+    members = [member for member in containers.members(path) if isinstance(member, Member)]
+    assert list(containers.images(path, members)) == [b"1", b"2", b"3", b"4", b"5"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
@@ -145,14 +143,16 @@ def test_names_that_are_not_utf8_can_be_written_and_found(encoding, tmp_path):
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_a_broken_header_is_no_end(format, tmp_path):
     path = _tar(tmp_path / "x.tar", [("a.jpg", b"1"), ("b.jpg", b"2"), ("c.jpg", b"3")], format=format)
+    listed = list(containers.members(path))
     content = bytearray((tmp_path / "x.tar").read_bytes())
     content[1024 + 5] ^= 1
     (tmp_path / "x.tar").write_bytes(content)
     with pytest.raises(ContainerError, match=r"x\.tar' is broken or cut short at byte 1024: there is no header"):
         _listed(path)
-    first, second = containers.images(path, 0, 2)
-    assert first == b"1"
-    assert str(second).startswith("unreadable: the container is broken or cut short at byte 1024")
+    first, second, third = containers.images(path, listed)
+    assert (first, third) == (b"1", b"3")
+    reason = "changed: the container changed since it was planned: it is broken or cut short at byte 1024: there is no"
+    assert str(second).startswith(reason)
 
 
 def test_an_archive_without_an_end(tmp_path):
@@ -170,8 +170,8 @@ def test_sizes_that_lie(size, tmp_path):
     (tmp_path / "x.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(10240))
     with pytest.raises(ContainerError, match=r"x\.tar' (is broken or cut short|begins with)"):
         _listed(str(tmp_path / "x.tar"))
-    [found] = containers.images(str(tmp_path / "x.tar"), 0, 1)
-    assert found.code == "unreadable"
+    [found] = containers.images(str(tmp_path / "x.tar"), [Member("a.jpg", (), 0)])
+    assert found.code == "changed"
 
 
 @pytest.mark.parametrize(
