@@ -188,10 +188,8 @@ def _announce(arguments: argparse.Namespace, source: "Listing", data: TrainingDa
         _say(f"{source.repeated} repeated rows dropped")
     if source.passed_over.files:
         _say(f"{source.passed_over.files} files passed over")
-    if Path(arguments.input).is_dir():
-        folders = [path.name for path in Path(arguments.input).iterdir() if path.is_dir() and path.name[0] != "."]
-        if empty := sorted({*folders} - {*data.classes}):
-            _say(f"class folders without images are left out: {_named(empty)}")
+    if empty := sorted(source.passed_over.without(data.classes).labels):
+        _say(f"class folders without images are left out: {_named(empty)}")
 
 
 def _train(arguments: argparse.Namespace, data: TrainingData, base: "Classifier", settings: Mapping[str, Any]) -> None:

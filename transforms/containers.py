@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from camboxes.transforms import parquet_images, storage, tar_files, tfrecords
+from camboxes.transforms.class_folders import why_ignored
 from camboxes.transforms.entries import Listed, PassedOver
 from camboxes.transforms.images import BadImageError
 from camboxes.transforms.member_names import PARQUET, TAR, TFRECORD, split
@@ -55,7 +56,7 @@ def containers_of(path: str) -> list[str]:
       ContainerError: see `is_container`.
     """
     if storage.is_local(path) and Path(path).is_dir():
-        inside = [file for file in Path(path).iterdir() if not file.name.startswith(".")]
+        inside = [file for file in Path(path).iterdir() if not why_ignored(file.name)]
         found = [] if any(file.is_dir() for file in inside) else [file.as_posix() for file in inside]
     elif re.search(r"[*?\[]", path) and not (storage.is_local(path) and Path(path).exists()):
         found = storage.matching(path)

@@ -1,6 +1,8 @@
 """What a data set says of its images, one statement after the other."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+Split = Literal["train", "val", "test"]
 
 
 class SourceError(ValueError):
@@ -35,6 +37,22 @@ class PassedOver(NamedTuple):
     path: str
     reason: str
     label: str | None = None
+
+
+class SplitFolder(NamedTuple):
+    """A folder that holds one of the splits in which a data set comes.
+
+    Attributes:
+      path: see `Entry`.
+      split: which one.
+    """
+
+    path: str
+    split: Split
+
+
+# What a folder or a manifest says, one after the other.
+Statement = Entry | PassedOver | SplitFolder
 
 
 class Listed(NamedTuple):

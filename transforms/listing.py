@@ -5,11 +5,11 @@ import itertools
 import json
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from camboxes.transforms.containers import containers_of, runs
-from camboxes.transforms.entries import Entry, Listed, PassedOver
+from camboxes.transforms.entries import Listed, PassedOver, Split, SplitFolder, Statement
 from camboxes.transforms.passed_over import Tally
 from camboxes.transforms.sources import entries, root_of
 
@@ -30,12 +30,14 @@ class Listing(Protocol):
       images: how many there are.
       repeated: how many (path, label) pairs were given more than once and dropped.
       passed_over: what else the input holds, by kind; its class folders include those that gave images.
+      splits: the folders that hold the data set's splits, and which; see `split_of`. Empty where it has none.
     """
 
     root: str
     images: int
     repeated: int
     passed_over: Tally
+    splits: Mapping[str, Split]
 
     def labels(self) -> Iterable[str]:
         """All labels, each once."""
@@ -60,10 +62,11 @@ def read_source(path: str, root: str | None = None) -> Listing:
 class FileListing(Listing):
     """Images that have files of their own, in the order of `place_of`."""
 
-    def __init__(self, root: str, found: Iterable[Entry | PassedOver]):
+    def __init__(self, root: str, found: Iterable[Statement]):
         """Takes in what `entries` yields."""
         self.root = root
         self.passed_over = Tally()
+        self.splits: dict[str, Split] = {}
         # A database without a name lies in memory, and goes to a temporary file of its own when it grows.
         self._entries = sqlite3.connect("", isolation_level=None)
         self._entries.execute(f"PRAGMA cache_size = -{_CACHE_KIBIBYTES}")
@@ -78,10 +81,13 @@ class FileListing(Listing):
         distinct = self._number("SELECT count(label) FROM (SELECT DISTINCT * FROM entries) WHERE NOT denied")
         self.repeated = given - distinct
 
-    def _rows(self, found: Iterable[Entry | PassedOver]) -> Iterator[tuple[int, str, str | None, bool]]:
+    def _rows(self, found: Iterable[Statement]) -> Iterator[tuple[int, str, str | None, bool]]:
         for entry in found:
             if isinstance(entry, PassedOver):
                 self.passed_over.add(entry)
+                continue
+            if isinstance(entry, SplitFolder):
+                self.splits[entry.path] = entry.split
                 continue
             place = place_of(entry.path)
             for label in entry.labels or (None,):
@@ -129,6 +135,7 @@ class ContainerListing(Listing):
         self.root = root
         self.images = self.repeated = 0
         self.passed_over = Tally()
+        self.splits = {}
         self._labels: dict[str, None] = {}
         self._runs = 0
         self._file = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  (open as long as the listing)

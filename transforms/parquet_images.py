@@ -17,10 +17,10 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from camboxes.transforms.class_folders import IMAGE_SUFFIXES
 from camboxes.transforms.images import BadImageError
 from camboxes.transforms.member_names import safe
 from camboxes.transforms.members import ContainerError, Image, Member, changed, distinct, one_for_each, opened
-from camboxes.transforms.sources import IMAGE_SUFFIXES
 
 _IMAGE = "image"
 _BUFFER = 1 << 20  # bytes read at a time from a column; without it a row group's images are read at once

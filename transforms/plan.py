@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from camboxes.transforms import storage
-from camboxes.transforms.entries import Listed
+from camboxes.transforms.entries import Listed, Split
 from camboxes.transforms.image_files import locate
 from camboxes.transforms.labels import Category, ClassNames, LabelMap, LabelMatcher
 from camboxes.transforms.listing import Listing, read_source
@@ -44,6 +44,7 @@ class PlannedRun:
       categories: the data set's labels.
       shards: for each shard's key how many images it holds, in the order of their ids.
       settings: what decides the result besides the input.
+      splits: see `Listing`.
       fingerprints: SHA-256 of the "input" (paths and labels) and of the "configuration" (settings, categories, shards).
     """
 
@@ -56,6 +57,7 @@ class PlannedRun:
     shards: Mapping[str, int]
     settings: Mapping[str, Any]
     fingerprints: Mapping[str, str]
+    splits: Mapping[str, Split] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def load(cls, output: str) -> "PlannedRun | None":
@@ -231,6 +233,7 @@ class Plan:
         *,
         repeated: int,
         passed_over: Tally,
+        splits: Mapping[str, Split],
     ) -> PlannedRun:
         """The whole plan, from its shards in the order of their keys; not saved."""
         return PlannedRun(
@@ -246,6 +249,7 @@ class Plan:
                 "input": _sum(shard.digest for shard in shards),
                 "configuration": _configuration(self.settings, categories, len(shards)),
             },
+            splits=dict(splits),
         )
 
     def _plan(self, source: str | Listing, keep: Callable[[str, pa.Table], None]) -> PlannedRun:
@@ -258,7 +262,14 @@ class Plan:
             keep(shard.key, rows)
             shards.append(shard)
         of_all = list(categories.values())
-        return self.run(found.root, shards, of_all, repeated=found.repeated, passed_over=found.passed_over)
+        return self.run(
+            found.root,
+            shards,
+            of_all,
+            repeated=found.repeated,
+            passed_over=found.passed_over,
+            splits=found.splits,
+        )
 
 
 def shards_folder(output: str) -> str:

@@ -1,13 +1,13 @@
 """The plan of a data set that is too large to be listed where the job is started: made on workers, by the same rule."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import apache_beam as beam
-from apache_beam.pvalue import AsIter, AsSingleton
+from apache_beam.pvalue import AsDict, AsIter, AsSingleton
 
 from camboxes.transforms.containers import containers_of, runs
-from camboxes.transforms.entries import Listed, PassedOver
+from camboxes.transforms.entries import Listed, PassedOver, Split, SplitFolder
 from camboxes.transforms.labels import Category
 from camboxes.transforms.listing import listed, shard_count, shard_of
 from camboxes.transforms.passed_over import Tally
@@ -16,7 +16,7 @@ from camboxes.transforms.read import PlannedShards
 from camboxes.transforms.records import Shard
 from camboxes.transforms.sources import entries, root_of
 
-_LABELS, _PASSED_OVER, _REPEATED, _RUNS = "labels", "passed_over", "repeated", "runs"
+_LABELS, _PASSED_OVER, _REPEATED, _RUNS, _SPLITS = "labels", "passed_over", "repeated", "runs", "splits"
 
 _Run = tuple[tuple[int, int], list[Listed]]  # the numbers of its container, and of itself therein; its images
 _Statement = tuple[str, bool]  # a label, and whether it is denied
@@ -77,6 +77,7 @@ class PlanOnWorkers(beam.PTransform):
                 categories=AsSingleton(categories),
                 repeated=_total(found.repeated, "Repeated", sum),
                 passed_over=_total(found.passed_over, "PassedOver", Tally.total),
+                splits=AsDict(found.splits),
             )
             | self._read
         )
@@ -90,7 +91,7 @@ class PlanOnWorkers(beam.PTransform):
         given = (
             pipeline
             | "Input" >> beam.Create([self._path], reshuffle=False)
-            | "List" >> beam.ParDo(_List(), self._plan.root).with_outputs(_PASSED_OVER, main="statements")
+            | "List" >> beam.ParDo(_List(), self._plan.root).with_outputs(_PASSED_OVER, _SPLITS, main="statements")
         )
         images = (
             given.statements
@@ -110,7 +111,7 @@ class PlanOnWorkers(beam.PTransform):
             | "ByShard" >> beam.GroupByKey()
             | "Sorted" >> beam.MapTuple(lambda number, found: (shard_key(*number), sorted(filter(None, found))))
         )
-        return _Found(members, images[_LABELS], images[_REPEATED], given[_PASSED_OVER])
+        return _Found(members, images[_LABELS], images[_REPEATED], given[_PASSED_OVER], given[_SPLITS])
 
     def _in_containers(self, pipeline: beam.Pipeline) -> "_Found":
         given = (
@@ -123,8 +124,8 @@ class PlanOnWorkers(beam.PTransform):
         )
         order = given[_RUNS] | "Order" >> beam.combiners.ToList() | beam.Map(_first_shards)
         members = given.images | "Key" >> beam.Map(_keyed, order=AsSingleton(order))
-        none = pipeline | "NoneRepeated" >> beam.Create([], reshuffle=False)
-        return _Found(members, given[_LABELS], none, given[_PASSED_OVER])
+        none = pipeline | "None" >> beam.Create([], reshuffle=False)  # repeated, and no splits
+        return _Found(members, given[_LABELS], none, given[_PASSED_OVER], none)
 
 
 class _Found(NamedTuple):
@@ -134,22 +135,26 @@ class _Found(NamedTuple):
       members: the key of each shard, and its images in the order of their ids.
       labels: of all images, in any number.
       repeated, passed_over: numbers and tallies whose sums are those of `Listing`.
+      splits: the folders of splits, and which.
     """
 
     members: "beam.PCollection[tuple[str, list[Listed]]]"
     labels: "beam.PCollection[str]"
     repeated: "beam.PCollection[int]"
     passed_over: "beam.PCollection[Tally]"
+    splits: "beam.PCollection[tuple[str, Split]]"
 
 
 class _List(beam.DoFn):
-    """Yields for each entry its path and statements, and a tally of what is passed over."""
+    """Yields for each entry its path and statements, each folder of a split, and a tally of what is passed over."""
 
     def process(self, path: str, root: str | None) -> Iterator[Any]:
         passed_over = Tally()
         for entry in entries(path, root):
             if isinstance(entry, PassedOver):
                 passed_over.add(entry)
+            elif isinstance(entry, SplitFolder):
+                yield beam.pvalue.TaggedOutput(_SPLITS, tuple(entry))
             else:
                 yield entry.path, [(name, False) for name in entry.labels] + [(name, True) for name in entry.denied]
         yield beam.pvalue.TaggedOutput(_PASSED_OVER, passed_over)
@@ -219,7 +224,8 @@ def _settle(
     categories: list[Category],
     repeated: int,
     passed_over: Tally,
+    splits: Mapping[str, Split],
 ) -> list[str]:
     """Saves the plan, which makes it one, or finds it to be the one there was; the shards that are still to be done."""
-    run = plan.run(root, sorted(shards), categories, repeated=repeated, passed_over=passed_over)
+    run = plan.run(root, sorted(shards), categories, repeated=repeated, passed_over=passed_over, splits=splits)
     return plan.settle(run, plan.before()).missing()

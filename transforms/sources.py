@@ -4,7 +4,6 @@ import csv
 import glob
 import io
 import json
-import os
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,35 +13,29 @@ from typing import Any
 from apache_beam.io.filesystems import FileSystems
 
 from camboxes.transforms import storage
+from camboxes.transforms.class_folders import encodable, read_class_folders
 from camboxes.transforms.coco_labels import read_coco
-from camboxes.transforms.entries import Entry, PassedOver, SourceError
+from camboxes.transforms.entries import Entry, SourceError, Statement
 from camboxes.transforms.open_images import is_open_images, read_open_images
 
-# Files with other endings in a class folder are counted and passed over; a manifest may name any file.
-IMAGE_SUFFIXES = frozenset(
-    ".avif .bmp .gif .jfif .jpe .jpeg .jpg .pgm .png .pnm .ppm .tif .tiff .webp".split()  # noqa: SIM905
-)
 
-_NO_IMAGE, _NO_FOLDER = "no image by its name", "lies in no class folder"
-
-
-def entries(path: str, root: str | None = None) -> Iterator[Entry | PassedOver]:
+def entries(path: str, root: str | None = None) -> Iterator[Statement]:
     """Lists a data set, one entry after the other; what is listed is not held.
 
     Args:
-      path: a folder of class folders, or a manifest: .csv with the columns path and label, .jsonl or .parquet with a
-        path and a label or a list of labels in each row, .json of COCO annotations, .csv of Open Images' image-level
-        labels. Local or on any Beam filesystem.
+      path: a folder of class folders, or of splits with class folders; or a manifest: .csv with the columns path and
+        label, .jsonl or .parquet with a path and a label or a list of labels in each row, .json of COCO annotations,
+        .csv of Open Images' image-level labels. Local or on any Beam filesystem.
       root: see `root_of`.
 
     Yields:
-      PassedOver for a file that is no image by its name, or lies in no class folder.
+      For a folder see `read_class_folders`; for a manifest an entry for each of its rows.
 
     Raises:
       SourceError: there is no such input, or it cannot be understood.
     """
     if _is_folder(path):
-        return _within(_read_class_folders(storage.absolute(path)), root_of(path, root))
+        return _within(read_class_folders(storage.absolute(path)), root_of(path, root))
     suffix = posixpath.splitext(path)[1].lower()
     if suffix not in _MANIFESTS:
         expected = "a folder of class folders, a manifest ending in " + ", ".join(_MANIFESTS)
@@ -75,62 +68,22 @@ def _is_folder(path: str) -> bool:
     return path.endswith("/") or bool(storage.matching(f"{glob.escape(path)}/**"))
 
 
-def _files_below(folder: str) -> Iterator[str]:
-    """Paths relative to the folder, with forward slashes."""
-    if storage.is_local(folder):
-        # Not FileSystems.match: it does not follow linked folders, and data sets of links are common.
-        real_folder, listed = os.path.realpath(folder), set()
-        for root, folders, files in os.walk(folder, followlinks=True):
-            below, real = posixpath.relpath(root, folder), os.path.realpath(root)
-            above = below != "." and os.path.commonpath([real, real_folder]) == real
-            if above or (below.split("/")[0], real) in listed:  # links can go round in circles
-                folders.clear()
-                continue
-            listed.add((below.split("/")[0], real))
-            folders.sort()
-            yield from (posixpath.normpath(posixpath.join(below, name)) for name in files)
-        return
-    prefix = folder.rstrip("/") + "/"
-    yield from (path.removeprefix(prefix) for path in storage.matching(f"{glob.escape(prefix)}**"))
-
-
-def _read_class_folders(folder: str) -> Iterator[Entry | PassedOver]:
-    empty, prefix = True, folder.rstrip("/") + "/"
-    for path in map(_encodable, _files_below(folder)):
-        visible = not any(part.startswith(".") for part in path.split("/"))
-        if visible and "/" in path and posixpath.splitext(path)[1].lower() in IMAGE_SUFFIXES:
-            empty = False
-            yield Entry(prefix + path, (path.split("/")[0],))
-        elif visible:
-            yield PassedOver(prefix + path, *((_NO_IMAGE, path.split("/")[0]) if "/" in path else (_NO_FOLDER,)))
-    if empty:
-        raise SourceError(
-            f"input {folder!r} holds no class folders with images; "
-            f"expected {posixpath.join(folder, 'LABEL', 'IMAGE.jpg')}, or name a manifest, or containers: *.tar"
-        )
-
-
-def _within(rows: Iterable[Entry | PassedOver], root: str) -> Iterator[Entry | PassedOver]:
+def _within(rows: Iterable[Statement], root: str) -> Iterator[Statement]:
     """Gives each path its one spelling: relative to the root where it lies inside it."""
     prefix = root.rstrip("/") + "/"
     local = storage.is_local(root)
     for row in rows:
-        spelled = _encodable(row.path)
+        spelled = encodable(row.path)
         if local and "://" not in spelled:
             absolute = posixpath.normpath(posixpath.join(root, spelled))
             spelled = absolute.removeprefix(prefix) if absolute.startswith(prefix) else posixpath.normpath(spelled)
         else:
             spelled = spelled.removeprefix(prefix)
             spelled = spelled if "://" in spelled else posixpath.normpath(spelled)
-        if isinstance(row, PassedOver):
-            yield row._replace(path=spelled)
+        if isinstance(row, Entry):
+            yield Entry(spelled, tuple(map(encodable, row.labels)), tuple(map(encodable, row.denied)))
         else:
-            yield Entry(spelled, tuple(map(_encodable, row.labels)), tuple(map(_encodable, row.denied)))
-
-
-def _encodable(text: str) -> str:
-    """A text that is not UTF-8 cannot stand in JSON; a path spelled with escapes is planned, and found missing."""
-    return text.encode("utf-8", "backslashreplace").decode()
+            yield row._replace(path=spelled)
 
 
 def _entry(row: Mapping[str, Any], where: str) -> Entry:

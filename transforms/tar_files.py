@@ -14,10 +14,10 @@ import tarfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import IO, Any, NamedTuple
 
+from camboxes.transforms.class_folders import IMAGE_SUFFIXES
 from camboxes.transforms.entries import PassedOver
 from camboxes.transforms.member_names import safe
 from camboxes.transforms.members import ContainerError, Image, Member, beginning, changed, distinct, opened
-from camboxes.transforms.sources import IMAGE_SUFFIXES
 
 _FIELD = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)")
 _BROKEN = (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError)  # what tarfile raises of headers

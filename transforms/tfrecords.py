@@ -16,9 +16,9 @@ import google_crc32c
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from google.protobuf.message import DecodeError
 
+from camboxes.transforms.class_folders import IMAGE_SUFFIXES
 from camboxes.transforms.images import BadImageError
 from camboxes.transforms.members import ContainerError, Image, Member, beginning, changed, distinct, opened
-from camboxes.transforms.sources import IMAGE_SUFFIXES
 
 _IMAGES = ("image/encoded", "image")
 _LABELS = ("image/class/text", "image/object/class/text", "image/class/label", "image/object/class/label", "label")

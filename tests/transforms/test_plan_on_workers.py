@@ -56,6 +56,17 @@ def test_class_folders_and_what_is_passed_over(tmp_path):
     assert made.fingerprints == expected.fingerprints
 
 
+def test_splits(tmp_path):
+    for name in ("train/cat/a.jpg", "val/cat/b.jpg", "val/dog/c.heic"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).touch()
+    made, expected = _on_workers(str(tmp_path / "data"), Plan(str(tmp_path / "out"), NAMES))
+    assert made == dataclasses.replace(expected, output=made.output)
+    assert made.splits == {"train": "train", "val": "val"}
+    assert list(made.passed_over.labels) == ["dog"]
+    assert [category.name for category in made.categories] == ["cat"]
+
+
 def test_what_is_done_is_not_emitted_again(source, tmp_path):
     plan = Plan(str(tmp_path / "out"), NAMES, shards=4)
     _on_workers(source, plan)

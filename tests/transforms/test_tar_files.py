@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from webdataset.tariterators import group_by_keys, tar_file_iterator
 
 from camboxes.transforms import containers
+from camboxes.transforms.class_folders import IMAGE_SUFFIXES
 from camboxes.transforms.containers import ContainerError, Member
 from camboxes.transforms.entries import PassedOver
-from camboxes.transforms.sources import IMAGE_SUFFIXES
 
 
 def _tar(path, entries, **options):
