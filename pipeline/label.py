@@ -353,7 +353,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         limits = _limits(arguments)
         if not 0 <= arguments.max_reject_rate <= 1:
             raise ValueError(f"--max-reject-rate is {arguments.max_reject_rate}; expected a share from 0 to 1")
-        runs.check_output(arguments.output, arguments.input)
+        runs.check_output(arguments.output, arguments.input, arguments.reuse)
         remote.check_stores(
             options, **{name: getattr(arguments, name) for name in ("output", "input", "root", "reuse")}
         )
@@ -377,6 +377,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     with contextlib.ExitStack() as held:
         with blaming_the_call():
             held.enter_context(runs.locked(arguments.output))
+            runs.check_contents(arguments.output)
             if arguments.overwrite:
                 if source is not None:
                     plan.draft(source)  # a call that cannot succeed must not cost the run that it would replace

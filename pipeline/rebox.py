@@ -55,18 +55,20 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         if arguments.plain:
             source = _plain(source)
         rule, calibration = _rule(arguments, source)
+        tuning = storage.read_bytes(arguments.thresholds) if arguments.thresholds is not None else None
         decisions = decided(source)
     with contextlib.ExitStack() as held:
         with blaming_the_call():
             held.enter_context(runs.locked(arguments.output))
+            runs.check_contents(arguments.output)
             check_carried(arguments.run, arguments.output)
             if arguments.overwrite:
                 runs.remove(arguments.output)
             source.copy(arguments.output, {**source.settings, **drawing_settings(rule, calibration)})
             # All is drawn anew: the run that the shards come from may have grown.
             runs.remove(arguments.output, ["shards", "evaluation.json", "tuning.json"])
-            if arguments.thresholds is not None:
-                storage.write_bytes(storage.join(arguments.output, FILE), storage.read_bytes(arguments.thresholds))
+            if tuning is not None:
+                storage.write_bytes(storage.join(arguments.output, FILE), tuning)
             carry_decisions(arguments.run, arguments.output)
         carried = f"; {len(decisions)} decisions carried over" if decisions else ""
         runs.announce(arguments.output, f"boxes from the maps stored in {arguments.run}{carried}")

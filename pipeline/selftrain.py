@@ -74,6 +74,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     with contextlib.ExitStack() as held:
         with blaming_the_call():
             held.enter_context(runs.locked(arguments.output))
+            runs.check_contents(arguments.output)
             check_carried(arguments.run, arguments.output)
             spec = _network(source)
             if arguments.overwrite:

@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             if beam_arguments:
                 raise CallError(f"unknown option {' '.join(beam_arguments)}; see camboxes train --help")
             _check(arguments)
-            runs.check_output(arguments.output, arguments.input, arguments.model)
+            runs.check_output(arguments.output, arguments.input, arguments.model, contents=_CONTENTS)
             source = read_source(arguments.input, arguments.root)  # before torch: a wrong path is told at once
             data = TrainingData.of(source)
             data.check()

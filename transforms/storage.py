@@ -145,13 +145,18 @@ def replacing(path: str) -> Iterator[IO[bytes]]:
         raise
 
 
-def sweep(folder: str) -> None:
-    """Deletes whatever `replacing` has left below a folder in processes that were killed."""
+def sweep(folder: str, below: Sequence[str] = ()) -> None:
+    """Deletes what `replacing` has left in processes that were killed: in a folder, and below those of the names given.
+
+    What lies in other folders below may belong to a job that is running.
+    """
+    left: list[Any]
     if is_local(folder):
-        left = [str(path) for path in Path(folder).rglob("*.tmp")]
+        left = [*Path(folder).glob("*.tmp"), *(file for name in below for file in Path(folder, name).rglob("*.tmp"))]
     else:
-        left = matching(f"{glob.escape(folder)}/**.tmp")
-    for path in left:
+        start = glob.escape(folder)
+        left = [*matching(f"{start}/*.tmp"), *(file for name in below for file in matching(f"{start}/{name}/**.tmp"))]
+    for path in map(str, left):
         if re.search(r"\.[0-9a-f]{32}\.tmp$", path):
             delete(path)
 

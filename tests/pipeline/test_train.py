@@ -72,7 +72,7 @@ def trained(squares, said, tmp_path_factory):
 
 def test_what_is_written(trained):
     assert {path.name for path in trained.iterdir()} == {
-        ".lock", "weights.safetensors", "classifier.json", "training.json"
+        "weights.safetensors", "classifier.json", "training.json"
     }  # fmt: skip
     described = _described(trained)
     assert described["network"] == "gap:timm:tf_efficientnet_lite0" and described["multilabel"] is False

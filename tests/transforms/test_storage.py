@@ -111,10 +111,11 @@ def test_a_file_stands_under_its_name_when_it_is_whole(folder, keys):
 
 def test_what_killed_jobs_left_is_swept_out(folder, keys):
     unfinished = f"{uuid.uuid4().hex}.tmp"
-    for name in (f"a.json.{unfinished}", f"deep/down/b.parquet.{unfinished}", "mine.tmp", "c.json"):
+    another_jobs = f"boxes/shards/b.parquet.{unfinished}"
+    for name in (f"a.json.{unfinished}", f"plan/shards/b.parquet.{unfinished}", another_jobs, "mine.tmp", "c.json"):
         storage.write_bytes(f"{folder}/{name}", b"1")
-    storage.sweep(folder)
-    assert keys(folder) == ["c.json", "mine.tmp"]
+    storage.sweep(folder, ["plan", "shards"])
+    assert keys(folder) == [another_jobs, "c.json", "mine.tmp"]
 
 
 def test_no_store_is_given_an_empty_file(store):
