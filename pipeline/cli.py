@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from camboxes.pipeline.errors import CallError
+from camboxes.pipeline.shown import error_text
 
 _COMMANDS = {
     "label": "labelled images in, pseudo-boxes out",
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         modules[known.command].run(known, beam_arguments)
     except CallError as error:
         logging.getLogger("camboxes").info("the call was wrong", exc_info=True)
-        print(f"camboxes {known.command}: {error}", file=sys.stderr)
+        print(f"camboxes {known.command}: {error_text(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         goes_on = "; the same call goes on where it stopped" if known.command in _RESUMABLE else ""
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except Exception as error:
         logging.getLogger("camboxes").info("the job failed", exc_info=True)
-        print(f"camboxes {known.command}: the job failed: {error}", file=sys.stderr)
+        print(f"camboxes {known.command}: the job failed: {error_text(error)}", file=sys.stderr)
         return 1
     return 0
 

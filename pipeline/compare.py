@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from camboxes.pipeline.evaluate import HEADLINE, NAMES, add_truth_argument, check_call
+from camboxes.pipeline.shown import on_one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _FEWEST_PAIRS = 5  # of a class
 _CLASSES_SHOWN = 10
+_SETTINGS = 500  # characters of what is told of settings that differ: thresholds may be of a thousand labels
 _CELLS = 2**21  # of one array of resamples by pairs: 16 MiB
 
 
@@ -327,7 +329,7 @@ def _as_json(of: Difference) -> dict[str, Any]:
 def _print_runs(folders: Sequence[str], both: Shared) -> None:
     differ = settings_that_differ(both.first.settings, both.second.settings)
     told = "; ".join(f"{name} {_short(name, one)} and {_short(name, two)}" for name, (one, two) in differ.items())
-    print(f"they differ in {told}" if told else "they differ in no setting")
+    print(f"they differ in {on_one_line(told, _SETTINGS)}" if told else "they differ in no setting")
     for number, folder in enumerate(folders, start=1):
         print(f"run {number}: {folder}")
     print(
@@ -374,7 +376,7 @@ def _print_classes(comparison: Comparison) -> None:
     )
     print(_line("", "run 1", "run 2", "difference", "p") + "  pairs")
     for name, (pairs, of) in list(comparison.classes.items())[:_CLASSES_SHOWN]:
-        print(_line(name[:23], *_cells(of)) + f"  {pairs:>5}")
+        print(_line(on_one_line(name, 23), *_cells(of)) + f"  {pairs:>5}")
 
 
 def _line(name: str, first: str, second: str, difference: str, p: str) -> str:

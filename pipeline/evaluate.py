@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from camboxes.pipeline.shown import on_one_line
+
 if TYPE_CHECKING:
     from camboxes.pipeline.figures import Evaluation, Figure
     from camboxes.pipeline.judging import Judged
@@ -197,7 +199,7 @@ def _print_matching(matching: "Matching", pairs: int) -> None:
     for name, words in _LEFT_OUT.items():
         if left_out := getattr(matching, name):
             more = ", ..." if len(left_out) > 3 else ""
-            print(f"left out: {len(left_out)} {words} ({', '.join(left_out[:3])}{more})")
+            print(f"left out: {len(left_out)} {words} ({', '.join(map(on_one_line, left_out[:3]))}{more})")
     for name, words in _PAIRS.items():
         if number := getattr(matching, name):
             print(f"not among the pairs: {number} {words}")
@@ -231,7 +233,7 @@ def _print_classes(evaluation: "Evaluation") -> None:
         values = [
             "-" if value is None else f"{value:.1f}" for value in (of_class.mean_iou.run.value, of_class.ap50.run.value)
         ]
-        line = _line(name[:31], *map(_shown, of_class.gt_known_50))
+        line = _line(on_one_line(name, 31), *map(_shown, of_class.gt_known_50))
         print(f"{line}  {values[0]:>8}  {values[1]:>4}  {of_class.pairs:>5}")
     print()
 

@@ -26,6 +26,7 @@ from camboxes.pipeline.label import (
     model_spec,
     read_prompts,
 )
+from camboxes.pipeline.shown import on_one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,7 +136,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     picture = figure(photograph, columns, rows, arguments.threshold, notes)
     storage.write_bytes(arguments.output, _encoded(picture, arguments.output))
     for row in rows:
-        print(f"{row.name}  {row.probability:.2f}")
+        print(f"{on_one_line(row.name)}  {row.probability:.2f}")
     print(f"wrote {arguments.output}")
 
 
@@ -314,6 +315,7 @@ def _text(
     A text that no font at hand has all characters of is written as `instead`, rather than in empty squares.
     """
     fonts = _fonts(size)
+    text = on_one_line(text, width)
     font = next((font for font in fonts if _has(font, text)), None)
     if font is None:
         text, font = instead, fonts[0]

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from camboxes.models.spec import CELLS, METHODS, Compilation, MapSpec, Precision, Refinement
 from camboxes.pipeline.remote import Accelerator
+from camboxes.pipeline.shown import on_one_line
 
 if TYPE_CHECKING:
     from apache_beam import PCollection, Pipeline
@@ -525,7 +526,8 @@ def _describe_labels(matched: Sequence["Category"], classifier: "Classifier") ->
     for category in matched:
         names = [classifier.class_names[index][0] for index in category.class_indices]
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        print(f"          {category.name} = {', '.join(names[:3]) + more or 'no class: its images get no box of it'}")
+        meaning = ", ".join(map(on_one_line, names[:3])) + more or "no class: its images get no box of it"
+        print(f"          {on_one_line(category.name)} = {meaning}")
 
 
 def _extent(counts: Iterable[int]) -> str:

@@ -4,7 +4,8 @@ A run of any size gives a page of bounded size: the charts and counts cover ever
 rejected images a sample. Rows are streamed twice, once to count and once to sample; only the sample is held.
 
 Labels and paths are strangers' text. They enter the page through Jinja's escaping alone, as text and in attributes,
-never in the script, and the page's Content-Security-Policy allows no other script than ours, by its hash.
+never in the script, and the page's Content-Security-Policy allows no other script than ours, by its hash. Each text is
+shortened where it is put into the page, so that no template can forget to.
 """
 
 import base64
@@ -22,8 +23,10 @@ import cv2
 import jinja2
 import numpy as np
 import pyarrow as pa
+from markupsafe import Markup
 from PIL import Image
 
+from camboxes.pipeline.shown import shortened
 from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.image_files import read_image
 from camboxes.transforms.images import ACCEPTED, decode_at_least
@@ -37,7 +40,6 @@ if TYPE_CHECKING:
 
 _PICTURES = 120  # at most
 _ROWS = 200  # of a table, at most
-_TEXT = 500  # characters of a label, a path or a reason, at most: strangers' may have a million
 _THUMBNAIL = 360  # long side, in pixels
 _THUMBNAIL_BYTES = 36_000  # at most; a photograph takes half of it
 _HEAT_MAP = 72  # long side, in pixels; the browser interpolates the rest
@@ -97,14 +99,19 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_shortened,
         loader=jinja2.FunctionLoader(lambda name: files.joinpath(name).read_text("utf-8")),
     )
-    environment.filters["short"] = lambda text: text if len(text) <= _TEXT else f"{text[:_TEXT]}…"
     environment.filters["sha256"] = lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return environment.get_template("report.html.jinja")
 
 
-def _photographs(run: PlannedRun, evaluation: "Section") -> dict[str, str | None]:
+def _shortened(value: Any) -> Any:
+    """What a template puts into the page for a value: strangers' text shortened, our own markup as it is."""
+    return shortened(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _photographs(run: PlannedRun, evaluation: "Section") -> dict[str, Markup | None]:
     """Of each example of an evaluation the photograph, by path."""
     return {example.path: _thumbnail(run, example.path) for example in (*evaluation.best, *evaluation.worst)}
 
@@ -227,7 +234,7 @@ def _card(run: PlannedRun, row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _thumbnail(run: PlannedRun, path: str) -> str | None:
+def _thumbnail(run: PlannedRun, path: str) -> Markup | None:
     try:
         image = _photograph(run, path)
     except Exception:  # it could be read when the job ran; a report without one picture is still a report
@@ -248,7 +255,7 @@ def _photograph(run: PlannedRun, path: str) -> Image.Image:
     return decoded
 
 
-def _heat_map(row: Mapping[str, Any]) -> str | None:
+def _heat_map(row: Mapping[str, Any]) -> Markup | None:
     """The strongest of the image's min-max scaled maps, cell by cell, in colours that fade out where it is low."""
     shrink = _HEAT_MAP / max(row["width"], row["height"])
     size = (max(1, round(row["width"] * shrink)), max(1, round(row["height"] * shrink)))
@@ -265,8 +272,8 @@ def _heat_map(row: Mapping[str, Any]) -> str | None:
     return _data_uri("png", file.getvalue())
 
 
-def _data_uri(kind: str, data: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+def _data_uri(kind: str, data: bytes) -> Markup:
+    return Markup(f"data:image/{kind};base64,{base64.b64encode(data).decode()}")
 
 
 def _colour(category_id: int) -> str:

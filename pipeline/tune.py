@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from camboxes.pipeline.evaluate import add_truth_argument, check_call
+from camboxes.pipeline.shown import on_one_line
 
 if TYPE_CHECKING:
     from camboxes.pipeline.calibrating import Trust
@@ -113,7 +114,7 @@ def _describe(judged: "Redrawn", choice: "Choice", rule: "BoxRule") -> None:
     print(f"\nchosen: threshold {rule.threshold}{by_class}")
     if rule.thresholds:
         shown: Any = sorted(rule.thresholds.items())[:10]
-        print("        " + ", ".join(f"{name} {threshold}" for name, threshold in shown))
+        print("        " + ", ".join(f"{on_one_line(name)} {threshold}" for name, threshold in shown))
 
 
 def _describe_scores(boxes: int, rate: float, trust: "Trust | None") -> None:

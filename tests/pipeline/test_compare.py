@@ -6,7 +6,15 @@ import pytest
 
 from camboxes.pipeline import figures
 from camboxes.pipeline.cli import main
-from camboxes.pipeline.compare import Difference, compare, differences, settings_that_differ, shared
+from camboxes.pipeline.compare import (
+    Comparison,
+    Difference,
+    _print_classes,
+    compare,
+    differences,
+    settings_that_differ,
+    shared,
+)
 from camboxes.pipeline.errors import CallError
 from camboxes.pipeline.ground_truth import TrueImage
 from camboxes.pipeline.judging import Detections, Judged
@@ -197,6 +205,15 @@ def test_the_command(run, high, tmp_path, capsys):
     assert figure["p"] == 0.001
     assert sum(record["pairs_at_iou_50"].values()) == 5
     assert record["pairs_at_iou_50"]["only_second_right"] == 0
+
+
+def test_names_of_strangers_are_short_in_the_terminal(capsys):
+    of = Difference(50.0, 75.0, Estimate(25.0, 5.0, 45.0), 0.01)
+    names = ["\x1b[2J", "line\nbreak", "x" * 100_000]
+    _print_classes(Comparison({}, dict.fromkeys(names, (9, of)), 0, 0, 0, 0))
+    *_, escape, line, long = capsys.readouterr().out.splitlines()
+    assert escape.startswith(r"\x1b[2J  ") and line.startswith(r"line\nbreak  ") and long.startswith("x" * 22 + "…  ")
+    assert len({len(row) for row in (escape, line, long)}) == 1
 
 
 def test_the_same_settings_and_no_file(run, tmp_path, capsys):

@@ -148,6 +148,18 @@ def test_each_kind_of_ground_truth_gives_the_same_figures(run, truth, tmp_path):
     assert found[0] == found[1] == found[2]
 
 
+def test_names_of_strangers_are_short_in_the_terminal(run, truth, tmp_path, capsys):
+    data = json.loads(truth.read_text())
+    name = "\x1b]0;title\x07" + "x" * 100_000
+    data["images"].append({"id": 100, "file_name": name})
+    data["categories"].append({"id": 100, "name": name})
+    truth.write_text(json.dumps(data))
+    assert _evaluate(run, truth, "--output", tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert r"images only in the ground truth (\x1b]0;title\x07xxx" in said
+    assert "\x1b" not in said and max(map(len, said.splitlines())) < 300
+
+
 def _fails(capsys, *call):
     assert _evaluate(*call) == 2
     captured = capsys.readouterr()

@@ -377,6 +377,36 @@ def test_labels_are_shown_and_never_run(hostile, run, visit):
     assert scripts[0] == scripts[1]
 
 
+# The longest text and the longest attribute of what is judged, but for pictures.
+LONGEST = """() => {
+  const texts = document.createTreeWalker(document.querySelector(".judged"), NodeFilter.SHOW_TEXT);
+  let longest = 0;
+  for (let node = texts.nextNode(); node; node = texts.nextNode()) longest = Math.max(longest, node.data.length);
+  for (const element of document.querySelectorAll(".judged *"))
+    for (const { name, value } of element.attributes)
+      if (name !== "src") longest = Math.max(longest, value.length);
+  return longest;
+}"""
+
+
+def test_long_names_are_shortened(run, tmp_path, visit):
+    label, path = "<&\"'" + "x" * 100_000, "d/" * 50_000
+    judged = make(
+        {path: ({label: [WHOLE]}, {})},
+        [(path, label, 1.0, 0.5, 0.5, 0, (1, 1, 1))],
+        [(path, label, WHOLE, 0.5)],
+        (label,),
+    )
+    report.write(str(run), shown(judged), str(tmp_path))
+    assert (tmp_path / "report.html").stat().st_size - (run / "report.html").stat().st_size < 60_000
+    page = visit(tmp_path / "report.html")
+    for place in (".class .name", ".examples .name"):
+        assert page.locator(place).all_text_contents() == [f"{label[:500]}…"]
+    assert page.locator(".class .name").get_attribute("title") == f"{label[:500]}…"
+    assert page.locator(".examples .path").all_text_contents() == [f"{path[:500]}…"]
+    assert page.evaluate(LONGEST) < 600
+
+
 def test_photographs_with_both_kinds_of_boxes(hostile, visit):
     page = visit(hostile)
     assert page.locator(".examples figure").count() == 5

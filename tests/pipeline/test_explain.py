@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 from PIL import Image, ImageColor
@@ -184,6 +186,13 @@ def test_long_names_are_shortened():
     assert (page[heading, : LEFT + 300] != short[heading, : LEFT + 300]).any()
     assert (page[heading, LEFT + 360 :] == short[heading, LEFT + 360 :]).all()
     assert (page[heading, LEFT + 300 : LEFT + 360] < 100).any(), "as long as there is room"
+
+
+def test_a_name_of_a_stranger_is_one_line_at_once():
+    start = time.monotonic()
+    _figure(name="x" * 100_000)
+    assert time.monotonic() - start < 10
+    assert (_figure(name="a\nb") == _figure(name="a\\nb")).all()
 
 
 def test_a_name_that_no_font_has(monkeypatch):

@@ -323,6 +323,44 @@ def test_labels_paths_and_reasons_are_shown_and_never_run(hostile, small, visit)
     assert scripts(hostile) == scripts(small)
 
 
+LONG = "<&\"'" + "x" * 100_000
+
+# The longest text and the longest attribute of a page, but for pictures and what is ours.
+LONGEST = """() => {
+  const own = (node) => ["SCRIPT", "STYLE"].includes(node.parentElement?.tagName);
+  const texts = document.createTreeWalker(document, NodeFilter.SHOW_TEXT);
+  let longest = 0;
+  for (let node = texts.nextNode(); node; node = texts.nextNode())
+    if (!own(node)) longest = Math.max(longest, node.data.length);
+  for (const element of document.body.querySelectorAll("*"))
+    for (const { name, value } of element.attributes)
+      if (name !== "src") longest = Math.max(longest, value.length);
+  return longest;
+}"""
+
+
+def test_long_names_and_reasons_are_shortened(tmp_path, visit):
+    folder = "d/" * 50_000  # a path, and no name of a file
+    images = {f"{folder}{number}": {"labels": [LONG]} for number in range(3)}
+    images[f"{folder}0"]["boxes"] = [(LONG, [8, 6, 40, 30], 0.5, None)]
+    images[f"{folder}1"] |= {"status": "no_box", "reason": f"why: {LONG}"}
+    images[f"{folder}2"] |= {"status": "rejected", "reason": f"{LONG}: {LONG}"}
+    path = synthetic_run(tmp_path, images)
+    assert path.stat().st_size < 60_000
+    page = visit(path)
+    assert page.page.locator("figure .name").all_text_contents() == [f"{LONG[:500]}…"] * 2
+    assert page.page.locator("tr[data-status] td").all_text_contents() == [f"{folder[:500]}…", f"{LONG[:500]}…"]
+    assert page.page.evaluate(LONGEST) < 600
+    assert page.troubles == []
+
+
+def test_an_image_of_many_labels_is_found_by_each_of_them(tmp_path, visit):
+    labels = [f"label {number:03}" for number in range(300)]  # their numbers take more than 500 characters
+    page = visit(synthetic_run(tmp_path, {"a.png": {"labels": labels}, "b.png": {"labels": labels[:1]}}))
+    page.page.get_by_label("Label").select_option(label="label 299")
+    assert page.cards() == ["a.png"]
+
+
 def scripts(path):
     found = re.findall(r"<script.*?</script>", path.read_text(), re.DOTALL)
     assert len(found) == 1
