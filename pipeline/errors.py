@@ -1,7 +1,11 @@
 """The line between a wrong call and a failed job."""
 
 import contextlib
+import errno
 from collections.abc import Iterator
+
+# The machine's faults, which may come up in any check: no disk space, no memory, a failing disk, too many open files.
+_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EIO, errno.EMFILE, errno.ENFILE}
 
 
 class CallError(Exception):
@@ -10,8 +14,23 @@ class CallError(Exception):
 
 @contextlib.contextmanager
 def blaming_the_call() -> Iterator[None]:
-    """Turns what fails before a job starts (an input, a name, a device, a setting) into a CallError."""
+    """Turns what a check finds wrong (an input, a name, a device, a setting) into a CallError.
+
+    Only checks belong inside, and the first write to the output, which checks it. What fails in the work itself is a
+    failed job, and so is a fault of the machine, wherever it comes up: it is raised as it is.
+    """
     try:
         yield
     except (ValueError, OSError, RuntimeError) as error:
+        if _of_the_machine(error):
+            raise
         raise CallError(str(error)) from error
+
+
+def _of_the_machine(error: BaseException | None) -> bool:
+    """Whether an error, or one of those that it was made of, is the machine's fault."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _MACHINE:
+            return True
+        error = error.__cause__
+    return False

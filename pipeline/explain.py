@@ -121,7 +121,9 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             print(f"cam is left out: it is not exact for {classifier.spec.name}")
             methods = [maps for maps in methods if not any(_CAM in term.factors for term in maps.terms)]
         localizers = [Localizer(classifier, maps) for maps in methods]
-        classes = _classes(classifier, localizers[0], photograph, arguments.labels)
+        classes = None if arguments.labels is None else _classes(classifier, arguments.labels)
+    if classes is None:
+        classes = _first_classes(classifier, localizers[0], photograph)
     with ThreadPoolExecutor(1, initializer=use_one_core) as core:  # as each of label's passes has
         passes = list(core.map(functools.partial(_timed, photograph=photograph, classes=classes), localizers))
     columns = [Column(maps.method, milliseconds) for maps, (_, milliseconds) in zip(methods, passes, strict=True)]
@@ -181,15 +183,16 @@ def _read(path: str) -> "np.ndarray":
         raise ValueError(f"image {path!r} cannot be used: {error}") from error
 
 
-def _classes(
-    classifier: "Classifier", localizer: "Localizer", photograph: "np.ndarray", labels: str | None
-) -> list[int]:
-    """The classes that the labels stand for, in their order; without labels the network's first two."""
+def _first_classes(classifier: "Classifier", localizer: "Localizer", photograph: "np.ndarray") -> list[int]:
+    """The two classes that the network finds most probable."""
+    logits = classifier.infer(localizer.resize(photograph)[0][None]).logits[0]
+    return logits.argsort(descending=True, stable=True)[:2].tolist()
+
+
+def _classes(classifier: "Classifier", labels: str) -> list[int]:
+    """The classes that the labels stand for, in their order."""
     from camboxes.transforms.labels import LabelMatcher
 
-    if labels is None:
-        logits = classifier.infer(localizer.resize(photograph)[0][None]).logits[0]
-        return logits.argsort(descending=True, stable=True)[:2].tolist()
     matcher = LabelMatcher(classifier.class_names)
     return list(dict.fromkeys(index for label in labels.split(",") for index in matcher.match(label)))
 

@@ -101,17 +101,18 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         export = exports.Export(source, selection, Path(arguments.output), arguments.copy)
         if arguments.format in ("yolo", "voc"):
             exports.check_labels(export.categories)
-        if arguments.overwrite:
-            runs.remove(arguments.output, _CONTENTS)
-        mark = storage.join(arguments.output, "export.json")
-        record = {
-            "format": arguments.format,
-            "run": arguments.run,
-            "val": arguments.val,
-            "seed": arguments.seed,
-            "min_score": arguments.min_score,
-            "include": arguments.include,
-        }
+    if arguments.overwrite:
+        runs.remove(arguments.output, _CONTENTS)
+    mark = storage.join(arguments.output, "export.json")
+    record = {
+        "format": arguments.format,
+        "run": arguments.run,
+        "val": arguments.val,
+        "seed": arguments.seed,
+        "min_score": arguments.min_score,
+        "include": arguments.include,
+    }
+    with blaming_the_call():  # the first write checks the output
         storage.write_json(mark, record)
     written = export.write(arguments.format)
     record |= {

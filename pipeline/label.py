@@ -384,8 +384,8 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
                     plan.draft(source)  # a call that cannot succeed must not cost the run that it would replace
                 runs.remove(arguments.output)
             read = PlanOnWorkers(arguments.input, plan) if source is None else ReadLabeledImages(source, plan)
-            reuse = runs.set_aside_rejected(arguments.output) if arguments.retry_rejected else arguments.reuse
-            spec = _staged(classifier, arguments.output)
+        reuse = runs.set_aside_rejected(arguments.output) if arguments.retry_rejected else arguments.reuse
+        spec = _staged(classifier, arguments.output)
         if isinstance(read, ReadLabeledImages) and spec.device == "cpu":
             images = sum(read.planned.shards[key] for key in read.planned.missing())
             fit_processes(options, images, classifier.weights_bytes)

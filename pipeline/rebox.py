@@ -65,11 +65,11 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             if arguments.overwrite:
                 runs.remove(arguments.output)
             source.copy(arguments.output, {**source.settings, **drawing_settings(rule, calibration)})
-            # All is drawn anew: the run that the shards come from may have grown.
-            runs.remove(arguments.output, ["shards", "evaluation.json", "tuning.json"])
-            if tuning is not None:
-                storage.write_bytes(storage.join(arguments.output, FILE), tuning)
-            carry_decisions(arguments.run, arguments.output)
+        # All is drawn anew: the run that the shards come from may have grown.
+        runs.remove(arguments.output, ["shards", "evaluation.json", "tuning.json"])
+        if tuning is not None:
+            storage.write_bytes(storage.join(arguments.output, FILE), tuning)
+        carry_decisions(arguments.run, arguments.output)
         carried = f"; {len(decisions)} decisions carried over" if decisions else ""
         runs.announce(arguments.output, f"boxes from the maps stored in {arguments.run}{carried}")
 

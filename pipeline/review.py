@@ -60,9 +60,12 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     with blaming_the_call():
         planned = _finished(arguments.run)
         _check_fiftyone()
-        review_server.quiet()
+    review_server.quiet()
+    try:
         dataset = load_dataset(arguments.run, cache_limit=arguments.cache_limit)
-        review_server.install_plugin()
+    except ValueError as error:  # of the run, as documented; all else is a failed job
+        raise CallError(str(error)) from error
+    review_server.install_plugin()
     url = f"http://{review_server.ADDRESS}:{arguments.port}/datasets/{dataset.name}"
 
     def ready() -> None:

@@ -55,9 +55,8 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     from camboxes.pipeline.errors import blaming_the_call
     from camboxes.transforms import BoxesFromMaps, ReadShards, WriteCoco, storage
     from camboxes.transforms.decisions import carry_decisions, check_carried
-    from camboxes.transforms.draw import drawing_settings
     from camboxes.transforms.keep import KeepDecided, decided
-    from camboxes.transforms.selftrain import RegressMaps, selftrained
+    from camboxes.transforms.selftrain import RegressMaps
 
     with blaming_the_call():
         options = beam_options(beam_arguments)
@@ -77,16 +76,19 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             runs.check_contents(arguments.output)
             check_carried(arguments.run, arguments.output)
             spec = _network(source)
-            if arguments.overwrite:
-                runs.remove(arguments.output)
-            record = _learnt(source, arguments.output, arguments.rounds, spec)
-            rule = _rule(source, regressed=record["kept"] > 0)
-            settings = {**source.settings, **drawing_settings(rule, None)}
-            if record["kept"]:
-                settings["method"] = selftrained(source.settings["method"])
-                settings["selftraining"] = {name: record[name] for name in ("kept", "size", "regressor_sha256")}
+            asked = {"run": _fingerprint(source), "rounds": arguments.rounds, "size": spec.size}
+            record = None if arguments.overwrite else _learnt_before(arguments.output, asked)
+            if record is None:
+                reader = _load(source, spec)
+        if arguments.overwrite:
+            runs.remove(arguments.output)
+        if record is None:
+            record = _learn(source, arguments.output, asked, reader)
+        rule = _rule(source, regressed=record["kept"] > 0)
+        settings = _settings(source, rule, record)
+        with blaming_the_call():
             planned = source.copy(arguments.output, settings)
-            carry_decisions(arguments.run, arguments.output)
+        carry_decisions(arguments.run, arguments.output)
         checkpoint = storage.join(arguments.output, "plan")
         changed = {name: value for name, value in settings.items() if source.settings.get(name) != value}
         regress = RegressMaps(
@@ -115,6 +117,18 @@ def _rule(source: "PlannedRun", *, regressed: bool) -> "BoxRule":
 
     rule = BoxRule(**source.settings["rule"])
     return dataclasses.replace(rule, threshold=THRESHOLD, thresholds={}) if regressed else rule
+
+
+def _settings(source: "PlannedRun", rule: "BoxRule", record: Mapping[str, Any]) -> dict[str, Any]:
+    """The new run's: those of the run, and what is drawn otherwise."""
+    from camboxes.transforms.draw import drawing_settings
+    from camboxes.transforms.selftrain import selftrained
+
+    settings = {**source.settings, **drawing_settings(rule, None)}
+    if record["kept"]:
+        settings["method"] = selftrained(source.settings["method"])
+        settings["selftraining"] = {name: record[name] for name in ("kept", "size", "regressor_sha256")}
+    return settings
 
 
 def _network(source: "PlannedRun") -> "ModelSpec":
@@ -162,16 +176,15 @@ def _load(source: "PlannedRun", spec: "ModelSpec") -> "FeatureReader":
     return FeatureReader(classifier)
 
 
-def _learnt(source: "PlannedRun", output: str, rounds: int, spec: "ModelSpec") -> dict[str, Any]:
-    """What the rounds came to: as an earlier call with the same options left it in the output, or learnt now.
+def _learnt_before(output: str, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What an earlier call with the same options has learnt and left in the output; None where there was none.
 
     Raises:
-      ValueError: the output holds another run, or there is nothing to learn from.
+      ValueError: the output holds another run.
     """
     from camboxes.transforms import PlannedRun, storage
 
     file = storage.join(output, "plan", RECORD)
-    asked = {"run": _fingerprint(source), "rounds": rounds, "size": spec.size}
     if storage.exists(file):
         before = storage.read_json(file)
         if before["asked"] == asked:
@@ -181,22 +194,26 @@ def _learnt(source: "PlannedRun", output: str, rounds: int, spec: "ModelSpec") -
             f"output {output!r} holds another run, or one of this that was made with other options. Choose another "
             "--output, or replace the run with --overwrite"
         )
-    return _learn(source, output, asked, spec)
+    return None
 
 
-def _learn(source: "PlannedRun", output: str, asked: Mapping[str, Any], spec: "ModelSpec") -> dict[str, Any]:
+def _learn(source: "PlannedRun", output: str, asked: Mapping[str, Any], reader: "FeatureReader") -> dict[str, Any]:
+    """Trains, and writes what came of it into the output's plan.
+
+    Raises:
+      CallError: there is nothing to learn from.
+    """
     from camboxes.pipeline.selftrain_examples import sample
     from camboxes.pipeline.selftrain_rounds import learn
     from camboxes.transforms import storage
 
-    reader = _load(source, spec)
     sampled = sample(source, reader)
     learnt = learn(sampled, _rule(source, regressed=False), _rule(source, regressed=True), asked["rounds"])
     weights = learnt.regressor.safetensors() if learnt.regressor else b""
     record = {
         "schema_version": 1,
         "asked": dict(asked),
-        "size": spec.size,
+        "size": asked["size"],
         "images": len(sampled.rows),
         "maps": len(sampled.entries),
         "unread": sampled.unread,

@@ -9,6 +9,7 @@ import torch
 from tqdm import tqdm
 
 from camboxes.models.selftraining import Examples, FeatureReader
+from camboxes.pipeline.errors import CallError
 from camboxes.pipeline.training_data import number_of
 from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.images import BadImageError
@@ -43,11 +44,11 @@ def sample(run: PlannedRun, reader: FeatureReader) -> Sampled:
     """Reads at most IMAGES images of a run again; a hash of their paths decides which.
 
     Raises:
-      ValueError: none of the run's maps is one that a box can come from, or more than half of the images changed.
+      CallError: none of the run's maps is one that a box can come from, or more than half of the images changed.
     """
     rows = _rows(run)
     if not rows:
-        raise ValueError(
+        raise CallError(
             f"--run {run.output!r} holds no map that a box can come from; expected a run of camboxes label with boxes"
         )
     unread: dict[str, str] = {}
@@ -78,7 +79,7 @@ def sample(run: PlannedRun, reader: FeatureReader) -> Sampled:
             bar.update(len(its_rows))
     if 2 * len(unread) > len(rows):
         path, reason = next(iter(sorted(unread.items())))
-        raise ValueError(
+        raise CallError(
             f"{len(unread)} of {len(rows)} images of --run {run.output!r} are not what the run saw, the first one "
             f"{path!r} ({reason}); expected them below {run.root!r}, unchanged: label them again"
         )

@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from camboxes.models.selftraining import MapRegressor, fit, known, on_one_core
+from camboxes.pipeline.errors import CallError
 from camboxes.pipeline.selftrain_examples import Sampled
 from camboxes.transforms import BoxRule, boxes_from_map
 from camboxes.transforms.boxes import MapBox, best_iou
@@ -84,7 +85,7 @@ def learn(sampled: Sampled, own_rule: BoxRule, rule: BoxRule, rounds: int) -> Le
       rounds: at least 1.
 
     Raises:
-      ValueError: no map gives a box.
+      CallError: no map gives a box.
     """
     examples = sampled.examples
     height, width = examples.maps.shape[1:]
@@ -100,7 +101,7 @@ def learn(sampled: Sampled, own_rule: BoxRule, rule: BoxRule, rounds: int) -> Le
             masks = [component(one, its, height, width) for one, its in zip(stored, rules, strict=True)]
             found = [place for place, mask in enumerate(masks) if mask is not None]
             if not found:
-                raise ValueError("no map gives a box to learn from; rebox the run with a smaller --min-area")
+                raise CallError("no map gives a box to learn from; rebox the run with a smaller --min-area")
             chosen = torch.tensor(found)
             some = examples._replace(image=examples.image[chosen], maps=examples.maps[chosen])
             regressor = fit(some, torch.from_numpy(np.stack([mask for mask in masks if mask is not None])))

@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     with blaming_the_call():
         planned = runs.finished(arguments.run)
         truth = reviewed(planned) if arguments.from_review else read_ground_truth(arguments.ground_truth)
-        judged = redraw(planned, judge(planned, truth))
+    judged = redraw(planned, judge(planned, truth))
     choice = thresholds.choose(judged)
     before = BoxRule(**judged.settings["rule"])
     rule = BoxRule(choice.threshold, before.min_area, before.boxes, choice.thresholds)
