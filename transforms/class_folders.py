@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from camboxes.transforms import storage
 from camboxes.transforms.entries import Entry, PassedOver, SourceError, SplitFolder, Statement
+from camboxes.transforms.label_values import plain_text
 from camboxes.transforms.splits import splits_among
 
 # Files with other endings in a class folder are counted and passed over; a manifest may name any file.
@@ -98,7 +99,7 @@ def why_ignored(name: str) -> str | None:
 
 def _files_below(folder: str) -> Iterator[str]:
     """Paths relative to the folder, with forward slashes; one that ends in a slash is an empty folder."""
-    return map(encodable, _local_files(folder) if storage.is_local(folder) else _stored_files(folder))
+    return map(plain_text, _local_files(folder) if storage.is_local(folder) else _stored_files(folder))
 
 
 def _local_files(folder: str) -> Iterator[str]:
@@ -128,8 +129,3 @@ def _not_listed(error: OSError) -> None:
 def _stored_files(folder: str) -> Iterable[str]:
     prefix = folder.rstrip("/") + "/"
     return (path.removeprefix(prefix) for path in storage.matching(f"{glob.escape(prefix)}**"))
-
-
-def encodable(text: str) -> str:
-    """A text that is not UTF-8 cannot stand in JSON; a path spelled with escapes is planned, and found missing."""
-    return text.encode("utf-8", "backslashreplace").decode()

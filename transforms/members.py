@@ -43,8 +43,8 @@ class ContainerError(SourceError):
 
 
 def distinct(labels: Iterable[str]) -> tuple[str, ...]:
-    """Labels without repetitions, in the order given; what is not Unicode is spelled with escapes, to stand in JSON."""
-    return tuple(dict.fromkeys(label.encode("utf-8", "backslashreplace").decode() for label in labels))
+    """Labels without repetitions, in the order given."""
+    return tuple(dict.fromkeys(labels))
 
 
 def opened(container: str) -> IO[bytes]:

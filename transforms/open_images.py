@@ -1,15 +1,12 @@
 """Image-level labels of Open Images: a CSV with a row for each thing that somebody, or a machine, says of an image."""
 
 import csv
-import io
 import posixpath
 from collections.abc import Iterator
 
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
-
 from camboxes.transforms import storage
 from camboxes.transforms.entries import Entry, SourceError
+from camboxes.transforms.manifests import text_lines
 
 COLUMNS = ("ImageID", "LabelName", "Confidence")  # by which such a CSV is known
 MIN_CONFIDENCE = 0.5  # a machine's guesses begin there in the published files, a person's yes is 1
@@ -67,12 +64,8 @@ def _names(path: str) -> dict[str, str]:
 
 def _rows(path: str) -> Iterator[tuple[int, list[str]]]:
     """The rows of a CSV that are not empty, each with the number of its line."""
-    file = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
-    with file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
-        reader = csv.reader(text)
-        try:
-            yield from ((reader.line_num, row) for row in reader if row)
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise SourceError(
-                f"{path!r}, line {reader.line_num + 1} is no CSV in UTF-8 ({error}); save it so"
-            ) from None
+    reader = csv.reader(text_lines(path))
+    try:
+        yield from ((reader.line_num, row) for row in reader if row)
+    except csv.Error as error:
+        raise SourceError(f"{path!r}, line {reader.line_num + 1}: not CSV ({error})") from None

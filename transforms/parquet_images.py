@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from camboxes.transforms.class_folders import IMAGE_SUFFIXES
 from camboxes.transforms.images import BadImageError
+from camboxes.transforms.label_values import labels_of
 from camboxes.transforms.member_names import safe
 from camboxes.transforms.members import ContainerError, Image, Member, changed, distinct, one_for_each, opened
 
@@ -103,7 +104,7 @@ def _image_of(listed: Member, row: Mapping[str, Any], label: _Label, container: 
 def _member(place: int, row: Mapping[str, Any], label: _Label, container: str) -> Member:
     column, names = label
     try:
-        labels = _labels(row[column], names)
+        labels = distinct(labels_of(row[column], names))
     except ValueError as error:
         raise ContainerError(container, f"cannot be understood in row {place}: {column} {error}") from None
     path = row[_IMAGE].get("path") if isinstance(row.get(_IMAGE), dict) else None
@@ -181,20 +182,6 @@ def _class_names(feature: Any) -> Sequence[str]:
     if feature.get("_type") == "ClassLabel":
         return feature.get("names") or ()
     return _class_names(feature.get("feature"))
-
-
-def _labels(value: Any, names: Sequence[str]) -> tuple[str, ...]:
-    """Raises ValueError where these are no labels."""
-    found = []
-    for label in value if isinstance(value, list) else [value]:
-        if not isinstance(label, str | int | None):
-            raise ValueError(f"is {value!r:.80}; expected a text, a whole number, or a list of them")
-        if isinstance(label, int) and names and label >= len(names):
-            raise ValueError(f"is {label}, but there are names for 0 to {len(names) - 1} only")
-        if label in (None, "") or (isinstance(label, int) and label < 0):
-            continue
-        found.append(names[label] if isinstance(label, int) and names else str(label))
-    return distinct(found)
 
 
 def _name(row: int, path: str | None) -> str:

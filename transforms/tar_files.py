@@ -12,10 +12,11 @@ import os
 import re
 import tarfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 from camboxes.transforms.class_folders import IMAGE_SUFFIXES
 from camboxes.transforms.entries import PassedOver
+from camboxes.transforms.label_values import cell_value, labels_in, labels_of
 from camboxes.transforms.member_names import safe
 from camboxes.transforms.members import ContainerError, Image, Member, beginning, changed, distinct, opened
 
@@ -118,7 +119,7 @@ def _members_of(sample: Iterable[_Entry], container: str) -> Iterator[Member | P
         yield PassedOver(first.name, "its sample has no image")
 
 
-def _labels(entry: _Entry, container: str) -> list[str]:
+def _labels(entry: _Entry, container: str) -> Iterable[str]:
     """The labels of a field.
 
     Raises:
@@ -134,21 +135,15 @@ def _labels(entry: _Entry, container: str) -> list[str]:
     raise ContainerError(container, f"has the label {entry.name!r} (byte {entry.place}), which {problem}; correct it")
 
 
-def _labels_of_text(content: bytes) -> list[str]:
-    return [line.strip() for line in content.decode().splitlines() if line.strip()]
+def _labels_of_text(content: bytes) -> Iterable[str]:
+    return labels_of([cell_value(line) for line in content.decode().splitlines()])
 
 
-def _labels_of_json(content: bytes) -> list[str]:
+def _labels_of_json(content: bytes) -> Iterable[str]:
     value = json.loads(content)
     if not isinstance(value, dict):
         raise ValueError(f"a JSON {type(value).__name__}; expected an object")
-    labels: list[Any] = []
-    for key in ("label", "labels"):
-        of_key = value.get(key, [])
-        labels += of_key if isinstance(of_key, list) else [of_key]
-    if not all(label is None or isinstance(label, str | int) for label in labels):
-        raise ValueError(f"label or labels hold {labels!r:.80}; expected texts or whole numbers")
-    return [str(label) for label in labels if label not in (None, "")]
+    return labels_in(value)
 
 
 _LABELS = {"cls": _labels_of_text, "json": _labels_of_json}

@@ -2,8 +2,8 @@
 
 An Example's image is its feature image/encoded, or image, as TensorFlow Datasets calls it. Its labels are those of the
 first of these features that has any: image/class/text, image/object/class/text, image/class/label,
-image/object/class/label, label. Numbers stay numbers ("7"), for which a label map says what they stand for; below 0
-they mean no label. A member is called by the number of its record, from 0, and the suffix that image/format implies.
+image/object/class/label, label. A number is its own name ("7"); below 0 it means no label (see `labels_of`). A member
+is called by the number of its record, from 0, and the suffix that image/format implies.
 """
 
 import functools
@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 
 from camboxes.transforms.class_folders import IMAGE_SUFFIXES
 from camboxes.transforms.images import BadImageError
+from camboxes.transforms.label_values import labels_of
 from camboxes.transforms.members import ContainerError, Image, Member, beginning, changed, distinct, opened
 
 _IMAGES = ("image/encoded", "image")
@@ -46,7 +47,10 @@ def members(container: str) -> Iterator[Member]:
     reason, found = None, False
     with opened(container) as file:
         for number, (place, record) in enumerate(_records(container, file, file.seek(0, os.SEEK_END))):
-            image, labels, suffix = _example(record)
+            try:
+                image, labels, suffix = _example(record)
+            except ValueError as error:
+                raise ContainerError(container, f"cannot be understood in record {number}: a label {error}") from None
             if isinstance(image, bytes):
                 found = True
             elif image.code == "missing":
@@ -128,9 +132,7 @@ def _without_image(code: str, detail: str) -> _Example:
 
 
 def _labels(feature: Any) -> tuple[str, ...]:
-    texts = (text.decode(errors="backslashreplace") for text in feature.bytes_list.value)
-    numbers = (str(number) for number in feature.int64_list.value if number >= 0)
-    return distinct(label for label in (*texts, *numbers) if label)
+    return distinct(labels_of([*feature.bytes_list.value, *feature.int64_list.value]))
 
 
 def _suffix(features: Mapping[str, Any]) -> str:

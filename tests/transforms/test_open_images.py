@@ -73,7 +73,7 @@ def test_files_that_cannot_be_understood(rows, header, message, manifest):
 
 def test_a_file_that_is_not_utf8(tmp_path):
     (tmp_path / "labels.csv").write_bytes(HEADER.encode() + b"0a,x,\xff,1\n")
-    with pytest.raises(SourceError, match=r"labels\.csv', line \d is no CSV in UTF-8"):
+    with pytest.raises(SourceError, match=r"labels\.csv', line \d, is not UTF-8"):
         list(read_open_images(str(tmp_path / "labels.csv")))
 
 

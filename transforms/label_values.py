@@ -1,0 +1,117 @@
+"""What a value of an input says of an image's labels: one rule for every format (docs/data.md has it as a table)."""
+
+import ast
+import decimal
+import math
+import re
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,99})(?:\.0+)?")
+# What programs write for a value that is not there. As a text it is a label like any other, and worth a word.
+_MISSING = frozenset(["nan", "none", "null", "n/a", "na", "<na>", "nat", "undefined", "#n/a"])
+
+
+def labels_of(value: Any, names: Sequence[str] = ()) -> tuple[str, ...]:
+    """The labels that a value stands for, in the order given.
+
+    Args:
+      value: a text, a whole number, 3.0 for 3, a list of them, or None, NaN, "" or a number below 0 for no label; also
+        NumPy's, and bytes of UTF-8.
+      names: of the numbers from 0; none where a number is its own name.
+
+    Returns:
+      Texts that can stand in JSON, without space around them; one that is given twice is there twice.
+
+    Raises:
+      ValueError: it is something else. The message follows the value's name: "is True; expected a text, …".
+    """
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    values = value if isinstance(value, list | tuple) else [value]
+    labels = (_label_of(item, value, names) for item in values)
+    return tuple(label for label in labels if label)
+
+
+def labels_in(row: Mapping[str, Any], names: Iterable[str] = ("label", "labels")) -> list[str]:
+    """The labels that are under such names in a row, together.
+
+    Raises:
+      ValueError: see `labels_of`; the message begins with the name.
+    """
+    labels: list[str] = []
+    for name in names:
+        try:
+            labels += labels_of(row.get(name))
+        except ValueError as error:
+            raise ValueError(f"{name} {error}") from None
+    return labels
+
+
+def cell_value(text: str) -> str | int:
+    """What a text stands for in a format that has no numbers, as CSV: "3", "3.0", "-1" are numbers, "03" is none."""
+    text = text.strip()
+    return int(text.partition(".")[0]) if _NUMBER.fullmatch(text) else text
+
+
+def plain_text(text: str) -> str:
+    """A label or a path as it can stand in JSON: what is not Unicode is spelled with escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def near_twins(labels: Iterable[str]) -> list[tuple[str, ...]]:
+    """Groups of labels that differ in case, in the kind or number of spaces, _ and -, or in how accents are encoded."""
+    groups: dict[str, list[str]] = {}
+    for label in sorted(labels):
+        key = re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", label)).strip().casefold()
+        groups.setdefault(key, []).append(label)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def called_missing(labels: Collection[str]) -> list[str]:
+    """The labels that are what programs write where there is none: "nan", "None", "N/A"."""
+    return sorted(label for label in labels if label.casefold() in _MISSING)
+
+
+def _label_of(item: Any, value: Any, names: Sequence[str]) -> str:
+    """One label; "" for none."""
+    if item is None:
+        return ""
+    if isinstance(item, bytes):
+        item = item.decode("utf-8", "backslashreplace")
+    if isinstance(item, str):
+        label = plain_text(item).strip()
+        if _is_list(label):
+            raise ValueError(f"is the text {_shown(label)}; expected a list itself, or one row for each of its labels")
+        return label
+    if isinstance(item, float | decimal.Decimal) and not math.isinf(item):
+        if math.isnan(item):
+            return ""
+        item = int(item) if item == int(item) else item
+    if isinstance(item, bool) or not isinstance(item, int):
+        raise ValueError(f"is {_shown(value)}; expected a text, a whole number, or a list of them")
+    if item < 0:
+        return ""
+    if not names:
+        return str(item)
+    if item >= len(names):
+        raise ValueError(f"is {item}, but there are names for 0 to {len(names) - 1} only")
+    return plain_text(names[item]).strip()
+
+
+def _is_list(label: str) -> bool:
+    """Whether a text is a list as Python or JSON writes it, as pandas does in a CSV."""
+    if not re.fullmatch(r"""\[\s*(["'].*["'])?\s*\]""", label, re.DOTALL):
+        return False
+    try:
+        return isinstance(ast.literal_eval(label), list)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return False
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
