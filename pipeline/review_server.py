@@ -28,7 +28,7 @@ main()
 # The App's own pages ask for fonts of a stranger's server. A browser that is told so asks nobody but this server.
 _POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-    "style-src 'self' 'unsafe-inline'; connect-src 'self' data: blob:; worker-src 'self' blob:"
+    "style-src 'self' 'unsafe-inline'; connect-src 'self' data: blob:; worker-src 'self' blob:; frame-ancestors 'self'"
 )
 
 
@@ -92,13 +92,15 @@ def serve(port: int, ready: Callable[[], None]) -> None:
     from hypercorn.asyncio import serve as serve_forever
     from hypercorn.config import Config
 
+    from camboxes.pipeline.review_guard import guarded
+
     config = Config()
     config.bind = [f"{ADDRESS}:{port}"]
     config.errorlog = None
     set_port(port)
     app.add_middleware(_Policy)
     threading.Thread(target=_when_it_answers, args=(port, ready), daemon=True).start()
-    asyncio.run(serve_forever(app, config))
+    asyncio.run(serve_forever(guarded(app), config))
 
 
 def _when_it_answers(port: int, ready: Callable[[], None]) -> None:

@@ -1,9 +1,13 @@
 """camboxes review as a reviewer has it: a real mongod, the real App, and a real browser."""
 
+import http.client
+import http.server
 import io
 import json
 import shutil
+import threading
 import time
+import urllib.parse
 from pathlib import Path
 
 import pytest
@@ -305,3 +309,136 @@ def test_what_was_accepted_is_exported(page, output, tmp_path):
         decision.image_id: list(decision.boxes[0].bbox) for decision in decisions if decision.verdict == "accepted"
     }
     assert sum(len(part["images"]) for part in exported) == 2
+
+
+def _answer(app, method, path, headers, body=None):
+    """What the App's server answers to bytes of our own: the status and the body."""
+    host, port = app.split("/")[2].split(":")
+    asked = http.client.HTTPConnection(host, int(port), timeout=_SECONDS)
+    asked.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+    for name, value in {"Host": f"{host}:{port}", "Content-Length": str(len(body or b""))}.items():
+        if headers.get(name, value) is not None:
+            asked.putheader(name, headers.get(name, value))
+    for name in headers.keys() - {"Host", "Content-Length"}:
+        asked.putheader(name, headers[name])
+    asked.endheaders(body)
+    answer = asked.getresponse()
+    return answer.status, answer.read()
+
+
+def _call(app, operator, sample, **parameters):
+    """What the panel sends to have an operator executed."""
+    call = {"operator_uri": f"@camboxes/review/{operator}", "dataset_name": app.rpartition("/")[2]}
+    return json.dumps(call | {"params": {"sample": str(sample["_id"]), **parameters}})
+
+
+JSON = {"Content-Type": "application/json"}
+FORWARDED = {"Host": "localhost:9", "Origin": "http://localhost:9"}  # ssh -L 9:…
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example"}, 400),
+        ({"Host": "127.0.0.1.evil.example:5151"}, 400),
+        ({"Host": "localhost.evil.example"}, 400),
+        ({"Host": "0.0.0.0:5151"}, 400),
+        ({"Host": ""}, 400),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://127.0.0.1:1"}, 403),
+        ({"Origin": "http://localhost"}, 403),
+        (FORWARDED | {"Origin": "http://127.0.0.1:9"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),  # another server on this machine
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}, 403),  # a form
+        ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Type": "text/plain;charset=UTF-8"}, 415),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
+        ({"Content-Type": "Multipart/Form-Data; boundary=x"}, 415),
+        ({"Content-Type": ""}, 415),
+        (FORWARDED | {"Sec-Fetch-Site": "same-origin"}, 200),
+        ({}, 200),
+    ],
+)
+def test_the_server_executes_for_its_own_pages_alone(page, app, samples, output, headers, status):
+    [undecided, *_] = [sample for sample in samples().values() if not sample["verdict"]]
+    call = _call(app, "decide", undecided, verdict="skipped").encode()
+    before = read_decisions(str(output))
+    assert _answer(app, "POST", "/operators/execute", JSON | headers, call)[0] == status
+    decided = read_decisions(str(output)).keys() - before.keys()
+    assert decided == ({undecided["path"]} if status == 200 else set())
+    if decided:
+        assert _answer(app, "POST", "/operators/execute", JSON, _call(app, "undo", undecided).encode())[0] == 200
+        assert read_decisions(str(output)) == before
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example"}, 400),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}, 200),  # a link
+        ({"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}, 200),  # typed
+    ],
+)
+def test_the_server_is_read_by_its_own_pages_alone(page, app, headers, status):
+    path = f"/datasets/{app.rpartition('/')[2]}"
+    assert _answer(app, "GET", path, headers)[0] == status
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    upgrade |= {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+    if status != 200 and "Sec-Fetch-Mode" not in headers:
+        assert _answer(app, "GET", "/graphql", headers | upgrade)[0] == status
+
+
+def test_the_server_gives_photographs_and_no_other_file(page, app, samples, output):
+    def media(path):
+        return _answer(app, "GET", f"/media?filepath={urllib.parse.quote(str(path))}", {})
+
+    for sample in samples().values():
+        assert media(sample["filepath"]) == (200, Path(sample["filepath"]).read_bytes())
+    photograph = Path(next(iter(samples().values()))["filepath"])
+    beside = photograph.with_name("beside.png")
+    beside.write_bytes(photograph.read_bytes())
+    for path in ("/etc/passwd", output / "plan" / "plan.json", beside, photograph.parent, "", "a\x00b"):
+        assert media(path)[0] == 404, path
+    beside.unlink()
+
+
+def test_a_page_of_another_server_decides_nothing(page, app, samples, output, new_page):
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<!doctype html>")
+
+        def log_message(self, *_):
+            pass
+
+    before = read_decisions(str(output))
+    [undecided, *_] = [sample for sample in samples().values() if not sample["verdict"]]
+    call, server = _call(app, "decide", undecided, verdict="rejected"), app.partition("/datasets")[0]
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as stranger:
+        threading.Thread(target=stranger.serve_forever, daemon=True).start()
+        opened, _ = new_page()
+        opened.goto(f"http://localhost:{stranger.server_port}/")
+        answered = opened.evaluate(
+            """async ([server, call, photograph]) => {
+              await fetch(`${server}/operators/execute`, {method: "POST", mode: "no-cors", body: call});
+              const image = new Image();
+              const shown = new Promise((resolve) => {
+                image.onload = () => resolve(true);
+                image.onerror = () => resolve(false);
+              });
+              image.src = `${server}/media?filepath=${encodeURIComponent(photograph)}`;
+              return await shown;
+            }""",
+            [server, call, undecided["filepath"]],
+        )
+        opened.close()
+        stranger.shutdown()
+    assert answered is False, "a stranger's page shows no photograph"
+    assert read_decisions(str(output)) == before
