@@ -3,6 +3,7 @@
 The GPU's part has not been run yet: none was at hand.
 """
 
+import contextlib
 import functools
 import threading
 from collections.abc import Callable, Sequence
@@ -74,17 +75,19 @@ class Gathered:
     def _answer_all(self) -> None:
         with self._adding:
             waiting, self._waiting = self._waiting, []
-        try:
+        results: Sequence[torch.Tensor] | None = None
+        with contextlib.suppress(Exception):
             results = self._work([item for item, _ in waiting])
-        except Exception:
-            for item, answer in waiting:
-                try:
-                    answer.set_result(self._work([item])[0])
-                except Exception as error:
-                    answer.set_exception(error)
-        else:
+        if results is not None:
             for (_, answer), result in zip(waiting, results, strict=True):
                 answer.set_result(result)
+            return
+        # Outside the block: inside it the error would hold the pixels of the first attempt.
+        for item, answer in waiting:
+            try:
+                answer.set_result(self._work([item])[0])
+            except Exception as error:
+                answer.set_exception(error)
 
 
 def jpeg_decoder(device: str) -> Callable[[bytes], np.ndarray | torch.Tensor]:

@@ -1,5 +1,6 @@
 """Where, on a photograph, is each of the classes that it is labelled with?"""
 
+import contextlib
 import copy
 import dataclasses
 import math
@@ -135,10 +136,10 @@ class Localizer:
         It is resized where it is, and comes to the network's device.
         """
         with beside_passes(self._device):
-            try:
+            with contextlib.suppress(torch.OutOfMemoryError):  # of a GPU
                 return self._resized(image)
-            except torch.OutOfMemoryError:  # of a GPU
-                return self._resized(torch.as_tensor(image).cpu())
+            # Outside the block: inside it the error would hold the tensors of the first attempt.
+            return self._resized(torch.as_tensor(image).cpu())
 
     def companions(self, image: Sequence[torch.Tensor]) -> tuple[tuple[int, ...], ...]:
         """What images, as `resize` makes them, must have in common to fill passes: shapes where those hold several."""

@@ -3,6 +3,7 @@
 import functools
 import io
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -122,14 +123,33 @@ def test_a_photograph_is_resized_where_it_is(classifier, files):
 
 
 def test_what_does_not_fit_on_the_gpu_is_resized_by_the_cpu(classifier, files, monkeypatch):
-    localizer, resized, attempts = Localizer(classifier), Localizer._resized, []
+    """By then what the first attempt held is free."""
+    localizer, resized, attempts, held = Localizer(classifier), Localizer._resized, [], []
 
     def full(self, image):
         attempts.append(image)
         if len(attempts) == 1:
+            on_gpu = torch.ones(8)
+            held.append(weakref.ref(on_gpu))
             raise torch.OutOfMemoryError("CUDA out of memory")
+        assert held[0]() is None
         return resized(self, image)
 
     expected = localizer.resize(decode_jpeg(files[0]))[0]
     monkeypatch.setattr(Localizer, "_resized", full)
     assert torch.equal(localizer.resize(decode_jpegs("cpu", files[:1])[0])[0], expected) and len(attempts) == 2
+
+
+def test_what_calls_that_fail_together_held_is_free_when_each_is_made_by_itself():
+    held, alive = [], []
+
+    def work(items):
+        alive.append([pixels() is not None for pixels in held])
+        pixels = torch.ones(8)
+        held.append(weakref.ref(pixels))
+        if len(held) == 1:
+            raise RuntimeError("one of them cannot be decoded")
+        return items
+
+    assert Gathered(work)(b"a JPEG") == b"a JPEG"
+    assert alive == [[], [False]]
