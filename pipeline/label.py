@@ -403,19 +403,14 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
                     loaded=None if source is None else localizer,  # for workers elsewhere it was not tried out here
                 ).with_resource_hints(**hints)
                 | BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes).with_resource_hints(**hints)
-                | WriteCoco(arguments.output).with_resource_hints(**hints)
+                | WriteCoco(arguments.output, arguments.max_reject_rate).with_resource_hints(**hints)
             )
 
         runs.announce(arguments.output, f"{_network(localizer)}, processes: {local_processes(options)}")
         if remote.describes_only(options):
             remote.describe(job, options)
             return
-        runs.execute(
-            job,
-            options,
-            arguments.output,
-            max_reject_rate=arguments.max_reject_rate,
-        )
+        runs.execute(job, options, arguments.output)
         if arguments.retry_rejected and reuse:
             storage.delete(reuse)
 

@@ -73,12 +73,13 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         carried = f"; {len(decisions)} decisions carried over" if decisions else ""
         runs.announce(arguments.output, f"boxes from the maps stored in {arguments.run}{carried}")
 
+        # No limit to what is rejected: the run that the images come from had its own.
         def build(p: "beam.Pipeline") -> None:
             shards = p | ReadShards(arguments.run)
             if arguments.plain:
                 shards |= PlainMaps()
             boxes = BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes, rule.thresholds, calibration)
-            shards | boxes | KeepDecided(decisions) | WriteCoco(arguments.output)
+            shards | boxes | KeepDecided(decisions) | WriteCoco(arguments.output, max_reject_rate=1)
 
         runs.execute(build, options, arguments.output)
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import gc
+import logging
 import os
 import re
 import resource
@@ -25,6 +26,7 @@ from camboxes.pipeline.errors import CallError
 from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.plan import shard_file, shards_folder
 from camboxes.transforms.records import REJECTED
+from camboxes.transforms.write import TooManyRejectedError
 
 # What a run leaves in its folder; the plan, which marks it as one, goes last.
 CONTENTS = (
@@ -205,23 +207,17 @@ def announce(output: str, network: str) -> None:
     print("; ".join([what, *filter(None, notes)]), file=sys.stderr)
 
 
-def execute(
-    build: Callable[[beam.Pipeline], Any],
-    options: PipelineOptions,
-    output: str,
-    *,
-    max_reject_rate: float = 1.0,
-) -> None:
+def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, output: str) -> None:
     """Runs the job that `build` assembles, writes the report, and says what came out and what to do next.
 
     Args:
       build: applies the job's transforms to a pipeline.
       options: Beam's.
       output: the folder that the job writes to; it has a plan, unless the job makes one.
-      max_reject_rate: the share of the run's images that may be rejected; above it the job fails, and keeps all it has.
 
     Raises:
-      Exception: whatever made the job fail. A worker process that dies ends this process with exit code 1.
+      RuntimeError: more images were rejected than `WriteCoco` was told to allow; all files are written.
+      Exception: whatever else made the job fail. A worker process that dies ends this process with exit code 1.
     """
     start = time.monotonic()
     if not gc.isenabled():  # cli.command
@@ -229,36 +225,69 @@ def execute(
         gc.enable()
     pipeline = beam.Pipeline(options=options)
     build(pipeline)
-    with _progress(output), worker_processes.supervised(options, functools.partial(_give_up, output)) as peaks:
-        result = pipeline.run()
-        result.wait_until_finish()
+    path, counters = storage.join(output, "summary.json"), None
+    supervised = worker_processes.supervised(options, functools.partial(_give_up, output))
+    with _progress(output), supervised as peaks, _without_traceback(TooManyRejectedError):
+        try:
+            result = pipeline.run()
+            result.wait_until_finish()
+            counters = _counters(result)
+        except Exception:
+            if not _failed_when_written(path):
+                raise
     seconds = time.monotonic() - start
-    path = storage.join(output, "summary.json")
     summary = storage.read_json(path)
-    counters = {
+    summary["run"] = {
+        "runner": str(options.view_as(StandardOptions).runner),
+        "processes": local_processes(options),
+        "seconds": round(seconds, 2),
+        "peak_memory_bytes": _bytes(max([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, *peaks])),
+    }
+    if counters is not None:
+        images = counters.get("written", 0)
+        rate = round(images / seconds, 2)
+        summary["run"] |= {"images": images, "images_per_second": rate, "counters": counters}
+    storage.write_json(path, summary)
+    report.write(output)
+    _conclude(output, summary)
+    if summary["failure"]:
+        raise RuntimeError(
+            f"{summary['failure']}; each has its reason in {storage.join(output, 'report.html')}, "
+            "--retry-rejected tries them again, and --max-reject-rate allows for more"
+        )
+
+
+@contextlib.contextmanager
+def _without_traceback(kind: type[Exception]) -> Iterator[None]:
+    """Keeps Beam from logging errors of a kind that a step raises: they are told in one line at the end."""
+    beam = logging.getLogger("apache_beam.runners.common")
+
+    def other(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], kind))
+
+    beam.addFilter(other)
+    try:
+        yield
+    finally:
+        beam.removeFilter(other)
+
+
+def _counters(result: Any) -> dict[str, int]:
+    """What a job has counted. Beam's local runner tells it of those alone that do not fail."""
+    return {
         counter.key.metric.name: counter.committed
         for counter in result.metrics().query()["counters"]
         if counter.key.metric.namespace == "camboxes"
     }
-    images = counters.get("written", 0)
-    summary["run"] = {
-        "runner": str(options.view_as(StandardOptions).runner),
-        "processes": local_processes(options),
-        "images": images,
-        "seconds": round(seconds, 2),
-        "images_per_second": round(images / seconds, 2),
-        "counters": counters,
-        "peak_memory_bytes": _bytes(max([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, *peaks])),
-    }
-    storage.write_json(path, summary)
-    report.write(output)
-    _conclude(output, summary)
-    rejected, planned = summary["images"]["rejected"], summary["images"]["planned"]
-    if rejected > max_reject_rate * planned:
-        raise RuntimeError(
-            f"{rejected} of {planned} images were rejected, more than --max-reject-rate {max_reject_rate:g} allows; "
-            f"their reasons stand in {storage.join(output, 'report.html')}, and --retry-rejected tries them again"
-        )
+
+
+def _failed_when_written(path: str) -> bool:
+    """Whether a job has written its summary, and failed for what stands in it.
+
+    A summary that an earlier job left holds `run`, which is added to it last.
+    """
+    summary = storage.read_json(path) if storage.exists(path) else {"run": {}}
+    return "run" not in summary and summary.get("failure") is not None
 
 
 def _bytes(peak: int) -> int:

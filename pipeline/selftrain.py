@@ -100,12 +100,13 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         _tell(record)
         runs.announce(arguments.output, f"round {record['kept']}" if record["kept"] else "the run's own maps")
 
+        # No limit to what is rejected: the run that the images come from had its own.
         def build(p: "beam.Pipeline") -> None:
             shards = p | ReadShards(arguments.run, planned.missing())
             if record["kept"]:
                 shards |= regress
             boxes = BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes, rule.thresholds)
-            shards | boxes | KeepDecided(decisions) | WriteCoco(arguments.output)
+            shards | boxes | KeepDecided(decisions) | WriteCoco(arguments.output, max_reject_rate=1)
 
         runs.execute(build, options, arguments.output)
 

@@ -11,10 +11,12 @@ import apache_beam as beam
 from camboxes.transforms import coco, storage
 from camboxes.transforms.metering import count, milliseconds
 from camboxes.transforms.plan import PlannedRun, shard_file
-from camboxes.transforms.records import Shard
+from camboxes.transforms.records import REJECTED, Shard
 
 # What can change the bytes of a result, or a person's trust in it.
 _LIBRARIES = "camboxes torch torchvision timm apache-beam pyarrow numpy opencv-python-headless pillow".split()  # noqa: SIM905
+
+MAX_REJECT_RATE = 0.5
 
 # A part of annotations.json is a COCO data set of its own, of a size that pycocotools still loads on a laptop.
 _IMAGES_PER_PART = 500_000
@@ -35,14 +37,26 @@ class WriteCoco(beam.PTransform):
     The result is a collection of one element: the summary, as it stands in summary.json.
     """
 
-    def __init__(self, output: str):
-        """Takes the run's folder, local or on any Beam filesystem.
+    def __init__(self, output: str, max_reject_rate: float = MAX_REJECT_RATE):
+        """Takes where to write, and how many images may be rejected.
+
+        Args:
+          output: the run's folder, local or on any Beam filesystem.
+          max_reject_rate: the share of the run's images that may be rejected, 0 to 1. Above it the job fails when all
+            files are written; 1 lets every job pass.
+
+        Raises:
+          ValueError: max_reject_rate is no such share.
 
         Raises, in the job:
           IncompleteRunError: planned images are missing from the shards.
+          TooManyRejectedError: more images were rejected than max_reject_rate allows.
         """
         super().__init__()
+        if not 0 <= max_reject_rate <= 1:
+            raise ValueError(f"max_reject_rate is {max_reject_rate}; expected a share from 0 to 1")
         self._output = output
+        self._max_reject_rate = max_reject_rate
         self._write = beam.Map(_write_shard, output=output).with_output_types(str)
 
     def with_resource_hints(self, **hints: Any) -> "WriteCoco":
@@ -56,12 +70,19 @@ class WriteCoco(beam.PTransform):
             shards
             | "WriteShards" >> self._write
             | "AllWritten" >> beam.combiners.ToList()
-            | "Merge" >> beam.Map(merge, output=self._output).with_output_types(dict[str, Any])
+            | "Merge"
+            >> beam.Map(merge, output=self._output, max_reject_rate=self._max_reject_rate).with_output_types(
+                dict[str, Any]
+            )
         )
 
 
 class IncompleteRunError(RuntimeError):
     """Not every planned image has a row. Never expected; the job fails rather than lose one in silence."""
+
+
+class TooManyRejectedError(RuntimeError):
+    """More images were rejected than allowed. The run's files are written all the same, and summary.json says so."""
 
 
 def _write_shard(shard: Shard, output: str) -> str:
@@ -71,15 +92,17 @@ def _write_shard(shard: Shard, output: str) -> str:
     return shard.key
 
 
-def merge(written: Iterable[str], output: str) -> dict[str, Any]:
+def merge(written: Iterable[str], output: str, max_reject_rate: float = MAX_REJECT_RATE) -> dict[str, Any]:
     """Writes the JSON files of a run from its shard files, and returns the summary.
 
     Args:
       written: the keys of the shards to merge where the run has no plan.
       output: the run's folder.
+      max_reject_rate: see `WriteCoco`.
 
     Raises:
       IncompleteRunError: a planned shard has no file, or fewer or more rows than planned.
+      TooManyRejectedError: see `WriteCoco`; the summary's `failure` is its message.
       ValueError: the shards were not made with the same settings.
     """
     run = PlannedRun.load(output)
@@ -118,6 +141,7 @@ def merge(written: Iterable[str], output: str) -> dict[str, Any]:
         "annotations": counts.annotations,
         "by_person": counts.by_person,
         "rejected": dict(sorted(counts.rejected.items())),
+        "failure": _failure(counts, max_reject_rate),
         "categories": dict(sorted(counts.categories.items())),
         "input": {}
         if run is None
@@ -126,7 +150,21 @@ def merge(written: Iterable[str], output: str) -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _LIBRARIES},
     }
     storage.write_json(storage.join(output, "summary.json"), summary)
+    if summary["failure"]:
+        raise TooManyRejectedError(summary["failure"])
     return summary
+
+
+def _failure(counts: coco.Counts, max_reject_rate: float) -> str | None:
+    """Why a run fails although it is complete; None where it does not."""
+    rejected, planned = (counts.images[name] for name in (REJECTED, "planned"))
+    if rejected <= max_reject_rate * planned:
+        return None
+    reasons = sorted(counts.rejected.items(), key=lambda reason: (-reason[1], reason[0]))
+    return (
+        f"{rejected} of {planned} images were rejected, more than the share of {max_reject_rate:g} that "
+        f"max_reject_rate allows: {', '.join(f'{code} {number}' for code, number in reasons)}"
+    )
 
 
 def _parts(shards: Mapping[str, int]) -> list[list[str]]:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from camboxes.pipeline.cli import main
-from camboxes.transforms import PlannedRun
+from camboxes.transforms import PlannedRun, storage
 
 TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
 # Those of the fixture `plain_run`.
@@ -184,14 +184,40 @@ def test_rows_of_another_network_are_not_taken_over(photographs, tmp_path, capsy
     assert "holds no run to take rows from" in capsys.readouterr().err
 
 
-def test_too_many_rejected_images_fail_the_job_and_keep_what_it_has(photographs, tmp_path, capsys):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_too_many_rejected_images_fail_the_job_and_keep_what_it_has(photographs, tmp_path, capsys, workers):
     rows = "no.jpg,tripod\nnowhere.jpg,tripod\nespresso/coffee.png,espresso\n"
     (photographs / "few.csv").write_text("path,label\n" + rows)
-    assert _label(photographs / "few.csv", tmp_path / "out") == 1
-    assert "2 of 3 images were rejected, more than --max-reject-rate 0.5 allows" in capsys.readouterr().err
+    options = TWO_PROCESSES if workers == 2 else []
+    assert _label(photographs / "few.csv", tmp_path / "out", *options) == 1
+    _, said = capsys.readouterr().err.splitlines()  # the job's announcement, and no traceback
+    failure = "2 of 3 images were rejected, more than the share of 0.5 that max_reject_rate allows: missing 2"
+    assert said == (
+        f"camboxes label: the job failed: {failure}; each has its reason in {tmp_path / 'out' / 'report.html'}, "
+        "--retry-rejected tries them again, and --max-reject-rate allows for more"
+    )
     assert len(json.loads((tmp_path / "out" / "annotations.json").read_text())["annotations"]) == 1
-    assert (tmp_path / "out" / "report.html").exists()
+    assert "missing 2" in (tmp_path / "out" / "report.html").read_text()
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["failure"] == failure
+    assert summary["run"]["processes"] == workers and summary["run"]["seconds"] > 0
     assert _label(photographs / "few.csv", tmp_path / "out", "--max-reject-rate", "0.7") == 0
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["failure"] is None
+
+
+def test_a_job_that_fails_otherwise_is_not_said_to_reject_too_much(photographs, tmp_path, capsys, monkeypatch):
+    """Although the summary of the job before says that of that one."""
+    (photographs / "few.csv").write_text("path,label\nno.jpg,tripod\nespresso/coffee.png,espresso\n")
+    assert _label(photographs / "few.csv", tmp_path / "out", "--max-reject-rate", "0.4") == 1
+    assert "1 of 2 images were rejected" in capsys.readouterr().err
+
+    def fail(*_arguments, **_keywords):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(storage, "replacing", fail)
+    assert _label(photographs / "few.csv", tmp_path / "out", "--max-reject-rate", "0.4") == 1
+    said = capsys.readouterr().err
+    assert "the job failed: the disk is full" in said and "images were rejected" not in said
 
 
 def test_an_empty_data_set(tmp_path, capsys):

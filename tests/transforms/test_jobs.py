@@ -27,7 +27,7 @@ from camboxes.transforms import (
 )
 from camboxes.transforms.infer import _InferClassMaps
 from camboxes.transforms.records import LABELED, PLANNED, Shard, table
-from camboxes.transforms.write import IncompleteRunError, merge
+from camboxes.transforms.write import IncompleteRunError, TooManyRejectedError, merge
 
 
 def _pipeline():
@@ -100,7 +100,7 @@ def test_the_network_is_only_asked_for_images_that_decode(tmp_path, classifier, 
             | ReadLabeledImages(str(tmp_path / "m.csv"), plan)
             | InferClassMaps()
             | BoxesFromMaps()
-            | WriteCoco(plan.output)
+            | WriteCoco(plan.output, max_reject_rate=1)
         )
     assert [(row["status"], row["reason"], row["labels"][0]["label"]) for row in rows(plan.output)] == [
         ("rejected", "missing: there is no file at this path", "tripod")
@@ -118,11 +118,59 @@ def test_a_path_that_leads_outside_the_root_is_not_read(tmp_path, photographs, c
     manifest.write_text("path,label\n" + "".join(f"{path},Egyptian cat\n" for path in paths))
     plan = Plan(str(tmp_path / "out"), classifier.class_names)
     with _pipeline() as pipeline:
-        pipeline | ReadLabeledImages(str(manifest), plan) | InferClassMaps() | BoxesFromMaps() | WriteCoco(plan.output)
+        (
+            pipeline
+            | ReadLabeledImages(str(manifest), plan)
+            | InferClassMaps()
+            | BoxesFromMaps()
+            | WriteCoco(plan.output, max_reject_rate=1)
+        )
     found = {row["path"]: (row["status"], row["reason"], row["digest"]) for row in rows(plan.output)}
     outside = "outside_root: the path, or a link on it, leads outside the input root; --root may be wider"
     assert found.pop("cat.png")[:2] == ("ok", None)
     assert found == dict.fromkeys(paths[:2], ("rejected", outside, None))
+
+
+def _rejecting(output, allowed, rejected, images):
+    """A library user's job, in which so many of the images were rejected."""
+    row = {"labels": [], "maps": [], "boxes": []}
+    bad = row | {"status": "rejected", "reason": "missing: there is no file at this path"}
+    good = row | {"status": "skipped", "width": 4, "height": 3}
+    rows = [(bad if number < rejected else good) | {"path": f"{number}.jpg"} for number in range(images)]
+    rows[0] = rows[0] | {"reason": "truncated: image file is truncated"}
+    with _pipeline() as pipeline:
+        pipeline | beam.Create([Shard("all", table(rows, LABELED, {}))]) | WriteCoco(str(output), **allowed)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "rejected", "said"),
+    [
+        ({}, 3, "3 of 4 images were rejected, more than the share of 0.5 that max_reject_rate allows: "),
+        ({"max_reject_rate": 0.25}, 2, "2 of 4 images were rejected, more than the share of 0.25 that "),
+        ({"max_reject_rate": 0}, 1, "1 of 4 images were rejected, more than the share of 0 that "),
+    ],
+)
+def test_a_library_users_job_fails_where_too_many_images_are_rejected(tmp_path, allowed, rejected, said):
+    with pytest.raises(TooManyRejectedError) as failure:
+        _rejecting(tmp_path, allowed, rejected, 4)
+    counted = {"missing": rejected - 1, "truncated": 1}
+    reasons = ", ".join(f"{code} {number}" for code, number in counted.items() if number)  # in order, too
+    assert said in str(failure.value) and f"allows: {reasons}" in str(failure.value)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["images"]["rejected"] == rejected and summary["failure"] in str(failure.value)
+    assert len(json.loads((tmp_path / "annotations.json").read_text())["images"]) == 4 - rejected
+
+
+@pytest.mark.parametrize(("allowed", "rejected"), [({}, 2), ({"max_reject_rate": 1}, 4), ({"max_reject_rate": 0.5}, 2)])
+def test_a_library_users_job_may_reject_as_many_images_as_it_says(tmp_path, allowed, rejected):
+    _rejecting(tmp_path, allowed, rejected, 4)
+    assert json.loads((tmp_path / "summary.json").read_text())["failure"] is None
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.5, 50, float("nan")])
+def test_a_reject_rate_is_a_share(tmp_path, rate):
+    with pytest.raises(ValueError, match=rf"^max_reject_rate is {rate}; expected a share from 0 to 1$"):
+        WriteCoco(str(tmp_path), max_reject_rate=rate)
 
 
 def test_a_network_whose_output_is_not_finite(photographs, tmp_path, classifier):

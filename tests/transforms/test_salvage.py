@@ -110,7 +110,7 @@ def test_the_tensors_of_a_failed_pass_are_gone_when_it_is_made_again(localizer, 
     answers, halved = localize(localizer, questions)
     assert halved == 3 and not any(isinstance(answer, BadImageError) for answer in answers)
     assert len(held) == 3 and len(alive) == 7
-    assert not any(sum(alive, []))
+    assert not any(map(any, alive))
 
 
 def test_a_pass_that_fails_otherwise_leaves_nothing_either(localizer, questions, monkeypatch):
@@ -128,7 +128,7 @@ def test_a_pass_that_fails_otherwise_leaves_nothing_either(localizer, questions,
     monkeypatch.setattr(localizer._methods[0], "forward", pass_or_fail)
     answers, _ = localize(localizer, questions)
     assert [isinstance(answer, BadImageError) for answer in answers] == [True, True, False, False]
-    assert not any(sum(alive, []))
+    assert not any(map(any, alive))
 
 
 @pytest.mark.parametrize("error", [TypeError("unexpected keyword argument"), RuntimeError("no kernel for this layer")])
@@ -157,9 +157,7 @@ def nothing_logged(monkeypatch):
     monkeypatch.setattr(salvage, "_logged", set())
 
 
-def test_each_kind_of_error_is_logged_once_with_its_traceback(
-    localizer, questions, failing, caplog, nothing_logged
-):
+def test_each_kind_of_error_is_logged_once_with_its_traceback(localizer, questions, failing, caplog, nothing_logged):
     failing(RuntimeError("index out of range"), of=lambda images: (images.mean((1, 2, 3)) > 0.2).any())
     for _ in range(3):
         localize(localizer, questions)
