@@ -16,11 +16,11 @@ from camboxes.models.networks import (
     load_network,
     load_state,
     qualified_name,
-    read_state,
 )
 from camboxes.models.preprocessing import Preprocessing
 from camboxes.models.prompts import read_prompts
 from camboxes.models.spec import ModelSpec
+from camboxes.models.state_dicts import read_state
 
 DESCRIPTION, WEIGHTS = "classifier.json", "weights.safetensors"
 _PREPROCESSING = ("mean", "std", "size", "interpolation")
@@ -113,7 +113,7 @@ def _with_weights(name: str, weights: str | None) -> Network:
     if not name.startswith((GAP, OPEN_CLIP)):
         return load_network(name, weights)
     assert weights is not None, "find_network refuses a conversion without, and reads a dual encoder's elsewhere"
-    state = read_state(Path(weights))
+    state = read_state(weights)
     if "head.weight" not in state:
         raise ValueError(
             f"weights {weights} are not those of {name}: there is no head.weight among them; if they are those of the "

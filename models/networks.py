@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from camboxes.models import efficientnets
 from camboxes.models.preprocessing import Preprocessing
+from camboxes.models.state_dicts import State, head_of, mismatch, read_state, with_linear_head, without_prefix
 
 # Before the name of a network that is converted, and of one of two towers.
 GAP, OPEN_CLIP = "gap:", "open_clip:"  # conversions.py, dual_encoders.py
@@ -40,6 +40,9 @@ _TRANSFORMER_NAMES = {
     r"^encoder\.ln\.": "norm.",
     r"^heads\.head\.": "head.",
 }
+
+# Names of tensors in files whose names are not those of the network here.
+_FOREIGN = ("encoder.pos_embedding", efficientnets.STEM)
 
 # Auxiliary classifiers and counters serve training alone; a file may leave them out.
 _DISPENSABLE = re.compile(r"^(aux\d?|AuxLogits)\.|\.num_batches_tracked$")
@@ -112,17 +115,27 @@ def load_network(name: str, weights: str | None) -> Network:
     weights = weights or _packaged_weights(name)
     if weights is None:
         return _BUILDERS[name.split(":")[0]](name, None, pretrained=True)
-    state = read_state(Path(weights))
     network = empty_network(name)
-    if efficientnets.STEM in state:
-        _check_padding(name, weights)
-        state = efficientnets.timm_names(state, network.module.state_dict())
-    heads = [(key, layer) for key, layer in network.module.named_modules() if isinstance(layer, nn.Linear)]
-    weight = state.get(f"{heads[-1][0]}.weight") if heads else None
-    if weight is not None and len(weight) != heads[-1][1].out_features:
-        network = _BUILDERS[name.split(":")[0]](name, len(weight), pretrained=False)
+    state = _named_as_in(network, read_state(weights), weights)
+    key = f"{head_of(network.module)}.weight"
+    given, own = (tensors.get(key) for tensors in (state, network.module.state_dict()))
+    if given is not None and own is not None and given.shape[1:] == own.shape[1:] and len(given) != len(own):
+        network = _BUILDERS[name.split(":")[0]](name, len(given), pretrained=False)
     load_state(network, state, weights)
     return network
+
+
+def _named_as_in(network: Network, state: State, weights: str) -> State:
+    """The tensors of a file under the names that a network of timm or torchvision has for them."""
+    wanted = network.module.state_dict()
+    foreign = [name for name in _FOREIGN if any(key.endswith(name) for key in state)]
+    state = without_prefix(state, foreign or wanted, weights)
+    if efficientnets.STEM in state:
+        _check_padding(network.name, weights)
+        state = efficientnets.timm_names(state, wanted)
+    if "encoder.pos_embedding" in state:
+        state = _timm_names_of_transformer(state)
+    return with_linear_head(state, network.module)
 
 
 def empty_network(name: str) -> Network:
@@ -233,31 +246,7 @@ def _packaged_weights(name: str) -> str | None:
     return None
 
 
-def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file, .safetensors or a PyTorch state dict. Raises as `load_network` does."""
-    if not path.is_file():
-        raise OSError(f"weights {path}: there is no such file")
-    state: dict[str, Any]
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling errors of every kind; safetensors' own error class
-        raise ValueError(
-            f"weights {path}: not readable as safetensors or as a PyTorch state dict ({type(error).__name__}: {error})"
-        ) from error
-    for wrapper in ("state_dict", "model"):
-        inner: Any = state.get(wrapper)
-        if isinstance(inner, dict):
-            state = inner
-    state = {key.removeprefix("module."): value for key, value in state.items()}
-    return _timm_names_of_transformer(state) if "encoder.pos_embedding" in state else state
-
-
-def _timm_names_of_transformer(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _timm_names_of_transformer(state: State) -> State:
     """The tensors of torchvision's vision transformer under the names that timm's has for them."""
     pairs = _TRANSFORMER_NAMES.items()
     return {
@@ -277,7 +266,7 @@ def _check_padding(name: str, weights: str) -> None:
         )
 
 
-def load_state(network: Network, state: dict[str, torch.Tensor], weights: str) -> None:
+def load_state(network: Network, state: State, weights: str) -> None:
     """Puts the tensors of a file into a network. Raises as `load_network` does; `weights` names the file."""
     expected = network.module.state_dict()
     wrong = [
@@ -287,8 +276,7 @@ def load_state(network: Network, state: dict[str, torch.Tensor], weights: str) -
     ]
     if wrong:
         raise ValueError(
-            f"weights {weights} are not those of {network.name}: {len(wrong)} of its {len(expected)} tensors are "
-            f"missing or of another shape, the first of them {wrong[0]!r} {tuple(expected[wrong[0]].shape)}"
+            f"weights {weights} are not those of {network.name}: {mismatch(state, network.module, wrong, weights)}"
         )
     # Into the network's own state dict, which also carries the versions that some layers ask for.
     expected.update({key: state[key] for key in expected if key in state})
