@@ -42,6 +42,16 @@ torchvision {torchvision}, and of each family of timm {timm} the smallest (where
 Map size is that of the last feature maps at the network's own input size, in cells. `gap:` rows are the conversions of
 Zhou et al. 2016, section 3.
 
+**Files for `--weights`** are read as people have them: .safetensors, or what `torch.save` wrote (nothing in it is
+executed; a training's arguments, paths and numpy numbers beside the tensors are passed over).
+
+- In a file of several things the first of `state_dict_ema`, `model_ema`, `ema`, `state_dict`, `model_state_dict`,
+  `model`, `net` and `network` is taken, or the only dict of tensors: averaged weights win, as in timm.
+- One prefix before all names (`module.`, `model.`, `backbone.`, nested ones) is taken off, and so is `_orig_mod.`.
+- A head of `nn.Sequential(nn.Dropout(), nn.Linear())` in the place of the linear layer is that linear layer. The
+  number of classes is the file's. A head with hidden layers is refused: CAM needs one linear layer.
+- A network that was pickled whole is refused. Where a command can write a file that is read, the message ends with it.
+
 | network | method | map size | input | million parameters |
 | --- | --- | --- | --- | --- |"""
 

