@@ -17,7 +17,7 @@ from apache_beam.options.pipeline_options import (
     WorkerOptions,
 )
 
-from camboxes.pipeline.errors import CallError
+from camboxes.pipeline.errors import CallError, refuse_unknown
 
 # "DirectRunner" is a switch that tries a downloaded binary first; this is the local runner itself.
 _LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
@@ -43,10 +43,7 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
         _, unknown = parser.parse_known_args(list(arguments))
     except SystemExit:
         raise CallError("one of Beam's options has a wrong value (see the line above)") from None
-    if unknown:
-        raise CallError(
-            f"unknown option {' '.join(unknown)}; see --help for camboxes' own, and Beam's documentation for Beam's"
-        )
+    refuse_unknown(unknown, "see --help for camboxes' own, and Beam's documentation for Beam's")
     options = PipelineOptions(list(arguments))
     standard = options.view_as(StandardOptions)
     if runner_name(options) == "DaskRunner":

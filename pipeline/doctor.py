@@ -85,10 +85,9 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
       CallError: the call cannot be carried out as it was made.
       SystemExit: a check failed.
     """
-    from camboxes.pipeline.errors import CallError
+    from camboxes.pipeline.errors import refuse_unknown
 
-    if beam_arguments:
-        raise CallError(f"unknown option {' '.join(beam_arguments)}; doctor takes none but --verbose")
+    refuse_unknown(beam_arguments, "doctor takes none but --verbose")
     width = max(len(check.name) for check in CHECKS)
     failed = 0
     for check in CHECKS:

@@ -2,7 +2,7 @@
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 # The machine's faults, which may come up in any check: no disk space, no memory, a failing disk, too many open files.
 _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EIO, errno.EMFILE, errno.ENFILE}
@@ -25,6 +25,19 @@ def blaming_the_call() -> Iterator[None]:
         if _of_the_machine(error):
             raise
         raise CallError(str(error)) from error
+
+
+def refuse_unknown(arguments: Sequence[str], where: str) -> None:
+    """Raises a CallError where arguments are left that no command takes; `where` says what is listed where."""
+    if not arguments:
+        return
+    if not any(argument.startswith("-") for argument in arguments):
+        more = f" and {len(arguments) - 3} more" if len(arguments) > 3 else ""
+        raise CallError(
+            f"unexpected {', '.join(arguments[:3])}{more}: if the shell made them of a pattern, put it in quotes, as "
+            "--input 'train-*.tar'; else each of them needs an option before it"
+        )
+    raise CallError(f"unknown option {' '.join(arguments)}; {where}")
 
 
 def _of_the_machine(error: BaseException | None) -> bool:

@@ -120,10 +120,9 @@ def check_call(command: str, beam_arguments: Sequence[str]) -> None:
     """
     import importlib.util
 
-    from camboxes.pipeline.errors import CallError
+    from camboxes.pipeline.errors import CallError, refuse_unknown
 
-    if beam_arguments:
-        raise CallError(f"unknown option {' '.join(beam_arguments)}; see camboxes {command} --help")
+    refuse_unknown(beam_arguments, f"see camboxes {command} --help")
     for library in ("pycocotools", "sklearn"):
         if importlib.util.find_spec(library) is None:
             raise CallError(f'judging boxes needs {library}, which is not installed: pip install ".[eval]"')

@@ -100,13 +100,12 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
       CallError: the call cannot be carried out as it was made.
       Exception: the network failed.
     """
-    from camboxes.pipeline.errors import CallError, blaming_the_call
+    from camboxes.pipeline.errors import blaming_the_call, refuse_unknown
     from camboxes.transforms import storage
     from camboxes.transforms.boxes import BoxRule, boxes_from_map
     from camboxes.transforms.maps import quantize
 
-    if beam_arguments:
-        raise CallError(f"unknown option {' '.join(beam_arguments)}; see camboxes explain --help")
+    refuse_unknown(beam_arguments, "see camboxes explain --help")
     with blaming_the_call():
         rule = BoxRule(arguments.threshold)
         methods = [map_spec(arguments, text.strip()) for text in arguments.method.split(",")]

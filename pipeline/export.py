@@ -86,13 +86,12 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
       Exception: the job failed, or files of images are gone or changed.
     """
     from camboxes.pipeline import exports, runs
-    from camboxes.pipeline.errors import CallError, blaming_the_call
+    from camboxes.pipeline.errors import blaming_the_call, refuse_unknown
     from camboxes.transforms import storage
     from camboxes.transforms.keep import decided
 
     with blaming_the_call():
-        if beam_arguments:
-            raise CallError(f"unknown option {' '.join(beam_arguments)}; see camboxes export --help")
+        refuse_unknown(beam_arguments, "see camboxes export --help")
         source = runs.finished(arguments.run)
         selection = exports.Selection(
             arguments.val, arguments.seed, arguments.min_score, arguments.include, decided(source)

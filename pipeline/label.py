@@ -333,7 +333,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     """
     from apache_beam.options.pipeline_options import StandardOptions
 
-    from camboxes.pipeline import remote, runs
+    from camboxes.pipeline import remarks, remote, runs
     from camboxes.pipeline.beam_options import beam_options, fit_processes, local_processes
     from camboxes.pipeline.errors import blaming_the_call
     from camboxes.transforms import (
@@ -373,7 +373,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         if arguments.reuse:
             reusable(arguments.reuse, localizer.settings)
         if arguments.dry_run and source is not None:
-            _describe(plan, source, localizer, str(options.view_as(StandardOptions).runner))
+            _describe(plan, source, localizer, str(options.view_as(StandardOptions).runner), arguments.max_reject_rate)
             return
     with contextlib.ExitStack() as held:
         with blaming_the_call():
@@ -407,6 +407,8 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             )
 
         runs.announce(arguments.output, f"{_network(localizer)}, processes: {local_processes(options)}")
+        if source is not None and (warning := remarks.look_up(source).remark()):
+            print(warning, file=sys.stderr)
         if remote.describes_only(options):
             remote.describe(job, options)
             return
@@ -495,8 +497,13 @@ def _network(localizer: "Localizer") -> str:
     return f"{settings['method']}{refined} of {spec.name} at {scales} ({spec.aspect}) on {spec.device} in {executed}"
 
 
-def _describe(plan: "Plan", source: "Listing", localizer: "Localizer", runner: str) -> None:
-    """Prints a plan that is not carried out."""
+def _describe(plan: "Plan", source: "Listing", localizer: "Localizer", runner: str, max_reject_rate: float) -> None:
+    """Prints a plan that is not carried out.
+
+    Raises:
+      ValueError: it would fail, for more images are missing than may be rejected.
+    """
+    from camboxes.pipeline import remarks
     from camboxes.transforms.labels import UnmatchedLabelsError
 
     classifier = localizer.classifier
@@ -507,6 +514,12 @@ def _describe(plan: "Plan", source: "Listing", localizer: "Localizer", runner: s
         raise
     print(f"input     {draft.images} images below {draft.root}")
     print(f"          {draft.repeated} repeated rows dropped, {draft.passed_over.files} files passed over")
+    names = [category.name for category in draft.categories]
+    found = remarks.look_up(source)
+    if found.images:
+        print(f"          {found.images} images looked up, {len(found.missing)} are missing")
+    for remark in [*remarks.of_input(draft.passed_over, names, draft.splits), *filter(None, [found.remark()])]:
+        print(f"          {remark}")
     print(f"output    {draft.output}, {len(draft.shards)} shards of {_extent(draft.shards.values())} images")
     print(f"network   {_network(localizer)}, batches of {classifier.spec.batch_size}")
     print(f"          weights {classifier.settings['weights_sha256'][:16]}")
@@ -514,6 +527,8 @@ def _describe(plan: "Plan", source: "Listing", localizer: "Localizer", runner: s
     print(f"runner    {runner}")
     _describe_labels(draft.categories, classifier)
     print("nothing was written: this was a dry run")
+    if len(found.missing) > max_reject_rate * found.images:
+        raise ValueError(f"this run would fail: {found.remark()}")
 
 
 def _describe_labels(matched: Sequence["Category"], classifier: "Classifier") -> None:

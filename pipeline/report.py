@@ -26,6 +26,7 @@ import pyarrow as pa
 from markupsafe import Markup
 from PIL import Image
 
+from camboxes.pipeline import remarks
 from camboxes.pipeline.shown import shortened
 from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.image_files import read_image
@@ -85,6 +86,10 @@ def write(output: str, evaluation: "Section | None" = None, folder: str | None =
         categories=sorted(summary["categories"].items(), key=lambda item: (-item[1]["images"], item[0]))[:_ROWS],
         cards=[_card(run, row) for row in sample if row["status"] != REJECTED],
         rejected=[row for row in sample if row["status"] == REJECTED],
+        remarks=[
+            *remarks.of_input(run.passed_over, [category.name for category in run.categories], run.splits),
+            *remarks.of_rejected(summary["rejected"], "the input's root"),
+        ],
         evaluation=evaluation,
         photographs=_photographs(run, evaluation) if evaluation else {},
         beside_results=folder in (None, output),

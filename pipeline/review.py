@@ -51,10 +51,9 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
       CallError: the call cannot be carried out as it was made, or FiftyOne does not work here.
     """
     from camboxes.pipeline import review_server
-    from camboxes.pipeline.errors import CallError, blaming_the_call
+    from camboxes.pipeline.errors import CallError, blaming_the_call, refuse_unknown
 
-    if beam_arguments:
-        raise CallError(f"unknown option {' '.join(beam_arguments)}; camboxes review --help lists them")
+    refuse_unknown(beam_arguments, "camboxes review --help lists them")
     if not review_server.is_free(arguments.port):
         raise CallError(f"something listens on port {arguments.port} already; stop it, or name another --port")
     with blaming_the_call():

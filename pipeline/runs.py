@@ -20,7 +20,7 @@ import apache_beam as beam
 import filelock
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-from camboxes.pipeline import leases, report, worker_processes
+from camboxes.pipeline import leases, remarks, report, worker_processes
 from camboxes.pipeline.beam_options import local_processes
 from camboxes.pipeline.errors import CallError
 from camboxes.transforms import PlannedRun, storage
@@ -200,11 +200,17 @@ def announce(output: str, network: str) -> None:
     done = len(run.shards) - len(run.missing())
     notes = [
         f"{run.repeated} repeated rows dropped" if run.repeated else "",
-        f"{run.passed_over.files} files passed over" if run.passed_over.files else "",
         f"{done} shards are done already" if done else "",
     ]
     what = f"{run.images} images, {len(run.categories)} labels, shards: {len(run.shards)}; {network}"
     print("; ".join([what, *filter(None, notes)]), file=sys.stderr)
+    _remark(run)
+
+
+def _remark(run: PlannedRun) -> None:
+    labels = [category.name for category in run.categories]
+    for remark in remarks.of_input(run.passed_over, labels, run.splits):
+        print(remark, file=sys.stderr)
 
 
 def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, output: str) -> None:
@@ -223,6 +229,7 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, out
     if not gc.isenabled():  # cli.command
         gc.freeze()
         gc.enable()
+    planned_before = PlannedRun.load(output) is not None
     pipeline = beam.Pipeline(options=options)
     build(pipeline)
     path, counters = storage.join(output, "summary.json"), None
@@ -249,6 +256,8 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, out
         summary["run"] |= {"images": images, "images_per_second": rate, "counters": counters}
     storage.write_json(path, summary)
     report.write(output)
+    if not planned_before and (run := PlannedRun.load(output)):
+        _remark(run)  # `announce` could not
     _conclude(output, summary)
     if summary["failure"]:
         raise RuntimeError(
@@ -302,9 +311,13 @@ def _conclude(output: str, summary: dict[str, Any]) -> None:
         f"{images['skipped']} skipped, {images['rejected']} rejected{reasons}; "
         f"{summary['annotations']} boxes in {summary['run']['seconds']:.1f} s"
     )
+    for remark in remarks.of_rejected(summary["rejected"], summary["input"].get("root", "")):
+        print(remark)
     written = [storage.join(output, name) for name in ("annotations.json", "results.json", "summary.json")]
     print(f"wrote {', '.join(written)}")
     print(f"look at {storage.join(output, 'report.html')}")
+    if summary["failure"]:
+        return
     again = f"{output.rstrip('/')}-t40"
     call = ["camboxes", "rebox", "--run", output, "--output", again, "--threshold", "0.4"]
     print(f"draw again: {shlex.join(call)}")

@@ -66,14 +66,13 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
       Exception: the job failed.
     """
     from camboxes.pipeline import runs
-    from camboxes.pipeline.errors import CallError, blaming_the_call
+    from camboxes.pipeline.errors import blaming_the_call, refuse_unknown
     from camboxes.transforms import storage
     from camboxes.transforms.listing import read_source
 
     with contextlib.ExitStack() as held:
         with blaming_the_call():
-            if beam_arguments:
-                raise CallError(f"unknown option {' '.join(beam_arguments)}; see camboxes train --help")
+            refuse_unknown(beam_arguments, "see camboxes train --help")
             _check(arguments)
             runs.check_output(arguments.output, arguments.input, arguments.model, contents=_CONTENTS)
             source = read_source(arguments.input, arguments.root)  # before torch: a wrong path is told at once
@@ -173,6 +172,8 @@ def _named(labels: Sequence[str]) -> str:
 
 
 def _announce(arguments: argparse.Namespace, source: "Listing", data: TrainingData, base: "Classifier") -> None:
+    from camboxes.pipeline import remarks
+
     kind = "any number of them an image (sigmoid)" if data.multilabel else "one an image (softmax)"
     what = {"head": "its head, on frozen features", "all": "its head, then everything"}[arguments.train]
     _say(
@@ -186,10 +187,10 @@ def _announce(arguments: argparse.Namespace, source: "Listing", data: TrainingDa
         _say(f"labels that occur once are trained on, not validated: {_named(once)}")
     if source.repeated:
         _say(f"{source.repeated} repeated rows dropped")
-    if source.passed_over.files:
-        _say(f"{source.passed_over.files} files passed over")
-    if empty := sorted(source.passed_over.without(data.classes).labels):
-        _say(f"class folders without images are left out: {_named(empty)}")
+    for remark in remarks.of_input(source.passed_over, data.classes, source.splits):
+        _say(remark)
+    if warning := remarks.look_up(source).remark():
+        _say(warning)
 
 
 def _train(arguments: argparse.Namespace, data: TrainingData, base: "Classifier", settings: Mapping[str, Any]) -> None:

@@ -43,8 +43,10 @@ class TrainingData:
 
     def check(self) -> None:
         """Raises a ValueError where there is nothing to learn."""
+        from camboxes.transforms.entries import NO_LABEL
+
         if not self.classes:
-            raise ValueError("no image has a label; expected at least two labels, or one and images without it")
+            raise ValueError(NO_LABEL)
         if len(self.classes) == 1 and all(self.labels.values()):
             raise ValueError(
                 f"all images are labelled {self.classes[0]!r}, so there is nothing to tell it from; add images of a "

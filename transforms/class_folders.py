@@ -3,6 +3,7 @@
 import fnmatch
 import functools
 import glob
+import itertools
 import os
 import posixpath
 import re
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from camboxes.transforms import storage
 from camboxes.transforms.entries import Entry, PassedOver, SourceError, SplitFolder, Statement
 from camboxes.transforms.label_values import plain_text
+from camboxes.transforms.passed_over import Tally
 from camboxes.transforms.splits import splits_among
 
 # Files with other endings in a class folder are counted and passed over; a manifest may name any file.
@@ -59,7 +61,7 @@ def read_class_folders(folder: str) -> Iterator[Statement]:
     except SourceError as error:
         raise SourceError(f"input {folder!r}: {error}") from None
     yield from (SplitFolder(prefix + top, split) for top, split in splits.items())
-    empty, depth = True, 2 if splits else 1
+    empty, depth, passed_over = True, 2 if splits else 1, Tally()
     for path in _files_below(folder):
         above = path.split("/")[:-1]
         label = above[depth - 1] if len(above) >= depth else None
@@ -69,11 +71,18 @@ def read_class_folders(folder: str) -> Iterator[Statement]:
             yield Entry(prefix + path, (label,))
         elif reason is not None:
             ignored = any(map(why_ignored, above[:depth]))
-            yield PassedOver(prefix + path, reason, None if ignored else label)
+            item = PassedOver(prefix + path, reason, None if ignored else label)
+            passed_over.add(item)
+            yield item
     if empty:
+        found = "; ".join(
+            f"{count.files} {ending or 'files'} ({count.example.removeprefix(prefix)[:80]}): {reason}"
+            for reason, endings in passed_over.kinds.items()
+            for ending, count in itertools.islice(endings.items(), 3)
+        )
         raise SourceError(
-            f"input {folder!r} holds no class folders with images; "
-            f"expected {posixpath.join(folder, 'LABEL', 'IMAGE.jpg')}, or name a manifest, or containers: *.tar"
+            f"input {folder!r} holds no class folders with images{found and f', but {found}'}; expected "
+            f"{posixpath.join(folder, 'LABEL', 'IMAGE.jpg')}, or name a manifest, or containers: *.tar"
         )
 
 

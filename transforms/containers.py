@@ -10,9 +10,11 @@ from collections.abc import Container, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import braceexpand
+
 from camboxes.transforms import parquet_images, storage, tar_files, tfrecords
 from camboxes.transforms.class_folders import why_ignored
-from camboxes.transforms.entries import Listed, PassedOver
+from camboxes.transforms.entries import Listed, PassedOver, SourceError
 from camboxes.transforms.images import BadImageError
 from camboxes.transforms.member_names import PARQUET, TAR, TFRECORD, split
 from camboxes.transforms.members import ContainerError, Image, Member, one_for_each
@@ -49,20 +51,38 @@ def containers_of(path: str) -> list[str]:
     """The containers that a data set consists of, sorted; none where it is something else.
 
     Args:
-      path: a container; a pattern such as train-*.tar that gives nothing else; or a local folder of containers, without
-        folders, which would be those of classes.
+      path: a container; a pattern such as train-*.tar or train-{000..007}.tar that gives nothing else; or a local
+        folder of containers, without folders, which would be those of classes.
 
     Raises:
       ContainerError: see `is_container`.
+      SourceError: a container among those that braces name is not there.
     """
     if storage.is_local(path) and Path(path).is_dir():
         inside = [file for file in Path(path).iterdir() if not why_ignored(file.name)]
         found = [] if any(file.is_dir() for file in inside) else [file.as_posix() for file in inside]
-    elif re.search(r"[*?\[]", path) and not (storage.is_local(path) and Path(path).exists()):
-        found = storage.matching(path)
+    elif storage.exists(path):
+        found = [path]
+    elif re.search(r"[*?\[{]", path):
+        found = [file for pattern in _patterns(path) for file in storage.matching(pattern)]
     else:
-        found = [path] if storage.exists(path) else []
-    return sorted(file for file in found if is_container(file))
+        found = []
+    return sorted({file for file in found if is_container(file)})
+
+
+def _patterns(path: str) -> list[str]:
+    """The patterns that braces stand for, as in train-{000..007}.tar, each of which gives a file; else the path."""
+    try:
+        patterns = list(braceexpand.braceexpand(path, escape=False))
+    except braceexpand.UnbalancedBracesError:
+        return [path]
+    missing = [pattern for pattern in patterns if not storage.matching(pattern)] if len(patterns) > 1 else []
+    if missing:
+        raise SourceError(
+            f"{len(missing)} of the {len(patterns)} files that {path!r} stands for are not there, the first of them "
+            f"{missing[0]!r}"
+        )
+    return patterns
 
 
 def runs(container: str, root: str) -> Iterator[list[Listed] | PassedOver]:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from camboxes.transforms import storage
-from camboxes.transforms.entries import Listed, Split
+from camboxes.transforms.entries import NO_LABEL, Listed, SourceError, Split
 from camboxes.transforms.image_files import locate
 from camboxes.transforms.labels import Category, ClassNames, LabelMap, LabelMatcher
 from camboxes.transforms.listing import Listing, read_source
@@ -221,8 +221,12 @@ class Plan:
         """The data set's categories.
 
         Raises:
+          SourceError: there are no labels at all.
           UnmatchedLabelsError: labels without a class, all of them listed.
         """
+        labels = list(labels)
+        if not labels:
+            raise SourceError(NO_LABEL)
         return LabelMatcher(self.class_names, self.label_map).categories(labels)
 
     def run(

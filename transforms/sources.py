@@ -54,7 +54,7 @@ def root_of(path: str, root: str | None = None) -> str:
 
 
 def _parent(path: str) -> str:
-    path = re.split(r"[*?\[]", path)[0] if not storage.exists(path) else path
+    path = re.split(r"[*?\[{]", path)[0] if not storage.exists(path) else path
     return path.rpartition("/")[0] or ("/" if path.startswith("/") else ".")
 
 
@@ -80,7 +80,7 @@ def _within(rows: Iterable[Statement], root: str) -> Iterator[Statement]:
             labels, denied = (tuple(filter(None, map(_label, given))) for given in (row.labels, row.denied))
             yield Entry(spelled, labels, denied)
         else:
-            yield row._replace(path=spelled)
+            yield row._replace(path=spelled + "/" * row.path.endswith("/"))  # of a folder
 
 
 def _label(text: str) -> str:

@@ -145,7 +145,12 @@ def merge(written: Iterable[str], output: str, max_reject_rate: float = MAX_REJE
         "categories": dict(sorted(counts.categories.items())),
         "input": {}
         if run is None
-        else {"root": run.root, "repeated": run.repeated, "passed_over": run.passed_over.to_json()},
+        else {
+            "root": run.root,
+            "repeated": run.repeated,
+            "passed_over": run.passed_over.to_json(),
+            "splits": dict(run.splits),
+        },
         "settings": settings,
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _LIBRARIES},
     }

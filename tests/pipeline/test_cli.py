@@ -23,6 +23,13 @@ def test_wrong_calls_get_one_line(photographs, tmp_path, capsys):
     label = ("label", "--input", photographs, "--output", tmp_path / "out")
     assert "unknown option --treshold 0.3" in _fails(capsys, *label, "--treshold", "0.3")
     assert "unknown option --thresh=0.3" in _fails(capsys, *label, "--thresh=0.3")
+    assert (
+        "unexpected b.tar, c.tar, d.tar and 1 more: if the shell made them of a pattern, put it in quotes, as --input "
+        in _fails(capsys, "label", "--input", "a.tar", "b.tar", "c.tar", "d.tar", "e.tar", "--output", tmp_path / "out")
+    )
+    assert "unexpected b.tar: if the shell" in _fails(
+        capsys, "train", "--input", "a.tar", "b.tar", "--output", tmp_path / "out"
+    )
     assert "threshold is 2.0; expected a share" in _fails(capsys, *label, "--threshold", "2")
     assert (
         "nowhere' does not exist; expected a folder of class folders, a manifest ending in .csv, .json, .jsonl,"

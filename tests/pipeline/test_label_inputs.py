@@ -1,6 +1,7 @@
 """`camboxes label` on the five photographs in each form that data sets come in: the same boxes from all of them."""
 
 import hashlib
+import html
 import io
 import json
 import shutil
@@ -132,3 +133,86 @@ def test_a_repeated_name_gives_no_image_the_picture_of_another(tmp_path, rows):
     assert digests == {"a.png": digest_of[0], "b.png": digest_of[1], "c.png": digest_of[3]}
     passed_over = PlannedRun.load(str(output)).passed_over.kinds["repeats the name of an image before it"]
     assert passed_over == {".png": (1, "train.tar/a.png")}
+
+
+def test_a_class_that_vanishes_is_told_in_the_terminal_the_summary_and_the_report(photographs, tmp_path, capsys):
+    shutil.copytree(photographs, tmp_path / "data")
+    (tmp_path / "data" / "beagle").mkdir()
+    (tmp_path / "data" / "beagle" / "a.heic").touch()
+    (tmp_path / "data" / "moped" / "@eaDir").mkdir()
+    shutil.copy(next((photographs / "moped").iterdir()), tmp_path / "data" / "moped" / "@eaDir" / "thumb.jpg")
+    call = ["label", "--input", str(tmp_path / "data"), "--output", str(tmp_path / "out"), *PLAIN]
+    assert cli.main([*call, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "5 images looked up, 0 are missing" in said
+    remarks = [
+        "WARNING: labels of which no image is read, for all in their folders is passed over: "
+        "beagle (1, such as beagle/a.heic)",
+        "1 file passed over, no image by its name: 1 .heic (beagle/a.heic)",
+        "WARNING: 1 .heic: convert them to JPEG: ImageMagick's magick mogrify -format jpg *.heic, or pillow-heif",
+        "1 file passed over, made by the system: a name on its path is one of a file manager's, a camera's or a NAS's: "
+        "1 .jpg (moped/@eaDir/thumb.jpg)",
+    ]
+    assert all(f"          {remark}\n" in said for remark in remarks)
+    assert cli.main(call) == 0
+    printed = capsys.readouterr()
+    assert all(remark in printed.err.splitlines() for remark in remarks)
+    assert "draw again: " in printed.out
+    found = json.loads((tmp_path / "out" / "summary.json").read_text())["input"]["passed_over"]
+    assert found["files"] == 2
+    assert found["labels_without_images"] == {"beagle": {"files": 1, "example": "beagle/a.heic"}}
+    assert {"reason": "no image by its name", "ending": ".heic", "files": 1, "example": "beagle/a.heic"} in found[
+        "kinds"
+    ]
+    report = html.unescape((tmp_path / "out" / "report.html").read_text())
+    assert all(remark in report for remark in remarks)
+
+
+def test_images_that_are_not_there_are_told_before_and_after(photographs, tmp_path, capsys):
+    """As where paths are relative to another folder; a failed run is not to be drawn again."""
+    rows = [f"{path.parent.name}/{path.name},{path.parent.name}" for path in sorted(photographs.glob("*/*"))]
+    (tmp_path / "m.csv").write_text("\n".join(["path,label", *rows]))
+    call = ["label", "--input", str(tmp_path / "m.csv"), "--output", str(tmp_path / "out"), *PLAIN]
+    assert cli.main([*call, "--dry-run"]) == 2
+    printed = capsys.readouterr()
+    assert "          5 images looked up, 5 are missing\n" in printed.out
+    assert "this run would fail: WARNING: 5 of 5 images that were looked up are not there" in printed.err
+    assert "name it with --root DIR" in printed.err
+    assert cli.main([*call, "--dry-run", "--root", str(photographs)]) == 0
+    assert "5 images looked up, 0 are missing" in capsys.readouterr().out
+    assert cli.main(call) == 1
+    printed = capsys.readouterr()
+    assert "WARNING: 5 of 5 images that were looked up are not there" in printed.err
+    assert f"missing: paths are looked up below {tmp_path};" in printed.out
+    assert "draw again" not in printed.out
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "tar"])
+def test_an_input_without_any_label_is_a_wrong_call(form, tmp_path, capsys):
+    if form == "csv":
+        (tmp_path / "m.csv").write_text("path,label\na.jpg,\nb.jpg,-1\n")
+    elif form == "jsonl":
+        (tmp_path / "m.jsonl").write_text('{"path": "a.jpg", "class": "cat"}\n')
+    else:
+        import webdataset
+
+        with webdataset.TarWriter(str(tmp_path / "m.tar")) as tar:
+            tar.write({"__key__": "a", "jpg": b"x", "txt": "a caption"})
+    source = ["--input", str(tmp_path / f"m.{form}")]
+    for call in (
+        ["label", *source, "--output", str(tmp_path / "out")],
+        ["train", *source, "--output", str(tmp_path / "c")],
+    ):
+        assert cli.main(call) == 2
+        assert "no image of the input has a label; expected" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists() and not (tmp_path / "c").exists()
+
+
+def test_splits_with_class_folders(photographs, tmp_path, rows, capsys):
+    for split in ("train", "val"):
+        shutil.copytree(photographs, tmp_path / "data" / split)
+    output = tmp_path / "out"
+    assert cli.main(["label", "--input", str(tmp_path / "data"), "--output", str(output), "--dry-run", *PLAIN]) == 0
+    said = capsys.readouterr().out
+    assert "folders of splits: train (train), val (val); labels are the folders inside them" in said
+    assert "10 images" in said and "5 matched" in said

@@ -221,7 +221,8 @@ def test_bad_images_and_empty_folders(squares, tmp_path, capsys):
     said = capsys.readouterr().err.splitlines()
     assert said[2:] == [
         "labels that occur once are trained on, not validated: alone",
-        "class folders without images are left out: empty",
+        "WARNING: labels of which no image is read, for all in their folders is passed over: empty (1, such as empty/)",
+        "1 file passed over, an empty folder: 1 without an ending (empty/)",
         f"images that cannot be used: 3 (1 empty, 1 not_an_image, 1 truncated); see {tmp_path}/c/rejected.csv",
         "labels none of whose images can be used are left out: broken",
     ]
@@ -313,7 +314,7 @@ def test_wrong_calls(squares, tmp_path, capsys, monkeypatch):
         refused(tmp_path / "one")
     )
     (tmp_path / "none.csv").write_text("path,label\none/red/0.png,\n")
-    assert "no image has a label; expected at least two labels" in refused(tmp_path / "none.csv")
+    assert "no image of the input has a label; expected LABEL/IMAGE.jpg in folders" in refused(tmp_path / "none.csv")
     assert "--validation is 1.0; expected a share from 0 to less than 1" in refused(squares, "--validation", "1")
     assert "--epochs is 0; expected at least 1" in refused(squares, "--epochs", "0")
     assert "unknown option --runner=x" in refused(squares, "--runner=x")

@@ -98,9 +98,17 @@ def test_a_class_that_vanishes_is_known_by_its_folder(tmp_path):
     assert source.passed_over.without(set(source.labels())).labels == {
         "dog": Count(1, "dog/c.HEIC"),
         "eel": Count(1, "eel/@eaDir/d.jpg"),
-        "fox": Count(1, "fox"),
+        "fox": Count(1, "fox/"),
     }
-    assert source.passed_over.kinds[EMPTY] == {"": Count(1, "fox")}
+    assert source.passed_over.kinds[EMPTY] == {"": Count(1, "fox/")}
+
+
+def test_folders_without_any_image_say_what_they_hold(tmp_path):
+    source = _tree(tmp_path / "data", "dog/a.heic", "dog/b.heic", "loose.jpg")
+    with pytest.raises(
+        SourceError, match=r"no class folders with images, but .*2 \.heic \(dog/a\.heic\): no image by its"
+    ):
+        read_source(source)
 
 
 def test_a_folder_of_containers_with_a_system_s_folder_among_them(tmp_path):

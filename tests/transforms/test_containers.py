@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from camboxes.transforms import Plan, containers, infer, storage
 from camboxes.transforms.containers import ContainerError, Member
-from camboxes.transforms.entries import PassedOver
+from camboxes.transforms.entries import PassedOver, SourceError
 from camboxes.transforms.images import BadImageError
 
 LABELS = ["Egyptian cat", "espresso", "military uniform", "moped", "tripod"]
@@ -270,6 +270,22 @@ def test_a_container_with_other_images_at_the_same_places(kind, tmp_path):
     assert (second.code, third) == ("changed", b"C")
     _WRITERS[kind](path, [("a", "cat", b"A")])
     assert [getattr(image, "code", image) for image in containers.images(path, listed)] == [b"A", "changed", "changed"]
+
+
+def test_braces_as_webdataset_expands_them(tmp_path):
+    for number in (0, 1, 9, 10):
+        (tmp_path / f"train-{number:03d}.tar").touch()
+    (tmp_path / "{a,b}.tar").touch()
+    first, *rest = containers.containers_of(f"{tmp_path}/train-{{000..001}}.tar")
+    assert (first, rest) == (f"{tmp_path}/train-000.tar", [f"{tmp_path}/train-001.tar"])
+    assert len(containers.containers_of(f"{tmp_path}/train-{{{{000..001}},{{009..010}}}}.tar")) == 4
+    assert len(containers.containers_of(f"{tmp_path}/train-0{{0,1}}*.tar")) == 4
+    assert containers.containers_of(f"{tmp_path}/{{a,b}}.tar") == [f"{tmp_path}/{{a,b}}.tar"], "a file of this name"
+    with pytest.raises(
+        SourceError, match=r"7 of the 9 files that '.*train-\{001\.\.009\}\.tar' stands for are not there"
+    ):
+        containers.containers_of(f"{tmp_path}/train-{{001..009}}.tar")
+    assert containers.containers_of(f"{tmp_path}/unbalanced-{{001.tar") == []
 
 
 def test_containers_on_a_store(s3, small):
