@@ -86,7 +86,7 @@ class Classifier(nn.Module):
         """Takes a network apart.
 
         Raises:
-          ValueError: the network has no feature maps, or its output is not finite.
+          ValueError: the network has no feature maps, gives anything but logits, or its output is not finite.
         """
         super().__init__()
         self.network = network
@@ -99,22 +99,38 @@ class Classifier(nn.Module):
         # The images are noise: shapes, and the equality of two ways to the same logits, are all that is asked.
         size = preprocessing.size
         self._probe = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+        probe = self.probe()
         with _evaluating(*network.modules()):
-            parts = take_apart(network, spec.name, self._probe)
+            logits = run_once(network, probe, spec.name)
+            _check_logits(logits, spec.name)
+            parts = take_apart(network, spec.name, probe)
             self._features, self._tail, self._prefix = parts.features, parts.tail, parts.prefix
             self._last = Tap(LAST, layout=parts.layout)
             with torch.inference_mode():
-                output, logits = self._features(self._probe), network(self._probe)
+                output = self._features(probe)
                 features = parts.layout.maps(output, (size, size))
-            if not torch.isfinite(logits).all():
-                raise ValueError(f"the output of {spec.name} is not finite: its weights hold NaN or infinity")
             self._take_head(parts.head, features, logits)
             self.tokens = self._read_tokens(output)
             class_token_alone = self.tokens and not self.tokens.patches
-            self.last = self.layer(last_norm(network, self._probe, parts)) if class_token_alone else LAST
+            self.last = self.layer(last_norm(network, probe, parts)) if class_token_alone else LAST
         self.preprocessing = dataclasses.replace(preprocessing, stride=round(size / features.shape[2]))
         names = class_names or _class_names(logits.shape[1])
         self.class_names = [tuple(of_class) for of_class in names]
+
+    def __reduce__(self) -> Any:
+        """How to pickle or copy it: the network and its settings, of which the rest is made again.
+
+        What passes have made cannot be: fused layers hold weights as this processor wants them, programs are functions.
+        """
+        given = (self.network, self.preprocessing, self.spec, self.class_names)
+        kept = {name: vars(self)[name] for name in ("multilabel", "training", "_strides")}
+        return type(self), given, (kept, list(self._layers))
+
+    def __setstate__(self, state: Any) -> None:
+        kept, layers = state
+        vars(self).update(kept)
+        for wanted in layers:
+            self.layer(wanted)
 
     def _take_head(self, head: Any, features: torch.Tensor, logits: torch.Tensor) -> None:
         """Reads CAM's weights from the head where linear(GAP(features)) gives the network's own logits."""
@@ -125,7 +141,7 @@ class Classifier(nn.Module):
             weight = weight.detach().flatten(1)
             shape = weight.shape
         given = getattr(head, "bias", None)
-        bias = torch.zeros(classes) if given is None else given.detach()
+        bias = logits.new_zeros(classes) if given is None else given.detach()
         self.inexact_because: str | None = "a hidden layer, a norm or another kind of pooling stands between"
         if shape == (classes, pooled.shape[1]):
             scale, difference = logits.abs().max(), (_linear(pooled, weight, bias) - logits).abs().max()
@@ -409,6 +425,26 @@ def _load(spec: ModelSpec) -> Classifier:
             f"{spec.weights_sha256}: the file was changed or cut short since it was staged; stage it again"
         )
     return classifier.eval()
+
+
+def _check_logits(output: Any, name: str) -> None:
+    """Raises a ValueError where what a network gives of the probe is no logits, or not finite."""
+    if not isinstance(output, torch.Tensor) or output.dim() != 2:
+        raise ValueError(
+            f"{name} gives {_described(output)}; expected logits alone, a tensor of [images, classes]: put the network "
+            "into a module whose forward returns them"
+        )
+    if not torch.isfinite(output).all():
+        raise ValueError(f"the output of {name} is not finite: its weights hold NaN or infinity")
+
+
+def _described(output: Any) -> str:
+    if isinstance(output, torch.Tensor):
+        return f"a tensor of shape {list(output.shape)}"
+    parts = dict(enumerate(output)) if isinstance(output, tuple | list) else output
+    named = parts if isinstance(parts, Mapping) else getattr(output, "__dict__", {})
+    shown = [f"{key} {list(value.shape)}" for key, value in named.items() if isinstance(value, torch.Tensor)]
+    return f"an output of the type {type(output).__name__}" + (f" with the tensors {', '.join(shown)}" if shown else "")
 
 
 def _linear(pooled: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,11 @@
+import copy
 import dataclasses
+import io
+import pickle
 import types
 
+import cloudpickle
+import dill
 import numpy as np
 import pytest
 import torch
@@ -19,8 +24,10 @@ from camboxes.models import (
     class_maps,
     load_classifier,
     load_for_elsewhere,
+    programs,
 )
 from camboxes.models.classifier import Classifier
+from camboxes.models.conversions import gap_network
 from camboxes.models.networks import empty_network, qualified_name
 from camboxes.models.preprocessing import Preprocessing
 
@@ -322,6 +329,117 @@ def test_weights_that_are_not_those_of_the_spec(classifier):
     assert load_classifier(spec).settings == classifier.settings
     with pytest.raises(ValueError, match=f"have the SHA-256 {classifier.weights_sha256}; expected 00ff"):
         load_classifier(ModelSpec(precision="fp32", weights_sha256="00ff"))
+
+
+def _by_torch(given):
+    file = io.BytesIO()
+    torch.save(given, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+COPIES = {
+    "pickle": lambda given: pickle.loads(pickle.dumps(given)),
+    "cloudpickle": lambda given: cloudpickle.loads(cloudpickle.dumps(given)),
+    "dill": lambda given: dill.loads(dill.dumps(given)),
+    "copy.deepcopy": copy.deepcopy,
+    "copy.copy": copy.copy,
+    "torch.save": _by_torch,
+}
+
+
+@pytest.fixture(scope="module")
+def used(classifier):
+    """A localizer whose passes have become programs of fused layers, and what it says of noise."""
+    maps = MapSpec("cam*layercam@32[-2]", scales=(224, 448), fine_scales=True)
+    localizer = Localizer(classifier, maps)
+    images = [localizer.resize(np.random.default_rng(0).integers(0, 256, (100, 120, 3), np.uint8))]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(programs, "_PATIENCE", 0)
+        found = [localizer.localize(images, [[[285], [7]]]) for _ in range(2)][-1]
+    assert classifier.spec.compile == "on" and classifier._executable[0]._programs
+    return localizer, images, found[0]
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+def test_a_localizer_that_was_used_is_pickled_and_copied(used, copied):
+    localizer, images, expected = used
+    again = copied(localizer)
+    [found] = again.localize(images, [[[285], [7]]])
+    assert np.array_equal(found.maps, expected.maps) and np.array_equal(found.logits, expected.logits)
+    assert again.settings == localizer.settings
+    assert again.classifier.settings == localizer.classifier.settings
+    assert again.classifier.class_names == localizer.classifier.class_names
+
+
+def test_the_scales_of_a_copy_share_the_weights_as_those_of_the_original_do(used):
+    localizer, _, _ = used
+    assert len(pickle.dumps(localizer)) < 1.1 * localizer.classifier.weights_bytes
+
+
+@pytest.mark.parametrize("name", ["torchvision:resnet18", "timm:deit_tiny_patch16_224", "gap:torchvision:alexnet"])
+def test_a_copy_finds_the_same_layers(name, tmp_path):
+    """Of a network that was traced, of one that works on tokens, and of one that was cut."""
+    torch.manual_seed(0)
+    network = empty_network(name.removeprefix("gap:"))
+    if name.startswith("gap:"):
+        network = gap_network(network, 5)
+    spec = ModelSpec(name, device="cpu", batch_size=2)
+    classifier = Classifier(network.module, network.preprocessing, spec, multilabel=True).eval()
+    classifier.layer("16")
+    again = pickle.loads(pickle.dumps(classifier))
+    images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    ids = torch.tensor([[1], [2]])
+    layers = ["16", "layer2"] if "resnet" in name else ["16"]
+    for method in ("layercam", *(f"layercam@{layer}" for layer in layers)):
+        assert torch.equal(class_maps(again, images, ids, method), class_maps(classifier, images, ids, method)), method
+    assert (again.multilabel, again.training, again.last) == (True, False, classifier.last)
+
+
+class Several(nn.Module):
+    """Logits, and what else a network may give."""
+
+    def __init__(self, give):
+        super().__init__()
+        self.network, self.give = Tiny(), give
+
+    def forward(self, x):
+        return self.give(self.network(x))
+
+
+@dataclasses.dataclass
+class Output:
+    loss: None
+    logits: torch.Tensor
+
+
+@pytest.mark.parametrize(
+    ("give", "message"),
+    [
+        (lambda x: (x, x[:, :2]), r"an output of the type tuple with the tensors 0 \[2, 3\], 1 \[2, 2\]"),
+        (lambda x: [x], r"an output of the type list with the tensors 0 \[2, 3\]"),
+        (lambda x: {"logits": x, "aux": None}, r"an output of the type dict with the tensors logits \[2, 3\]"),
+        (lambda x: Output(None, x), r"an output of the type Output with the tensors logits \[2, 3\]"),
+        (
+            lambda x: torchvision.models.InceptionOutputs(x, x),
+            r"an output of the type InceptionOutputs with the tensors 0 .*, 1 .*",
+        ),
+        (lambda x: x[:, 0], r"a tensor of shape \[2\]"),
+        (lambda x: x[:, :, None, None], r"a tensor of shape \[2, 3, 1, 1\]"),
+        (lambda x: None, "an output of the type NoneType"),
+    ],
+)
+def test_a_network_that_gives_more_than_logits_is_told_what_it_gave(give, message):
+    expected = f"tiny gives {message}; expected logits alone, a tensor of .*: put the network into a module whose"
+    with pytest.raises(ValueError, match=expected):
+        Classifier(Several(give).eval(), PLAIN, SPEC)
+
+
+def test_auxiliary_logits_of_training_do_not_matter():
+    """torchvision's GoogLeNet gives three outputs in training mode, and a classifier evaluates."""
+    network = empty_network("torchvision:googlenet")
+    classifier = Classifier(network.module.train(), network.preprocessing, ModelSpec("googlenet"))
+    assert classifier.inexact_because is None and network.module.training
 
 
 def _photographs(folder):

@@ -419,3 +419,22 @@ def test_photographs_that_are_decoded_together(photographs, tmp_path, classifier
     assert [row["status"] for row in found].count("rejected") == 2
     assert (counted["decoded"], counted["decoded_on_gpu"]) == (13, 12)
     assert len(threads) > 1
+
+
+class _Says(beam.DoFn):
+    """A step of a user's own that holds a network."""
+
+    def __init__(self, localizer):
+        self._localizer = localizer
+
+    def process(self, image):
+        [found] = self._localizer.localize([self._localizer.resize(image)], [[[285]]])
+        yield found.maps.tobytes()
+
+
+def test_a_step_of_a_users_own_holds_a_localizer_that_was_used(classifier):
+    localizer, image = Localizer(classifier), np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    [expected] = localizer.localize([localizer.resize(image)], [[[285]]])
+    with _pipeline() as pipeline:
+        said = pipeline | beam.Create([image]) | beam.ParDo(_Says(localizer))
+        assert_that(said, equal_to([expected.maps.tobytes()]))
