@@ -1,8 +1,9 @@
 """Draws pseudo-boxes for a data set with image-level labels.
 
-DATA is a folder of class folders (DATA/LABEL/IMAGE.jpg); or a manifest: .csv with the columns path and label, .jsonl
-or .parquet with path and label or a list of labels a row, .json of COCO annotations, .csv of Open Images' labels; or
-containers of images: WebDataset's .tar, .tfrecord, .parquet with a column image, a pattern (train-*.tar) or a folder.
+DATA is a folder of class folders (DATA/LABEL/IMAGE.jpg), or of splits of them (DATA/train/LABEL/IMAGE.jpg); or a
+manifest: .csv with the columns path and label, .jsonl or .parquet with path and label or a list of labels a row, .json
+of COCO annotations, .csv of Open Images' labels; or containers of images: WebDataset's .tar, .tfrecord, .parquet with
+a column image, a pattern in quotes ("train-*.tar") or a folder. docs/data.md tells how each is read.
 Paths are relative to the manifest's folder. All may lie on a store: s3://, gs://. Any option of Apache Beam may follow,
 such as --direct_num_workers=2 --direct_running_mode=multi_processing.
 Started again with the same options, a run that was cut short continues.
@@ -407,8 +408,10 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             )
 
         runs.announce(arguments.output, f"{_network(localizer)}, processes: {local_processes(options)}")
-        if source is not None and (warning := remarks.look_up(source).remark()):
-            print(warning, file=sys.stderr)
+        if source is not None:
+            of_map = remarks.of_label_map(label_map or {}, [*source.labels()])
+            for remark in [*of_map, *filter(None, [remarks.look_up(source).remark()])]:
+                print(remark, file=sys.stderr)
         if remote.describes_only(options):
             remote.describe(job, options)
             return
@@ -518,7 +521,9 @@ def _describe(plan: "Plan", source: "Listing", localizer: "Localizer", runner: s
     found = remarks.look_up(source)
     if found.images:
         print(f"          {found.images} images looked up, {len(found.missing)} are missing")
-    for remark in [*remarks.of_input(draft.passed_over, names, draft.splits), *filter(None, [found.remark()])]:
+    of_input = remarks.of_input(draft.passed_over, names, draft.splits)
+    of_map = remarks.of_label_map(plan.label_map or {}, names)
+    for remark in [*of_input, *of_map, *filter(None, [found.remark()])]:
         print(f"          {remark}")
     print(f"output    {draft.output}, {len(draft.shards)} shards of {_extent(draft.shards.values())} images")
     print(f"network   {_network(localizer)}, batches of {classifier.spec.batch_size}")

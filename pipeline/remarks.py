@@ -67,6 +67,18 @@ def of_input(passed_over: Tally, labels: Collection[str], splits: Mapping[str, S
         yield from _of_reason(reason, endings)
 
 
+def of_label_map(label_map: Collection[str], labels: Collection[str]) -> Iterator[str]:
+    """Warnings of names in a label map that no image has, while a label is nearly the same and is not in the map."""
+    for twins in near_twins({*label_map, *labels}):
+        unused, unmapped = ([name for name in twins if name in here and name not in there]
+                            for here, there in ((label_map, labels), (labels, label_map)))  # fmt: skip
+        if unused and unmapped:
+            yield (
+                f"WARNING: the label map has {on_one_line(unused[0])!r}, and the label is {on_one_line(unmapped[0])!r}:"
+                " it is not mapped; write them alike"
+            )
+
+
 class Lookup(NamedTuple):
     """What became of looking some images up.
 

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 ClassNames = Sequence[Sequence[str]]
@@ -40,7 +41,8 @@ class LabelMatcher:
     """Finds the classes that a label stands for.
 
     A label map, where it has the label, decides. Else the label is looked for among the classes' own names (the
-    first of each), then among all their names (synonyms, synset ids); case, underscores and hyphens don't count.
+    first of each), then among all their names (synonyms, synset ids); case, underscores, hyphens and how
+    accents are encoded don't count.
     """
 
     def __init__(self, class_names: ClassNames, label_map: LabelMap | None = None):
@@ -62,7 +64,8 @@ class LabelMatcher:
         self._mapped: dict[str, tuple[int, ...]] = {}
         problems = []
         for label, classes in (label_map or {}).items():
-            wanted = [] if classes is None else [classes] if isinstance(classes, int | str) else list(classes)
+            several = isinstance(classes, Sequence) and not isinstance(classes, str)
+            wanted = [] if classes is None else list(classes) if several else [classes]
             try:
                 self._mapped[label] = tuple(sorted({self._index(item) for item in wanted}))
             except UnmatchedLabelsError as error:
@@ -101,6 +104,8 @@ class LabelMatcher:
         return categories
 
     def _index(self, name: int | str) -> int:
+        if isinstance(name, bool) or not isinstance(name, int | str):
+            raise UnmatchedLabelsError(f"{name!r} is no class; expected an index, a name, or a list of them")
         if isinstance(name, int):
             if not 0 <= name < len(self._class_names):
                 raise UnmatchedLabelsError(f"class index {name} is not in 0 to {len(self._class_names) - 1}")
@@ -117,4 +122,4 @@ class LabelMatcher:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFC", name)).strip().casefold()

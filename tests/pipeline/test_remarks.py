@@ -44,6 +44,11 @@ def test_labels_that_may_be_one_and_labels_that_may_be_none():
     assert third.startswith("WARNING: 'nan' is taken for a label; it is what programs write where there is none")
 
 
+def test_a_label_map_that_misses_a_label_by_its_case():
+    [remark] = remarks.of_label_map({"Dog": 3, "cat": 1, "eel": 2, "Cat": 1}, ["dog", "cat", "fox"])
+    assert remark == "WARNING: the label map has 'Dog', and the label is 'dog': it is not mapped; write them alike"
+
+
 def test_splits():
     assert list(remarks.of_input(Tally(), ["cat"], {"train": "train", "valid": "val"})) == [
         "folders of splits: train (train), valid (val); labels are the folders inside them"

@@ -46,3 +46,13 @@ def test_a_label_map_that_names_no_class():
         LabelMatcher(NAMES, {"dog": [5]})
     with pytest.raises(UnmatchedLabelsError, match="label map, 'dog': 'hound' is the name of no class"):
         LabelMatcher(NAMES, {"dog": "hound"})
+    for value in (True, 1.0, {"tench": 0}, [True], [[0]]):
+        with pytest.raises(
+            UnmatchedLabelsError, match=r"label map, 'dog': .* is no class; expected an index, a name, or a"
+        ):
+            LabelMatcher(NAMES, {"dog": value})
+
+
+def test_accents_match_however_they_are_encoded():
+    """macOS takes them apart in the names of folders."""
+    assert LabelMatcher([("café",), ("tench",)]).match("cafe\u0301") == (0,)
