@@ -85,6 +85,9 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
 def load_dataset(run: str, name: str | None = None, *, cache_limit: float = _LIMIT_GB) -> "fo.Dataset":
     """Loads a finished run into a FiftyOne dataset that stays, or brings that dataset up to date.
 
+    Nothing that people did there is deleted. Where the folder held another run before, the dataset of that one is kept
+    under another name, which is printed.
+
     Its fields are described in `camboxes.pipeline.review_samples`. The run's categories, ids included, stand in
     `dataset.info["categories"]`, where FiftyOne's COCO exporter wants them: export with these, `coco_id="coco_id"`, and
     every id stays.
@@ -95,7 +98,7 @@ def load_dataset(run: str, name: str | None = None, *, cache_limit: float = _LIM
       cache_limit: the most that copies of photographs on a store may take, in GB.
 
     Raises:
-      ValueError: no finished run, photographs that are gone, or a name that a dataset has already.
+      ValueError: no finished run, photographs that are gone, or a name that a dataset of another run, or of none, has.
     """
     from tqdm import tqdm
 
@@ -155,7 +158,9 @@ def _rows(planned: "PlannedRun") -> Iterator[dict[str, Any]]:
     from camboxes.transforms.plan import shard_file
 
     for key in planned.shards:
-        yield from storage.read_table(shard_file(planned.output, key), ["path", "status", "review"]).to_pylist()
+        yield from storage.read_table(
+            shard_file(planned.output, key), ["path", "digest", "status", "review"]
+        ).to_pylist()
 
 
 def _cache() -> Path:

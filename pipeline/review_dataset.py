@@ -8,12 +8,16 @@ several times over, and a run of 10,000 images took minutes (benchmarks/review.p
 
 import datetime
 import hashlib
+import itertools
 import random
+import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from camboxes.pipeline import review_samples
+from camboxes.pipeline.shown import on_one_line
 from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.decisions import Decision, read_decisions
 from camboxes.transforms.overlap import batched
@@ -40,38 +44,52 @@ def dataset_name(run: str) -> str:
 def load(planned: PlannedRun, name: str, photographs: Mapping[str, str], progress: Any = None) -> "fo.Dataset":
     """Makes a run's dataset, or brings it up to date: adds what is new, and keeps what people did.
 
-    An image that was accepted has the decision's boxes. Images that the database does not hold yet are added; those
-    whose row or decision is another one by now are set again. What else stands in the database stays, as do tags.
+    An image that was accepted has the decision's boxes. Images that the database does not hold yet are added. Of those
+    that it holds, a row that is another one by now is set again, and so is a decision. Nothing is deleted: samples that
+    people added, tags, corrections and saved views stay. What people did and cannot see any more is told on stderr.
 
     Args:
       planned: a finished run.
-      name: of the dataset.
-      photographs: where each image lies, by its path; an image that is not in it is left out, be it loaded before.
+      name: of the dataset. One that holds what this folder held before (another run) is kept under another name.
+      photographs: where each image lies, by its path. An image that is not in it is not added; where it was loaded
+        before, it stays as it is.
       progress: is told the number of images that are done, by `update`.
 
     Raises:
-      ValueError: a dataset of that name holds something else, or a decision cannot be read.
+      ValueError: a dataset of that name holds no run, or the run of another folder; a decision cannot be read.
     """
     decisions = read_decisions(planned.output)
     dataset = _opened(planned, name)
     present = _present(dataset)
     names = {category.id: category.name for category in planned.categories}
+    unseen, replaced = 0, []
     for batch in batched(_rows(planned), _BATCH):
         added, changed = [], {}
         for row in batch:
-            decision = decisions.get(row["path"])
-            if row["path"] not in photographs:
-                continue
-            before = present.pop(row["path"], None)
-            if before is None:
-                added.append(_document(row, names, photographs[row["path"]], decision))
-            elif before[1:] != _state(row, decision):
-                changed[before[0]] = _document(row, names, photographs[row["path"]], decision)
+            path, decision = row["path"], decisions.get(row["path"])
+            before = present.get(path)
+            if path not in photographs:
+                unseen += before is not None
+            elif before is None:
+                added.append(_document(row, names, photographs[path], decision))
+            elif before.row != _row_state(row):
+                changed[before.key] = _document(row, names, photographs[path], decision)
+            else:
+                fields = {} if before.place == photographs[path] else {"filepath": photographs[path]}
+                if before.decision != _decision_state(decision):
+                    decided, corrected = _decided_elsewhere(dataset, before.key, row, decision)
+                    fields |= decided
+                    replaced += [path] if corrected else []
+                if fields:
+                    changed[before.key] = fields
         _write(dataset, added, changed)
         if progress is not None:
             progress.update(len(batch))
-    if present:  # no longer in the run, or without a photograph
-        dataset.delete_samples([before[0] for before in present.values()])
+    if unseen:
+        _tell(f"{unseen} images that were loaded before have no photograph here now; they stay as they were")
+    if replaced:
+        some = ", ".join(map(on_one_line, replaced[:3])) + (", ..." if len(replaced) > 3 else "")
+        _tell(f"{len(replaced)} images were accepted elsewhere, which replaces boxes that were corrected here: {some}")
     _save_views(dataset)
     _let_annotate(dataset)
     return dataset
@@ -94,6 +112,17 @@ def detections_document(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def over(present: Sequence[Row], found: Sequence[Row]) -> list[Row]:
+    """Detections that come in the place of others: a box that was there keeps its id, its tags and people's fields.
+
+    Args:
+      present: those that are there, as FiftyOne keeps them.
+      found: those that come, as `review_samples.detection` gives them.
+    """
+    known = {box["box_uid"]: box for box in present if box.get("box_uid")}
+    return [known.get(box["box_uid"], {}) | box for box in found]
+
+
 def set_fields(dataset: "fo.Dataset", changes: Mapping[Any, Mapping[str, Any]], *, undecided: bool = False) -> None:
     """Sets fields of samples, given by their ids, to values as FiftyOne keeps them.
 
@@ -111,6 +140,13 @@ def set_fields(dataset: "fo.Dataset", changes: Mapping[Any, Mapping[str, Any]], 
     writes = [UpdateOne({"_id": ObjectId(key), **only}, {"$set": {**fields, **now}}) for key, fields in changes.items()]
     if writes:
         foo.bulk_write(writes, dataset._sample_collection, ordered=False)
+
+
+def _tell(sentence: str) -> None:
+    """Prints beside the progress bar, where there is one."""
+    from tqdm import tqdm
+
+    tqdm.write(sentence, file=sys.stderr)
 
 
 def _write(dataset: "fo.Dataset", added: list[Row], changed: Mapping[str, Row]) -> None:
@@ -133,9 +169,17 @@ def _opened(planned: PlannedRun, name: str) -> "fo.Dataset":
         before = dataset.info.get(INFO)
         if before is None:
             raise ValueError(f"FiftyOne has a dataset {name!r} already that holds no run; choose another name")
+        if before["run"] != held["run"]:
+            raise ValueError(f"FiftyOne's dataset {name!r} holds the run in {before['run']!r}; choose another name")
         if before == held:
             return dataset
-        dataset.delete()  # the folder holds another run by now
+        dataset.name = next(
+            free for number in itertools.count(1) if not fo.dataset_exists(free := f"{name}-before-{number}")
+        )
+        _tell(
+            f"{planned.output!r} holds another run than before; what was done with that one in FiftyOne is kept in its "
+            f"dataset {dataset.name!r} (to delete it: {shlex.join(['fiftyone', 'datasets', 'delete', dataset.name])})"
+        )
     dataset = fo.Dataset(name, persistent=True)
     dataset.media_type = "image"
     _declare(dataset, planned)
@@ -214,7 +258,8 @@ def _document(row: Row, names: Mapping[int, str], location: str, decision: Decis
         else {"_cls": "ImageMetadata", "width": row["width"], "height": row["height"]},
         "path": row["path"],
         "coco_id": row["image_id"],
-        **dict(zip(_STATE, _state(row, decision), strict=True)),
+        **dict(zip(_OF_A_ROW, _row_state(row), strict=True)),
+        **dict(zip(_OF_A_DECISION, _decision_state(decision), strict=True)),
         "labels": {
             "_cls": "Classifications",
             "classifications": [
@@ -247,18 +292,53 @@ def _heat_map(row: Row) -> Row | None:
 
 
 # What tells whether a sample is up to date.
-_STATE = ("status", "reason", "shard", "verdict", "decided")
+_OF_A_ROW = ("status", "reason", "shard")
+_OF_A_DECISION = ("verdict", "decided")
 
 
-def _state(row: Row, decision: Decision | None) -> tuple[str | None, ...]:
-    decided = (None, None) if decision is None else (decision.verdict, decision.time)
-    return (row["status"], row["reason"], row["shard"], *decided)
+def _row_state(row: Row) -> tuple[str | None, ...]:
+    return tuple(row[name] for name in _OF_A_ROW)
 
 
-def _present(dataset: "fo.Dataset") -> dict[str, tuple[Any, ...]]:
-    """What the dataset holds: of each image's path the sample's id and its state."""
-    values = dataset.values(["path", "id", *_STATE])
-    return {path: tuple(of_sample) for path, *of_sample in zip(*values, strict=True)}
+def _decision_state(decision: Decision | None) -> tuple[str | None, ...]:
+    return (None, None) if decision is None else (decision.verdict, decision.time)
+
+
+class _Present(NamedTuple):
+    """A sample of the dataset: its id and its photograph's place, and what it holds of the row and of the decision."""
+
+    key: str
+    place: str
+    row: tuple[str | None, ...]
+    decision: tuple[str | None, ...]
+
+
+def _present(dataset: "fo.Dataset") -> dict[str, _Present]:
+    """What the dataset holds of each image, by its path."""
+    values = dataset.values(["path", "id", "filepath", *_OF_A_ROW, *_OF_A_DECISION])
+    rows = len(_OF_A_ROW)
+    return {
+        path: _Present(key, place, tuple(state[:rows]), tuple(state[rows:]))
+        for path, key, place, *state in zip(*values, strict=True)
+    }
+
+
+def _decided_elsewhere(dataset: "fo.Dataset", key: str, row: Row, decision: Decision | None) -> tuple[Row, bool]:
+    """A sample's fields after a decision that this database does not know, as the panel would have set them.
+
+    Returns:
+      The fields, and whether boxes that a person corrected here, and nobody accepted, are replaced.
+    """
+    from bson import ObjectId
+
+    fields: Row = dict(zip(_OF_A_DECISION, _decision_state(decision), strict=True))
+    if decision is None or decision.verdict != "accepted" or row["width"] is None:
+        return fields, False
+    sample = dataset._sample_collection.find_one({"_id": ObjectId(key)}, ["verdict", "boxes"])
+    present = sample["boxes"]["detections"]
+    found = review_samples.decided_detections(decision, (row["width"], row["height"]))
+    fields["boxes"] = detections_document(over(present, found))
+    return fields, sample["verdict"] != "accepted" and any(map(review_samples.is_corrected, present))
 
 
 def _rows(planned: PlannedRun) -> Iterator[Row]:
@@ -292,4 +372,5 @@ def _save_views(dataset: "fo.Dataset") -> None:
         "accepted": dataset.match(F("verdict") == "accepted"),
     }
     for name, view in views.items():
-        dataset.save_view(name, view, overwrite=True)
+        if not dataset.has_saved_view(name):  # people may have changed it
+            dataset.save_view(name, view)

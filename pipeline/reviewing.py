@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from camboxes.pipeline import review_samples
-from camboxes.pipeline.review_dataset import COLUMNS, INFO, detections_document, set_fields
+from camboxes.pipeline.review_dataset import COLUMNS, INFO, detections_document, over, set_fields
 from camboxes.transforms import BoxRule, PlannedRun, storage
 from camboxes.transforms.boxes import Keep, Threshold
 from camboxes.transforms.decisions import Decision, Verdict, append_decision, read_decisions
@@ -86,8 +86,7 @@ def _around_what_stays(
         for box in review_samples.detections(row, names, found)
         if label in (None, box["label"]) and box["box_uid"] not in uids
     ]
-    ids = {box["box_uid"]: box["_id"] for box in present if box not in kept and box.get("box_uid")}
-    return [*kept, *(box | ({"_id": ids[box["box_uid"]]} if box["box_uid"] in ids else {}) for box in fresh)]
+    return [*kept, *over([box for box in present if box not in kept], fresh)]
 
 
 class Reviewed:
@@ -98,7 +97,7 @@ class Reviewed:
       run: the run, as planned.
 
     Raises:
-      ReviewError: the dataset holds no run, or the run is no longer where it was.
+      ReviewError: the dataset holds no run, or the run is no longer where it was, or another one is there.
     """
 
     def __init__(self, dataset: "fo.Dataset"):
@@ -107,18 +106,25 @@ class Reviewed:
             raise ReviewError(f"dataset {dataset.name!r} holds no run; camboxes review --run OUT loads one")
         self.dataset = dataset
         self.run = _planned(held["run"], _changed(Path(held["run"], "plan", "plan.json")))
+        if dict(self.run.fingerprints) != dict(held["fingerprints"]):
+            raise ReviewError(
+                f"dataset {dataset.name!r} holds the run that was in {held['run']!r} before; to review the one that is "
+                "there now, call camboxes review again"
+            )
 
     def sample(self, key: str) -> dict[str, Any]:
         """A sample's fields as FiftyOne keeps them.
 
         Raises:
-          ReviewError: there is none of that id.
+          ReviewError: there is none of that id, or it is none of the run's images.
         """
         from bson import ObjectId
 
         found = self.dataset._sample_collection.find_one({"_id": ObjectId(key)}, _FIELDS)
         if found is None:
             raise ReviewError(f"dataset {self.dataset.name!r} has no sample {key}; reload the page")
+        if found.get("shard") is None:
+            raise ReviewError("this image was added to the dataset by hand, and is none of the run's")
         return found
 
     def row(self, sample: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,7 +155,8 @@ class Reviewed:
         sample = self.sample(key)
         self._check_undecided(sample)
         names = {category.id: category.name for category in self.run.categories}
-        found = detections_document(review_samples.detections(self._readable(sample), names))
+        present = sample["boxes"]["detections"]
+        found = detections_document(over(present, review_samples.detections(self._readable(sample), names)))
         set_fields(self.dataset, {key: {"boxes": found}}, undecided=True)
         return self.seen({**sample, "boxes": found})
 
@@ -174,9 +181,9 @@ class Reviewed:
             raise ReviewError(str(error)) from error
         fields: dict[str, Any] = {"verdict": verdict, "decided": decision.time}
         if verdict == "accepted":
-            ids = [{"_id": box["_id"]} for box in sample["boxes"]["detections"]]
             decided = review_samples.decided_detections(decision, size)
-            fields["boxes"] = detections_document([a | b for a, b in zip(decided, ids, strict=True)])
+            present = sample["boxes"]["detections"]
+            fields["boxes"] = detections_document([a | b for a, b in zip(present, decided, strict=True)])
         set_fields(self.dataset, {key: fields})
         return self.seen(sample | fields)
 
@@ -197,9 +204,8 @@ class Reviewed:
         fields: dict[str, Any] = {"verdict": before and before.verdict, "decided": before and before.time}
         if before is not None and before.verdict == "accepted":
             row = self.row(sample)
-            fields["boxes"] = detections_document(
-                review_samples.decided_detections(before, (row["width"], row["height"]))
-            )
+            decided = review_samples.decided_detections(before, (row["width"], row["height"]))
+            fields["boxes"] = detections_document(over(sample["boxes"]["detections"], decided))
         set_fields(self.dataset, {key: fields})
         return self.seen(sample | fields)
 
@@ -247,7 +253,7 @@ class Reviewed:
         done = 0
         for start in range(0, len(keys), _BATCH):
             wanted: dict[str, Any] = {"_id": {"$in": [ObjectId(key) for key in keys[start : start + _BATCH]]}}
-            wanted |= {"verdict": None, "status": {"$ne": "rejected"}}
+            wanted |= {"verdict": None, "status": {"$nin": [None, "rejected"]}}  # None: added by hand
             if rule.label is not None:
                 wanted["labels.classifications.label"] = rule.label
             samples = list(self.dataset._sample_collection.find(wanted, _FIELDS))
@@ -268,7 +274,7 @@ class Reviewed:
         counts = dict.fromkeys(("accepted", "rejected", "skipped", "open", "unreadable"), 0)
         for group in found:
             verdict = group["_id"].get("verdict")
-            unreadable = verdict is None and group["_id"]["status"] == "rejected"
+            unreadable = verdict is None and group["_id"].get("status") == "rejected"
             counts["unreadable" if unreadable else verdict or "open"] += group["images"]
         return counts
 

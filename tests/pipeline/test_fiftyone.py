@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -82,6 +83,7 @@ def found(drawn, database, tmp_path_factory):
         env=os.environ | settings, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    (folder / "said.txt").write_text(done.stderr)
     return folder
 
 
@@ -111,6 +113,7 @@ def _through_fiftyone(folder, root):
 
     dataset = load()
     note("loaded", dataset)
+    steps["view names"] = sorted(dataset.list_saved_views())
     steps["persistent"] = dataset.persistent
     steps["fields"] = [*dataset.get_field_schema(flat=True)]
     steps["annotate"] = dataset.label_schemas["boxes"]["classes"]
@@ -131,7 +134,16 @@ def _through_fiftyone(folder, root):
     steps["seen"] = reviewed.seen(reviewed.sample(one))
     steps["redrawn"] = reviewed.redraw(one, Rule(0.75, 0.0, "all"))["boxes"]
     steps["of one label"] = reviewed.redraw(one, Rule(0.1, 0.0, "largest", "dog"))["boxes"]
+    reviewed.reset(one)
+
+    sample = dataset[one]  # what people may note about a box that a machine drew
+    sample.boxes.detections[1].tags.append("look")
+    sample.boxes.detections[1]["occluded"] = True
+    sample.save()
+    tagged = sample.boxes.detections[1].box_uid
+    steps["tagged"] = [box for box in reviewed.redraw(one, Rule(0.3, 0.0, "all"))["boxes"] if box["box_uid"] == tagged]
     steps["reset"] = reviewed.reset(one)["boxes"]
+    steps["tagged"] += [box for box in steps["reset"] if box["box_uid"] == tagged]
 
     sample = dataset[one]  # as the App's Annotate tab changes it
     sample.boxes.detections[0].bounding_box = [0.5, 0.5, 0.25, 0.25]
@@ -144,6 +156,7 @@ def _through_fiftyone(folder, root):
     reviewed.redraw(one, Rule(0.75, 0.0, "all"))
 
     steps["accepted"] = reviewed.decide(one, "accepted")
+    steps["tagged"] += [box for box in steps["accepted"]["boxes"] if box.get("box_uid") == tagged]
     steps["unreadable"] = refused(reviewed.decide, broken, "accepted")
     steps["decided"] = refused(reviewed.redraw, one, Rule(0.5, 0.0, "all"))
     reviewed.decide(two, "rejected")
@@ -167,6 +180,50 @@ def _through_fiftyone(folder, root):
 
     review_dataset.load(PlannedRun.load(str(run)), dataset.name, {"two.jpg": str(root / "two.jpg")})
     note("of one photograph", dataset)
+
+    dataset.add_sample(fo.Sample(str(root / "two.jpg"), tags=["mine"]))
+    [mine] = dataset.match_tags("mine").values("id")
+    ids = dict(zip(*dataset.values(["path", "id"]), strict=True))
+    dataset.save_view("no box", dataset.match_tags("mine"), overwrite=True)
+    sample = dataset[ids["two.jpg"]]
+    sample.tags.append("ours")
+    sample.boxes.detections.append(fo.Detection(label="cat", bounding_box=[0.0, 0.0, 0.5, 0.5]))
+    sample.save()
+    note("before what stays", dataset)
+    note("what stays", load())
+    steps["edited view"] = dataset.load_saved_view("no box").values("id") == [mine]
+    reviewed = Reviewed(dataset)
+    steps["mine"] = refused(reviewed.sample, mine)
+    steps["applied with mine"] = [*reviewed.apply([*ids.values()], Rule(0.5, 0.0, "all"))]
+    note("after applying again", dataset)
+    for step, verdict in (("rejected", "rejected"), ("undone", "undone"), ("accepted", "accepted")):
+        append_decision(str(run), Decision("two.jpg", 5, verdict))
+        note(f"{step} elsewhere", load())
+
+    fo.Dataset("theirs", persistent=True)
+    shutil.copytree(folder / "copy", folder / "another")
+    for step, output, name in (
+        ("no run's name", run, "theirs"),
+        ("another run's name", folder / "another" / "run", dataset.name),
+    ):
+        try:
+            load_dataset(str(output), name)
+        except ValueError as error:
+            steps[step] = str(error)
+    note("after another run", dataset)
+
+    name, plan = dataset.name, run / "plan" / "plan.json"
+    plan.write_text(plan.read_text().replace(PlannedRun.load(str(run)).fingerprints["configuration"], "another"))
+    steps["reloaded"] = refused(Reviewed, dataset)
+    dataset = load()
+    steps["new"] = [dataset.name == name, sorted(dataset.list_saved_views())]
+    kept = fo.load_dataset(f"{name}-before-1")
+    note("kept", kept)
+    steps["kept view"] = kept.load_saved_view("no box").values("id") == [mine]
+    steps["closed"] = refused(Reviewed, kept)
+    plan.write_text(plan.read_text().replace("another", "a third one"))
+    load()
+    steps["datasets"] = [each.removeprefix(name) for each in fo.list_datasets() if each.startswith(name)]
     (folder / "steps.json").write_text(json.dumps(steps, default=str))
 
 
@@ -360,8 +417,66 @@ def test_a_decision_made_elsewhere_is_taken_over(steps):
     assert (sample["verdict"], sample["boxes"]["detections"]) == ("accepted", [])
 
 
-def test_an_image_that_is_left_out_by_now_leaves_the_dataset(steps):
-    assert [sample["path"] for sample in steps["of one photograph"]] == ["two.jpg"]
+def test_an_image_without_a_photograph_stays_as_it_was(found, steps):
+    assert steps["of one photograph"] == steps["decided elsewhere"]
+    said = "4 images that were loaded before have no photograph here now; they stay as they were"
+    assert said in (found / "said.txt").read_text().splitlines()
+
+
+def test_what_people_noted_about_a_box_stays_with_it(steps):
+    assert [(box["tags"], box["occluded"]) for box in steps["tagged"]] == [(["look"], True)] * 3
+    assert [box["threshold"] for box in steps["tagged"]] == [0.3, 0.25, 0.75]
+    assert len({box["_id"] for box in steps["tagged"]}) == 1
+
+
+def test_what_people_added_stays(steps):
+    assert steps["what stays"] == steps["before what stays"]
+    assert len(steps["what stays"]) == 6
+    assert steps["edited view"]
+    assert steps["mine"] == "this image was added to the dataset by hand, and is none of the run's"
+    assert steps["applied with mine"] == [1]  # the skipped label's: what was added has no map
+
+
+def test_of_decisions_made_elsewhere_an_accepted_one_alone_replaces_corrections(found, steps):
+    before = _by_path(steps["after applying again"])["two.jpg"]
+    for step, verdict, boxes in (
+        ("rejected elsewhere", "rejected", 1),
+        ("undone elsewhere", "skipped", 1),
+        ("accepted elsewhere", "accepted", 0),
+    ):
+        sample = _by_path(steps[step])["two.jpg"]
+        assert (sample.get("verdict"), sample["tags"]) == (verdict, ["ours"])
+        assert sample["boxes"]["detections"] == before["boxes"]["detections"][:boxes]
+    said = (found / "said.txt").read_text()
+    assert "1 images were accepted elsewhere, which replaces boxes that were corrected here: two.jpg\n" in said
+
+
+def test_a_dataset_of_another_run_is_not_touched(found, steps):
+    assert steps["no run's name"] == "FiftyOne has a dataset 'theirs' already that holds no run; choose another name"
+    assert re.fullmatch(
+        f"FiftyOne's dataset 'run-.{{6}}' holds the run in '{found}/copy/run'; choose another name",
+        steps["another run's name"],
+    )
+    assert steps["after another run"] == steps["accepted elsewhere"]
+
+
+def test_the_dataset_of_a_run_that_was_replaced_is_kept(found, steps):
+    assert steps["kept"] == steps["accepted elsewhere"]
+    assert steps["kept view"]
+    assert steps["new"] == [True, steps["view names"]]
+    assert steps["datasets"] == ["", "-before-1", "-before-2"]
+    for step, suffix in (("reloaded", ""), ("closed", "-before-1")):
+        assert re.fullmatch(
+            f"dataset 'run-.{{6}}{suffix}' holds the run that was in '{found}/copy/run' before; to review the one that "
+            "is there now, call camboxes review again",
+            steps[step],
+        )
+    said = (found / "said.txt").read_text()
+    assert re.search(
+        f"'{found}/copy/run' holds another run than before; what was done with that one in FiftyOne is kept in its "
+        r"dataset '(run-.{6}-before-1)' \(to delete it: fiftyone datasets delete \1\)\n",
+        said,
+    )
 
 
 def test_what_cannot_be_loaded_is_told_before_fiftyone_starts(drawn, tmp_path):

@@ -1,5 +1,6 @@
 """What the review does without FiftyOne: boxes as samples and back, photographs, and calls that cannot work."""
 
+import hashlib
 import io
 import re
 import socket
@@ -117,8 +118,10 @@ def stored(tmp_path):
     rows = []
     for number in range(1, 5):
         (tmp_path / f"{number}.jpg").write_bytes(bytes(10 * number))
-        rows.append({"path": f"{number}.jpg", "status": "ok", "review": {"priority": float(number)}})
-    rows.append({"path": "broken.jpg", "status": "rejected", "review": None})
+        digest = hashlib.sha256(bytes(10 * number)).hexdigest()
+        row = {"path": f"{number}.jpg", "digest": digest, "status": "ok", "review": {"priority": float(number)}}
+        rows.append(row)
+    rows.append({"path": "broken.jpg", "digest": None, "status": "rejected", "review": None})
     return SimpleNamespace(root=str(tmp_path), location=lambda path: str(tmp_path / path)), rows
 
 
@@ -170,9 +173,41 @@ def test_a_photograph_that_a_store_does_not_give(stored, tmp_path):
         review_photographs.fetched(planned, rows, tmp_path / "cache", 1000)
 
 
+def test_a_photograph_that_is_another_one_by_now(stored, tmp_path):
+    planned, rows = stored
+    review_photographs.fetched(planned, rows, tmp_path / "cache", 1000)
+    (tmp_path / "2.jpg").write_bytes(b"another")
+    assert review_photographs.fetched(planned, rows, tmp_path / "cache", 1000)[1] == 0, "the labelled one is there"
+    with pytest.raises(
+        OSError, match=r"2\.jpg is not the photograph that was labelled; put that one back, or label ag"
+    ):
+        review_photographs.fetched(planned, rows, tmp_path / "another cache", 1000)
+    rows[1]["digest"] = hashlib.sha256(b"another").hexdigest()  # labelled again
+    found, _ = review_photographs.fetched(planned, rows, tmp_path / "cache", 1000)
+    assert Path(found["2.jpg"]).read_bytes() == b"another"
+
+
+@pytest.mark.parametrize(
+    ("path", "ending"),
+    [
+        ("a." + "x" * 300, ""), ("a.jpg\n", ""), ("a." + "../" * 9, ""), ("a.jpg\0.png", ".png"), ("a.\u202egnp", ""),
+        ("a.JPG", ".jpg"), ("x" * 300 + ".jpeg", ".jpeg"), ("a.html", ""), ("t.tar!b.tiff", ".tiff"), (".png", ""),
+    ],
+)  # fmt: skip
+def test_a_copys_name_has_nothing_of_a_strangers_but_a_known_ending(path, ending, tmp_path):
+    data = b"photograph"
+    (tmp_path / "photograph").write_bytes(data)
+    planned = SimpleNamespace(root=str(tmp_path), location=lambda path: str(tmp_path / "photograph"))
+    row = {"path": path, "digest": hashlib.sha256(data).hexdigest(), "status": "ok", "review": None}
+    found, left = review_photographs.fetched(planned, [row], tmp_path / "cache", 1000)
+    place = Path(found[path])
+    assert (place.read_bytes(), left, place.parent.parent) == (data, 0, tmp_path / "cache")
+    assert re.fullmatch(r"[0-9a-f]{32}" + re.escape(ending), place.name)
+
+
 def test_a_path_outside_the_root_has_a_place_where_nothing_lies(run):
     planned = PlannedRun.load(str(run))
-    found = review_photographs.places(planned, [{"path": "../secret.jpg", "status": "rejected"}])
+    found = review_photographs.places(planned, [{"path": "../secret.jpg", "digest": None, "status": "rejected"}])
     assert found["../secret.jpg"].startswith(f"{run}/outside_root/")
 
 
