@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     from camboxes.pipeline import runs
     from camboxes.pipeline.errors import blaming_the_call, refuse_unknown
     from camboxes.transforms import storage
-    from camboxes.transforms.listing import read_source
+    from camboxes.transforms.listing import check_labels, read_source
 
     with contextlib.ExitStack() as held:
         with blaming_the_call():
@@ -76,6 +76,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             _check(arguments)
             runs.check_output(arguments.output, arguments.input, arguments.model, contents=_CONTENTS)
             source = read_source(arguments.input, arguments.root)  # before torch: a wrong path is told at once
+            check_labels(source.labels(), source.containers)
             data = TrainingData.of(source)
             data.check()
             base = _load(arguments)

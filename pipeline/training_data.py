@@ -43,10 +43,8 @@ class TrainingData:
 
     def check(self) -> None:
         """Raises a ValueError where there is nothing to learn."""
-        from camboxes.transforms.entries import NO_LABEL
-
         if not self.classes:
-            raise ValueError(NO_LABEL)
+            raise ValueError("no image that can be used has a label")
         if len(self.classes) == 1 and all(self.labels.values()):
             raise ValueError(
                 f"all images are labelled {self.classes[0]!r}, so there is nothing to tell it from; add images of a "

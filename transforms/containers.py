@@ -19,7 +19,18 @@ from camboxes.transforms.images import BadImageError
 from camboxes.transforms.member_names import PARQUET, TAR, TFRECORD, split
 from camboxes.transforms.members import ContainerError, Image, Member, one_for_each
 
-__all__ = ["ContainerError", "Image", "Member", "containers_of", "image", "images", "members", "runs", "split"]
+__all__ = [
+    "ContainerError",
+    "Image",
+    "Member",
+    "containers_of",
+    "described",
+    "image",
+    "images",
+    "members",
+    "runs",
+    "split",
+]
 
 # A run is read in one pass and is a shard; in Parquet it ends where a group of rows begins, unless that is far.
 _RUN, _LONGEST_RUN = 128, 1024
@@ -27,6 +38,8 @@ _RUN, _LONGEST_RUN = 128, 1024
 
 class _Format(Protocol):
     def members(self, container: str) -> Iterator[Member | PassedOver]: ...
+
+    def described(self, container: str) -> str: ...
 
     def images(self, container: str, wanted: Sequence[Member]) -> Generator[Image]: ...
 
@@ -93,7 +106,7 @@ def runs(container: str, root: str) -> Iterator[list[Listed] | PassedOver]:
       root: the folder that paths are relative to.
 
     Yields:
-      PassedOver for what is in the container and is no image, or has the name of an image before it.
+      PassedOver for what is in the container and is no image of it; for the container itself where it is empty.
 
     Raises:
       ContainerError: see `members`.
@@ -101,15 +114,12 @@ def runs(container: str, root: str) -> Iterator[list[Listed] | PassedOver]:
     beginnings = _format(container).beginnings(container)
     prefix = storage.absolute(container).removeprefix(root.rstrip("/") + "/")
     run: list[Listed] = []
-    names: set[str] = set()
+    empty = True
     for member in members(container):
+        empty = False
         if isinstance(member, PassedOver):
             yield member._replace(path=f"{prefix}/{member.path}")
             continue
-        if member.name in names:
-            yield PassedOver(f"{prefix}/{member.name}", "repeats the name of an image before it")
-            continue
-        names.add(member.name)
         enough = len(run) >= _RUN and (beginnings is None or member.place in beginnings)
         if enough or len(run) == _LONGEST_RUN:
             yield run
@@ -117,6 +127,8 @@ def runs(container: str, root: str) -> Iterator[list[Listed] | PassedOver]:
         run.append(Listed(f"{prefix}/{member.name}", tuple(sorted(member.labels)), member.place))
     if run:
         yield run
+    if empty:
+        yield PassedOver(prefix, "an empty container")
 
 
 def members(container: str) -> Iterator[Member | PassedOver]:
@@ -134,6 +146,11 @@ def members(container: str) -> Iterator[Member | PassedOver]:
     return _format(container).members(container)
 
 
+def described(container: str) -> str:
+    """What a container holds, for somebody who misses labels in it, and what was expected. Errors: see `members`."""
+    return f"container {container!r} {_format(container).described(container)}"
+
+
 def images(container: str, wanted: Sequence[Member]) -> Iterator[Image]:
     """The encoded bytes of members, in one pass; one at a time is held.
 
@@ -142,7 +159,7 @@ def images(container: str, wanted: Sequence[Member]) -> Iterator[Image]:
 
     Args:
       container: see `members`.
-      wanted: members of it, in ascending order of their places.
+      wanted: members of it, in the order in which they were listed.
 
     Yields:
       For each member its bytes, or a BadImageError where there are none.

@@ -5,12 +5,6 @@ from typing import Literal, NamedTuple
 Split = Literal["train", "val", "test"]
 
 
-NO_LABEL = (
-    "no image of the input has a label; expected LABEL/IMAGE.jpg in folders, a column label in a manifest, .cls or "
-    ".json beside each image of a tar file, image/class/text in TFRecords (docs/data.md has all forms)"
-)
-
-
 class SourceError(ValueError):
     """The input as a whole cannot be read: what was given, what was expected, what to do."""
 

@@ -5,11 +5,11 @@ import itertools
 import json
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
-from camboxes.transforms.containers import containers_of, runs
-from camboxes.transforms.entries import Listed, PassedOver, Split, SplitFolder, Statement
+from camboxes.transforms.containers import containers_of, described, runs
+from camboxes.transforms.entries import Listed, PassedOver, SourceError, Split, SplitFolder, Statement
 from camboxes.transforms.passed_over import Tally
 from camboxes.transforms.sources import entries, root_of
 
@@ -30,6 +30,7 @@ class Listing(Protocol):
       images: how many there are.
       repeated: how many (path, label) pairs were given more than once and dropped.
       passed_over: what else the input holds, by kind; its class folders include those that gave images.
+      containers: the files that hold its images; none where these are files of their own.
       splits: the folders that hold the data set's splits, and which; see `split_of`. Empty where it has none.
     """
 
@@ -37,9 +38,10 @@ class Listing(Protocol):
     images: int
     repeated: int
     passed_over: Tally
+    containers: Sequence[str]
     splits: Mapping[str, Split]
 
-    def labels(self) -> Iterable[str]:
+    def labels(self) -> Collection[str]:
         """All labels, each once."""
 
     def shards(self, asked: int | None) -> int:
@@ -59,6 +61,13 @@ def read_source(path: str, root: str | None = None) -> Listing:
     return FileListing(root_of(path, root), entries(path, root))
 
 
+def check_labels(labels: Collection[str], containers: Sequence[str]) -> None:
+    """Raises a SourceError where a data set has no label at all; says what its first container holds, if it has one."""
+    if not labels:
+        expected = "expected LABEL/IMAGE.jpg in folders, or a column label in a manifest (docs/data.md has all forms)"
+        raise SourceError(f"no image of the input has a label; {described(containers[0]) if containers else expected}")
+
+
 class FileListing(Listing):
     """Images that have files of their own, in the order of `place_of`."""
 
@@ -66,6 +75,7 @@ class FileListing(Listing):
         """Takes in what `entries` yields."""
         self.root = root
         self.passed_over = Tally()
+        self.containers = ()
         self.splits: dict[str, Split] = {}
         # A database without a name lies in memory, and goes to a temporary file of its own when it grows.
         self._entries = sqlite3.connect("", isolation_level=None)
@@ -95,7 +105,7 @@ class FileListing(Listing):
             for label in entry.denied:
                 yield place, entry.path, label, True
 
-    def labels(self) -> Iterable[str]:
+    def labels(self) -> Collection[str]:
         """All labels, each once; also those that are denied of every image that has them."""
         found = self._entries.execute("SELECT DISTINCT label FROM entries WHERE NOT denied")
         return [label for (label,) in found if label is not None]
@@ -126,7 +136,7 @@ class FileListing(Listing):
 class ContainerListing(Listing):
     """Images inside containers: each run of them that is read in one pass is a shard."""
 
-    def __init__(self, root: str, containers: Iterable[str]):
+    def __init__(self, root: str, containers: Sequence[str]):
         """Lists containers in the order given; see `containers_of`.
 
         Raises:
@@ -135,6 +145,7 @@ class ContainerListing(Listing):
         self.root = root
         self.images = self.repeated = 0
         self.passed_over = Tally()
+        self.containers = containers
         self.splits = {}
         self._labels: dict[str, None] = {}
         self._runs = 0
@@ -149,7 +160,7 @@ class ContainerListing(Listing):
                 self._labels |= dict.fromkeys(label for image in run for label in image.labels)
                 self._file.write(json.dumps(run) + "\n")
 
-    def labels(self) -> Iterable[str]:
+    def labels(self) -> Collection[str]:
         """All labels, each once."""
         return self._labels
 

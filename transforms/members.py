@@ -22,8 +22,7 @@ class Member(NamedTuple):
     """An image inside a container.
 
     Attributes:
-      name: stable, a relative path with forward slashes (see `member_names.safe`). Unique in TFRecords and Parquet; a
-        tar file may hold several images of one name.
+      name: stable, and unique in its container: a relative path with forward slashes (see `member_names.safe`).
       labels: image-level labels, without repetitions, in the order given.
       place: where reading can begin again: the byte at which a tar header or a TFRecord's record begins, or the number
         of a row in Parquet, from 0.

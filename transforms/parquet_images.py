@@ -54,6 +54,13 @@ def members(container: str) -> Iterator[Member]:
             yield _member(place, row, label, container)
 
 
+def described(container: str) -> str:
+    """What the file holds, for somebody who misses labels in it."""
+    with opened(container) as file, _parquet(_unbuffered(file), container) as rows:
+        column, _ = _label_column(rows.schema_arrow, container)
+        return f"has no label in the column {column} of its {rows.metadata.num_rows} rows"
+
+
 def beginnings(container: str) -> set[int]:
     """The rows at which groups of rows begin: reading from elsewhere costs what lies before it in the group."""
     with opened(container) as file, _parquet(_unbuffered(file), container) as rows:

@@ -11,16 +11,16 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from camboxes.transforms import storage
-from camboxes.transforms.entries import NO_LABEL, Listed, SourceError, Split
+from camboxes.transforms.entries import Listed, Split
 from camboxes.transforms.image_files import locate
 from camboxes.transforms.labels import Category, ClassNames, LabelMap, LabelMatcher
-from camboxes.transforms.listing import Listing, read_source
+from camboxes.transforms.listing import Listing, check_labels, read_source
 from camboxes.transforms.passed_over import Tally
 from camboxes.transforms.records import PLANNED, table
 
@@ -171,7 +171,7 @@ class Plan:
           source: what `read_source` reads, or what it made of it.
 
         Raises:
-          SourceError: the source cannot be read.
+          SourceError: the source cannot be read, or no image has a label.
           UnmatchedLabelsError: labels without a class, all of them listed.
         """
         return self._plan(source, keep=lambda key, rows: None)
@@ -217,16 +217,18 @@ class Plan:
             before.save()
         return before
 
-    def categories(self, labels: Iterable[str]) -> list[Category]:
+    def categories(self, labels: Collection[str], containers: Sequence[str] = ()) -> list[Category]:
         """The data set's categories.
 
+        Args:
+          labels: all that it has.
+          containers: see `Listing`.
+
         Raises:
-          SourceError: there are no labels at all.
+          SourceError: there is no label.
           UnmatchedLabelsError: labels without a class, all of them listed.
         """
-        labels = list(labels)
-        if not labels:
-            raise SourceError(NO_LABEL)
+        check_labels(labels, containers)
         return LabelMatcher(self.class_names, self.label_map).categories(labels)
 
     def run(
@@ -258,7 +260,7 @@ class Plan:
 
     def _plan(self, source: str | Listing, keep: Callable[[str, pa.Table], None]) -> PlannedRun:
         found = read_source(source, self.root) if isinstance(source, str) else source
-        categories = {category.name: category for category in self.categories(found.labels())}
+        categories = {category.name: category for category in self.categories(found.labels(), found.containers)}
         count = found.shards(self.shards)
         shards = []
         for number, images in enumerate(found.by_shard(count)):

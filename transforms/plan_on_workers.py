@@ -61,7 +61,7 @@ class PlanOnWorkers(beam.PTransform):
             found.labels
             | "Labels" >> beam.Distinct()
             | "AllLabels" >> beam.combiners.ToList()
-            | "Categories" >> beam.Map(self._plan.categories)
+            | "Categories" >> beam.Map(self._plan.categories, containers=self._containers)
         )
         shards = found.members | "PlanShard" >> beam.Map(
             _plan_shard, plan=self._plan, keep=self._keep, categories=AsSingleton(categories)

@@ -1,67 +1,77 @@
-"""Images in tar files, as WebDataset writes them: entries that follow each other and share a key are one sample.
+"""Images in tar files, as WebDataset writes them: an image and its labels are files with one name and other endings.
 
-The key is a name up to the first dot after its folders, the rest names a field: of cat/7.jpg and cat/7.cls the key is
-cat/7, the fields are jpg and cls. A sample's image is the first field that is called like an image's suffix; its labels
-are those of the fields cls (a text, each line a label) and json ("label" or "labels"), together. Indices stay texts:
-a label map says what they stand for. Nothing is ever unpacked; links, devices and sparse files are no images.
+Labels are those of NAME.cls (a text, each line a label) and NAME.json ("label" or "labels"), together; `samples` says
+which files belong together. Indices stay texts: a label map says what they stand for. Nothing is ever unpacked; links,
+devices and sparse files are no images.
 """
 
-import functools
+import itertools
 import json
 import os
 import re
 import tarfile
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import IO, NamedTuple
+from collections.abc import Generator, Iterator, Sequence
+from typing import IO
 
-from camboxes.transforms.class_folders import IMAGE_SUFFIXES
+from camboxes.transforms.class_folders import IMAGE_SUFFIXES, why_ignored
 from camboxes.transforms.entries import PassedOver
 from camboxes.transforms.label_values import cell_value, labels_in, labels_of
 from camboxes.transforms.member_names import safe
-from camboxes.transforms.members import ContainerError, Image, Member, beginning, changed, distinct, opened
+from camboxes.transforms.members import ContainerError, Image, Member, beginning, changed, opened
+from camboxes.transforms.samples import Entry, Samples
 
-_FIELD = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)")
+_NAME = re.compile(r"(?P<stem>(?P<key>(?:.*/)?[^./]+)(?:\.[^/]*)?)\.[^./]*")
 _BROKEN = (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError)  # what tarfile raises of headers
 _LARGEST_LABEL = 1 << 24  # bytes: what of a label's field is held
+_LOOKED_AT, _SHOWN = 1000, 4  # names, to describe a file by, and in the description
 
-
-class _Entry(NamedTuple):
-    """An entry of the file.
-
-    Attributes:
-      key: of its sample; that of the sample before it where it belongs to none, for it must not take one apart.
-      field: in small letters; empty where it belongs to no sample.
-      name: see `Member`.
-      size: in bytes.
-      place: see `Member`.
-      read: gives its bytes.
-    """
-
-    key: str
-    field: str
-    name: str
-    size: int
-    place: int
-    read: Callable[[], bytes]
-
-    @property
-    def is_image(self) -> bool:
-        return f".{self.field}" in IMAGE_SUFFIXES
+_Header = tuple[tarfile.TarFile, tarfile.TarInfo]
 
 
 def members(container: str) -> Iterator[Member | PassedOver]:
-    """Lists a tar file's images; of their bytes none is read.
+    """Lists a tar file's images, mostly in their order; of their bytes none is read.
 
     Yields:
-      PassedOver for a sample without an image, for each further image of a sample, and for what belongs to no sample.
+      PassedOver for what belongs to no sample; see `samples`.
 
     Raises:
       ContainerError: the file is compressed, broken or cut short; a label cannot be understood.
     """
+    samples = Samples()
     with opened(container) as file:
-        entries = _entries(container, file, file.seek(0, os.SEEK_END))
-        for sample in _samples(entries):
-            yield from _members_of(sample, container)
+        for header in _headers(container, file, file.seek(0, os.SEEK_END)):
+            info = header[1]
+            name = safe(info.name)
+            if info.isdir():
+                continue
+            if ignored := next(filter(None, map(why_ignored, name.split("/"))), None):
+                yield PassedOver(name, ignored)
+                continue
+            parts = _NAME.fullmatch(name) if _is_file(info) else None
+            if parts is None:
+                yield PassedOver(name, "belongs to no sample")
+                continue
+            ending = _ending(name)
+            labels = _labels(container, header, ending) if ending in _LABELS else None
+            is_image = f".{ending}" in IMAGE_SUFFIXES
+            yield from samples.put(Entry(name, parts["key"], parts["stem"], is_image, labels, info.offset))
+        yield from samples.rest()
+
+
+def described(container: str) -> str:
+    """What the file holds, for somebody who misses labels in it; what was expected; the remedy."""
+    with opened(container) as file:
+        headers = itertools.islice(_headers(container, file, file.seek(0, os.SEEK_END)), _LOOKED_AT)
+        names = [safe(info.name) for _, info in headers if _is_file(info)]
+    if not names:
+        return "is empty"
+    images = [name for name in names if f".{_ending(name)}" in IMAGE_SUFFIXES]
+    more = ", …" if len(names) > _SHOWN else ""
+    text = f"holds {', '.join(names[:_SHOWN])}{more}; expected beside NAME.jpg its labels, in NAME.cls (a text) or in "
+    text += "NAME.json (under label or labels)"
+    if images and all("/" in name for name in images):
+        text += f"; if its folders are the labels, unpack it and give that folder: tar -xf {container} -C FOLDER"
+    return text
 
 
 def beginnings(container: str) -> None:
@@ -74,101 +84,62 @@ def images(container: str, wanted: Sequence[Member]) -> Generator[Image]:
         end = file.seek(0, os.SEEK_END)
         for member in wanted:
             try:
-                entry = next(_entries(container, file, end, member.place), None)
+                header = next(_headers(container, file, end, member.place), None)
             except ContainerError as error:
                 yield changed(f"it {error.detail}")
                 continue
-            if entry is not None and entry.field and (entry.name, entry.place) == (member.name, member.place):
-                yield entry.read()
+            name = safe(header[1].name) if header and _is_file(header[1]) else None
+            if header and name == member.name:
+                yield _content(header)
             else:
-                yield changed(f"at byte {member.place} was {member.name!r}, and now is {_named(entry, member.place)}")
+                now = "no file" if name is None else repr(name)
+                yield changed(f"at byte {member.place} was {member.name!r}, and now is {now}")
 
 
-def _named(entry: "_Entry | None", place: int) -> str:
-    return repr(entry.name) if entry is not None and entry.place == place else "no image"
+def _ending(name: str) -> str:
+    return name.rpartition(".")[2].lower()
 
 
-def _samples(entries: Iterable[_Entry]) -> Iterator[list[_Entry]]:
-    """Neighbours that share a key; where a field comes again, another sample of the same key begins."""
-    sample, fields = list[_Entry](), set[str]()
-    for entry in entries:
-        if sample and (entry.key != sample[0].key or entry.field in fields):
-            yield sample
-            sample, fields = [], set()
-        sample.append(entry)
-        fields |= {entry.field} - {""}
-    if sample:
-        yield sample
+def _is_file(info: tarfile.TarInfo) -> bool:
+    return info.isreg() and not info.issparse()
 
 
-def _members_of(sample: Iterable[_Entry], container: str) -> Iterator[Member | PassedOver]:
-    image, labels, first = None, list[str](), None
-    for entry in sample:
-        first = first or (entry if entry.field else None)
-        if entry.is_image and image is None:
-            image = entry
-        elif entry.field in _LABELS:
-            labels += _labels(entry, container)
-        elif entry.is_image:
-            yield PassedOver(entry.name, "a further image of its sample")
-        elif not entry.field:
-            yield PassedOver(entry.name, "belongs to no sample")
-    if image is not None:
-        yield Member(image.name, distinct(labels), image.place)
-    elif first is not None:
-        yield PassedOver(first.name, "its sample has no image")
+def _content(header: _Header) -> bytes:
+    tar, info = header
+    content = tar.extractfile(info)
+    assert content is not None, "a regular file has content"
+    return content.read()
 
 
-def _labels(entry: _Entry, container: str) -> Iterable[str]:
-    """The labels of a field.
-
-    Raises:
-      ContainerError: it is too large or cannot be understood.
-    """
-    if entry.size > _LARGEST_LABEL:
-        problem = f"has {entry.size} bytes; a label has at most {_LARGEST_LABEL}"
+def _labels(container: str, header: _Header, ending: str) -> tuple[str, ...] | ContainerError | None:
+    """What a file says of its sample: see `Entry.labels`."""
+    _, info = header
+    if info.size > _LARGEST_LABEL:
+        problem = f"has {info.size} bytes; a label has at most {_LARGEST_LABEL}"
     else:
         try:
-            return _LABELS[entry.field](entry.read())
+            return _LABELS[ending](_content(header))
         except (ValueError, RecursionError) as error:
             problem = f"cannot be understood ({error})"
-    raise ContainerError(container, f"has the label {entry.name!r} (byte {entry.place}), which {problem}; correct it")
+    name = safe(info.name)
+    return ContainerError(container, f"has the label {name!r} (byte {info.offset}), which {problem}; correct it")
 
 
-def _labels_of_text(content: bytes) -> Iterable[str]:
+def _labels_of_text(content: bytes) -> tuple[str, ...]:
     return labels_of([cell_value(line) for line in content.decode().splitlines()])
 
 
-def _labels_of_json(content: bytes) -> Iterable[str]:
+def _labels_of_json(content: bytes) -> tuple[str, ...] | None:
     value = json.loads(content)
     if not isinstance(value, dict):
         raise ValueError(f"a JSON {type(value).__name__}; expected an object")
-    return labels_in(value)
+    return tuple(labels_in(value)) if {"label", "labels"} & value.keys() else None
 
 
 _LABELS = {"cls": _labels_of_text, "json": _labels_of_json}
 
 
-def _entries(container: str, file: IO[bytes], end: int, place: int = 0) -> Iterator[_Entry]:
-    key = ""
-    for tar, info in _headers(container, file, end, place):
-        name = safe(info.name)
-        if info.isdir() or any(part.startswith(".") for part in name.split("/")):
-            continue
-        parts = _FIELD.fullmatch(name) if info.isreg() and not info.issparse() else None
-        key, field = (parts[1], parts[2].lower()) if parts else (key, "")
-        yield _Entry(key, field, name, info.size, info.offset, functools.partial(_read, tar, info))
-
-
-def _read(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
-    content = tar.extractfile(info)
-    assert content is not None, "only regular files have fields"
-    return content.read()
-
-
-def _headers(
-    container: str, file: IO[bytes], end: int, place: int
-) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+def _headers(container: str, file: IO[bytes], end: int, place: int = 0) -> Iterator[_Header]:
     """All headers from a place on. Not `TarFile.next`: to it a broken or missing header is the end."""
     file.seek(place)
     try:

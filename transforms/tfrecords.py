@@ -17,6 +17,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from google.protobuf.message import DecodeError
 
 from camboxes.transforms.class_folders import IMAGE_SUFFIXES
+from camboxes.transforms.entries import PassedOver
 from camboxes.transforms.images import BadImageError
 from camboxes.transforms.label_values import labels_of
 from camboxes.transforms.members import ContainerError, Image, Member, beginning, changed, distinct, opened
@@ -32,14 +33,17 @@ _CHECKSUM = struct.Struct("<I")
 
 class _Example(NamedTuple):
     image: Image
-    labels: tuple[str, ...]
+    labels: tuple[str, ...] | None  # None where there is no feature for them
     suffix: str
 
 
-def members(container: str) -> Iterator[Member]:
+def members(container: str) -> Iterator[Member | PassedOver]:
     """Lists a TFRecord file's records, of which one is held at a time.
 
     A record that was damaged or has no image is a member, too, and its image is the reason.
+
+    Yields:
+      PassedOver for an image without a feature that holds labels.
 
     Raises:
       ContainerError: the file is compressed, broken or cut short, or of something else than images.
@@ -55,9 +59,26 @@ def members(container: str) -> Iterator[Member]:
                 found = True
             elif image.code == "missing":
                 reason = reason or image
-            yield Member(f"{number:08d}{suffix}", labels, place)
+            name = f"{number:08d}{suffix}"
+            if isinstance(image, bytes) and labels is None:
+                yield PassedOver(name, "its record has no label")
+            else:
+                yield Member(name, labels or (), place)
     if reason and not found:
         raise ContainerError(container, f"holds no image ({reason}); take it out of the input, or write it again")
+
+
+def described(container: str) -> str:
+    """What the file holds, for somebody who misses labels in it; what was expected."""
+    with opened(container) as file:
+        _, record = next(_records(container, file, file.seek(0, os.SEEK_END)), (0, None))
+    if record is None:
+        return "is empty, or its first record is damaged"
+    try:
+        features = _named(_features(record))
+    except DecodeError:
+        return "has records that are no tf.train.Example"
+    return f"has records with the features {features}; expected labels in one of {', '.join(_LABELS)}"
 
 
 def beginnings(container: str) -> None:
@@ -75,10 +96,10 @@ def images(container: str, wanted: Sequence[Member]) -> Generator[Image]:
                 yield changed(f"it {error.detail}")
                 continue
             image, labels, suffix = _example(record)
-            if record is None or (sorted(labels) == sorted(member.labels) and member.name.endswith(suffix)):
+            if record is None or (sorted(labels or ()) == sorted(member.labels) and member.name.endswith(suffix)):
                 yield image
             else:
-                now = ", ".join(labels) or "none"
+                now = ", ".join(labels or ()) or "none"
                 yield changed(f"at byte {member.place} is another record, with the labels {now}")
 
 
@@ -113,18 +134,28 @@ def _masked_crc(data: bytes) -> int:
 def _example(record: bytes | None) -> _Example:
     if record is None:
         return _without_image("unreadable", "the record's checksum is not that of its bytes")
-    example = _message_class()()
     try:
-        example.ParseFromString(record)
+        features = _features(record)
     except DecodeError:
         return _without_image("unreadable", "the record is no tf.train.Example")
-    features = {feature.key: feature.value for feature in example.features.feature}
-    labels = next(filter(None, (_labels(features[name]) for name in _LABELS if name in features)), ())
+    given = [_labels(features[name]) for name in _LABELS if name in features]
+    labels = next(filter(None, given), given[0] if given else None)
     for name in _IMAGES:
         if name in features and features[name].bytes_list.value:
             return _Example(features[name].bytes_list.value[0], labels, _suffix(features))
-    names = ", ".join(sorted(features)[:_SHOWN]) or "none"
-    return _without_image("missing", f"the Example has no bytes in {' or '.join(_IMAGES)}; its features: {names}")
+    detail = f"the Example has no bytes in {' or '.join(_IMAGES)}; its features: {_named(features)}"
+    return _without_image("missing", detail)
+
+
+def _features(record: bytes) -> dict[str, Any]:
+    """Raises DecodeError where it is no Example."""
+    example = _message_class()()
+    example.ParseFromString(record)
+    return {feature.key: feature.value for feature in example.features.feature}
+
+
+def _named(features: Mapping[str, Any]) -> str:
+    return ", ".join(sorted(features)[:_SHOWN]) or "none"
 
 
 def _without_image(code: str, detail: str) -> _Example:

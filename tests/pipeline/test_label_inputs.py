@@ -7,6 +7,8 @@ import json
 import shutil
 import tarfile
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -117,21 +119,21 @@ def test_a_repeated_name_gives_no_image_the_picture_of_another(tmp_path, rows):
     """a, b, a, c, each of one colour: read as neighbours, c would have the second a's picture."""
     colours = [("a", "red"), ("b", "green"), ("a", "blue"), ("c", "white")]
     pictures = []
-    with tarfile.open(tmp_path / "train.tar", "w") as tar:
-        for name, colour in colours:
-            file = io.BytesIO()
-            Image.new("RGB", (64, 64), colour).save(file, "PNG")
-            pictures.append(file.getvalue())
-            for field, content in (("png", pictures[-1]), ("cls", b"tripod")):
-                info = tarfile.TarInfo(f"{name}.{field}")
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
+    for _, colour in colours:
+        file = io.BytesIO()
+        Image.new("RGB", (64, 64), colour).save(file, "PNG")
+        pictures.append(file.getvalue())
+    samples = zip(colours, pictures, strict=True)
+    _plain_tar(
+        tmp_path / "train.tar",
+        [entry for (name, _), image in samples for entry in ((f"{name}.png", image), (f"{name}.cls", b"tripod"))],
+    )
     output = tmp_path / "boxes"
     assert cli.main(["label", "--input", str(tmp_path / "train.tar"), "--output", str(output), *PLAIN]) == 0
     digests = {row["path"].removeprefix("train.tar/"): row["digest"] for row in rows(output)}
     digest_of = [hashlib.sha256(picture).hexdigest() for picture in pictures]
     assert digests == {"a.png": digest_of[0], "b.png": digest_of[1], "c.png": digest_of[3]}
-    passed_over = PlannedRun.load(str(output)).passed_over.kinds["repeats the name of an image before it"]
+    passed_over = PlannedRun.load(str(output)).passed_over.kinds["repeats the key of a sample before it"]
     assert passed_over == {".png": (1, "train.tar/a.png")}
 
 
@@ -187,27 +189,6 @@ def test_images_that_are_not_there_are_told_before_and_after(photographs, tmp_pa
     assert "draw again" not in printed.out
 
 
-@pytest.mark.parametrize("form", ["csv", "jsonl", "tar"])
-def test_an_input_without_any_label_is_a_wrong_call(form, tmp_path, capsys):
-    if form == "csv":
-        (tmp_path / "m.csv").write_text("path,label\na.jpg,\nb.jpg,-1\n")
-    elif form == "jsonl":
-        (tmp_path / "m.jsonl").write_text('{"path": "a.jpg", "class": "cat"}\n')
-    else:
-        import webdataset
-
-        with webdataset.TarWriter(str(tmp_path / "m.tar")) as tar:
-            tar.write({"__key__": "a", "jpg": b"x", "txt": "a caption"})
-    source = ["--input", str(tmp_path / f"m.{form}")]
-    for call in (
-        ["label", *source, "--output", str(tmp_path / "out")],
-        ["train", *source, "--output", str(tmp_path / "c")],
-    ):
-        assert cli.main(call) == 2
-        assert "no image of the input has a label; expected" in capsys.readouterr().err
-        assert not (tmp_path / "out").exists() and not (tmp_path / "c").exists()
-
-
 def test_splits_with_class_folders(photographs, tmp_path, rows, capsys):
     for split in ("train", "val"):
         shutil.copytree(photographs, tmp_path / "data" / split)
@@ -216,3 +197,86 @@ def test_splits_with_class_folders(photographs, tmp_path, rows, capsys):
     said = capsys.readouterr().out
     assert "folders of splits: train (train), val (val); labels are the folders inside them" in said
     assert "10 images" in said and "5 matched" in said
+
+
+def _plain_tar(path, entries):
+    with tarfile.open(path, "w") as tar:
+        for name, content in entries:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def test_all_images_then_all_labels(samples, plain_run, tmp_path):
+    entries = [(path, image) for path, _, image in samples]
+    entries += [(f"{path.rpartition('.')[0]}.cls", label.encode()) for path, label, _ in samples]
+    _plain_tar(tmp_path / "train.tar", entries)
+    output = tmp_path / "boxes"
+    assert cli.main(["label", "--input", str(tmp_path / "train.tar"), "--output", str(output), *PLAIN]) == 0
+    assert _boxes(output) == _boxes(plain_run)
+
+
+def _records(path, *records):
+    import tfrecord
+
+    writer = tfrecord.TFRecordWriter(str(path))
+    for features in records:
+        writer.write({name: (value, "byte") for name, value in features.items()})
+    writer.close()
+
+
+_UNLABELLED = {
+    "folders.tar": (
+        lambda path: _plain_tar(path, [("train/cat/1.jpg", b"x"), ("train/dog/2.jpg", b"x")]),
+        "holds train/cat/1.jpg, train/dog/2.jpg; expected beside NAME.jpg its labels, in NAME.cls (a text) or in "
+        "NAME.json (under label or labels); if its folders are the labels, unpack it and give that folder: tar -xf ",
+    ),
+    "img2dataset.tar": (
+        lambda path: _plain_tar(
+            path, [("0.jpg", b"x"), ("0.json", b'{"caption": "a cat", "url": "u"}'), ("0.txt", b"")]
+        ),
+        "holds 0.jpg, 0.json, 0.txt; expected beside NAME.jpg its labels, in NAME.cls (a text) or in NAME.json (under",
+    ),
+    "empty.tar": (lambda path: _plain_tar(path, []), "empty.tar' is empty"),
+    "x.tfrecord": (
+        lambda path: _records(path, {"image/encoded": b"x", "class": b"cat"}),
+        "has records with the features class, image/encoded; expected labels in one of image/class/text, image/object/",
+    ),
+    "no.tfrecord": (
+        lambda path: _records(path, {"jpeg": b"x", "label": b"cat"}),
+        "the Example has no bytes in image/encoded or image; its features: jpeg, label",
+    ),
+    "empty.tfrecord": (lambda path: path.touch(), "empty.tfrecord' is empty"),
+    "empty.parquet": (
+        lambda path: pq.write_table(pa.table({"image": pa.array([], pa.binary()), "label": pa.array([], "str")}), path),
+        "has no label in the column label of its 0 rows",
+    ),
+    "none.parquet": (
+        lambda path: pq.write_table(pa.table({"image": [b"x", b"x"], "label": pa.array([None, ""], "str")}), path),
+        "has no label in the column label of its 2 rows",
+    ),
+    "none.csv": (
+        lambda path: path.write_text("path,label\na.jpg,\nb.jpg,-1\n"),
+        "no image of the input has a label; expected LABEL/IMAGE.jpg in folders, or a column label in a manifest (docs",
+    ),
+    "none.jsonl": (
+        lambda path: path.write_text('{"path": "a.jpg", "class": "cat"}\n'),
+        "no image of the input has a label; expected LABEL/IMAGE.jpg in folders",
+    ),
+    "empty.csv": (
+        lambda path: path.write_text("path,label\n"),
+        "no image of the input has a label; expected LABEL/IMAGE.jpg in folders, or a column label in a manifest (docs",
+    ),
+}
+
+
+@pytest.mark.parametrize("command", ["label", "train"])
+@pytest.mark.parametrize("name", _UNLABELLED)
+def test_a_source_without_any_label_is_a_wrong_call(command, name, tmp_path, capsys):
+    write, message = _UNLABELLED[name]
+    write(tmp_path / name)
+    assert cli.main([command, "--input", str(tmp_path / name), "--output", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()

@@ -90,8 +90,15 @@ def test_another_input_leaves_the_plan_as_it_was(source, tmp_path):
 
 
 def test_labels_without_a_class_end_the_job(source, tmp_path):
-    with pytest.raises(Exception, match="'eel' is the name of no class"):
-        _on_workers(source, Plan(str(tmp_path / "out"), NAMES[:2]))
+    with pytest.raises(Exception, match="'eel' is the name of no class"), beam.Pipeline(runner=RUNNER) as p:
+        _ = p | PlanOnWorkers(source, Plan(str(tmp_path / "out"), NAMES[:2]))
+    assert PlannedRun.load(str(tmp_path / "out")) is None
+
+
+def test_a_source_without_any_label_ends_the_job(tmp_path):
+    (tmp_path / "m.csv").write_text("path,label\na.jpg,\n")
+    with pytest.raises(Exception, match="no image of the input has a label"), beam.Pipeline(runner=RUNNER) as p:
+        _ = p | PlanOnWorkers(str(tmp_path / "m.csv"), Plan(str(tmp_path / "out"), NAMES))
     assert PlannedRun.load(str(tmp_path / "out")) is None
 
 

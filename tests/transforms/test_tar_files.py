@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from webdataset.tariterators import group_by_keys, tar_file_iterator
 
 from camboxes.transforms import containers
-from camboxes.transforms.class_folders import IMAGE_SUFFIXES
+from camboxes.transforms.class_folders import HIDDEN, IMAGE_SUFFIXES, SYSTEM
 from camboxes.transforms.containers import ContainerError, Member
 from camboxes.transforms.entries import PassedOver
 
@@ -51,26 +51,33 @@ def test_labels_of_each_kind(tmp_path):
         shard.write({"__key__": "deep/e", "jpg": b"e", "txt": "a caption is no label", "npy": b"neither is this"})
         shard.write({"__key__": "f", "cls": 7})
         shard.write({"__key__": "g", "jpg": b"g", "json": {"label": "\ud800"}})
+        shard.write({"__key__": "h", "jpg": b"h", "json": {"labels": []}})
+        shard.write({"__key__": "i", "jpg": b"i", "cls": ""})
+        shard.write({"__key__": "j", "jpg": b"j", "json": {"caption": "on a mat"}})
     assert _listed(str(tmp_path / "0.tar")) == [
         ("a.jpg", ("7",)),
         ("b.jpeg", ("Egyptian cat",)),
         ("c.png", ("cat",)),
         ("d.webp", ("7", "cat")),
-        ("deep/e.jpg", ()),
-        ("f.cls", "its sample has no image"),
         ("g.jpg", ("\\ud800",)),
+        ("h.jpg", ()),
+        ("i.jpg", ()),
+        ("deep/e.jpg", "its sample has no label"),
+        ("f.cls", "its sample has no image"),
+        ("j.jpg", "its sample has no label"),
     ]
 
 
 def test_a_sample_has_one_image_and_labels_on_either_side_of_it(tmp_path):
     path = _tar(tmp_path / "x.tar", [("a.json", b'{"label": 3}'), ("a.JPG", b"1"), ("a.seg.png", b"2"), ("a.png", b"3"),
-                                     ("a.cls", b"cat\n\n dog \n"), ("b.jpg", b"4")])  # fmt: skip
+                                     ("a.cls", b"cat\n\n dog \n"), ("b.jpg", b"4"), ("b.cls", b"cat")])  # fmt: skip
     assert _listed(path) == [
-        ("a.png", "a further image of its sample"),
         ("a.JPG", ("3", "cat", "dog")),
-        ("b.jpg", ()),
+        ("a.png", "a further image of its sample"),
+        ("a.seg.png", "a further image of its sample"),
+        ("b.jpg", ("cat",)),
     ]
-    [_, first, second] = containers.members(path)
+    first, second = (member for member in containers.members(path) if isinstance(member, Member))
     assert list(containers.images(path, [first, second])) == [b"1", b"4"]
     assert list(containers.images(path, [second])) == [b"4"]
 
@@ -83,28 +90,35 @@ _NAMES = st.tuples(
 
 @given(st.lists(_NAMES, unique=True, max_size=12))
 def test_samples_are_those_of_webdataset(tmp_path_factory, names):
-    names = [f"{folder}{stem}.{field}" for folder, stem, field in names]
+    """Where entries of a sample stand together; beyond webdataset's, only images with dots in their names are read."""
+    names = [f"{folder}{stem}.{field}" for folder, stem, field in sorted(names, key=lambda name: name[:2])]
     path = _tar(tmp_path_factory.mktemp("tar") / "x.tar", [(name, name.encode()) for name in names])
-    expected = []
+    expected, with_an_image = [], set()
     with Path(path).open("rb") as file:
         for sample in group_by_keys({**entry, "__url__": path} for entry in tar_file_iterator(file)):
             image = next((sample[field] for field in sample if f".{field}" in IMAGE_SUFFIXES), None)
-            if image:
-                expected.append((image.decode(), (sample["cls"].decode(),) if "cls" in sample else ()))
+            with_an_image |= {sample["__key__"]} if image else set()
+            if image and "cls" in sample:
+                expected.append((image.decode(), (sample["cls"].decode(),)))
     members = [member for member in containers.members(path) if isinstance(member, Member)]
-    assert [(member.name, member.labels) for member in members] == expected
-    assert list(containers.images(path, members)) == [name.encode() for name, _ in expected]
+    plain, dotted = ([m for m in members if m.name.rpartition("/")[2].count(".") == dots] for dots in (1, 2))
+    assert [(member.name, member.labels) for member in plain] == expected
+    assert not with_an_image & {member.name.rsplit(".", 2)[0] for member in dotted}
+    assert list(containers.images(path, members)) == [member.name.encode() for member in members]
 
 
 def test_nothing_but_regular_files_counts_and_no_name_leads_outside(tmp_path):
+    def labelled(name, image):
+        return (name, image), (name.replace(".jpg", ".cls"), b"cat")
+
     sparse = _header("sparse.jpg", tarfile.GNUTYPE_SPARSE)
     path = _tar(
         tmp_path / "x.tar",
         [
-            ("/etc/passwd.jpg", b"1"),
-            ("../../outside.jpg", b"2"),
-            ("inner.tar/a.jpg", b"3"),
-            ("a" * 120 + "/" + "ü" * 120 + ".jpg", b"4"),
+            *labelled("/etc/passwd.jpg", b"1"),
+            *labelled("../../outside.jpg", b"2"),
+            *labelled("inner.tar/a.jpg", b"3"),
+            *labelled("a" * 120 + "/" + "ü" * 120 + ".jpg", b"4"),
             _header("folder.jpg", tarfile.DIRTYPE),
             _header("link.jpg", tarfile.SYMTYPE, "/etc/passwd"),
             _header("hard.jpg", tarfile.LNKTYPE, "/etc/passwd.jpg"),
@@ -116,16 +130,20 @@ def test_nothing_but_regular_files_counts_and_no_name_leads_outside(tmp_path):
             ("._pair.cls", b"what macOS adds"),
             ("pair.cls", b"cat"),
             (".hidden/a.jpg", b"6"),
+            ("@eaDir/a.jpg", b"a thumbnail"),
         ],
     )
     assert _listed(path) == [
-        ("etc/passwd.jpg", ()),
-        ("_/_/outside.jpg", ()),
-        ("inner.tar_/a.jpg", ()),
+        ("etc/passwd.jpg", ("cat",)),
+        ("_/_/outside.jpg", ("cat",)),
+        ("inner.tar_/a.jpg", ("cat",)),
         # The sample's end is known once the next one begins: what stands between comes first.
         *[(name, "belongs to no sample") for name in ("link.jpg", "hard.jpg", "device.jpg", "pipe.jpg", "sparse.jpg")],
         ("README", "belongs to no sample"),
-        ("a" * 120 + "/" + "ü" * 120 + ".jpg", ()),
+        ("a" * 120 + "/" + "ü" * 120 + ".jpg", ("cat",)),
+        ("._pair.cls", HIDDEN),
+        (".hidden/a.jpg", HIDDEN),
+        ("@eaDir/a.jpg", SYSTEM),
         ("pair.jpg", ("cat",)),
     ]
     members = [member for member in containers.members(path) if isinstance(member, Member)]
@@ -134,16 +152,18 @@ def test_nothing_but_regular_files_counts_and_no_name_leads_outside(tmp_path):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
 def test_names_that_are_not_utf8_can_be_written_and_found(encoding, tmp_path):
-    path = _tar(tmp_path / "x.tar", [("é.jpg", b"1")], format=tarfile.GNU_FORMAT, encoding=encoding)
+    entries = [("é.jpg", b"1"), ("é.cls", b"cat")]
+    path = _tar(tmp_path / "x.tar", entries, format=tarfile.GNU_FORMAT, encoding=encoding)
     name = {"utf-8": "é.jpg", "latin-1": "\\udce9.jpg"}[encoding]
-    assert _listed(path) == [(name, ())]
+    assert _listed(path) == [(name, ("cat",))]
     assert containers.image(path, name) == b"1"
 
 
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_a_broken_header_is_no_end(format, tmp_path):
     path = _tar(tmp_path / "x.tar", [("a.jpg", b"1"), ("b.jpg", b"2"), ("c.jpg", b"3")], format=format)
-    listed = list(containers.members(path))
+    listed = [Member(name, (), place) for name, place in (("a.jpg", 0), ("b.jpg", 1024), ("c.jpg", 2048))]
+    assert list(containers.images(path, listed)) == [b"1", b"2", b"3"]
     content = bytearray((tmp_path / "x.tar").read_bytes())
     content[1024 + 5] ^= 1
     (tmp_path / "x.tar").write_bytes(content)
@@ -218,7 +238,8 @@ def test_an_archive_without_entries(tmp_path):
 
 
 def test_neither_headers_nor_images_are_held(tmp_path):
-    path = _tar(tmp_path / "x.tar", [("large.jpg", bytes(1 << 24)), *((f"{i}.jpg", b"1") for i in range(3000))])
+    samples = [((f"{i}.jpg", bytes(1 if i else 1 << 24)), (f"{i}.cls", b"cat")) for i in range(3001)]
+    path = _tar(tmp_path / "x.tar", [entry for sample in samples for entry in sample])
     tracemalloc.start()
     assert sum(1 for _ in containers.members(path)) == 3001
     _, peak = tracemalloc.get_traced_memory()

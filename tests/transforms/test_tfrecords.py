@@ -6,6 +6,7 @@ import tfrecord
 
 from camboxes.transforms import containers
 from camboxes.transforms.containers import ContainerError
+from camboxes.transforms.entries import PassedOver
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def written(tmp_path):
         ({"label": -1}, ()),
         ({"image/class/text": "Müßiggang".encode()}, ("Müßiggang",)),
         ({"image/class/text": b"\xff"}, ("\\xff",)),
-        ({"image/object/bbox/xmin": [0.25]}, ()),
+        ({"image/class/label": -1, "image/class/text": b""}, ()),
     ],
 )
 def test_labels(features, labels, written):
@@ -53,7 +54,7 @@ def test_labels(features, labels, written):
     [(b"JPEG", "00000000.jpeg"), (b"png", "00000000.png"), (b"../x", "00000000.jpg"), (b"\xff", "00000000.jpg")],
 )
 def test_names(format, name, written):
-    [member] = containers.members(written({"image/encoded": b"x", "image/format": format}))
+    [member] = containers.members(written({"image/encoded": b"x", "image/format": format, "label": 1}))
     assert member.name == name
 
 
@@ -81,7 +82,7 @@ def test_a_damaged_record_costs_one_image(written):
 
 
 def test_a_damaged_length_ends_the_file(written):
-    path = written(*({"image/encoded": bytes([number]) * 100} for number in range(3)))
+    path = written(*({"image/encoded": bytes([number]) * 100, "label": number} for number in range(3)))
     listed = list(containers.members(path))
     second = listed[1]
     _damaged(path, second.place, b"\x01")
@@ -105,7 +106,7 @@ def test_records_of_something_else(written, tmp_path):
     path = written({"text": b"no image"}, {"text": b"none either"})
     with pytest.raises(ContainerError, match=r"holds no image .* its features: text\)"):
         list(containers.members(path))
-    some = written({"text": b"no image"}, {"image/encoded": b"x"}, {"image/encoded": 5})
+    some = written({"text": b"no image"}, {"image/encoded": b"x", "label": 1}, {"image/encoded": 5})
     assert [member.name for member in containers.members(some)] == ["00000000.jpg", "00000001.jpg", "00000002.jpg"]
     first, second, third = containers.images(some, list(containers.members(some)))
     assert second == b"x"
@@ -132,3 +133,19 @@ def test_compressed_and_empty_files(tmp_path):
     (tmp_path / "z.tfrecord").write_bytes(b"abc")
     with pytest.raises(ContainerError, match=r"begins with b'abc'; expected a TFRecord"):
         list(containers.members(str(tmp_path / "z.tfrecord")))
+
+
+def test_an_image_without_a_feature_for_labels(written):
+    """Not one that is known to show nothing."""
+    found = list(containers.members(written({"image": b"x", "class": 1}, {"image": b"y", "label": 1})))
+    assert [item.path if isinstance(item, PassedOver) else item.labels for item in found] == ["00000000.jpg", ("1",)]
+    assert found[0].reason == "its record has no label"
+
+
+def test_what_a_file_holds(written, tmp_path):
+    expected = "; expected labels in one of image/class/text, image/object/class/text, image/class/label, "
+    expected += "image/object/class/label, label"
+    path = written({"image": b"x", "class": 1})
+    assert containers.described(path) == f"container {path!r} has records with the features class, image{expected}"
+    (tmp_path / "y.tfrecord").touch()
+    assert containers.described(str(tmp_path / "y.tfrecord")).endswith("is empty, or its first record is damaged")
