@@ -222,9 +222,9 @@ def test_a_job_that_fails_otherwise_is_not_said_to_reject_too_much(photographs, 
 
 def test_an_empty_data_set(tmp_path, capsys):
     (tmp_path / "m.csv").write_text("path,label\n")
-    assert _label(tmp_path / "m.csv", tmp_path / "out") == 0
-    assert "0 images: 0 with boxes" in capsys.readouterr().out
-    assert json.loads((tmp_path / "out" / "annotations.json").read_text())["images"] == []
+    assert _label(tmp_path / "m.csv", tmp_path / "out") == 2
+    assert "no image of the input has a label" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_dry_run_writes_nothing(photographs, tmp_path, capsys):
