@@ -46,7 +46,9 @@ def read_csv(path: str) -> Iterator[Entry | PassedOver]:
                     f"{header.delimiter.join(cells)[:_SHOWN]!r}; put a text that holds {header.delimiter!r} in double "
                     "quotes, and write one row for each label"
                 )
-            row = dict(zip(header.names, cells, strict=False))  # Excel leaves out empty cells at the end
+            row: dict[str, Any] = dict(
+                zip(header.names, cells, strict=False)
+            )  # Excel leaves out empty cells at the end
             row |= {name: cell_value(row[name]) for name in header.columns.labels if name in row}
             if any(cell.strip() for cell in cells):
                 yield _entry(row, header.columns, where)
