@@ -4,6 +4,7 @@ The photographs are small drawings, and their rows, with a map and one or two bo
 shards: what is timed is the loading. FiftyOne's database is the one that it would start, or FIFTYONE_DATABASE_URI's.
 """
 
+import hashlib
 import importlib
 import inspect
 import os
@@ -27,7 +28,7 @@ SIDE = 160
 
 # What `load_dataset` does, by the functions that do it.
 STAGES = {
-    "looking for the photographs": ("review_photographs", "places"),
+    "comparing the photographs": ("review_photographs", "places"),
     "reading shards": ("review_dataset", "_rows"),
     "making documents": ("review_dataset", "_document"),
     "of that, heat maps": ("review_dataset", "_heat_map"),
@@ -102,6 +103,7 @@ def make(folder: Path, images: int, generator: np.random.Generator) -> PlannedRu
         (folder / path).parent.mkdir(exist_ok=True)
     Image.fromarray(pixels).save(folder / "one.jpg")
     data = (folder / "one.jpg").read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
     for path in paths:
         (folder / path).write_bytes(data)
     lines = ["path,label", *(f"{path},{Path(path).parent}" for path in paths)]
@@ -117,7 +119,8 @@ def make(folder: Path, images: int, generator: np.random.Generator) -> PlannedRu
             stored = {"category_id": label["category_id"], "height": 7, "width": 7, "raw_min": 0.0, "raw_max": 9.0}
             stored |= {"cells": cells.tobytes(), "rectangle": [0, 0, SIDE, SIDE], "method": "cam", "scales": [224]}
             labels = [label | {"class_index": 0, "probability": float(generator.random()), "logit": 1.0}]
-            base = {name: row[name] for name in ("image_id", "path")} | {"status": "ok", "width": SIDE, "height": SIDE}
+            base = {name: row[name] for name in ("image_id", "path")}
+            base |= {"status": "ok", "width": SIDE, "height": SIDE, "digest": digest}
             rows.append(draw(base | {"reason": None, "labels": labels, "maps": [stored]}, rule))
         storage.write_table(shard_file(planned.output, key), table(rows, LABELED, {}))
     merge([], planned.output)

@@ -22,6 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from camboxes.transforms import PlannedRun, coco, storage
+from camboxes.transforms.contents import seen
 from camboxes.transforms.decisions import Decision
 from camboxes.transforms.image_files import read_image
 from camboxes.transforms.images import ACCEPTED, BadImageError, decode, opened, orientation
@@ -280,7 +281,7 @@ class Export:
                     location = self.source.location(row["path"])
                     try:
                         data = read_image(location, ACCEPTED)
-                        picture = picture_for_trainers(_same(data, row["digest"]), jpeg)
+                        picture = picture_for_trainers(seen(data, row["digest"]), jpeg)
                     except BadImageError as error:
                         self.unreadable[row["path"]] = str(error)
                         continue
@@ -445,12 +446,6 @@ def _box_rows(row: Row, split: str, names: Sequence[str], provenance: Provenance
     for box in sorted(row["boxes"], key=lambda box: (box["category_id"], box["rank"])):
         place = dict(zip(("x", "y", "box_width", "box_height"), box["bbox"], strict=True))
         yield shared | {"category": names[box["category_id"] - 1]} | place | box | provenance(box)
-
-
-def _same(data: bytes, digest: str) -> bytes:
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise BadImageError("changed", "the file is not the one that the boxes were drawn for")
-    return data
 
 
 def _linked(location: str, target: Path) -> bool:

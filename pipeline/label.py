@@ -385,7 +385,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
                     plan.draft(source)  # a call that cannot succeed must not cost the run that it would replace
                 runs.remove(arguments.output)
             read = PlanOnWorkers(arguments.input, plan) if source is None else ReadLabeledImages(source, plan)
-        reuse = runs.set_aside_rejected(arguments.output) if arguments.retry_rejected else arguments.reuse
+        aside = _set_aside(arguments)
         spec = _staged(classifier, arguments.output)
         if isinstance(read, ReadLabeledImages) and spec.device == "cpu":
             images = sum(read.planned.shards[key] for key in read.planned.missing())
@@ -399,7 +399,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
                 | InferClassMaps(
                     spec,
                     maps,
-                    reuse=reuse,
+                    reuse=aside or arguments.reuse,
                     limits=limits,
                     loaded=None if source is None else localizer,  # for workers elsewhere it was not tried out here
                 ).with_resource_hints(**hints)
@@ -416,8 +416,20 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             remote.describe(job, options)
             return
         runs.execute(job, options, arguments.output)
-        if arguments.retry_rejected and reuse:
-            storage.delete(reuse)
+        if aside:
+            storage.delete(aside)
+
+
+def _set_aside(arguments: argparse.Namespace) -> str | None:
+    """Where finished shards lie whose rejected images are tried again; None where there are none."""
+    from camboxes.transforms import PlannedRun
+
+    run = PlannedRun.load(arguments.output)
+    if run is None:
+        return None
+    if arguments.retry_rejected:
+        run.set_aside()
+    return run.aside if PlannedRun.load(run.aside) else None
 
 
 def _source(arguments: argparse.Namespace, options: "PipelineOptions") -> "Listing | None":

@@ -29,6 +29,7 @@ from PIL import Image
 from camboxes.pipeline import remarks
 from camboxes.pipeline.shown import shortened
 from camboxes.transforms import PlannedRun, storage
+from camboxes.transforms.contents import seen
 from camboxes.transforms.image_files import read_image
 from camboxes.transforms.images import ACCEPTED, decode_at_least
 from camboxes.transforms.maps import StoredMap
@@ -58,13 +59,16 @@ class _Stratum(NamedTuple):
     name: str
 
 
-def write(output: str, evaluation: "Section | None" = None, folder: str | None = None) -> None:
+def write(output: str, evaluation: "Section | None" = None, folder: str | None = None) -> int:
     """Writes report.html of a finished run from its shards, its summary and the photographs themselves.
 
     Args:
       output: the run's folder.
       evaluation: how its boxes compare with true ones; None where that is not known.
       folder: where report.html goes; None for the run's folder.
+
+    Returns:
+      How many of the photographs that it should show are gone, or are not those that the run saw.
     """
     run = PlannedRun.load(output)
     assert run is not None, f"{output} holds a planned run"
@@ -78,13 +82,14 @@ def write(output: str, evaluation: "Section | None" = None, folder: str | None =
     rejected = {stratum: size for stratum, size in sizes.items() if stratum.status == REJECTED}
     others = {stratum: size for stratum, size in sizes.items() if stratum.status != REJECTED}
     sample = _sample(run, summary, {**_dealt(others, _PICTURES), **_dealt(rejected, _ROWS)})
+    cards = [_card(run, row) for row in sample if row["status"] != REJECTED]
     page = _template().render(
         summary=summary,
         status_names=_STATUS_NAMES,
         charts=charts,
         labels=sorted({(label["label"], label["category_id"]) for row in sample for label in row["labels"]}),
         categories=sorted(summary["categories"].items(), key=lambda item: (-item[1]["images"], item[0]))[:_ROWS],
-        cards=[_card(run, row) for row in sample if row["status"] != REJECTED],
+        cards=cards,
         rejected=[row for row in sample if row["status"] == REJECTED],
         remarks=[
             *remarks.of_input(run.passed_over, [category.name for category in run.categories], run.splits),
@@ -95,6 +100,7 @@ def write(output: str, evaluation: "Section | None" = None, folder: str | None =
         beside_results=folder in (None, output),
     )
     storage.write_bytes(storage.join(folder or output, "report.html"), page.encode())
+    return sum(card["photograph"] is None for card in cards)
 
 
 def _template() -> jinja2.Template:
@@ -118,7 +124,9 @@ def _shortened(value: Any) -> Any:
 
 def _photographs(run: PlannedRun, evaluation: "Section") -> dict[str, Markup | None]:
     """Of each example of an evaluation the photograph, by path."""
-    return {example.path: _thumbnail(run, example.path) for example in (*evaluation.best, *evaluation.worst)}
+    paths = {example.path for example in (*evaluation.best, *evaluation.worst)}
+    rows = (row for shard in _shards(run, ["path", "digest"]) for row in shard.to_pylist() if row["path"] in paths)
+    return dict.fromkeys(paths) | {row["path"]: _thumbnail(run, row) for row in rows}
 
 
 def _shards(run: PlannedRun, columns: list[str] | None = None) -> Iterator[pa.Table]:
@@ -228,7 +236,7 @@ def _card(run: PlannedRun, row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **row,
         "unit": max(row["width"], row["height"]) / 100,  # of strokes, so that they look alike on every thumbnail
-        "photograph": _thumbnail(run, row["path"]),
+        "photograph": _thumbnail(run, row),
         "heat_map": _heat_map(row),
         "labels": [
             {**label, "colour": _colour(label["category_id"]), "score": best.get(label["category_id"])}
@@ -239,9 +247,10 @@ def _card(run: PlannedRun, row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _thumbnail(run: PlannedRun, path: str) -> Markup | None:
+def _thumbnail(run: PlannedRun, row: Mapping[str, Any]) -> Markup | None:
+    """None where the photograph is gone, or is not the one that the run saw: its boxes would be on another one."""
     try:
-        image = _photograph(run, path)
+        image = _photograph(run, row)
     except Exception:  # it could be read when the job ran; a report without one picture is still a report
         return None
     for quality in (80, 60, 40, 20, 5):
@@ -252,9 +261,9 @@ def _thumbnail(run: PlannedRun, path: str) -> Markup | None:
     return _data_uri("jpeg", file.getvalue())
 
 
-def _photograph(run: PlannedRun, path: str) -> Image.Image:
+def _photograph(run: PlannedRun, row: Mapping[str, Any]) -> Image.Image:
     """A photograph upright, in RGB, its long side at most _THUMBNAIL."""
-    data = read_image(run.location(path), ACCEPTED)
+    data = seen(read_image(run.location(row["path"]), ACCEPTED), row["digest"])
     decoded = Image.fromarray(decode_at_least(data, _THUMBNAIL, limits=ACCEPTED).pixels)
     decoded.thumbnail((_THUMBNAIL, _THUMBNAIL))
     return decoded

@@ -98,7 +98,8 @@ def load_dataset(run: str, name: str | None = None, *, cache_limit: float = _LIM
       cache_limit: the most that copies of photographs on a store may take, in GB.
 
     Raises:
-      ValueError: no finished run, photographs that are gone, or a name that a dataset of another run, or of none, has.
+      ValueError: no finished run, photographs that are gone or replaced, or a name that a dataset of another run, or of
+        none, has.
     """
     from tqdm import tqdm
 
@@ -111,7 +112,8 @@ def load_dataset(run: str, name: str | None = None, *, cache_limit: float = _LIM
     rows = list(_rows(planned))
     in_containers = any(member_names.split(row["path"]) for row in rows)
     if storage.is_local(planned.root) and not in_containers:
-        photographs = review_photographs.places(planned, rows)
+        with tqdm(total=planned.images, unit="photograph", desc="comparing", disable=None) as bar:
+            photographs = review_photographs.places(planned, rows, bar)
     else:
         with tqdm(total=planned.images, unit="photograph", desc="fetching", disable=None) as bar:
             photographs, left = review_photographs.fetched(planned, rows, _cache(), int(cache_limit * 1e9), bar)

@@ -8,40 +8,61 @@ from pathlib import Path
 from typing import Any
 
 from camboxes.transforms import PlannedRun, storage
+from camboxes.transforms.contents import seen
 from camboxes.transforms.image_files import read_image
 from camboxes.transforms.images import ACCEPTED, BadImageError
 from camboxes.transforms.overlap import batched
 from camboxes.transforms.records import REJECTED
 
-_AT_ONCE = 10  # requests to a store: as many connections as a client keeps
+_AT_ONCE = 10  # files that are read side by side: as many connections as a store's client keeps
 _ENDINGS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".ppm", ".avif"))
 
 
-def places(planned: PlannedRun, rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+def places(planned: PlannedRun, rows: Iterable[Mapping[str, Any]], progress: Any = None) -> dict[str, str]:
     """Where each photograph of a local data set lies, by its path.
 
-    A rejected image has a place too, be it empty; one whose path leads outside the root has one below the run's folder,
-    where nothing lies: nothing outside the root is ever shown.
+    Each one is read: a reviewer must not be shown a run's boxes on another picture. A rejected image has a place too,
+    be it empty; one whose path leads outside the root has one below the run's folder, where nothing lies: nothing
+    outside the root is ever shown.
 
     Args:
       planned: the run.
       rows: path, digest and status of its images.
+      progress: is told the number of photographs that are done, by `update`.
 
     Raises:
-      ValueError: photographs are gone.
+      ValueError: photographs are gone, or are not those that the run saw.
     """
-    found, missing = {}, []
-    for row in rows:
-        location = planned.location(row["path"])
-        found[row["path"]] = storage.absolute(location or storage.join(planned.output, "outside_root", _name(row)))
-        if row["status"] != REJECTED and not Path(found[row["path"]]).is_file():
-            missing.append(row["path"])
-    if missing:
+    found, wrong = {}, {}
+    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+        for some in batched(rows, _AT_ONCE):
+            locations = [planned.location(row["path"]) for row in some]
+            for row, location, reason in zip(some, locations, pool.map(_not_seen, some, locations), strict=True):
+                place = location or storage.join(planned.output, "outside_root", _name(row))
+                found[row["path"]] = storage.absolute(place)
+                if reason:
+                    wrong[row["path"]] = reason
+            if progress is not None:
+                progress.update(len(some))
+    if wrong:
+        path, reason = next(iter(wrong.items()))
         raise ValueError(
-            f"{len(missing)} of {len(found)} photographs are no longer below {planned.root!r}, the first of them "
-            f"{missing[0]!r}; put them back, or start where the run was started if that folder is a relative path"
+            f"{len(wrong)} of {len(found)} photographs below {planned.root!r} are gone, or are not those that the run "
+            f"saw, the first of them {path!r} ({reason}); put them back, or label them into another --output "
+            f"(camboxes label --reuse {planned.output} takes over what is the same)"
         )
     return found
+
+
+def _not_seen(row: Mapping[str, Any], location: str | None) -> str | None:
+    """Why the photograph at a location is not to be shown with a row's boxes."""
+    if row["status"] == REJECTED:
+        return None
+    try:
+        seen(read_image(location, ACCEPTED), row["digest"])
+    except BadImageError as error:
+        return str(error)
+    return None
 
 
 def fetched(
@@ -71,16 +92,17 @@ def fetched(
     if progress is not None:
         progress.update(len(order) - len(wanted))
     taken, full = 0, False
+
+    def fetch(row: Mapping[str, Any]) -> int:
+        return _fetch(planned.location(row["path"]), row["digest"], found[row["path"]])
+
     with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
         for some in batched(wanted, _AT_ONCE):
-            paths, digests = ([row[name] for row in some] for name in ("path", "digest"))
-            copies = [found[path] for path in paths]
-            sizes = [0] * len(some) if full else [*pool.map(_fetch, map(planned.location, paths), copies, digests)]
-            for path, copy, size in zip(paths, copies, sizes, strict=True):
+            sizes = [0] * len(some) if full else [*pool.map(fetch, some)]
+            for row, size in zip(some, sizes, strict=True):
                 full = full or taken + size > limit
                 if full:  # also what an earlier call, with another limit, has left there
-                    Path(copy).unlink(missing_ok=True)
-                    del found[path]
+                    Path(found.pop(row["path"])).unlink(missing_ok=True)
                 else:
                     taken += size
             if progress is not None:
@@ -88,16 +110,13 @@ def fetched(
     return found, len(order) - len(found)
 
 
-def _fetch(location: str | None, place: str, digest: str) -> int:
+def _fetch(location: str | None, digest: str, place: str) -> int:
     """Copies a photograph unless it is there; returns its size in bytes."""
     if not Path(place).is_file():
         try:
-            data = read_image(location, ACCEPTED)
+            storage.write_bytes(place, seen(read_image(location, ACCEPTED), digest))
         except BadImageError as error:
             raise OSError(f"{location} cannot be fetched ({error}); put it back, or take it out of the run") from error
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise OSError(f"{location} is not the photograph that was labelled; put that one back, or label again")
-        storage.write_bytes(place, data)
     return os.stat(place).st_size  # noqa: PTH116
 
 

@@ -1,7 +1,6 @@
 """A run's folder, and running a job into it: progress, dead workers, and what is said at the end."""
 
 import contextlib
-import dataclasses
 import functools
 import gc
 import logging
@@ -24,8 +23,6 @@ from camboxes.pipeline import leases, remarks, report, worker_processes
 from camboxes.pipeline.beam_options import local_processes
 from camboxes.pipeline.errors import CallError
 from camboxes.transforms import PlannedRun, storage
-from camboxes.transforms.plan import shard_file, shards_folder
-from camboxes.transforms.records import REJECTED
 from camboxes.transforms.write import TooManyRejectedError
 
 # What a run leaves in its folder; the plan, which marks it as one, goes last.
@@ -161,29 +158,6 @@ def finished(path: str) -> PlannedRun:
     return run
 
 
-def set_aside_rejected(output: str) -> str | None:
-    """Moves the shards that hold rejected images out of a run, into a folder to take their other rows over from.
-
-    Returns:
-      That folder, as for `InferClassMaps(reuse=...)`; None where nothing is rejected.
-    """
-    run = PlannedRun.load(output)
-    aside = storage.join(output, "plan", "retried")
-    if run is None:
-        return None
-    found = False
-    for key in set(run.shards) - set(run.missing()):
-        statuses = storage.read_table(shard_file(output, key), ["status"]).column("status").to_pylist()
-        if REJECTED in statuses:
-            storage.write_bytes(shard_file(aside, key), storage.read_bytes(shard_file(output, key)))
-            found = True
-    if found:
-        dataclasses.replace(run, output=aside).save()
-        for name in storage.names(shards_folder(aside), ".parquet"):
-            storage.delete(storage.join(shards_folder(output), name))
-    return aside if PlannedRun.load(aside) else None
-
-
 def remove(output: str, contents: Sequence[str] = CONTENTS) -> None:
     """Deletes what a run, or another command, left in a folder, and nothing else that lies there."""
     parts = [name for name in storage.names(output, ".json") if _PARTS.fullmatch(name)] if contents is CONTENTS else []
@@ -255,10 +229,17 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, out
         rate = round(images / seconds, 2)
         summary["run"] |= {"images": images, "images_per_second": rate, "counters": counters}
     storage.write_json(path, summary)
-    report.write(output)
+    gone = report.write(output)
     if not planned_before and (run := PlannedRun.load(output)):
         _remark(run)  # `announce` could not
     _conclude(output, summary)
+    if gone:
+        print(
+            f"{gone} of the photographs in report.html are gone, or their files were replaced since the run: the boxes "
+            "are those of the earlier files. For boxes of the new ones give another --output, with "
+            f"--reuse {shlex.quote(output)} to take over what is the same",
+            file=sys.stderr,
+        )
     if summary["failure"]:
         raise RuntimeError(
             f"{summary['failure']}; each has its reason in {storage.join(output, 'report.html')}, "

@@ -122,6 +122,8 @@ def _load(arguments: argparse.Namespace) -> "Classifier":
 
 
 def _record(arguments: argparse.Namespace, data: TrainingData, base: "Classifier") -> dict[str, Any]:
+    from camboxes.transforms import storage
+
     settings = {
         "network": base.spec.name,
         "weights_sha256": base.settings["weights_sha256"],
@@ -133,7 +135,9 @@ def _record(arguments: argparse.Namespace, data: TrainingData, base: "Classifier
         "validation": arguments.validation,
         "seed": arguments.seed,
     }
-    return {"schema_version": 1, "settings": settings, "images": len(data.labels), "input": data.fingerprint()}
+    root = str(Path(data.root).resolve()) if storage.is_local(data.root) else data.root
+    images = {"images": len(data.labels), "root": root, "input": data.fingerprint()}
+    return {"schema_version": 1, "settings": settings, **images}
 
 
 def _check_before(output: str, record: Mapping[str, Any]) -> None:
@@ -157,6 +161,10 @@ def _check_before(output: str, record: Mapping[str, Any]) -> None:
         differences.append(
             f"the input's paths or labels changed ({before['images']} images then, {record['images']} now)"
         )
+    if (
+        before.get("root") != record["root"]
+    ):  # its files may be others of the same names; features are kept of the first
+        differences.append(f"the images lay below {before.get('root')!r}, lie below {record['root']!r}")
     if differences:
         raise ValueError(
             f"--output {output!r} holds another training: {'; '.join(differences)}. "

@@ -2,7 +2,6 @@
 
 import collections
 import hashlib
-import itertools
 import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -13,9 +12,9 @@ from apache_beam.utils import shared
 from apache_beam.utils.windowed_value import WindowedValue
 
 from camboxes.models.spec import MapSpec, ModelSpec
-from camboxes.transforms import member_names, stored_classifier
-from camboxes.transforms.containers import Image, Member, images
-from camboxes.transforms.image_files import read_image
+from camboxes.transforms import stored_classifier
+from camboxes.transforms.containers import Image
+from camboxes.transforms.contents import contents, image_bytes
 from camboxes.transforms.images import DEFAULT_LIMITS, BadImageError, Limits, decode_at_least
 from camboxes.transforms.labels import LabelMap, LabelMatcher, UnmatchedLabelsError
 from camboxes.transforms.maps import quantize
@@ -242,7 +241,7 @@ class _InferClassMaps(beam.DoFn):
             if label["class_indices"] is None:
                 label["class_indices"] = self._match(label)
         try:
-            data = _bytes(row, content, self._limits)
+            data = image_bytes(row, content, self._limits)
             digest = hashlib.sha256(data).hexdigest()
             photograph = photograph._replace(digest=digest)
             if self._reusable is not None and (known := self._reusable.find(digest, photograph.row)) is not None:
@@ -357,36 +356,8 @@ def _known(value: float) -> float | None:
 
 def _items(opened: _Open) -> Iterator[tuple[_Open, int, _Row, Image | None]]:
     """Its rows, and what is known of their images without opening a file of their own for each."""
-    contents = _contents(opened.rows)
-    for number, (row, content) in enumerate(zip(opened.rows, contents, strict=True)):
+    for number, (row, content) in enumerate(zip(opened.rows, contents(opened.rows), strict=True)):
         yield opened, number, row, content
-
-
-def _contents(rows: Iterable[_Row]) -> Iterator[Image | None]:
-    """The bytes of each row's image, where it has them or lies in a container."""
-    for container, of_container in itertools.groupby(rows, key=lambda row: _inside(row)[0]):
-        if container is None:
-            yield from (row["image"] for row in of_container)
-        else:
-            members = [
-                Member(_inside(row)[1], tuple(label["label"] for label in row["labels"]), row["place"])
-                for row in of_container
-            ]
-            yield from images(container, members)
-
-
-def _inside(row: _Row) -> tuple[str | None, str]:
-    """The container that a row's image lies in, and its name there."""
-    return (row["place"] is not None and member_names.split(row["location"] or "")) or (None, "")
-
-
-def _bytes(row: _Row, content: Image | None, limits: Limits) -> bytes:
-    if content is None:
-        return read_image(row["location"], limits)
-    if isinstance(content, BadImageError):
-        raise content
-    limits.check_bytes(len(content))
-    return content
 
 
 def _rejected(photograph: _Photograph, error: BadImageError) -> _Row:

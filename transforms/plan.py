@@ -17,13 +17,15 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from camboxes.transforms import storage
+from camboxes.transforms.contents import first_not_seen
 from camboxes.transforms.entries import Listed, Split
 from camboxes.transforms.image_files import locate
 from camboxes.transforms.labels import Category, ClassNames, LabelMap, LabelMatcher
 from camboxes.transforms.listing import Listing, check_labels, read_source
 from camboxes.transforms.passed_over import Tally
-from camboxes.transforms.records import PLANNED, table
+from camboxes.transforms.records import PLANNED, REJECTED, table
 
+_MISPLACED = ("missing", "outside_root")  # codes of reasons that may not hold below another root
 _ON_DISK = pa.schema([PLANNED.field(name) for name in ("path", "labels", "place")])
 
 
@@ -119,6 +121,32 @@ class PlannedRun:
             row["location"] = self.location(row["path"])
         return table(rows, PLANNED, {})
 
+    def set_aside(self, codes: Collection[str] | None = None) -> None:
+        """Takes finished shards out of the run that hold rejected images, so that those are tried again.
+
+        The shards are kept below `aside`, for `InferClassMaps(reuse=...)` to take their other rows over.
+
+        Args:
+          codes: of the reasons for which an image was rejected; None for all.
+        """
+        found = False
+        for key in set(self.shards) - set(self.missing()):
+            path = shard_file(self.output, key)
+            rows = storage.read_table(path, ["status", "reason"]).to_pylist()
+            reasons = {row["reason"].partition(":")[0] for row in rows if row["status"] == REJECTED}
+            if reasons & (reasons if codes is None else {*codes}):
+                storage.write_bytes(shard_file(self.aside, key), storage.read_bytes(path))
+                found = True
+        if found:
+            dataclasses.replace(self, output=self.aside).save()
+            for name in storage.names(shards_folder(self.aside), ".parquet"):
+                storage.delete(storage.join(shards_folder(self.output), name))
+
+    @property
+    def aside(self) -> str:
+        """Where shards are kept that were set aside: the folder of a run, as long as there are any."""
+        return storage.join(self.output, "plan", "retried")
+
     @functools.cached_property
     def _first_ids(self) -> dict[str, int]:
         before = itertools.accumulate(self.shards.values(), initial=1)
@@ -180,7 +208,8 @@ class Plan:
         """Makes the plan and writes it, or finds the same plan written before. Argument: see `draft`.
 
         Raises:
-          PlanConflictError: the output folder holds a run of another input or configuration; says what differs.
+          PlanConflictError: the output folder holds a run of another input or configuration, or of other images below
+            another root; says what differs.
           SourceError, UnmatchedLabelsError: see `draft`.
         """
         before = self.before()
@@ -212,9 +241,12 @@ class Plan:
             run.save()
             return run
         _check_same(before, run)
-        if before.root != run.root:  # the data set was moved
-            before = dataclasses.replace(before, root=run.root)
-            before.save()
+        if before.root != run.root:
+            moved = dataclasses.replace(before, root=run.root)
+            _check_moved(before, moved)
+            before.set_aside(_MISPLACED)  # first: a call that is killed here does it again
+            moved.save()
+            return moved
         return before
 
     def categories(self, labels: Collection[str], containers: Sequence[str] = ()) -> list[Category]:
@@ -335,6 +367,22 @@ def _sum(digests: Iterable[str]) -> str:
 
 def _configuration(settings: Mapping[str, Any], categories: Iterable[Category], shards: int) -> str:
     return _fingerprint([dict(settings), [dataclasses.astuple(category) for category in categories], shards])
+
+
+def _check_moved(before: PlannedRun, moved: PlannedRun) -> None:
+    """Refuses another root if the images of finished shards are not below it: their boxes would be on other pictures.
+
+    All of these images are read, since a sample would not find a few others. The network took many times as long.
+    """
+    for key in sorted(set(before.shards) - set(before.missing())):
+        digests = storage.read_table(shard_file(before.output, key), ["digest"]).column("digest").to_pylist()
+        if changed := first_not_seen(moved.planned_rows(key).to_pylist(), digests):
+            path, reason = changed
+            raise PlanConflictError(
+                f"output {before.output!r} holds a run over the images below {before.root!r}; below {moved.root!r} "
+                f"{path!r} is not the image that the run saw ({reason}). Give the root that the run was made with, "
+                "choose another --output (--reuse takes over what is the same), or replace the run with --overwrite"
+            )
 
 
 def _check_same(before: PlannedRun, now: PlannedRun) -> None:

@@ -4,7 +4,6 @@ p | ReadShards(run) | RegressMaps(run.root, spec, regressor, settings) | BoxesFr
 """
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +16,7 @@ from apache_beam.utils import shared
 from camboxes.models.spec import ModelSpec
 from camboxes.transforms import storage
 from camboxes.transforms.boxes import BoxRule, WorkingMap
+from camboxes.transforms.contents import seen
 from camboxes.transforms.image_files import locate, read_image
 from camboxes.transforms.images import ACCEPTED, BadImageError, decode
 from camboxes.transforms.maps import StoredMap, quantize
@@ -76,10 +76,7 @@ def read_unchanged(root: str, row: Mapping[str, Any]) -> np.ndarray:
     Raises:
       BadImageError: as `read_image` and `decode` have them; changed, where its bytes are not those that the run saw.
     """
-    data = read_image(locate(root, row["path"]), ACCEPTED)
-    if hashlib.sha256(data).hexdigest() != row["digest"]:
-        raise BadImageError("changed", "the file is not the one that the run's maps were made of")
-    return decode(data, ACCEPTED)
+    return decode(seen(read_image(locate(root, row["path"]), ACCEPTED), row["digest"]), ACCEPTED)
 
 
 @beam.typehints.with_input_types(Shard)

@@ -273,19 +273,7 @@ HOSTILE = [
     "new\nline\ttab.jpg",
     "long-" + 120 * "ü" + ".jpg",
 ]
-LABELS = [
-    "null",
-    "yes",
-    "12",
-    "1e3",
-    "- dash",
-    "two  spaces",
-    "cat: dog # <b> & \"q\" 'x'",
-    "写真 😀",
-    "!tag",
-    "{a}",
-    "]]>",
-]
+LABELS = ["null", "yes", "12", "1e3", "- dash", " lead", "cat: dog # <b> & \"q\" 'x'", "写真 😀", "!tag", "{a}", "]]>"]
 
 
 @pytest.mark.parametrize(("kind", "within"), [("coco", 0.001), ("yolo", 0.005), ("voc", 0.5)])
@@ -533,7 +521,7 @@ def test_files_that_are_gone_or_changed(mixed, tmp_path, capsys, kind):
     record = json.loads((tmp_path / "out" / "export.json").read_text())
     assert record["unreadable"] == {
         "ok.jpg": "missing: there is no file at this path",
-        "two.jpg": "changed: the file is not the one that the boxes were drawn for",
+        "two.jpg": "changed: the file is not the one that the run saw",
     }
     found = {}
     for dataset in _read(kind, tmp_path / "out"):

@@ -1,5 +1,6 @@
 """A run in a real FiftyOne and out of it again. Started as a script, this file is the process that imports FiftyOne."""
 
+import hashlib
 import json
 import os
 import re
@@ -56,6 +57,7 @@ def drawn(tmp_path_factory):
             label |= {"class_index": None, **found}
         rows.append(
             {name: row[name] for name in ("image_id", "path")}
+            | {"digest": hashlib.sha256((folder / row["path"]).read_bytes()).hexdigest() if width else None}
             | {"width": width, "height": height, "status": status, "reason": "missing: x" if width is None else None}
             | {"labels": row["labels"], "maps": [_map(*a_map, width, height) for a_map in maps.get(row["path"], [])]}
         )
@@ -486,7 +488,7 @@ def test_what_cannot_be_loaded_is_told_before_fiftyone_starts(drawn, tmp_path):
     plan = tmp_path / "copy" / "run" / "plan" / "plan.json"
     plan.write_text(json.dumps(json.loads(plan.read_text()) | {"root": str(tmp_path / "copy")}))
     (tmp_path / "copy" / "two.jpg").unlink()
-    with pytest.raises(ValueError, match=r"1 of 5 photographs are no longer below '.*copy', the first .* 'two.jpg'; "):
+    with pytest.raises(ValueError, match=r"1 of 5 photographs below '.*copy' are gone, or .* 'two.jpg' \(missing: "):
         load_dataset(str(tmp_path / "copy" / "run"))
     (tmp_path / "copy" / "run" / FILE).write_text("no decision\n")
     shutil.copy(drawn.parent / "two.jpg", tmp_path / "copy")

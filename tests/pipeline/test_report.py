@@ -1,6 +1,7 @@
 """The report in a real browser. It needs Chromium: on Debian and Ubuntu `apt install chromium`."""
 
 import base64
+import hashlib
 import io
 import json
 import re
@@ -94,8 +95,12 @@ def synthetic_run(folder, images, shards=2):
     label_map = {name: number for number, name in enumerate(names)}
     plan = Plan(str(output), classes, label_map=label_map, settings=SETTINGS, shards=shards)
     planned = plan.make(str(manifest))
+    files = [path for path in photographs.rglob("*") if path.is_file()]
+    digests = {str(path.relative_to(photographs)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     for key in planned.shards:
         rows = [labeled(row, images[row["path"]]) for row in planned.planned_rows(key).to_pylist()]
+        for row in rows:
+            row["digest"] = digests.get(row["path"], "")
         storage.write_table(shard_file(str(output), key), table(rows, LABELED, SETTINGS))
     merge([], str(output))
     report.write(str(output))
@@ -196,7 +201,7 @@ def test_what_the_page_says(small, visit):
         "d/seven.png\tmissing: there is no such file",
         "d/six.png\ttruncated: 20 bytes are missing",
     ]
-    assert page.visible(".gone") == ["the photograph cannot be read any more"] * 3
+    assert page.visible(".gone") == ["the photograph is gone, or its file was replaced since the run"] * 3
     assert page.troubles == []
 
 
@@ -472,6 +477,18 @@ def test_places_are_dealt_in_turn():
     assert report._dealt({big: 10, small: 1, none: 2}, 6) == {big: 3, none: 2, small: 1}
     assert report._dealt({big: 10, small: 1, none: 2}, 20) == {big: 10, none: 2, small: 1}
     assert report._dealt({big: 10, small: 5, none: 1}, 2) == {big: 1, none: 1, small: 0}
+
+
+def test_another_file_of_the_same_name_is_not_shown_with_the_boxes(tmp_path):
+    (tmp_path / "photographs").mkdir()
+    for name in ("same.jpg", "replaced.jpg"):
+        Image.new("RGB", (80, 60), "teal").save(tmp_path / "photographs" / name)
+    images = {f"{name}.jpg": {"labels": ["cat"]} for name in ("same", "replaced", "gone")}
+    page = synthetic_run(tmp_path, images)
+    assert page.read_text().count("data:image/jpeg") == 2
+    Image.new("RGB", (80, 60), "olive").save(tmp_path / "photographs" / "replaced.jpg")
+    assert report.write(str(page.parent)) == 2
+    assert page.read_text().count("data:image/jpeg") == 1
 
 
 def test_photographs_stand_upright(tmp_path):

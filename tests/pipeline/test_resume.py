@@ -161,6 +161,52 @@ def test_rejected_images_are_tried_again_alone(photographs, tmp_path, results, p
     assert not (tmp_path / "out" / "plan" / "retried").exists()
 
 
+def test_the_same_data_set_below_another_root(photographs, tmp_path, capsys, results):
+    """What was not there is tried again, what was is compared; other pictures of the same names are refused."""
+    cat, coffee, moped = (next((photographs / name).iterdir()) for name in ("Egyptian cat", "espresso", "moped"))
+    for folder in ("one", "two", "three"):
+        (tmp_path / folder).mkdir()
+        for name, source in (("a.png", cat), ("b.png", coffee), ("c.png", moped)):
+            shutil.copy(source, tmp_path / folder / name)
+    (tmp_path / "one" / "a.png").unlink()
+    (tmp_path / "one" / "b.png").unlink()
+    (tmp_path / "one" / "b.png").symlink_to(coffee)  # outside of the root
+    shutil.copy(cat, tmp_path / "three" / "c.png")
+    (tmp_path / "m.csv").write_text("path,label\na.png,Egyptian cat\nb.png,espresso\nc.png,moped\n")
+    output, options = tmp_path / "out", ["--shards", "1", "--max-reject-rate", "1", "--root"]
+
+    def codes():
+        return json.loads((output / "summary.json").read_text())["rejected"]
+
+    assert _label(tmp_path / "m.csv", output, *options, str(tmp_path / "one")) == 0
+    assert codes() == {"missing": 1, "outside_root": 1}
+    before = results(output)
+    capsys.readouterr()
+    assert _label(tmp_path / "m.csv", output, *options, str(tmp_path / "three")) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"below '{tmp_path}/three' 'c.png' is not the image that the run saw" in line and "--overwrite" in line
+    assert results(output) == before and PlannedRun.load(str(output)).root == str(tmp_path / "one")
+    assert _label(tmp_path / "m.csv", output, *options, str(tmp_path / "two")) == 0
+    assert codes() == {}
+    counters = json.loads((output / "summary.json").read_text())["run"]["counters"]
+    assert (counters["decoded"], counters["reused"]) == (2, 1)
+    assert _label(tmp_path / "m.csv", tmp_path / "afresh", *options, str(tmp_path / "two")) == 0
+    assert results(output) == results(tmp_path / "afresh")
+    assert not (output / "plan" / "retried").exists()
+
+
+def test_files_that_were_replaced_since_a_run_are_told(photographs, tmp_path, capsys):
+    (tmp_path / "data" / "espresso").mkdir(parents=True)
+    shutil.copy(next((photographs / "espresso").iterdir()), tmp_path / "data" / "espresso" / "a.png")
+    assert _label(tmp_path / "data", tmp_path / "out") == 0
+    assert "replaced since" not in capsys.readouterr().err
+    shutil.copy(next((photographs / "moped").iterdir()), tmp_path / "data" / "espresso" / "a.png")
+    assert _label(tmp_path / "data", tmp_path / "out") == 0
+    assert "1 of the photographs in report.html are gone, or their files were replaced since" in capsys.readouterr().err
+    assert main(["export", "--run", str(tmp_path / "out"), "--output", str(tmp_path / "export")]) == 1
+    assert "'espresso/a.png' (changed: the file is not the one that the run saw)" in capsys.readouterr().err
+
+
 def test_images_added_to_a_data_set(photographs, tmp_path, results, plain_run):
     data = tmp_path / "data"
     shutil.copytree(photographs, data, ignore=shutil.ignore_patterns("*.csv", "*.jsonl", "*.parquet"))
@@ -190,8 +236,7 @@ def test_too_many_rejected_images_fail_the_job_and_keep_what_it_has(photographs,
     (photographs / "few.csv").write_text("path,label\n" + rows)
     options = TWO_PROCESSES if workers == 2 else []
     assert _label(photographs / "few.csv", tmp_path / "out", *options) == 1
-    _, warning, said = capsys.readouterr().err.splitlines()  # the job's announcement, and no traceback
-    assert warning.startswith("WARNING: 2 of 3 images that were looked up are not there, such as no")
+    _, said = capsys.readouterr().err.splitlines()  # the job's announcement, and no traceback
     failure = "2 of 3 images were rejected, more than the share of 0.5 that max_reject_rate allows: missing 2"
     assert said == (
         f"camboxes label: the job failed: {failure}; each has its reason in {tmp_path / 'out' / 'report.html'}, "

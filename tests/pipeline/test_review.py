@@ -122,7 +122,8 @@ def stored(tmp_path):
         row = {"path": f"{number}.jpg", "digest": digest, "status": "ok", "review": {"priority": float(number)}}
         rows.append(row)
     rows.append({"path": "broken.jpg", "digest": None, "status": "rejected", "review": None})
-    return SimpleNamespace(root=str(tmp_path), location=lambda path: str(tmp_path / path)), rows
+    root = str(tmp_path)
+    return SimpleNamespace(root=root, output=f"{root}/run", location=lambda path: f"{root}/{path}"), rows
 
 
 def test_photographs_of_a_store_are_fetched_once(stored, tmp_path):
@@ -179,9 +180,13 @@ def test_a_photograph_that_is_another_one_by_now(stored, tmp_path):
     (tmp_path / "2.jpg").write_bytes(b"another")
     assert review_photographs.fetched(planned, rows, tmp_path / "cache", 1000)[1] == 0, "the labelled one is there"
     with pytest.raises(
-        OSError, match=r"2\.jpg is not the photograph that was labelled; put that one back, or label ag"
+        OSError, match=r"2\.jpg cannot be fetched \(changed: the file is not the one that the run saw\)"
     ):
         review_photographs.fetched(planned, rows, tmp_path / "another cache", 1000)
+    with pytest.raises(
+        ValueError, match=r"1 of 5 photographs below '.*' are gone, or .*'2\.jpg' \(changed: the file is"
+    ):
+        review_photographs.places(planned, rows)
     rows[1]["digest"] = hashlib.sha256(b"another").hexdigest()  # labelled again
     found, _ = review_photographs.fetched(planned, rows, tmp_path / "cache", 1000)
     assert Path(found["2.jpg"]).read_bytes() == b"another"

@@ -144,7 +144,7 @@ def test_images_that_changed_are_rejected_and_others_keep_their_decisions(moved,
     assert _selftrain(moved, tmp_path / "out", "--rounds", "1") == 0
     changed, gone, decided, *others = rows(tmp_path / "out")
     assert changed["status"] == gone["status"] == "rejected"
-    assert changed["reason"] == "changed: the file is not the one that the run's maps were made of"
+    assert changed["reason"] == "changed: the file is not the one that the run saw"
     assert gone["reason"].startswith("missing: ")
     assert changed["maps"] == changed["boxes"] == [] and changed["image_id"] == first["image_id"]
     assert [box["bbox"] for box in decided["boxes"]] == [[1, 2, 30, 40]]

@@ -2,6 +2,7 @@ import contextlib
 import csv
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -126,6 +127,9 @@ def test_the_same_call_again_and_others(trained, squares, tmp_path, capsys):
     assert "holds this training, finished" in capsys.readouterr().out
     assert _train(squares, trained, "--epochs", "2", "--seed", "1") == 2
     assert "holds another training: epochs was 3, is 2; seed was 0, is 1." in capsys.readouterr().err
+    shutil.copytree(squares, tmp_path / "elsewhere")  # the same paths and labels
+    assert _train(tmp_path / "elsewhere", trained) == 2
+    assert f"the images lay below '{squares}', lie below '{tmp_path}/elsewhere'" in capsys.readouterr().err
     (tmp_path / "data").symlink_to(squares)
     assert _train(tmp_path / "data", trained) == 0, "the images are the same"
     _draw(tmp_path / "less" / "red" / "0.png", RED)

@@ -14,7 +14,7 @@ import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from camboxes.transforms import Plan, containers, infer, storage
+from camboxes.transforms import Plan, containers, contents, storage
 from camboxes.transforms.containers import ContainerError, Member
 from camboxes.transforms.entries import PassedOver, SourceError
 from camboxes.transforms.images import BadImageError
@@ -214,7 +214,7 @@ def _planned_contents(path, folder):
     with tempfile.TemporaryDirectory(dir=folder) as output:
         planned = Plan(output, [("cat",), ("dog",)]).make(path)
         rows = [row for key in planned.shards for row in planned.planned_rows(key).to_pylist()]
-    return rows, lambda: [*infer._contents(rows)]
+    return rows, lambda: [*contents.contents(rows)]
 
 
 @FORMATS

@@ -1,12 +1,19 @@
+import dataclasses
 import hashlib
+import io
 import itertools
 import json
+import shutil
+import tarfile
 
 import pytest
 
-from camboxes.transforms import Plan, PlannedRun
+from camboxes.transforms import Plan, PlannedRun, storage
+from camboxes.transforms.contents import contents, image_bytes
+from camboxes.transforms.images import ACCEPTED
 from camboxes.transforms.listing import shard_count
-from camboxes.transforms.plan import PlanConflictError
+from camboxes.transforms.plan import PlanConflictError, shard_file, shards_folder
+from camboxes.transforms.records import LABELED, table
 
 NAMES = [("cat",), ("dog",), ("eel",)]
 
@@ -54,6 +61,87 @@ def test_a_data_set_that_moved(manifest, tmp_path):
     (tmp_path / "m.csv").rename(tmp_path / "elsewhere" / "m.csv")
     assert plan.make(str(tmp_path / "elsewhere" / "m.csv")).root == str(tmp_path / "elsewhere")
     assert PlannedRun.load(str(tmp_path / "out")).location("a.jpg") == str(tmp_path / "elsewhere" / "a.jpg")
+
+
+def _finished(run, reasons=()):
+    """Writes the shards of a run as if its images had been read; those with a reason were rejected."""
+    reasons = dict(reasons)
+    for key in run.shards:
+        rows = run.planned_rows(key).to_pylist()
+        for row, content in zip(rows, contents(rows), strict=True):
+            reason = reasons.get(row["path"])
+            digest = None if reason else hashlib.sha256(image_bytes(row, content, ACCEPTED)).hexdigest()
+            row |= {"status": "rejected" if reason else "ok", "reason": reason, "digest": digest, "labels": []}
+        storage.write_table(shard_file(run.output, key), table(rows, LABELED, {}))
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A finished run over three files below one folder, and a copy of them below another."""
+    (tmp_path / "one").mkdir()
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        (tmp_path / "one" / name).write_bytes(name.encode() * 1000)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    (tmp_path / "m.csv").write_text("path,label\na.jpg,cat\nb.jpg,cat\nc.jpg,cat\n")
+    return Plan(str(tmp_path / "out"), NAMES, root=str(tmp_path / "one"), shards=2)
+
+
+def _elsewhere(plan, root):
+    return dataclasses.replace(plan, root=str(root))
+
+
+def test_the_same_images_below_another_root(begun, tmp_path):
+    manifest = str(tmp_path / "m.csv")
+    _finished(begun.make(manifest))
+    moved = _elsewhere(begun, tmp_path / "two").make(manifest)
+    assert moved.root == str(tmp_path / "two") == PlannedRun.load(begun.output).root
+    assert moved.missing() == []
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "b.jpg", "c.jpg"])
+@pytest.mark.parametrize("change", ["another", "gone"])
+def test_other_images_below_another_root_are_refused(begun, tmp_path, name, change):
+    manifest = str(tmp_path / "m.csv")
+    _finished(begun.make(manifest))
+    if change == "gone":
+        (tmp_path / "two" / name).unlink()
+    else:
+        (tmp_path / "two" / name).write_bytes(name.encode() * 999 + b"12345")
+    reason = {"another": "changed: the file is not the one", "gone": "missing: there is no file at this path"}[change]
+    said = rf"below '{tmp_path}/one'; below '{tmp_path}/two' '{name}' is not the image that the run saw \({reason}"
+    with pytest.raises(PlanConflictError, match=said):
+        _elsewhere(begun, tmp_path / "two").make(manifest)
+    run = PlannedRun.load(begun.output)
+    assert (run.root, run.missing()) == (str(tmp_path / "one"), [])
+
+
+def test_images_that_were_not_found_are_tried_again_below_another_root(begun, tmp_path):
+    """Only they: a file that was broken there is the same here, and one that the run saw must still be."""
+    manifest = str(tmp_path / "m.csv")
+    run = dataclasses.replace(begun, shards=3).make(manifest)
+    reasons = {"a.jpg": "missing: there is no file", "b.jpg": "truncated: 20 bytes"}
+    _finished(run, reasons)
+    assert _elsewhere(dataclasses.replace(begun, shards=3), tmp_path / "one").make(manifest).missing() == []
+    moved = _elsewhere(dataclasses.replace(begun, shards=3), tmp_path / "two").make(manifest)
+    of_a = [key for key in run.shards if "a.jpg" in run.planned_rows(key).column("path").to_pylist()]
+    assert moved.missing() == of_a
+    assert storage.names(shards_folder(run.aside), "") == [f"{key}.parquet" for key in of_a]
+
+
+def test_other_images_in_a_container_elsewhere_are_refused(tmp_path):
+    for folder, content in (("one", b"1"), ("two", b"2")):
+        (tmp_path / folder).mkdir()
+        with tarfile.open(tmp_path / folder / "x.tar", "w") as file:
+            for name, data in (("a.jpg", b"the same"), ("a.cls", b"cat"), ("b.jpg", content), ("b.cls", b"dog")):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                file.addfile(member, io.BytesIO(data))
+    plan = Plan(str(tmp_path / "out"), NAMES)
+    _finished(plan.make(str(tmp_path / "one" / "x.tar")))
+    with pytest.raises(PlanConflictError, match=r"'x.tar/b.jpg' is not the image that the run saw \(changed"):
+        plan.make(str(tmp_path / "two" / "x.tar"))
+    shutil.copy(tmp_path / "one" / "x.tar", tmp_path / "two" / "x.tar")
+    assert plan.make(str(tmp_path / "two" / "x.tar")).missing() == []
 
 
 def test_no_shards_at_all():

@@ -68,7 +68,7 @@ def test_only_the_bytes_that_the_run_saw_are_read(tmp_path):
     row = {"path": "a.png", "digest": hashlib.sha256((tmp_path / "a.png").read_bytes()).hexdigest()}
     assert read_unchanged(str(tmp_path), row).tolist() == [[[10, 20, 30]] * 3] * 2
     Image.new("RGB", (3, 2), (10, 20, 31)).save(tmp_path / "a.png")
-    with pytest.raises(BadImageError, match="changed: the file is not the one that the run's maps were made of"):
+    with pytest.raises(BadImageError, match="changed: the file is not the one that the run saw"):
         read_unchanged(str(tmp_path), row)
     with pytest.raises(BadImageError, match="missing"):
         read_unchanged(str(tmp_path), row | {"path": "b.png"})
