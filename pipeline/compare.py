@@ -106,6 +106,8 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     folders = arguments.first, arguments.second
     with blaming_the_call():
         check_call("compare", beam_arguments)
+        if arguments.output:
+            runs.check_output(arguments.output, arguments.ground_truth)
         if _same_folder(*folders):
             raise CallError(f"OUT1 {folders[0]!r} and OUT2 {folders[1]!r} are one run; expected two")
         if arguments.output and storage.is_local(arguments.output) and Path(arguments.output).is_dir():

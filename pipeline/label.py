@@ -83,7 +83,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the same maps)",
     )
     maps = add_map_arguments(
-        parser, "[WEIGHT*]METHOD[@LAYER]+…", f"{_METHOD}; of EfficientNet-Lite {_LITE_METHOD}", "--size and twice that"
+        parser,
+        "[WEIGHT*]METHOD[@LAYER]+…",
+        f"{_METHOD}; of EfficientNet-Lite {_LITE_METHOD}",
+        "--size and twice that",
+        "on for EfficientNet-Lite, else off",
     )
     parser.set_defaults(fine_scales=None, compete=True, refine="affinity")
     maps.add_argument(
@@ -94,7 +98,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="look at four overlapping quarters of each image, too, for small objects: five times as long",
     )
-    add_box_arguments(parser)
+    add_box_arguments(
+        parser,
+        "0.25; of efficientnet_lite1 and _lite2 0.15; of maps refined by affinity 1*otsu; of a network that camboxes "
+        "train made 0.2",
+        "0",
+        "peak",
+    )
     parser.add_argument("--shards", type=int, metavar="N", help="default: one per 64 to 256 images")
     parser.add_argument("--overwrite", action="store_true", help="replace the run that OUT holds")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
@@ -207,9 +217,9 @@ def model_spec(arguments: argparse.Namespace, scales: Sequence[int] = ()) -> "Mo
 
 
 def add_map_arguments(
-    parser: argparse.ArgumentParser, metavar: str, method: str, scales: str = "--size"
+    parser: argparse.ArgumentParser, metavar: str, method: str, scales: str = "--size", fine_scales: str = "off"
 ) -> argparse._ArgumentGroup:
-    """Declares the options of a MapSpec, and gives their group; `method` and `scales` say what the defaults are."""
+    """Declares the options of a MapSpec, and gives their group; the texts say what three of the defaults are."""
     maps = parser.add_argument_group("maps")
     maps.add_argument(
         "--method",
@@ -230,7 +240,7 @@ def add_map_arguments(
         action=argparse.BooleanOptionalAction,
         default=False,
         help="take the network's last strides out at the smaller scales, so that their maps have as many cells as "
-        "those of the largest (default: off; label: on for EfficientNet-Lite)",
+        f"those of the largest (default: {fine_scales})",
     )
     maps.add_argument(
         "--compete",
@@ -264,24 +274,26 @@ def map_spec(arguments: argparse.Namespace, method: str) -> MapSpec:
     )
 
 
-def add_box_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of a BoxRule; what is not given is None."""
-    boxes = parser.add_argument_group("boxes")
-    boxes.add_argument(
+def add_box_arguments(parser: argparse.ArgumentParser, threshold: str, min_area: str, boxes: str) -> None:
+    """Declares the options of a BoxRule; what is not given is None, and the texts say what it is then."""
+    rule = parser.add_argument_group("boxes")
+    rule.add_argument(
         "--threshold",
         metavar="T",
         help="smallest foreground value of the min-max scaled map, 0 to 1; or, to suit each image, as a share of the "
-        "map's Otsu level: 0.8*otsu (default: 0.25; of efficientnet_lite1 and _lite2 0.15; of maps refined by affinity "
-        "1*otsu; of a network that camboxes train made 0.2; rebox: the run's own)",
+        f"map's Otsu level: 0.8*otsu (default: {threshold})",
     )
-    boxes.add_argument(
-        "--min-area", type=float, metavar="A", help="smallest component, as a share of the image (default: 0)"
+    rule.add_argument(
+        "--min-area",
+        type=float,
+        metavar="A",
+        help=f"smallest component, as a share of the image (default: {min_area})",
     )
-    boxes.add_argument(
+    rule.add_argument(
         "--boxes",
         choices=["largest", "peak", "all", "instances"],
         help="of each label's components: the largest, the one that holds the map's peak, all, or instances: all, "
-        "taken apart at the map's saddles, without the small ones (default: peak)",
+        f"taken apart at the map's saddles, without the small ones (default: {boxes})",
     )
 
 

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
     parser.add_argument("--run", required=True, metavar="OUT", help="a finished run's folder")
     parser.add_argument("--output", required=True, metavar="OUT2", help="folder for the new run")
-    add_box_arguments(parser)
+    add_box_arguments(parser, *["the run's own"] * 3)
     parser.add_argument(
         "--thresholds", metavar="FILE", help="what camboxes tune wrote: thresholds, and how scores are calibrated"
     )

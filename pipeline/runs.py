@@ -58,7 +58,7 @@ def check_output(output: str, *inputs: str | None, contents: Sequence[str] = CON
             continue
         place = Path(path).resolve()
         if place == folder:
-            raise CallError(f"--output {output!r} is the input itself; choose another folder")
+            raise CallError(f"--output {output!r} is the input itself; choose another")
         if place.is_relative_to(folder) and place.relative_to(folder).parts[0] in contents:
             raise CallError(f"{path!r} lies where --output {output!r} is written; choose another folder")
 

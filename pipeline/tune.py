@@ -50,6 +50,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     check_call("tune", beam_arguments)
     output = arguments.output or storage.join(arguments.run, FILE)
     with blaming_the_call():
+        runs.check_output(output, arguments.ground_truth)
         planned = runs.finished(arguments.run)
         truth = reviewed(planned) if arguments.from_review else read_ground_truth(arguments.ground_truth)
     judged = redraw(planned, judge(planned, truth))

@@ -163,7 +163,7 @@ def merge(written: Iterable[str], output: str, max_reject_rate: float = MAX_REJE
 def _failure(counts: coco.Counts, max_reject_rate: float) -> str | None:
     """Why a run fails although it is complete; None where it does not."""
     rejected, planned = (counts.images[name] for name in (REJECTED, "planned"))
-    if rejected <= max_reject_rate * planned:
+    if not planned or rejected / planned <= max_reject_rate:  # a product is rounded otherwise: 29 > 0.29 * 100
         return None
     reasons = sorted(counts.rejected.items(), key=lambda reason: (-reason[1], reason[0]))
     return (

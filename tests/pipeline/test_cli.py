@@ -1,9 +1,12 @@
+import argparse
+import importlib
 import os
 import subprocess
 import sys
 
 import pytest
 
+from camboxes.pipeline import cli
 from camboxes.pipeline.beam_options import beam_options, fit_processes, local_processes, processes_for
 from camboxes.pipeline.cli import main
 
@@ -51,6 +54,48 @@ def test_wrong_calls_get_one_line(photographs, tmp_path, capsys):
     assert "is the input itself" in _fails(capsys, "label", "--input", photographs, "--output", photographs)
     assert "required: --output; see camboxes label --help" in _fails(capsys, "label", "--input", photographs)
     assert not (tmp_path / "out").exists()
+
+
+def _options(command):
+    module, parser = importlib.import_module(f"camboxes.pipeline.{command}"), argparse.ArgumentParser()
+    module.add_arguments(parser)
+    helps = {"/".join(action.option_strings) or action.dest: action for action in parser._actions if action.help}
+    return {name: (action, action.help % vars(action)) for name, action in helps.items()}
+
+
+@pytest.mark.parametrize("command", cli._COMMANDS)
+def test_a_default_that_is_stated_is_the_commands_own(command):
+    for name, (action, text) in _options(command).items():
+        stated = text.partition("default: ")[2].rstrip(")")
+        if action.default not in (None, argparse.SUPPRESS, "auto", ()) and action.nargs != 0:
+            same = (
+                float(stated) == action.default if isinstance(action.default, float) else stated == str(action.default)
+            )
+            assert same, (command, name, stated)
+        others = [other for other in cli._COMMANDS if other != command and f"{other}:" in stated]
+        assert not others, f"{name} of {command} tells of {others}"
+
+
+def test_what_rebox_leaves_as_it_is():
+    options = _options("rebox")
+    for name in ("--threshold", "--min-area", "--boxes"):
+        action, text = options[name]
+        assert action.default is None and text.endswith("(default: the run's own)")
+
+
+def test_the_defaults_of_explain_and_label():
+    fine = {command: _options(command)["--fine-scales/--no-fine-scales"][1] for command in ("explain", "label")}
+    assert fine["explain"].endswith("(default: off)")
+    assert fine["label"].endswith("(default: on for EfficientNet-Lite, else off)")
+
+
+def test_true_boxes_are_not_written_over(tmp_path, capsys):
+    truth = tmp_path / "boxes.json"
+    truth.write_text("{}")
+    options = ("--ground-truth", truth, "--output", truth)
+    for call in (("tune", "--run", tmp_path), ("compare", tmp_path, tmp_path / "other")):
+        assert "is the input itself; choose another" in _fails(capsys, *call, *options)
+    assert truth.read_text() == "{}"
 
 
 def test_an_absent_gpu_that_was_asked_for(photographs, tmp_path, capsys):
