@@ -11,6 +11,7 @@ from camboxes.transforms.entries import Split
 from camboxes.transforms.image_files import locate
 from camboxes.transforms.label_values import called_missing, near_twins
 from camboxes.transforms.passed_over import REST, Count, Tally
+from camboxes.transforms.splits import split_called
 
 if TYPE_CHECKING:
     from camboxes.transforms.listing import Listing
@@ -57,6 +58,11 @@ def of_input(passed_over: Tally, labels: Collection[str], splits: Mapping[str, S
         yield (
             f"WARNING: {' and '.join(repr(on_one_line(label)) for label in twins)} are different labels, and differ in "
             "case, spaces or accents alone; if they are one, write them alike, or each counts for itself"
+        )
+    if len(called := sorted(filter(split_called, labels))) > 1:
+        yield (
+            f"WARNING: {', '.join(map(on_one_line, called))} are taken for labels, and are called like splits; if they "
+            "are splits, take the folders beside them out, or name one of them (docs/data.md)"
         )
     if missing := called_missing(labels):
         yield (

@@ -6,6 +6,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
+from camboxes.transforms.splits import split_called
+
 ClassNames = Sequence[Sequence[str]]
 LabelMap = Mapping[str, "int | str | Sequence[int | str] | None"]
 
@@ -116,6 +118,11 @@ class LabelMatcher:
         if found:
             candidates = "; ".join(f"{index}: {', '.join(self._class_names[index])}" for index in found)
             raise UnmatchedLabelsError(f"{name!r} is the name of {len(found)} classes: {candidates}")
+        if split_called(name):
+            raise UnmatchedLabelsError(
+                f"{name!r} is the name of no class, but of a split; splits are taken for such where all folders are "
+                "called so, and hold folders of labels (docs/data.md)"
+            )
         near = difflib.get_close_matches(_plain(name), self._any, n=3, cutoff=0.5)
         candidates = ", ".join(f"{key} ({self._any[key][0]})" for key in near) or "nothing near"
         raise UnmatchedLabelsError(f"{name!r} is the name of no class; nearest: {candidates}")

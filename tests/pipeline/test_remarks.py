@@ -49,6 +49,12 @@ def test_a_label_map_that_misses_a_label_by_its_case():
     assert remark == "WARNING: the label map has 'Dog', and the label is 'dog': it is not mapped; write them alike"
 
 
+def test_labels_that_are_called_like_splits():
+    [remark] = remarks.of_input(Tally(), ["train", "val", "unlabeled"], {})
+    assert remark.startswith("WARNING: train, val are taken for labels, and are called like splits; if they are")
+    assert list(remarks.of_input(Tally(), ["train", "car"], {})) == [], "a class of PASCAL VOC"
+
+
 def test_splits():
     assert list(remarks.of_input(Tally(), ["cat"], {"train": "train", "valid": "val"})) == [
         "folders of splits: train (train), valid (val); labels are the folders inside them"

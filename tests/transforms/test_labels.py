@@ -53,6 +53,12 @@ def test_a_label_map_that_names_no_class():
             LabelMatcher(NAMES, {"dog": value})
 
 
+def test_the_name_of_a_split():
+    with pytest.raises(UnmatchedLabelsError, match="'train' is the name of no class, but of a split; splits are taken"):
+        LabelMatcher(NAMES).match("train")
+    assert LabelMatcher([("train",), ("tench",)]).match("train") == (0,)
+
+
 def test_accents_match_however_they_are_encoded():
     """macOS takes them apart in the names of folders."""
     assert LabelMatcher([("café",), ("tench",)]).match("cafe\u0301") == (0,)
