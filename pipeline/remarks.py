@@ -128,6 +128,21 @@ def of_rejected(codes: Collection[str], root: str) -> Iterator[str]:
         yield "too_large: --max-bytes and --max-pixels say what is"
 
 
+def of_copies(images: int, example: Sequence[str]) -> str:
+    """How many images are copies of others; `example` is one of them and what it is a copy of."""
+    path, other = map(on_one_line, example)
+    return f"{images} images are copies of others, such as {path} of {other}"
+
+
+def of_other_labels(images: int, example: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """A warning of copies that are labelled otherwise; `example` has the path and the labels of two of them."""
+    path, other = (f"{on_one_line(path)} ({_several(map(on_one_line, its)) or 'no label'})" for path, its in example)
+    return (
+        f"WARNING: {images} images have the bytes of others and other labels, such as {path} and {other}; if one label is "
+        "wrong, remove that copy; if both are right, name the image once, with both labels, in a manifest"
+    )
+
+
 def _of_reason(reason: str, endings: Mapping[str, Count]) -> Iterator[str]:
     files = sum(count.files for count in endings.values())
     found = sorted(endings.items(), key=lambda item: (item[0] not in _LOSSES, item[0] == REST, -item[1].files))

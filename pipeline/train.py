@@ -5,6 +5,9 @@ image has exactly one label, classes exclude each other (softmax); else an image
 and one without a label shows none. The network is trained as its GAP conversion, so that class activation maps are
 exact for it: the head on frozen features (--train head), or after that everything (--train all). It begins with the
 pretrained weights of --model, or with another training's CKPT.
+Part of the images is held out to choose the best epoch by, and to report how good it is; the choice flatters that
+figure a little. Copies of an image, by content, are never on both sides. A folder of train/ and val/ with the class
+folders below is split by these folders; test/ is left out.
 Called again with the same options, a training that was cut short continues.
 """
 
@@ -18,7 +21,7 @@ import io
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +30,17 @@ from camboxes.pipeline.training_data import TrainingData
 
 if TYPE_CHECKING:
     from camboxes.models import Classifier
+    from camboxes.models.networks import Network
     from camboxes.models.training import Outcome
+    from camboxes.pipeline.copies import Copies
     from camboxes.transforms.listing import Listing
 
 _WORKING = ("features", "head", "everything")
+_SHARE = 0.2  # of the pictures: to validate on
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is executed by spreadsheets
+_USED_FOR = {"train": "trained on", "val": "validated on", "test": "left out"}
 # What a training may leave in its folder; training.json marks it as one, classifier.json as finished.
-_CONTENTS = ("classifier.json", "weights.safetensors", "rejected.csv", *_WORKING, "training.json")
+_CONTENTS = ("classifier.json", "weights.safetensors", "rejected.csv", "copies.csv", *_WORKING, "training.json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,9 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--validation",
         type=float,
-        default=0.2,
         metavar="SHARE",
-        help="share of each label's images that are kept to judge by (default: 0.2)",
+        help=f"share of each label's pictures that are kept to judge by (default: {_SHARE}; none where the input comes "
+        "split)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="another one splits otherwise (default: 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace the training that CKPT holds")
@@ -79,8 +86,10 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             check_labels(source.labels(), source.containers)
             data = TrainingData.of(source)
             data.check()
+            share = _share(arguments, data)
             base = _load(arguments)
-            record = _record(arguments, data, base)
+            converted = _converted(arguments, data, base)
+            record = _record(arguments, data, base, share)
             held.enter_context(runs.locked(arguments.output))
             if arguments.overwrite and Path(arguments.output, "training.json").exists():
                 runs.remove(arguments.output, _CONTENTS)
@@ -90,7 +99,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             return
         storage.write_json(storage.join(arguments.output, "training.json"), record)
         _announce(arguments, source, data, base)
-        _train(arguments, data, base, record["settings"])
+        _train(arguments, data, base, converted, record["settings"])
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -98,8 +107,10 @@ def _check(arguments: argparse.Namespace) -> None:
 
     from camboxes.transforms import storage
 
-    if importlib.util.find_spec("lightning") is None:
-        raise ValueError('training needs lightning, which is not installed: pip install "camboxes[train]"')
+    if missing := [
+        name for name in ("lightning", "torchmetrics", "imagehash") if importlib.util.find_spec(name) is None
+    ]:
+        raise ValueError(f'training needs {missing[0]}, which is not installed: pip install "camboxes[train]"')
     if "open_clip:" in arguments.model:
         raise ValueError(
             f"{arguments.model} is not trained: train another network, such as efficientnet_lite0, or put the labels "
@@ -107,10 +118,22 @@ def _check(arguments: argparse.Namespace) -> None:
         )
     if arguments.epochs < 1:
         raise ValueError(f"--epochs is {arguments.epochs}; expected at least 1")
-    if not 0 <= arguments.validation < 1:
+    if arguments.validation is not None and not 0 <= arguments.validation < 1:
         raise ValueError(f"--validation is {arguments.validation}; expected a share from 0 to less than 1")
     if not storage.is_local(arguments.output):
         raise ValueError(f"--output {arguments.output!r} is no local folder; train to one, and copy it from there")
+
+
+def _share(arguments: argparse.Namespace, data: TrainingData) -> float | None:
+    """The share of the pictures to validate on; None where the data set comes split."""
+    if not data.is_split:
+        return _SHARE if arguments.validation is None else arguments.validation
+    if arguments.validation is not None:
+        raise ValueError(
+            f"--validation is {arguments.validation}, and the input comes split, in folders {', '.join(data.splits)}; "
+            "leave --validation out, or name a manifest of all images to split them anew"
+        )
+    return None
 
 
 def _load(arguments: argparse.Namespace) -> "Classifier":
@@ -121,7 +144,20 @@ def _load(arguments: argparse.Namespace) -> "Classifier":
     return load_classifier(spec if spec.weights else dataclasses.replace(spec, name=spec.name.removeprefix("gap:")))
 
 
-def _record(arguments: argparse.Namespace, data: TrainingData, base: "Classifier") -> dict[str, Any]:
+def _converted(arguments: argparse.Namespace, data: TrainingData, base: "Classifier") -> "Network":
+    import torch
+
+    from camboxes.models.conversions import gap_network
+    from camboxes.models.networks import Network
+
+    torch.manual_seed(arguments.seed)  # a conversion has new layers
+    return gap_network(Network(base.spec.name, base.network.cpu(), base.preprocessing), len(data.classes))
+
+
+def _record(
+    arguments: argparse.Namespace, data: TrainingData, base: "Classifier", share: float | None
+) -> dict[str, Any]:
+    from camboxes.pipeline.copies import RULE
     from camboxes.transforms import storage
 
     settings = {
@@ -132,7 +168,9 @@ def _record(arguments: argparse.Namespace, data: TrainingData, base: "Classifier
         "device": base.spec.device,
         "train": arguments.train,
         "epochs": arguments.epochs,
-        "validation": arguments.validation,
+        "validation": share,
+        "splits": dict(data.splits),
+        "copies": RULE,
         "seed": arguments.seed,
     }
     root = str(Path(data.root).resolve()) if storage.is_local(data.root) else data.root
@@ -191,41 +229,49 @@ def _announce(arguments: argparse.Namespace, source: "Listing", data: TrainingDa
     )
     if not base.spec.name.startswith("gap:"):
         _say(f"it is trained as its GAP conversion, gap:{base.spec.name}")
-    once = sorted(label for label, count in data.counts(data.labels).items() if count == 1)
-    if once and arguments.validation:
-        _say(f"labels that occur once are trained on, not validated: {_named(once)}")
+    if data.splits:
+        uses = [f"{folder} is {_USED_FOR[split]}" for folder, split in sorted(data.splits.items())]
+        left_out = source.images - len(data.labels)
+        _say(f"the split of the folders is taken: {', '.join(uses)}" + (f" ({left_out} images)" if left_out else ""))
     if source.repeated:
         _say(f"{source.repeated} repeated rows dropped")
-    for remark in remarks.of_input(source.passed_over, data.classes, source.splits):
+    for remark in remarks.of_input(source.passed_over, {*source.labels()}, source.splits):
         _say(remark)
     if warning := remarks.look_up(source).remark():
         _say(warning)
 
 
-def _train(arguments: argparse.Namespace, data: TrainingData, base: "Classifier", settings: Mapping[str, Any]) -> None:
-    import torch
+def _train(
+    arguments: argparse.Namespace,
+    data: TrainingData,
+    base: "Classifier",
+    converted: "Network",
+    settings: Mapping[str, Any],
+) -> None:
     from tqdm import tqdm
 
     from camboxes.models import Classifier
     from camboxes.models.conversions import gap_network
-    from camboxes.models.networks import Network
     from camboxes.models.training import train
+    from camboxes.pipeline.copies import Copies
     from camboxes.pipeline.training_inputs import CachedFeatures, compute_features, examples, read_view
 
     output = Path(arguments.output)
-    torch.manual_seed(arguments.seed)  # a conversion has new layers
-    converted = gap_network(Network(base.spec.name, base.network.cpu(), base.preprocessing), len(data.classes))
     network: Any = converted.module.to(base.spec.device)
-    rejected = compute_features(data, base, network, output / "features")
+    rejected, prints = compute_features(data, base, network, output / "features")
     if rejected:
         _report(rejected, output / "rejected.csv")
-    found = data.without(rejected)
-    if gone := sorted({*data.classes} - {*found.classes}):
+    usable = data.without(rejected)
+    if gone := sorted({*data.classes} - {*usable.classes}):
         _say(f"labels none of whose images can be used are left out: {_named(gone)}")
+    copies = Copies.among(usable.labels, prints)
+    if copies.pairs:
+        _tell_copies(copies, usable, output / "copies.csv")
+    if data.multilabel:
+        usable = usable.joined(copies)
+    training, validation = _sides(usable, copies, settings)
+    found = usable.without(usable.labels.keys() - {*training, *validation})
     found.check()
-    training, validation = found.split(arguments.validation, arguments.seed)
-    if not validation:
-        _say("no images to validate on: the last epoch is kept, and how good it is stays unknown")
 
     network = gap_network(converted, len(found.classes)).module
     reads: dict[str, Any] = {"head": CachedFeatures(output / "features", data.labels)}
@@ -256,20 +302,67 @@ def _train(arguments: argparse.Namespace, data: TrainingData, base: "Classifier"
     used = {
         "images": {side: len(paths) for side, paths in sides.items()} | {"rejected": len(rejected)},
         "labels": {label: {side: counts[side][label] for side in sides} for label in found.classes},
+        "copies": {"images": len(copies.pairs), "with_other_labels": len(copies.contradictions)},
     }
     _write(output, trained, {"settings": settings, **used}, outcome)
-    _conclude(arguments, outcome, rejected)
+    _conclude(arguments, outcome, [name for name in ("rejected.csv", "copies.csv") if (output / name).exists()])
+
+
+def _tell_copies(copies: "Copies", data: TrainingData, file: Path) -> None:
+    from camboxes.pipeline import remarks
+
+    alike = sum(not copies.kind(*pair).startswith("same") for pair in copies.pairs)
+    kinds = f"{len(copies.pairs) - alike} of the same bytes, {alike} encoded or resized anew"
+    _say(f"{remarks.of_copies(len(copies.pairs), copies.pairs[0])}: {kinds}; see {file}")
+    if copies.contradictions:
+        pair = copies.contradictions[0]
+        remark = remarks.of_other_labels(len(copies.contradictions), [(path, copies.labels[path]) for path in pair])
+        now = "all of them are trained on with the labels of each" if data.multilabel else "each is trained on as it is"
+        _say(f"{remark}. Now {now}")
+    _write_table(file, ("path", "copy_of", "kind"), [(*pair, copies.kind(*pair)) for pair in copies.pairs])
+
+
+def _sides(data: TrainingData, copies: "Copies", settings: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """The paths to train on and to validate on; says what is not judged, and why."""
+    from camboxes.pipeline import remarks
+
+    if data.is_split:
+        training, validation, known = data.given_split(copies.first)
+        if known:
+            path, trained = map(remarks.on_one_line, known[0])
+            _say(
+                f"WARNING: {len(known)} images to validate on are copies of images to train on, such as {path} of "
+                f"{trained}; they would flatter the figures, and are left out"
+            )
+        learnt = data.counts(training)
+        if strange := sorted(data.counts(validation).keys() - learnt.keys()):
+            _say(f"labels without images to train on are left out: {_named(strange)}")
+        validation = [path for path in validation if learnt.keys() >= {*data.labels[path]}]
+    else:
+        training, validation = data.split(settings["validation"], settings["seed"], copies.first)
+    if not validation:
+        _say("no images to validate on: the last epoch is kept, and how good it is stays unknown")
+    elif unjudged := sorted(data.counts(training).keys() - data.counts(validation).keys()):
+        _say(f"labels of which no further picture is there to validate on are only trained on: {_named(unjudged)}")
+    return training, validation
 
 
 def _report(rejected: Mapping[str, str], file: Path) -> None:
-    from camboxes.transforms import storage
-
     reasons = collections.Counter(reason.partition(":")[0] for reason in rejected.values())
     counted = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     _say(f"images that cannot be used: {len(rejected)} ({counted}); see {file}")
+    _write_table(file, ("path", "reason"), rejected.items())
+
+
+def _write_table(file: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Writes a CSV file whose cells no spreadsheet executes: all but the last of a row are paths."""
+    from camboxes.transforms import storage
+
     text = io.StringIO(newline="")
-    inert = {f"./{path}" if path.startswith(_FORMULA) else path: reason for path, reason in rejected.items()}
-    csv.writer(text, lineterminator="\n").writerows([("path", "reason"), *inert.items()])
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(header)
+    for row in rows:
+        table.writerow([f"./{cell}" if cell.startswith(_FORMULA) else cell for cell in row])
     storage.write_bytes(str(file), text.getvalue().encode())
 
 
@@ -281,16 +374,19 @@ def _write(output: Path, trained: "Classifier", record: Mapping[str, Any], outco
         name: {metric: round(value, 4) for metric, value in getattr(outcome, name).items()}
         for name in ("metrics", "guessing")
     }
-    for name, content in trained.files({**record, "epochs": outcome.epochs, **figures}).items():
+    epochs = {"epochs": outcome.epochs, "epoch_chosen_on": "validation" if outcome.metrics else None}
+    for name, content in trained.files({**record, **epochs, **figures}).items():
         storage.write_bytes(str(output / name), content)
     runs.remove(str(output), _WORKING)  # what only a training that was cut short needs
 
 
-def _conclude(arguments: argparse.Namespace, outcome: "Outcome", rejected: Mapping[str, str]) -> None:
+def _conclude(arguments: argparse.Namespace, outcome: "Outcome", lists: Sequence[str]) -> None:
     for name, value in outcome.metrics.items():
         guess = outcome.guessing[name]
         print(f"{name.replace('_', ' ')} {100 * value:.1f}% on validation images (guessing: {100 * guess:.1f}%)")
-    files = ["weights.safetensors", "classifier.json", *(["rejected.csv"] if rejected else [])]
+    if outcome.metrics:
+        print("the epoch was chosen on the same images, which flatters these figures a little")
+    files = ["weights.safetensors", "classifier.json", *lists]
     output = arguments.output.rstrip("/")
     print(f"wrote {', '.join(str(Path(output, name)) for name in files)}")
     data = ["--input", arguments.input, *(["--root", arguments.root] if arguments.root else [])]

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from camboxes.models.conversions import GapNetwork
 from camboxes.models.examples import Examples, augment
 from camboxes.models.preprocessing import Preprocessing
 from camboxes.models.training_module import frozen_features
+from camboxes.pipeline.copies import Print, print_of
 from camboxes.pipeline.training_data import TrainingData, number_of
 from camboxes.transforms import storage
 from camboxes.transforms.image_files import locate, read_image
@@ -25,18 +26,30 @@ from camboxes.transforms.overlap import ahead
 _CHUNK = 256  # images in a file of features
 
 
-def compute_features(data: TrainingData, base: Classifier, network: GapNetwork, folder: Path) -> dict[str, str]:
-    """Writes the features of all images, _CHUNK of them a file; files that there are already are kept.
+class Read(NamedTuple):
+    """What became of the images.
 
-    Returns:
-      For each image that cannot be used the reason. Its features are zeros.
+    Attributes:
+      rejected: for each image that cannot be used the reason. Its features are zeros.
+      prints: for each other image what tells its picture from others.
     """
+
+    rejected: dict[str, str]
+    prints: dict[str, Print]
+
+
+def compute_features(data: TrainingData, base: Classifier, network: GapNetwork, folder: Path) -> Read:
+    """Writes the features of all images, _CHUNK of them a file; files that there are already are kept."""
     size, batch_size, side_by_side = base.preprocessing.size, base.spec.batch_size or 1, passes_side_by_side(base)
     rejected: dict[str, str] = {}
+    prints: dict[str, Print] = {}
 
     def read(path: str) -> torch.Tensor:
         try:
-            return base.preprocessing.resize(_photograph(data.root, path))
+            file = read_image(locate(data.root, path))
+            image = base.preprocessing.resize(decode(file))
+            prints[path] = print_of(file, image.permute(1, 2, 0).numpy())
+            return image
         except BadImageError as error:
             rejected[path] = str(error)
             return torch.zeros((3, size, size), dtype=torch.uint8)
@@ -52,24 +65,24 @@ def compute_features(data: TrainingData, base: Classifier, network: GapNetwork, 
         ThreadPoolExecutor(side_by_side, initializer=use_one_core) as passes,
     ):
         for number, paths in enumerate(_batches(data.labels, _CHUNK)):
-            file, reasons = (folder / f"{number:06d}{suffix}" for suffix in (".npy", ".json"))
+            file, found = (folder / f"{number:06d}{suffix}" for suffix in (".npy", ".json"))
             if not file.exists():
                 batches = _batches(ahead("decode", readers, read, paths, 4 * batch_size), batch_size)
                 features = np.concatenate([*ahead("forward", passes, infer, batches, side_by_side)])
                 for path, finite in zip(paths, np.isfinite(features).all((1, 2, 3)), strict=True):
                     if not finite:
                         rejected.setdefault(path, "not_finite: the network's output holds NaN or infinity")
-                storage.write_json(str(reasons), {path: rejected[path] for path in paths if path in rejected})
+                usable = {path: prints[path] for path in paths if path not in rejected}
+                reasons = {path: rejected[path] for path in paths if path in rejected}
+                storage.write_json(str(found), {"rejected": reasons, "prints": usable})
                 array = io.BytesIO()
                 np.save(array, features)
                 storage.write_bytes(str(file), array.getvalue())  # last: it marks the chunk as done
-            rejected |= storage.read_json(str(reasons))
+            of_chunk = storage.read_json(str(found))
+            rejected |= of_chunk["rejected"]
+            prints |= {path: Print(*of_image) for path, of_image in of_chunk["prints"].items()}
             bar.update(len(paths))
-    return dict(sorted(rejected.items()))
-
-
-def _photograph(root: str, path: str) -> np.ndarray:
-    return decode(read_image(locate(root, path)))
+    return Read(dict(sorted(rejected.items())), {path: prints[path] for path in data.labels if path not in rejected})
 
 
 def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
@@ -93,7 +106,7 @@ class CachedFeatures:
 
 def read_view(path: str, epoch: int | None, *, root: str, preprocessing: Preprocessing, seed: int) -> torch.Tensor:
     """Reads a photograph: for an epoch of training another view of it each time, else the whole of it."""
-    photograph = _photograph(root, path)
+    photograph = decode(read_image(locate(root, path)))
     if epoch is None:
         return preprocessing.resize(photograph)
     return augment(photograph, preprocessing.size, number_of(f"{seed}:{epoch}:{path}"))
