@@ -11,7 +11,9 @@ skipped, all boxes below --min-score) are left out: a trainer would learn from t
 the run could not read are never exported. Where a box comes from (a person, or which network, method and threshold)
 stands beside it, but for yolo, which has no room for it. Images are hard links where that is possible, else
 copies. Those with an EXIF orientation are written upright, so that boxes fit whether a trainer turns them or not, and
-so are formats that not every trainer reads. An image whose file is gone or changed is told at the end (exit code 1).
+so are formats that not every trainer reads. The seed and an image's content decide whether it is in train or val, so
+copies of the same bytes are on one side; where the run's input comes split, in folders train, val and test, that split
+is kept. An image whose file is gone or changed is told at the end (exit code 1).
 """
 
 import argparse
@@ -35,6 +37,7 @@ _CONTENTS = (
     "export.json",
 )
 
+_VAL = 0.2  # of the images: for validation
 _WITHOUT_BOX = {"no_box", "skipped", "below --min-score"}  # reasons why an image is left out
 
 
@@ -48,16 +51,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--val",
         type=float,
-        default=0.2,
         metavar="SHARE",
-        help="share of the images for validation (default: %(default)s)",
+        help=f"share of the images for validation (default: {_VAL}; none where the input comes split)",
     )
     parser.add_argument(
         "--seed",
         type=int,
         default=0,
         metavar="N",
-        help="decides, with its path, on which side an image is (default: %(default)s)",
+        help="decides, with its content, on which side an image is (default: %(default)s)",
     )
     parser.add_argument(
         "--min-score",
@@ -94,8 +96,18 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         refuse_unknown(beam_arguments, "see camboxes export --help")
         source = runs.finished(arguments.run)
         selection = exports.Selection(
-            arguments.val, arguments.seed, arguments.min_score, arguments.include, decided(source)
+            _VAL if arguments.val is None else arguments.val,
+            arguments.seed,
+            arguments.min_score,
+            arguments.include,
+            decided(source),
+            source.splits,
         )
+        if arguments.val is not None and "val" in selection.given:
+            raise ValueError(
+                f"--val is {arguments.val:g}, and the run's input comes split, in folders "
+                f"{', '.join(sorted(source.splits))}; leave --val out"
+            )
         _check_output(arguments, source)
         export = exports.Export(source, selection, Path(arguments.output), arguments.copy)
         if arguments.format in ("yolo", "voc"):
@@ -106,7 +118,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     record = {
         "format": arguments.format,
         "run": arguments.run,
-        "val": arguments.val,
+        "val": None if "val" in selection.given else selection.val,
         "seed": arguments.seed,
         "min_score": arguments.min_score,
         "include": arguments.include,
@@ -117,11 +129,12 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     record |= {
         "images": {
             "planned": source.images,
-            **{split: export.images[split] for split in exports.SPLITS},
+            **{split: export.images[split] for split in selection.sides},
             "left_out": dict(sorted(export.left_out.items())),
             "unreadable": len(export.unreadable),
         },
-        "boxes": {split: export.boxes[split] for split in exports.SPLITS},
+        "boxes": {split: export.boxes[split] for split in selection.sides},
+        "copies": export.copies.found().images,
         "unreadable": export.unreadable,
     }
     storage.write_json(mark, record)
@@ -162,13 +175,26 @@ def _check_output(arguments: argparse.Namespace, source: "PlannedRun") -> None:
 
 
 def _conclude(export: "Export", written: Sequence[str]) -> None:
+    from camboxes.pipeline import remarks
+
     left_out = export.left_out
     why = f" ({', '.join(f'{number} {status}' for status, number in sorted(left_out.items()))})" if left_out else ""
+    sides = ", ".join(f"{export.images[side]} {side}" for side in export.selection.sides)
     print(
-        f"{export.source.images} images: {export.images.total()} exported ({export.images['train']} train, "
-        f"{export.images['val']} val) with {export.boxes.total()} boxes, {left_out.total()} left out{why}, "
-        f"{len(export.unreadable)} unreadable"
+        f"{export.source.images} images: {export.images.total()} exported ({sides}) with {export.boxes.total()} boxes, "
+        f"{left_out.total()} left out{why}, {len(export.unreadable)} unreadable"
     )
+    if export.selection.given:
+        print(f"the split of the input's folders is kept: {', '.join(sorted(export.source.splits))}")
+    copies = export.copies.found()
+    if copies.example:
+        print(f"{remarks.of_copies(copies.images, copies.example)}; where a split is not given, copies are on one side")
+    if copies.differing_example:
+        path, other = (f"{remarks.on_one_line(path)} ({side})" for path, side in copies.differing_example)
+        print(
+            f"WARNING: {copies.differing} images are copies of images on another side, such as {path} of {other}, for "
+            "the input's folders say so; figures on them flatter"
+        )
     if left_out.keys() & _WITHOUT_BOX:
         print("left out: images without a known box, from which a trainer would learn that nothing is there")
     if export.empty:

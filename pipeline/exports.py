@@ -24,14 +24,16 @@ from tqdm import tqdm
 from camboxes.transforms import PlannedRun, coco, storage
 from camboxes.transforms.contents import seen
 from camboxes.transforms.decisions import Decision
+from camboxes.transforms.entries import Split
 from camboxes.transforms.image_files import read_image
 from camboxes.transforms.images import ACCEPTED, BadImageError, decode, opened, orientation
 from camboxes.transforms.keep import keep
 from camboxes.transforms.plan import shard_file
 from camboxes.transforms.records import OK, PERSON, REJECTED, Shard, score_of, source_of
+from camboxes.transforms.same_bytes import SameBytes
+from camboxes.transforms.splits import split_of
 from camboxes.transforms.write import IncompleteRunError
 
-SPLITS = ("train", "val")
 Include = Literal["accepted", "reviewed", "all"]
 
 Row = dict[str, Any]
@@ -76,13 +78,15 @@ class Selection:
     """Which boxes are exported, and to which side an image goes.
 
     Attributes:
-      val: the share of the images that goes to val, from 0 up to, but not including, 1.
+      val: the share of the images that goes to val, from 0 up to, but not including, 1. Without effect where the data
+        set comes split into train and val.
       seed: another seed makes another split.
       min_score: the smallest score, 0 to 1, of a box that is exported: the calibrated score where there is one. An
         accepted box is exported whatever its score.
       include: "accepted" for the images that a person accepted; "reviewed" for those that a person rejected, too, which
         lose their boxes; "all" for those that nobody has decided about, too.
       decisions: of the run's review, by path: see `keep.decided`.
+      splits: the folders of a split that the data set comes with: see `Listing`. It counts where one of them is train.
 
     Raises:
       ValueError: a share or a score is out of its range.
@@ -93,6 +97,7 @@ class Selection:
     min_score: float
     include: Include = "all"
     decisions: Mapping[str, Decision] = dataclasses.field(default_factory=dict)
+    splits: Mapping[str, Split] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 <= self.val < 1:
@@ -100,9 +105,26 @@ class Selection:
         if not 0 <= self.min_score <= 1:
             raise ValueError(f"min-score is {self.min_score}; expected a score from 0 to 1")
 
-    def split(self, path: str) -> str:
-        """An image's side. It depends on the seed and the path alone, so other images never move it."""
-        place = int.from_bytes(hashlib.sha256(f"{self.seed}:{path}".encode()).digest()[:8], "big") / 2**64
+    @property
+    def given(self) -> frozenset[Split]:
+        """The sides that the data set comes split into; none where it has no train."""
+        sides = frozenset(self.splits.values())
+        return sides if "train" in sides else frozenset()
+
+    @property
+    def sides(self) -> tuple[Split, ...]:
+        """All sides that an image may be on."""
+        return ("train", "val", "test") if "test" in self.given else ("train", "val")
+
+    def split(self, row: Row) -> Split:
+        """An image's side: as the data set comes split, or else by the seed and the image's content.
+
+        So copies are on one side, and other images never move one.
+        """
+        side = split_of(row["path"], self.splits) if self.given else None
+        if side in ("val", "test") or (side == "train" and "val" in self.given):
+            return side
+        place = int.from_bytes(hashlib.sha256(f"{self.seed}:{row['digest']}".encode()).digest()[:8], "big") / 2**64
         return "val" if place < self.val else "train"
 
     def decided(self, row: Row) -> Row:
@@ -144,6 +166,7 @@ class Export:
       unreadable: images whose file is not what the run saw: for each path what is wrong.
       partial: how many exported images have a label without an exported box.
       empty: how many of them have no box at all: a person found nothing there, or nothing right.
+      copies: exported ones with their sides.
     """
 
     source: PlannedRun
@@ -156,6 +179,7 @@ class Export:
     unreadable: dict[str, str] = dataclasses.field(default_factory=dict)
     partial: int = 0
     empty: int = 0
+    copies: SameBytes = dataclasses.field(default_factory=SameBytes)
 
     @property
     def categories(self) -> list[str]:
@@ -180,7 +204,7 @@ class Export:
         return written
 
     def _coco(self) -> list[str]:
-        """images/ and annotations/instances_{train,val}.json, with the run's ids of images and categories."""
+        """images/ and annotations/instances_SIDE.json, with the run's ids of images and categories."""
         endings = bytearray(self.source.images + 1)  # an image's byte says its ending; 0: not exported
         for row, _, name in self._placed(lambda split: self.output / "images"):
             endings[row["image_id"]] = _ENDINGS.index(posixpath.splitext(name)[1]) + 1
@@ -188,14 +212,14 @@ class Export:
         def rows(split: str) -> Iterator[Row]:
             for key in self.source.shards:
                 for row in self._rows(key):
-                    if (ending := endings[row["image_id"]]) and self.selection.split(row["path"]) == split:
+                    if (ending := endings[row["image_id"]]) and self.selection.split(row) == split:
                         name = stem(row["path"]) + _ENDINGS[ending - 1]
                         yield self.selection.decided(row) | {"path": name}
 
         categories = [{"id": number, "name": name} for number, name in enumerate(self.categories, start=1)]
-        files = [f"annotations/instances_{split}.json" for split in SPLITS]
+        files = [f"annotations/instances_{split}.json" for split in self.selection.sides]
         counts = coco.Counts()  # shared, so that annotation ids are unique over both files
-        for split, file in zip(SPLITS, files, strict=True):
+        for split, file in zip(self.selection.sides, files, strict=True):
             info = {
                 "description": coco.DESCRIPTION,
                 "version": importlib.metadata.version("camboxes"),
@@ -215,13 +239,15 @@ class Export:
         return ["images/", *files]
 
     def _yolo(self) -> list[str]:
-        """images/{train,val}, labels/{train,val}, data.yaml and classes.txt, as ultralytics expects them."""
-        for split in SPLITS:
+        """images/SIDE, labels/SIDE, data.yaml and classes.txt, as ultralytics expects them."""
+        for split in self.selection.sides:
             (self.output / "labels" / split).mkdir(parents=True)
         for row, split, name in self._placed(lambda split: self.output / "images" / split):
             self._write(f"labels/{split}/{posixpath.splitext(name)[0]}.txt", yolo_lines(row))
         # ultralytics refuses a data set without val, and a val folder without images.
-        folders = {split: f"images/{split if self.images[split] else 'train'}" for split in SPLITS}
+        folders = {split: f"images/{split if self.images[split] else 'train'}" for split in ("train", "val")}
+        if self.images["test"]:
+            folders["test"] = "images/test"
         # Without a `path`, folders are relative to the file itself, wherever the data set is moved.
         data = folders | {"names": dict(enumerate(self.categories))}
         self._write("data.yaml", yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
@@ -234,7 +260,7 @@ class Export:
         with contextlib.ExitStack() as files:
             sets = {
                 split: files.enter_context(storage.replacing(str(self.output / root / f"ImageSets/Main/{split}.txt")))
-                for split in SPLITS
+                for split in self.selection.sides
             }
             for row, split, name in self._placed(lambda split: self.output / root / "JPEGImages", jpeg=True):
                 key = posixpath.splitext(name)[0]
@@ -269,11 +295,11 @@ class Export:
             if reason := self.selection.left_out_for(row):
                 self.left_out[reason] += 1
             else:
-                yield self.selection.decided(row), self.selection.split(row["path"])
+                yield self.selection.decided(row), self.selection.split(row)
 
     def _placed(self, folder: Callable[[str], Path], jpeg: bool = False) -> Iterator[tuple[Row, str, str]]:
         """Puts each image to be exported into the folder of its side; gives its row, its side and its new name."""
-        for split in SPLITS:
+        for split in self.selection.sides:
             folder(split).mkdir(parents=True, exist_ok=True)
         with tqdm(total=self.source.images, unit="image", disable=None) as bar:
             for key, images in self.source.shards.items():
@@ -307,6 +333,7 @@ class Export:
 
     def _count(self, row: Row, split: str) -> None:
         self.images[split] += 1
+        self.copies.add(row["digest"], row["path"], split)
         self.boxes[split] += len(row["boxes"])
         self.empty += not row["boxes"]
         boxed = {box["category_id"] for box in row["boxes"]}

@@ -138,8 +138,8 @@ def of_other_labels(images: int, example: Sequence[tuple[str, Sequence[str]]]) -
     """A warning of copies that are labelled otherwise; `example` has the path and the labels of two of them."""
     path, other = (f"{on_one_line(path)} ({_several(map(on_one_line, its)) or 'no label'})" for path, its in example)
     return (
-        f"WARNING: {images} images have the bytes of others and other labels, such as {path} and {other}; if one label is "
-        "wrong, remove that copy; if both are right, name the image once, with both labels, in a manifest"
+        f"WARNING: {images} images have the bytes of others and other labels, such as {path} and {other}; if one label "
+        "is wrong, remove that copy; if both are right, name the image once, with both labels, in a manifest"
     )
 
 

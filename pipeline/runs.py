@@ -294,6 +294,10 @@ def _conclude(output: str, summary: dict[str, Any]) -> None:
     )
     for remark in remarks.of_rejected(summary["rejected"], summary["input"].get("root", "")):
         print(remark)
+    if found := summary["copies"]["example"]:
+        example = [(image["path"], image["labels"]) for image in found]
+        remark = remarks.of_other_labels(summary["copies"]["with_other_labels"], example)
+        print(f"{remark}. Now each has boxes of its own labels, and labels of different copies do not compete")
     written = [storage.join(output, name) for name in ("annotations.json", "results.json", "summary.json")]
     print(f"wrote {', '.join(written)}")
     print(f"look at {storage.join(output, 'report.html')}")

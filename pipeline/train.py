@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _WORKING = ("features", "head", "everything")
 _SHARE = 0.2  # of the pictures: to validate on
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is executed by spreadsheets
-_USED_FOR = {"train": "trained on", "val": "validated on", "test": "left out"}
+_USED_FOR = {"train": "trained on", "val": "validated on"}
 # What a training may leave in its folder; training.json marks it as one, classifier.json as finished.
 _CONTENTS = ("classifier.json", "weights.safetensors", "rejected.csv", "copies.csv", *_WORKING, "training.json")
 
@@ -130,8 +130,9 @@ def _share(arguments: argparse.Namespace, data: TrainingData) -> float | None:
         return _SHARE if arguments.validation is None else arguments.validation
     if arguments.validation is not None:
         raise ValueError(
-            f"--validation is {arguments.validation}, and the input comes split, in folders {', '.join(data.splits)}; "
-            "leave --validation out, or name a manifest of all images to split them anew"
+            f"--validation is {arguments.validation}, and the input comes split, in folders "
+            f"{', '.join(sorted(data.splits))}; leave --validation out, or name a manifest of all images to split them "
+            "anew"
         )
     return None
 
@@ -230,9 +231,9 @@ def _announce(arguments: argparse.Namespace, source: "Listing", data: TrainingDa
     if not base.spec.name.startswith("gap:"):
         _say(f"it is trained as its GAP conversion, gap:{base.spec.name}")
     if data.splits:
-        uses = [f"{folder} is {_USED_FOR[split]}" for folder, split in sorted(data.splits.items())]
-        left_out = source.images - len(data.labels)
-        _say(f"the split of the folders is taken: {', '.join(uses)}" + (f" ({left_out} images)" if left_out else ""))
+        used = _USED_FOR | {"test": f"left out ({source.images - len(data.labels)} images)"}
+        uses = ", ".join(f"{folder} is {used[split]}" for folder, split in sorted(data.splits.items()))
+        _say(f"the split of the folders is taken: {uses}")
     if source.repeated:
         _say(f"{source.repeated} repeated rows dropped")
     for remark in remarks.of_input(source.passed_over, {*source.labels()}, source.splits):

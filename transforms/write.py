@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import json
 import platform
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from camboxes.transforms import coco, storage
 from camboxes.transforms.metering import count, milliseconds
 from camboxes.transforms.plan import PlannedRun, shard_file
 from camboxes.transforms.records import REJECTED, Shard
+from camboxes.transforms.same_bytes import SameBytes
 
 # What can change the bytes of a result, or a person's trust in it.
 _LIBRARIES = "camboxes torch torchvision timm apache-beam pyarrow numpy opencv-python-headless pillow".split()  # noqa: SIM905
@@ -21,7 +23,7 @@ MAX_REJECT_RATE = 0.5
 # A part of annotations.json is a COCO data set of its own, of a size that pycocotools still loads on a laptop.
 _IMAGES_PER_PART = 500_000
 
-_FOR_JSON = ["image_id", "path", "width", "height", "status", "reason", "labels", "boxes", "review"]
+_FOR_JSON = ["image_id", "path", "digest", "width", "height", "status", "reason", "labels", "boxes", "review"]
 
 
 @beam.typehints.with_input_types(Shard)
@@ -123,7 +125,7 @@ def merge(written: Iterable[str], output: str, max_reject_rate: float = MAX_REJE
         "settings": settings,
     }
     categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
-    counts = coco.Counts()
+    counts, same = coco.Counts(), SameBytes()
     with contextlib.ExitStack() as files:
         for number, rows in enumerate(parts, start=1):
             part = f"-{number:05d}-of-{len(parts):05d}" if len(parts) > 1 else ""
@@ -131,7 +133,9 @@ def merge(written: Iterable[str], output: str, max_reject_rate: float = MAX_REJE
                 files.enter_context(storage.replacing(storage.join(output, f"{name}{part}.json")))
                 for name in ("annotations", "results")
             )
-            coco.write_coco(dataset, results, rows=rows, categories=categories, info=info, counts=counts)
+            coco.write_coco(
+                dataset, results, rows=_compared(rows, same), categories=categories, info=info, counts=counts
+            )
         if run is not None and counts.images["planned"] != run.images:
             raise IncompleteRunError(
                 f"{run.images} images were planned, and {counts.images['planned']} have a row in {output!r}"
@@ -143,6 +147,7 @@ def merge(written: Iterable[str], output: str, max_reject_rate: float = MAX_REJE
         "rejected": dict(sorted(counts.rejected.items())),
         "failure": _failure(counts, max_reject_rate),
         "categories": dict(sorted(counts.categories.items())),
+        "copies": _copies(same),
         "input": {}
         if run is None
         else {
@@ -158,6 +163,21 @@ def merge(written: Iterable[str], output: str, max_reject_rate: float = MAX_REJE
     if summary["failure"]:
         raise TooManyRejectedError(summary["failure"])
     return summary
+
+
+def _compared(rows: Iterable[Mapping[str, Any]], same: SameBytes) -> Iterator[Mapping[str, Any]]:
+    """The rows, of which those that could be read are added to the images to compare."""
+    for row in rows:
+        if row["digest"] is not None:
+            same.add(row["digest"], row["path"], json.dumps([label["label"] for label in row["labels"]]))
+        yield row
+
+
+def _copies(same: SameBytes) -> dict[str, Any]:
+    """How many images have the bytes of others, and how many of them other labels, with an example."""
+    found = same.found()
+    example = [{"path": path, "labels": json.loads(said)} for path, said in found.differing_example or ()]
+    return {"images": found.images, "with_other_labels": found.differing, "example": example}
 
 
 def _failure(counts: coco.Counts, max_reject_rate: float) -> str | None:

@@ -1,5 +1,6 @@
 import collections
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
@@ -14,12 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 import supervision as sv
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from pycocotools.coco import COCO
 
 from camboxes.pipeline.cli import main
 from camboxes.pipeline.exports import Selection, picture_for_trainers, stem, voc_xml, yolo_lines
-from camboxes.transforms import Plan, storage
+from camboxes.transforms import Plan, PlannedRun, storage
 from camboxes.transforms.decisions import DecidedBox, Decision, append_decision, read_decisions
 from camboxes.transforms.plan import shard_file
 from camboxes.transforms.records import LABELED, table
@@ -34,10 +37,10 @@ def _export(run, output, *options):
     return main(["export", "--run", str(run), "--output", str(output), *map(str, options)])
 
 
-def _encoded(form="JPEG", size=(64, 48), **options):
+def _encoded(form="JPEG", size=(64, 48), grey=90, **options):
     """A grey photograph, as the bytes of a file."""
     file = io.BytesIO()
-    Image.new("RGB", size, (90, 90, 90)).save(file, form, **options)
+    Image.new("RGB", size, (grey, grey, grey)).save(file, form, **options)
     return file.getvalue()
 
 
@@ -200,7 +203,7 @@ def test_parquet_has_a_row_for_each_box(run, tmp_path, annotations):
         }
         assert (row["path"], row["width"], row["height"]) == (image["file_name"], image["width"], image["height"])
         assert row["category"] == labels[a["category_id"]]
-        assert row["split"] == Selection(0.5, 0, 0).split(image["file_name"])
+        assert row["split"] == _side(0.5, 0, row["digest"])
         assert row["calibrated_score"] is None
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["boxes.parquet", "export.json"]
 
@@ -398,26 +401,92 @@ def test_pictures_may_be_linked_only_as_they_are():
     assert (suffix, Image.open(io.BytesIO(data)).format, linkable) == (".jpg", "JPEG", False)
 
 
-def test_a_split_depends_on_seed_and_path_alone():
-    paths = [f"class {number % 7}/{number}.jpg" for number in range(20_000)]
-    sides = {path: Selection(0.2, 0, 0).split(path) for path in paths}
-    assert sides == {path: Selection(0.2, 0, 0).split(path) for path in reversed(paths)}
-    assert list(sides.values()).count("val") / len(paths) == pytest.approx(0.2, abs=0.01)
-    more = {path: Selection(0.3, 0, 0).split(path) for path in paths}
-    assert all(more[path] == "val" for path in paths if sides[path] == "val"), "a larger share only adds"
-    other = [Selection(0.2, 1, 0).split(path) for path in paths]
-    assert sum(a == b == "val" for a, b in zip(sides.values(), other, strict=True)) / len(paths) == pytest.approx(
+def _side(share, seed, digest, path="a.jpg", splits=None):
+    return Selection(share, seed, 0, splits=splits or {}).split({"digest": digest, "path": path})
+
+
+def test_a_split_depends_on_seed_and_content_alone():
+    digests = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(20_000)]
+    sides = {digest: _side(0.2, 0, digest) for digest in digests}
+    assert sides == {digest: _side(0.2, 0, digest, f"{digest[:9]}.png") for digest in digests}, "whatever their names"
+    assert list(sides.values()).count("val") / len(digests) == pytest.approx(0.2, abs=0.01)
+    more = {digest: _side(0.3, 0, digest) for digest in digests}
+    assert all(more[digest] == "val" for digest in digests if sides[digest] == "val"), "a larger share only adds"
+    other = [_side(0.2, 1, digest) for digest in digests]
+    assert sum(a == b == "val" for a, b in zip(sides.values(), other, strict=True)) / len(digests) == pytest.approx(
         0.04, abs=0.01
     ), "seeds are independent"
-    assert {Selection(0, 0, 0).split(path) for path in paths} == {"train"}
+    assert {_side(0, 0, digest) for digest in digests} == {"train"}
     # printf '0:a.jpg' | sha256sum begins with 2d1a, which is 0.1761 of the way; '1:a.jpg' with 0b1e, 0.0434
-    assert [Selection(share, 0, 0).split("a.jpg") for share in (0.176, 0.177)] == ["train", "val"]
-    assert [Selection(share, 1, 0).split("a.jpg") for share in (0.043, 0.044)] == ["train", "val"]
+    assert [_side(share, 0, "a.jpg") for share in (0.176, 0.177)] == ["train", "val"]
+    assert [_side(share, 1, "a.jpg") for share in (0.043, 0.044)] == ["train", "val"]
+
+
+@given(st.text("0123456789abcdef", min_size=64, max_size=64), st.sampled_from(["train", "val", "test"]))
+def test_a_split_by_folders_is_kept(digest, folder):
+    by_content, path = _side(0.5, 0, digest), f"{folder}/cat/a.jpg"
+    assert _side(0.5, 0, digest, path, {"train": "train", "val": "val", "test": "test"}) == folder
+    assert _side(0.5, 0, digest, path, {"val": "val", "test": "test"}) == by_content, "without train it is no split"
+    if folder != "val":  # without val, a part of train is held out
+        assert _side(0.5, 0, digest, path, {"train": "train", "test": "test"}) == (
+            "test" if folder == "test" else by_content
+        )
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo", "voc", "parquet"])
+def test_copies_are_on_one_side_and_told(made, tmp_path, kind, capsys):
+    pictures = [_encoded("PNG", grey=number) for number in range(12)]
+    run = made({f"{n:02d}{c}.png": (pictures[n], ["a"], [_box([1, 2, 3, 4])]) for n in range(12) for c in "abc"})
+    assert _export(run, tmp_path / "out", "--format", kind, "--val", 0.4) == 0
+    assert "24 images are copies of others, such as 00b.png of 00a.png" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "export.json").read_text())["copies"] == 24
+    assert _export(run, tmp_path / "boxes", "--format", "parquet", "--val", 0.4) == 0
+    sides = collections.defaultdict(set)
+    for row in pq.read_table(tmp_path / "boxes" / "boxes.parquet").to_pylist():
+        sides[row["digest"]].add(row["split"])
+    assert sorted(map(len, sides.values())) == [1] * 12
+    assert set().union(*sides.values()) == {"train", "val"}
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo", "voc", "parquet"])
+def test_an_input_that_comes_split_is_exported_so(made, tmp_path, kind, capsys):
+    names = [f"{folder}/{number}.png" for folder in ("train", "valid", "test") for number in range(3)]
+    images = {name: (_encoded("PNG", grey=number), ["a"], [_box([1, 2, 3, 4])]) for number, name in enumerate(names)}
+    images["valid/again.png"] = images["train/0.png"]
+    run = made(images)
+    planned = PlannedRun.load(str(run))
+    dataclasses.replace(planned, splits={"train": "train", "valid": "val", "test": "test"}).save()
+    assert _export(run, tmp_path / "out", "--format", kind) == 0
+    said = capsys.readouterr().out
+    assert "10 exported (3 train, 4 val, 3 test)" in said
+    assert "the split of the input's folders is kept: test, train, valid" in said
+    assert (
+        "WARNING: 1 images are copies of images on another side, such as valid/again.png (val) of train/0.png (train)"
+        in (said)
+    )
+    out = tmp_path / "out"
+    if kind == "coco":
+        files = {path.stem: json.loads(path.read_text())["images"] for path in (out / "annotations").iterdir()}
+        assert {name: len(of) for name, of in files.items()} == {
+            "instances_train": 3, "instances_val": 4, "instances_test": 3
+        }  # fmt: skip
+    elif kind == "yolo":
+        assert yaml.safe_load((out / "data.yaml").read_text())["test"] == "images/test"
+        assert {path.parent.name for path in (out / "labels").rglob("test_*.txt")} == {"test"}
+    elif kind == "voc":
+        assert len((out / VOC / "ImageSets/Main/test.txt").read_text().split()) == 3
+    else:
+        rows = pq.read_table(out / "boxes.parquet").to_pylist()
+        assert [row["split"] for row in rows if row["path"].startswith("test/")] == ["test"] * 3
+    assert _export(run, tmp_path / "other", "--format", kind, "--val", 0.3) == 2
+    assert "--val is 0.3, and the run's input comes split, in folders test, train, valid; leave --val out" in (
+        capsys.readouterr().err
+    )
 
 
 def test_added_images_move_none(made, tmp_path):
-    few = {f"a/{number}.jpg": (_encoded(), ["a"], [_box([1, 2, 3, 4])]) for number in range(12)}
-    many = {f"{letter}/{number}.jpg": few["a/0.jpg"] for letter in "0az" for number in range(12)}
+    few = {f"a/{number}.jpg": (_encoded(grey=20 * number), ["a"], [_box([1, 2, 3, 4])]) for number in range(12)}
+    many = {f"{letter}/{number}.jpg": few[f"a/{number}.jpg"] for letter in "0az" for number in range(12)}
     sides = []
     for name, images in (("few", few), ("many", many)):
         assert _export(made(images, name), tmp_path / f"out-{name}", "--format", "yolo", "--val", 0.4) == 0
@@ -430,17 +499,17 @@ def test_added_images_move_none(made, tmp_path):
 @pytest.fixture
 def mixed(made):
     """One image of each kind, and two labels on the last."""
-    jpeg = _encoded()
+    jpeg = [_encoded(grey=25 * number) for number in range(9)]
     return made(
         {
-            "ok.jpg": (jpeg, ["cat"], [_box([1, 2, 30, 40], 0.9), _box([3, 4, 5, 6], 0.2, rank=2)]),
-            "low.jpg": (jpeg, ["cat"], [_box([1, 2, 3, 4], 0.1)]),
-            "calibrated.jpg": (jpeg, ["cat"], [_box([5, 6, 7, 8], 0.1, calibrated=0.8)]),
-            "overconfident.jpg": (jpeg, ["cat"], [_box([5, 6, 7, 8], 0.9, calibrated=0.3)]),
-            "no_box.jpg": (jpeg, ["cat"], []),
-            "skipped.jpg": (jpeg, ["dog"], [], "skipped"),
+            "ok.jpg": (jpeg[0], ["cat"], [_box([1, 2, 30, 40], 0.9), _box([3, 4, 5, 6], 0.2, rank=2)]),
+            "low.jpg": (jpeg[1], ["cat"], [_box([1, 2, 3, 4], 0.1)]),
+            "calibrated.jpg": (jpeg[2], ["cat"], [_box([5, 6, 7, 8], 0.1, calibrated=0.8)]),
+            "overconfident.jpg": (jpeg[3], ["cat"], [_box([5, 6, 7, 8], 0.9, calibrated=0.3)]),
+            "no_box.jpg": (jpeg[4], ["cat"], []),
+            "skipped.jpg": (jpeg[5], ["dog"], [], "skipped"),
             "rejected.jpg": (b"no image", ["dog"], [], "rejected", (None, None)),
-            "two.jpg": (jpeg, ["cat", "dog"], [_box([10, 11, 12, 13], 0.6, label="dog")]),
+            "two.jpg": (jpeg[6], ["cat", "dog"], [_box([10, 11, 12, 13], 0.6, label="dog")]),
         }
     )
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import timm
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from camboxes.models import ModelSpec, load_classifier
@@ -331,6 +333,139 @@ def test_wrong_calls(squares, tmp_path, capsys, monkeypatch):
     assert (tmp_path / "own" / "features").exists()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert 'not installed: pip install "camboxes[train]"' in refused(squares)
+
+
+def test_noise_labels_on_copies_report_what_guessing_gives(tmp_path, capsys):
+    """Four files of each picture, two of them encoded or resized anew: without regard to copies it is 83%."""
+    random = np.random.default_rng(0)
+    for number in range(100):
+        label = "ab"[random.integers(2)]
+        _draw(tmp_path / "data" / label / f"{number}.png", *random.integers(0, 256, (6, 3)))
+        picture = Image.open(tmp_path / "data" / label / f"{number}.png")
+        picture.save(tmp_path / "data" / label / f"{number}-again.png")
+        picture.save(tmp_path / "data" / label / f"{number}-encoded.jpg", quality=90)
+        picture.resize((192, 128), Image.Resampling.BICUBIC).save(tmp_path / "data" / label / f"{number}-large.png")
+    assert _train(tmp_path / "data", tmp_path / "c", "--epochs", "30", "--seed", "1") == 0
+    training = _described(tmp_path / "c")["training"]
+    assert training["copies"] == {"images": 300, "with_other_labels": 0}
+    assert training["images"] == {"training": 320, "validation": 80, "rejected": 0}
+    assert training["metrics"]["mean_class_accuracy"] < 0.65
+    said = capsys.readouterr()
+    assert (
+        "300 images are copies of others, such as a/11-encoded.jpg of a/11-again.png: 100 of the same bytes, "
+        in said.err
+    )
+    assert f"200 encoded or resized anew; see {tmp_path}/c/copies.csv" in said.err
+    assert "the epoch was chosen on the same images, which flatters these figures a little" in said.out
+    assert training["epoch_chosen_on"] == "validation"
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "c" / "copies.csv").read_text())))
+    assert len(rows) == 300
+    assert rows[0] == {"path": "a/11-encoded.jpg", "copy_of": "a/11-again.png", "kind": "looks alike"}
+    assert rows[2] == {"path": "a/11.png", "copy_of": "a/11-again.png", "kind": "same bytes"}
+
+
+def test_one_photograph_in_two_folders_of_labels(squares, tmp_path, capsys):
+    shutil.copytree(squares, tmp_path / "data")
+    for number in range(3):
+        shutil.copy(squares / "red" / f"{number}.png", tmp_path / "data" / "green" / f"red{number}.png")
+    assert _train(tmp_path / "data", tmp_path / "c") == 0
+    assert (
+        "WARNING: 3 images have the bytes of others and other labels, such as red/0.png (red) and green/red0.png "
+        "(green); if one label is wrong, remove that copy; if both are right, name the image once, with both labels, "
+        "in a manifest. Now each is trained on as it is\n"
+    ) in capsys.readouterr().err
+    described = _described(tmp_path / "c")
+    assert described["multilabel"] is False, "three strays do not make another problem of it"
+    assert described["training"]["copies"] == {"images": 3, "with_other_labels": 3}
+    kinds = [row["kind"] for row in csv.DictReader(io.StringIO((tmp_path / "c" / "copies.csv").read_text()))]
+    assert kinds == ["same bytes, other labels"] * 3
+
+
+def test_copies_in_a_manifest_of_several_labels_have_the_labels_of_each(squares, tmp_path, capsys):
+    shutil.copytree(squares, tmp_path / "data")
+    shutil.copy(squares / "red" / "0.png", tmp_path / "data" / "copy.png")
+    rows = [("path", "label"), ("copy.png", "green"), ("red/1.png", "")]
+    rows += [(f"{label}/{n}.png", label) for label in ("red", "green") for n in range(10) if (label, n) != ("red", 1)]
+    (tmp_path / "data" / "images.csv").write_text("".join(f"{path},{label}\n" for path, label in rows))
+    assert _train(tmp_path / "data" / "images.csv", tmp_path / "c") == 0
+    assert "such as red/0.png (red) and copy.png (green);" in capsys.readouterr().err
+    labels = _described(tmp_path / "c")["training"]["labels"]
+    assert {label: sum(sides.values()) for label, sides in labels.items()} == {"green": 10 + 2, "red": 9 + 1}
+
+
+@given(st.data())
+def test_copies_are_on_one_side(data):
+    labels, first = {}, {}
+    for number in range(data.draw(st.integers(1, 20))):
+        copies = [f"{number:02d}{letter}" for letter in "abcd"[: data.draw(st.integers(1, 4))]]
+        first |= dict.fromkeys(copies, copies[0])
+        labels |= {path: tuple(sorted(data.draw(st.sets(st.sampled_from("xyz"), max_size=2)))) for path in copies}
+    learn, judge = TrainingData("root", labels, multilabel=True).split(data.draw(st.sampled_from([0.2, 0.5])), 0, first)
+    assert sorted(learn + judge) == sorted(labels)
+    assert not {first[path] for path in learn} & {first[path] for path in judge}
+    assert {label for path in judge for label in labels[path]} <= {label for path in learn for label in labels[path]}
+
+
+@pytest.fixture
+def split(squares, tmp_path):
+    """train/, valid/ and test/, each with class folders."""
+    for label in ("red", "green"):
+        for number in range(10):
+            folder = "train" if number < 6 else "valid" if number < 9 else "test"
+            target = tmp_path / "split" / folder / label / f"{number}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(squares / label / f"{number}.png", target)
+    return tmp_path / "split"
+
+
+def test_a_split_by_folders_is_taken(split, tmp_path, capsys):
+    assert _train(split, tmp_path / "c") == 0
+    said = capsys.readouterr().err
+    assert "12 images" not in said and "18 images, 2 labels, one an image (softmax)" in said
+    assert (
+        "the split of the folders is taken: test is left out (2 images), train is trained on, valid is validated on\n"
+    ) in said
+    training = _described(tmp_path / "c")["training"]
+    assert training["images"] == {"training": 12, "validation": 6, "rejected": 0}
+    assert training["labels"] == {label: {"training": 6, "validation": 3} for label in ("green", "red")}
+    assert training["settings"]["splits"] == {"train": "train", "valid": "val", "test": "test"}
+    assert training["settings"]["validation"] is None
+    assert training["metrics"]["top1_accuracy"] == 1.0
+    assert _train(split, tmp_path / "d", "--validation", "0.5") == 2
+    assert (
+        "--validation is 0.5, and the input comes split, in folders test, train, valid; leave --validation out, or "
+        "name a manifest of all images to split them anew"
+    ) in capsys.readouterr().err
+
+
+def test_what_is_trained_on_is_not_validated_on(split, tmp_path, capsys):
+    shutil.copy(split / "train" / "red" / "0.png", split / "valid" / "red" / "0.png")
+    Image.open(split / "train" / "green" / "1.png").save(split / "valid" / "green" / "1.jpg", quality=90)
+    _draw(split / "valid" / "blue" / "0.png", BLUE)
+    assert _train(split, tmp_path / "c") == 0
+    said = capsys.readouterr().err
+    assert (
+        "WARNING: 2 images to validate on are copies of images to train on, such as valid/green/1.jpg of "
+        "train/green/1.png; they would flatter the figures, and are left out"
+    ) in said
+    assert "labels without images to train on are left out: blue" in said
+    described = _described(tmp_path / "c")
+    assert described["class_names"] == [["green"], ["red"]]
+    assert described["training"]["images"] == {"training": 12, "validation": 6, "rejected": 0}
+
+
+def test_splits_without_validation_or_training(split, tmp_path, capsys):
+    shutil.rmtree(split / "valid")
+    assert _train(split, tmp_path / "c", "--validation", "0.5") == 0
+    training = _described(tmp_path / "c")["training"]
+    assert training["images"] == {"training": 6, "validation": 6, "rejected": 0}
+    assert "test is left out (2 images), train is trained on\n" in capsys.readouterr().err
+    shutil.rmtree(split / "train")
+    assert _train(split, tmp_path / "d") == 2
+    assert (
+        "the input has the splits test, and none to train on; expected a folder train, or, to train on all images of "
+        "such a folder, its own path"
+    ) in capsys.readouterr().err
 
 
 def test_a_transformers_conversion_gives_ts_cam(squares, tmp_path, capsys):
