@@ -188,12 +188,12 @@ def _conclude(export: "Export", written: Sequence[str]) -> None:
         print(f"the split of the input's folders is kept: {', '.join(sorted(export.source.splits))}")
     copies = export.copies.found()
     if copies.example:
-        print(f"{remarks.of_copies(copies.images, copies.example)}; where a split is not given, copies are on one side")
+        print(remarks.of_copies(copies.images, copies.example))
     if copies.differing_example:
         path, other = (f"{remarks.on_one_line(path)} ({side})" for path, side in copies.differing_example)
         print(
-            f"WARNING: {copies.differing} images are copies of images on another side, such as {path} of {other}, for "
-            "the input's folders say so; figures on them flatter"
+            f"WARNING: copies of images on another side: {copies.differing}, such as {path} of {other}; the input's "
+            "folders say so, and figures on them flatter"
         )
     if left_out.keys() & _WITHOUT_BOX:
         print("left out: images without a known box, from which a trainer would learn that nothing is there")

@@ -131,15 +131,15 @@ def of_rejected(codes: Collection[str], root: str) -> Iterator[str]:
 def of_copies(images: int, example: Sequence[str]) -> str:
     """How many images are copies of others; `example` is one of them and what it is a copy of."""
     path, other = map(on_one_line, example)
-    return f"{images} images are copies of others, such as {path} of {other}"
+    return f"copies of other images: {images}, such as {path} of {other}"
 
 
 def of_other_labels(images: int, example: Sequence[tuple[str, Sequence[str]]]) -> str:
     """A warning of copies that are labelled otherwise; `example` has the path and the labels of two of them."""
     path, other = (f"{on_one_line(path)} ({_several(map(on_one_line, its)) or 'no label'})" for path, its in example)
     return (
-        f"WARNING: {images} images have the bytes of others and other labels, such as {path} and {other}; if one label "
-        "is wrong, remove that copy; if both are right, name the image once, with both labels, in a manifest"
+        f"WARNING: images of the same bytes with other labels: {images}, such as {path} and {other}; if one label is "
+        "wrong, remove that copy; if both are right, name the image once, with both labels, in a manifest"
     )
 
 

@@ -332,8 +332,8 @@ def _sides(data: TrainingData, copies: "Copies", settings: Mapping[str, Any]) ->
         if known:
             path, trained = map(remarks.on_one_line, known[0])
             _say(
-                f"WARNING: {len(known)} images to validate on are copies of images to train on, such as {path} of "
-                f"{trained}; they would flatter the figures, and are left out"
+                f"WARNING: images to validate on that are copies of images to train on: {len(known)}, such as {path} "
+                f"of {trained}; they would flatter the figures, and are left out"
             )
         learnt = data.counts(training)
         if strange := sorted(data.counts(validation).keys() - learnt.keys()):

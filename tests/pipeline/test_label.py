@@ -254,3 +254,22 @@ def test_a_file_without_weights_is_a_wrong_call_told_in_one_line(content, photog
     said = capsys.readouterr().err.strip()
     assert said.startswith(f"camboxes label: weights {tmp_path / 'w.pth'} hold a ") and said.count("\n") == 0
     assert "expected tensors by name" in said and not (tmp_path / "out").exists()
+
+
+def test_copies_that_are_labelled_otherwise_are_told(photographs, tmp_path, capsys):
+    """One photograph in two folders of labels: each copy has the boxes of its own label alone."""
+    data = tmp_path / "data"
+    shutil.copytree(photographs, data)
+    for folder, name in [("moped", "cat.png"), ("Egyptian cat", "again.png")]:
+        shutil.copy(photographs / "Egyptian cat" / "chelsea.png", data / folder / name)
+    options = ["--method", "cam", "--scales", "224", "--refine", "none"]
+    assert main(["label", "--input", str(data), "--output", str(tmp_path / "out"), *options]) == 0
+    assert (
+        "WARNING: images of the same bytes with other labels: 1, such as moped/cat.png (moped) and Egyptian "
+        "cat/again.png (Egyptian cat); if one label is wrong, remove that copy; if both are right, name the image "
+        "once, with both labels, in a manifest. Now each has boxes of its own labels, and labels of different copies "
+        "do not compete\n"
+    ) in capsys.readouterr().out
+    copies = json.loads((tmp_path / "out" / "summary.json").read_text())["copies"]
+    assert (copies["images"], copies["with_other_labels"]) == (2, 1)
+    assert copies["example"][0] == {"path": "moped/cat.png", "labels": ["moped"]}

@@ -352,8 +352,7 @@ def test_noise_labels_on_copies_report_what_guessing_gives(tmp_path, capsys):
     assert training["metrics"]["mean_class_accuracy"] < 0.65
     said = capsys.readouterr()
     assert (
-        "300 images are copies of others, such as a/11-encoded.jpg of a/11-again.png: 100 of the same bytes, "
-        in said.err
+        "copies of other images: 300, such as a/11-encoded.jpg of a/11-again.png: 100 of the same bytes, " in said.err
     )
     assert f"200 encoded or resized anew; see {tmp_path}/c/copies.csv" in said.err
     assert "the epoch was chosen on the same images, which flatters these figures a little" in said.out
@@ -370,8 +369,8 @@ def test_one_photograph_in_two_folders_of_labels(squares, tmp_path, capsys):
         shutil.copy(squares / "red" / f"{number}.png", tmp_path / "data" / "green" / f"red{number}.png")
     assert _train(tmp_path / "data", tmp_path / "c") == 0
     assert (
-        "WARNING: 3 images have the bytes of others and other labels, such as red/0.png (red) and green/red0.png "
-        "(green); if one label is wrong, remove that copy; if both are right, name the image once, with both labels, "
+        "WARNING: images of the same bytes with other labels: 3, such as red/0.png (red) and green/red0.png (green); "
+        "if one label is wrong, remove that copy; if both are right, name the image once, with both labels, "
         "in a manifest. Now each is trained on as it is\n"
     ) in capsys.readouterr().err
     described = _described(tmp_path / "c")
@@ -445,7 +444,7 @@ def test_what_is_trained_on_is_not_validated_on(split, tmp_path, capsys):
     assert _train(split, tmp_path / "c") == 0
     said = capsys.readouterr().err
     assert (
-        "WARNING: 2 images to validate on are copies of images to train on, such as valid/green/1.jpg of "
+        "WARNING: images to validate on that are copies of images to train on: 2, such as valid/green/1.jpg of "
         "train/green/1.png; they would flatter the figures, and are left out"
     ) in said
     assert "labels without images to train on are left out: blue" in said
