@@ -2,8 +2,9 @@
 
 An Example's image is its feature image/encoded, or image, as TensorFlow Datasets calls it. Its labels are those of the
 first of these features that has any: image/class/text, image/object/class/text, image/class/label,
-image/object/class/label, label. A number is its own name ("7"); below 0 it means no label (see `labels_of`). A member
-is called by the number of its record, from 0, and the suffix that image/format implies.
+image/object/class/label, label. A number is its own name ("7"); below 0 it means no label (see `labels_of`). An image
+whose record has none of these features is passed over. A member is called by the number of its record, from 0, and the
+suffix that image/format implies.
 """
 
 import functools
