@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from camboxes.models.class_names import Names, names_from_json
 from camboxes.models.conversions import gap_network
 from camboxes.models.dual_encoders import empty_dual_encoder, load_dual_encoder
 from camboxes.models.networks import (
@@ -19,7 +20,7 @@ from camboxes.models.networks import (
 )
 from camboxes.models.preprocessing import Preprocessing
 from camboxes.models.prompts import read_prompts
-from camboxes.models.spec import ModelSpec
+from camboxes.models.spec import ModelSpec, check_statistics
 from camboxes.models.state_dicts import read_state
 
 DESCRIPTION, WEIGHTS = "classifier.json", "weights.safetensors"
@@ -32,7 +33,7 @@ class Description:
 
     Attributes:
       network: its qualified name, such as "gap:timm:tf_efficientnet_lite0".
-      class_names: for each class its names, the first one first.
+      class_names: for each class its names, the one that is shown first; empty where it has none.
       preprocessing: what its weights ask for.
       multilabel: whether its logits are to be read each by itself (sigmoid) rather than against each other (softmax).
       map_stride: see `ModelSpec.map_stride`.
@@ -40,7 +41,7 @@ class Description:
     """
 
     network: str
-    class_names: tuple[tuple[str, ...], ...]
+    class_names: Names
     preprocessing: Preprocessing
     multilabel: bool = False
     map_stride: int | None = None
@@ -54,11 +55,20 @@ class Description:
 
     @classmethod
     def from_json(cls, data: bytes) -> "Description":
-        """The inverse of to_json."""
+        """The inverse of to_json; also of what a person writes, who may leave out what has a default.
+
+        Raises:
+          ValueError, KeyError, TypeError: it is not that.
+        """
         values = json.loads(data)
-        del values["schema_version"]
-        values["class_names"] = tuple(tuple(names) for names in values["class_names"])
+        if (version := values.pop("schema_version", 1)) != 1:
+            raise ValueError(f"schema_version is {version!r}; expected 1")
+        values["class_names"] = names_from_json(values["class_names"])
         asked = values["preprocessing"]
+        for field in ("mean", "std"):
+            check_statistics(field, asked[field])
+        if asked["interpolation"] not in ("bilinear", "bicubic"):
+            raise ValueError(f"interpolation is {asked['interpolation']!r}; expected bilinear or bicubic")
         values["preprocessing"] = Preprocessing(**asked | {"mean": tuple(asked["mean"]), "std": tuple(asked["std"])})
         return cls(**values)
 
@@ -75,6 +85,8 @@ def find_network(spec: ModelSpec) -> tuple[Network, Description | None]:
     if spec.name.startswith(OPEN_CLIP):
         if spec.prompts is None:
             raise ValueError(f"{spec.name} has no classes of its own: name a file with --prompts, one label a line")
+        if spec.classes is not None:
+            raise ValueError(f"the classes of {spec.name} are its prompts; leave the other class names out")
         prompts = read_prompts(spec.prompts)
         network, multilabel = load_dual_encoder(spec.name, spec.weights, prompts)
         names = tuple(prompt.class_names for prompt in prompts)
@@ -90,7 +102,10 @@ def find_network(spec: ModelSpec) -> tuple[Network, Description | None]:
         try:
             described = Description.from_json((folder / DESCRIPTION).read_bytes())
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{folder / DESCRIPTION} is not what camboxes train writes ({error!r})") from error
+            raise ValueError(
+                f"{folder / DESCRIPTION} is not what camboxes train writes ({error!r}); docs/own_networks.md has an "
+                "example"
+            ) from error
         network = _with_weights(described.network, str(folder / WEIGHTS))
         return dataclasses.replace(network, preprocessing=described.preprocessing), described
     try:

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 import hashlib
+import json
 import operator
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from torch.nn import functional
 
 from camboxes.models import execution
 from camboxes.models.checkpoints import DESCRIPTION, WEIGHTS, Description, find_network
+from camboxes.models.class_names import known_names, names_from_json
 from camboxes.models.devices import sent
 from camboxes.models.parts import (
     LAST,
@@ -55,8 +57,9 @@ class Classifier(nn.Module):
 
     Attributes:
       network: the network, unchanged.
-      spec: the model's spec with nothing left open: qualified name, size, device, batch size, precision, compile. Of a
-        classifier that is made of a network, rather than loaded, an open precision means the network as it is.
+      spec: the model's spec with nothing left open: qualified name, size, device, batch size, precision, compile, mean,
+        std, multilabel. Of a classifier that is made of a network, rather than loaded, an open precision means the
+        network as it is.
       preprocessing: how to bring photographs to its input.
       tokens: which tokens the logits depend on; None of a network that does not work on tokens.
       last: the name, in a `Recording`, of the last maps that the logits depend on: LAST, but for a network that reads
@@ -66,9 +69,11 @@ class Classifier(nn.Module):
       weight: the linear layer's weight, [classes, channels], where CAM is exact; None where the last maps are those of
         the classes themselves (SqueezeNet).
       bias: its bias, [classes]; likewise.
-      class_names: for each class its names, the first one first: a checkpoint's own; for ImageNet's classes the names
-        and synonyms of the synset, and last its id; for others the class index alone.
-      multilabel: whether probabilities are sigmoids of the logits rather than their softmax.
+      class_names: for each class its names, the one that is shown first: a checkpoint's own, or see `known_names`;
+        empty for a class without a name.
+      multilabel: whether probabilities are sigmoids of the logits rather than their softmax; always of a single logit,
+        whose softmax would be 1.
+      training_record: how it was trained by camboxes: see `Description`; empty where it was not.
     """
 
     weight: torch.Tensor | None
@@ -79,23 +84,24 @@ class Classifier(nn.Module):
         network: nn.Module,
         preprocessing: Preprocessing,
         spec: ModelSpec,
-        class_names: Sequence[Sequence[str]] | None = None,
+        class_names: Sequence[str | Sequence[str]] | None = None,
         *,
         multilabel: bool = False,
+        training_record: Mapping[str, Any] | None = None,
     ):
         """Takes a network apart.
 
         Raises:
-          ValueError: the network has no feature maps, gives anything but logits, or its output is not finite.
+          ValueError: the network has no feature maps, gives anything but logits, its output is not finite, or there are
+            more or fewer names than outputs.
         """
         super().__init__()
         self.network = network
-        self.spec = spec
+        self.training_record = training_record or {}
         self._layers: dict[str, str] = {}  # wanted -> name, of those that are tapped
         self._strides: dict[int, list[str]] = {}  # once asked for: see `outermost_layers`
         self._all: tuple[nn.Module, ...] = ()  # its modules, once asked for: to find them takes time
         self._executable: list[nn.Module] = []  # at most one; in a list, so that it is no part of this module
-        self.multilabel = multilabel
         # The images are noise: shapes, and the equality of two ways to the same logits, are all that is asked.
         size = preprocessing.size
         self._probe = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
@@ -114,8 +120,10 @@ class Classifier(nn.Module):
             class_token_alone = self.tokens and not self.tokens.patches
             self.last = self.layer(last_norm(network, probe, parts)) if class_token_alone else LAST
         self.preprocessing = dataclasses.replace(preprocessing, stride=round(size / features.shape[2]))
-        names = class_names or _class_names(logits.shape[1])
-        self.class_names = [tuple(of_class) for of_class in names]
+        self.multilabel = multilabel or logits.shape[1] == 1
+        self.class_names = _checked(class_names or known_names(logits.shape[1]), logits.shape[1], spec.name)
+        statistics = {"mean": preprocessing.mean, "std": preprocessing.std}
+        self.spec = dataclasses.replace(spec, **statistics, multilabel=self.multilabel)
 
     def __reduce__(self) -> Any:
         """How to pickle or copy it: the network and its settings, of which the rest is made again.
@@ -123,7 +131,7 @@ class Classifier(nn.Module):
         What passes have made cannot be: fused layers hold weights as this processor wants them, programs are functions.
         """
         given = (self.network, self.preprocessing, self.spec, self.class_names)
-        kept = {name: vars(self)[name] for name in ("multilabel", "training", "_strides")}
+        kept = {name: vars(self)[name] for name in ("multilabel", "training", "training_record", "_strides")}
         return type(self), given, (kept, list(self._layers))
 
     def __setstate__(self, state: Any) -> None:
@@ -265,7 +273,14 @@ class Classifier(nn.Module):
         network = copy.deepcopy(self.network, weights)
         lower_stride(network, stride, self.probe()[:1])
         spec = dataclasses.replace(self.spec, map_stride=stride)
-        finer = Classifier(network, self.preprocessing, spec, self.class_names, multilabel=self.multilabel)
+        finer = Classifier(
+            network,
+            self.preprocessing,
+            spec,
+            self.class_names,
+            multilabel=self.multilabel,
+            training_record=self.training_record,
+        )
         if finer.preprocessing.stride > stride:
             raise ValueError(f"map_stride {stride}: the maps of {spec.name} stay at {finer.preprocessing.stride}")
         finer._strides = self._blocks()
@@ -331,7 +346,7 @@ class Classifier(nn.Module):
         """A checkpoint of the classifier: the files of a folder that `ModelSpec.name` may name.
 
         Args:
-          training: see `Description`.
+          training: see `Description`; None for the classifier's own record.
         """
         described = Description(
             self.spec.name,
@@ -339,7 +354,7 @@ class Classifier(nn.Module):
             self.preprocessing,
             self.multilabel,
             self.spec.map_stride,
-            training or {},
+            self.training_record if training is None else training,
         )
         return {WEIGHTS: self.safetensors(), DESCRIPTION: described.to_json()}
 
@@ -355,8 +370,13 @@ class Classifier(nn.Module):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides the maps, the weights by their SHA-256; nothing that names a machine."""
-        return self.spec.settings() | {"weights_sha256": self.weights_sha256}
+        """What decides the maps and what they are of; weights and names by their SHA-256, and no name of a machine."""
+        names = hashlib.sha256(json.dumps(self.class_names).encode()).hexdigest()
+        return self.spec.settings() | {
+            "classes": len(self.class_names),
+            "class_names_sha256": names,
+            "weights_sha256": self.weights_sha256,
+        }
 
 
 def load_classifier(model: str | ModelSpec) -> Classifier:
@@ -399,13 +419,20 @@ def _load(spec: ModelSpec) -> Classifier:
     """A classifier in this machine's memory, for the device of its spec."""
     network, described = find_network(spec)
     preprocessing = dataclasses.replace(
-        network.preprocessing, size=spec.size or network.preprocessing.size, aspect=spec.aspect
+        network.preprocessing,
+        mean=spec.mean or network.preprocessing.mean,
+        std=spec.std or network.preprocessing.std,
+        size=spec.size or network.preprocessing.size,
+        aspect=spec.aspect,
     )
+    names = described.class_names if described and spec.classes is None else spec.classes
+    multilabel = described.multilabel if described and spec.multilabel is None else bool(spec.multilabel)
     spec = dataclasses.replace(
         spec,
         name=network.name,
         weights=None,
         prompts=None,
+        classes=None,
         size=preprocessing.size,
         map_stride=spec.map_stride or (described.map_stride if described else None),
         batch_size=spec.batch_size or max(1, round(_BATCH[spec.device] * (224 / preprocessing.size) ** 2)),
@@ -414,8 +441,9 @@ def _load(spec: ModelSpec) -> Classifier:
         network.module.requires_grad_(False),
         preprocessing,
         spec,
-        described.class_names if described else None,
-        multilabel=described.multilabel if described else False,
+        names,
+        multilabel=multilabel,
+        training_record=described.training if described else None,
     )
     if spec.map_stride is not None:
         classifier = classifier.at_stride(spec.map_stride)
@@ -464,13 +492,11 @@ def _evaluating(*modules: nn.Module) -> Iterator[None]:
             part.training = True
 
 
-def _class_names(count: int) -> list[tuple[str, ...]]:
-    from timm.data import ImageNetInfo
-
-    imagenet = ImageNetInfo()
-    if count != imagenet.num_classes():
-        return [(str(index),) for index in range(count)]
-    return [
-        (*imagenet.index_to_description(index).split(", "), imagenet.index_to_label_name(index))
-        for index in range(count)
-    ]
+def _checked(names: Sequence[str | Sequence[str]], outputs: int, name: str) -> list[tuple[str, ...]]:
+    if len(names) != outputs:
+        one = " (the class that a high output stands for)" if outputs == 1 else ""
+        raise ValueError(
+            f"{len(names)} class names were given, and {name} has {outputs} outputs; expected one name for each{one}, "
+            "in their order"
+        )
+    return list(names_from_json(list(names)))

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 Aspect = Literal["squash", "keep"]
@@ -42,6 +43,14 @@ class ModelSpec:
         they are.
       prompts: the classes of a dual encoder, `LABEL` or `LABEL: NAME, NAME` each: see `prompts.read_prompts`. None for
         every other network.
+      classes: the names of the classes in the order of the network's outputs, for each a name, or a tuple of names with
+        the one that is shown first. None for a checkpoint's own, ImageNet's where there are as many outputs, and else
+        none at all: then labels are matched by class indices alone.
+      mean: of the images that the weights were trained with, per channel (red, green, blue), in [0, 1]. None for what
+        the library or the checkpoint says.
+      std: likewise, in (0, 10): more than 1 is rare, more than 10 is for pixels from 0 to 255.
+      multilabel: whether each output is read by itself (sigmoid) rather than against the others (softmax). None for
+        what the checkpoint says, else softmax. A single output is always read by itself: its softmax is 1.
     """
 
     name: str = "efficientnet_lite0"
@@ -55,6 +64,10 @@ class ModelSpec:
     compile: Compilation = "auto"
     weights_sha256: str | None = None
     prompts: tuple[str, ...] | None = None
+    classes: tuple[str | tuple[str, ...], ...] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    multilabel: bool | None = None
 
     def __post_init__(self) -> None:
         _check("aspect", self.aspect, get_args(Aspect))
@@ -65,11 +78,16 @@ class ModelSpec:
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise ValueError(f"{field} is {value}; expected a positive number")
+        for field in ("mean", "std"):
+            if getattr(self, field) is not None:
+                check_statistics(field, getattr(self, field))
 
     def settings(self) -> dict[str, Any]:
         """What decides the maps besides the weights, and nothing that names a machine: for a run's records."""
-        weights = ("weights", "weights_sha256", "prompts")  # prompts become the weights of the last layer
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in weights}
+        # Prompts become the weights of the last layer; of the classes' names see `Classifier.settings`.
+        weights = ("weights", "weights_sha256", "prompts", "classes")
+        values = {name: value for name, value in dataclasses.asdict(self).items() if name not in weights}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 # Methods that read no layer but the pixels, and the side of a map's cell in pixels where @ says no other.
@@ -194,6 +212,24 @@ class MapSpec:
                 f"behind @, as in {name}@{CELLS[name]}, not {found['layer']!r}"
             )
         return Factor(name, found["layer"])
+
+
+def check_statistics(field: str, values: Sequence[float]) -> None:
+    """Checks the mean or the std of images.
+
+    Raises:
+      ValueError: these are not three numbers in the range of the field.
+    """
+    given = ", ".join(f"{value:g}" for value in values)
+    if len(values) != 3:
+        raise ValueError(f"{field} is {given}; expected three numbers: of red, green and blue")
+    fits = all(0 <= value <= 1 for value in values) if field == "mean" else all(0 < value < 10 for value in values)
+    if not fits:
+        expected = "numbers from 0 to 1" if field == "mean" else "positive numbers"
+        raise ValueError(
+            f"{field} is {given}; expected {expected}, for pixels from 0 to 1: divide those for pixels from 0 to 255 "
+            "by 255"
+        )
 
 
 def _check(field: str, value: str, allowed: tuple[str, ...]) -> None:

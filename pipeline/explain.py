@@ -17,14 +17,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from camboxes.models.class_names import shown
 from camboxes.models.spec import Factor
-from camboxes.pipeline.label import (
-    add_map_arguments,
+from camboxes.pipeline.label import add_map_arguments, map_spec
+from camboxes.pipeline.network_options import (
+    add_class_arguments,
     add_model_arguments,
-    add_prompts_argument,
-    map_spec,
+    assumed,
     model_spec,
-    read_prompts,
+    with_classes,
 )
 from camboxes.pipeline.shown import on_one_line
 
@@ -81,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the figure, in any format that Pillow writes (default: %(default)s)",
     )
-    add_prompts_argument(add_model_arguments(parser))
+    add_class_arguments(add_model_arguments(parser))
     add_map_arguments(parser, "[WEIGHT*]METHOD[@LAYER]+…,…", _METHODS)
     parser.set_defaults(method=_METHODS)
     parser.add_argument(
@@ -114,8 +115,10 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
 
         from camboxes.models import Localizer, load_classifier, use_one_core
 
-        spec = model_spec(arguments, arguments.scales)
-        classifier = load_classifier(dataclasses.replace(spec, batch_size=1, prompts=read_prompts(arguments.prompts)))
+        spec = with_classes(model_spec(arguments, arguments.scales), arguments)
+        classifier = load_classifier(dataclasses.replace(spec, batch_size=1))
+        for note in assumed(arguments, classifier):
+            print(note)
         if classifier.inexact_because and arguments.method == _METHODS:
             print(f"cam is left out: it is not exact for {classifier.spec.name}")
             methods = [maps for maps in methods if not any(_CAM in term.factors for term in maps.terms)]
@@ -130,7 +133,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     for number, index in enumerate(classes):
         stored = [quantize(localization.maps[number]) for localization, _ in passes]
         drawn = [boxes_from_map(of_method, photograph.shape[1], photograph.shape[0], rule) for of_method in stored]
-        name, probability = classifier.class_names[index][0], float(passes[0][0].probabilities[index])
+        name, probability = shown(classifier.class_names, index), float(passes[0][0].probabilities[index])
         rows.append(Row(index, name, probability, list(zip(stored, drawn, strict=True))))
     scales = " and ".join(map(str, localizers[0].scales)) + (", flipped too," if arguments.flip else "")
     notes = (classifier.spec.name, f"at {scales} on {classifier.spec.device}")

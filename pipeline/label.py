@@ -12,13 +12,19 @@ Started again with the same options, a run that was cut short continues.
 import argparse
 import contextlib
 import dataclasses
-import json
 import sys
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
+from camboxes.models.class_names import shown
 from camboxes.models.spec import CELLS, METHODS, Compilation, MapSpec, Precision, Refinement
+from camboxes.pipeline.network_options import (
+    add_class_arguments,
+    add_model_arguments,
+    assumed,
+    model_spec,
+    with_classes,
+)
 from camboxes.pipeline.remote import Accelerator
 from camboxes.pipeline.shown import on_one_line
 
@@ -38,7 +44,9 @@ if TYPE_CHECKING:
 _METHOD = "cam*layercam@16"
 _LITE, _LITE_METHOD = "efficientnet_lite", "cam*layercam@32[-2]*layercam@16"  # and fine scales
 _THRESHOLDS: dict[Refinement, "Threshold"] = {"none": 0.25, "affinity": "1*otsu"}
-_NETWORK_THRESHOLDS = {"efficientnet_lite1": 0.15, "efficientnet_lite2": 0.15}  # of maps that are not refined
+_NETWORK_THRESHOLDS = dict.fromkeys(
+    ("timm:tf_efficientnet_lite1", "timm:tf_efficientnet_lite2"), 0.15
+)  # of maps that are not refined
 _TRAINED_THRESHOLD = 0.2  # of a head that camboxes train made
 
 _IMPORTED_BY_WORKERS = ("camboxes.transforms", "camboxes.models.localization", "timm", "torchvision")
@@ -54,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="JSON object: label -> class names or indices of the network (default: match names)",
     )
     model = add_model_arguments(parser)
-    add_prompts_argument(model)
+    add_class_arguments(model)
     model.add_argument(
         "--aspect",
         choices=["squash", "keep"],
@@ -140,79 +148,6 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         "--root",
         metavar="DIR",
         help="what paths are relative to, and nothing is read outside of (default: DATA, or the manifest's folder)",
-    )
-
-
-def add_model_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Declares the options of a ModelSpec that every command with a network has; gives their group."""
-    model = parser.add_argument_group("network")
-    model.add_argument(
-        "--model",
-        default="efficientnet_lite0",
-        metavar="[torchvision:|timm:|open_clip:]NAME|CKPT",
-        help="a classifier by name, or the folder that camboxes train wrote (default: %(default)s)",
-    )
-    model.add_argument(
-        "--weights",
-        metavar="FILE",
-        help="local safetensors or state-dict file (default: the library's pretrained weights)",
-    )
-    model.add_argument(
-        "--size", type=int, metavar="PIXELS", help="short side of the network's input (default: the weights')"
-    )
-    model.add_argument(
-        "--map-stride", type=int, metavar="N", help="lower the last strides, for maps of N input pixels per cell"
-    )
-    model.add_argument(
-        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: cuda where there is one"
-    )
-    return model
-
-
-def add_prompts_argument(model: argparse._ArgumentGroup) -> None:
-    """Declares the option that `read_prompts` reads."""
-    model.add_argument(
-        "--prompts",
-        metavar="FILE",
-        help="for open_clip:NAME: the classes, one label a line, or LABEL: NAME, NAME (docs/prompts.md)",
-    )
-
-
-def read_prompts(path: str | None) -> tuple[str, ...] | None:
-    """The lines of a file of prompts, for `ModelSpec.prompts`; None for none.
-
-    Raises:
-      ValueError: there is no such file, or it is not text in UTF-8.
-      OSError: it cannot be read.
-    """
-    from camboxes.transforms import storage
-
-    if path is None:
-        return None
-    try:
-        return tuple(storage.read_bytes(path).decode("utf-8-sig").splitlines())
-    except FileNotFoundError:
-        raise ValueError(f"prompts {path!r}: there is no file at this path") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"prompts {path!r} are not text in UTF-8 ({error})") from None
-
-
-def model_spec(arguments: argparse.Namespace, scales: Sequence[int] = ()) -> "ModelSpec":
-    """The spec that the options of `add_model_arguments` ask for; the first of several scales is its size.
-
-    Raises:
-      ValueError: a value out of its range, or both a size and scales.
-    """
-    from camboxes.models import ModelSpec
-
-    if scales and arguments.size:
-        raise ValueError(f"--size {arguments.size} and --scales were both given; the first of the scales is the size")
-    return ModelSpec(
-        arguments.model,
-        arguments.weights,
-        scales[0] if scales else arguments.size,
-        map_stride=arguments.map_stride,
-        device=arguments.device,
     )
 
 
@@ -324,17 +259,15 @@ def _limits(arguments: argparse.Namespace) -> "Limits":
     return Limits(**{name: value for name, value in options.items() if value is not None})
 
 
-def _default_rule(arguments: argparse.Namespace) -> "BoxRule":
+def _default_rule(classifier: "Classifier", refine: Refinement) -> "BoxRule":
     """What was measured to suit the network and its maps."""
     from camboxes.transforms import BoxRule
 
-    description = Path(arguments.model, "classifier.json")
-    if description.is_file() and json.loads(description.read_bytes()).get("training"):
+    if classifier.training_record:
         return BoxRule(_TRAINED_THRESHOLD, boxes="peak")
-    network = arguments.model.removeprefix("timm:").removeprefix("tf_")
-    if arguments.refine == "none" and network in _NETWORK_THRESHOLDS:
-        return BoxRule(_NETWORK_THRESHOLDS[network], boxes="peak")
-    return BoxRule(_THRESHOLDS[arguments.refine], boxes="peak")
+    if refine == "none" and classifier.spec.name in _NETWORK_THRESHOLDS:
+        return BoxRule(_NETWORK_THRESHOLDS[classifier.spec.name], boxes="peak")
+    return BoxRule(_THRESHOLDS[refine], boxes="peak")
 
 
 def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
@@ -346,11 +279,12 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     """
     from apache_beam.options.pipeline_options import StandardOptions
 
-    from camboxes.pipeline import remarks, remote, runs
+    from camboxes.pipeline import remote, runs
     from camboxes.pipeline.beam_options import beam_options, fit_processes, local_processes
     from camboxes.pipeline.errors import blaming_the_call
     from camboxes.transforms import (
         BoxesFromMaps,
+        BoxRule,
         InferClassMaps,
         Plan,
         PlanOnWorkers,
@@ -363,7 +297,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
 
     with blaming_the_call():
         options = beam_options(beam_arguments)
-        rule = box_rule(arguments, _default_rule(arguments))
+        box_rule(arguments, BoxRule())  # a wrong value is told at once
         limits = _limits(arguments)
         if not 0 <= arguments.max_reject_rate <= 1:
             raise ValueError(f"--max-reject-rate is {arguments.max_reject_rate}; expected a share from 0 to 1")
@@ -375,6 +309,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         source = _source(arguments, options)  # before torch is loaded: a wrong path is told at once
         maps, localizer = _localizer(arguments, options)
         classifier = localizer.classifier
+        rule = box_rule(arguments, _default_rule(classifier, arguments.refine))
         plan = Plan(
             arguments.output,
             classifier.class_names,
@@ -386,7 +321,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         if arguments.reuse:
             reusable(arguments.reuse, localizer.settings)
         if arguments.dry_run and source is not None:
-            _describe(plan, source, localizer, str(options.view_as(StandardOptions).runner), arguments.max_reject_rate)
+            _describe(arguments, plan, source, localizer, str(options.view_as(StandardOptions).runner))
             return
     with contextlib.ExitStack() as held:
         with blaming_the_call():
@@ -420,10 +355,8 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             )
 
         runs.announce(arguments.output, f"{_network(localizer)}, processes: {local_processes(options)}")
-        if source is not None:
-            of_map = remarks.of_label_map(label_map or {}, [*source.labels()])
-            for remark in [*of_map, *filter(None, [remarks.look_up(source).remark()])]:
-                print(remark, file=sys.stderr)
+        for remark in _remarks(arguments, classifier, source, label_map or {}):
+            print(remark, file=sys.stderr)
         if remote.describes_only(options):
             remote.describe(job, options)
             return
@@ -475,9 +408,9 @@ def _localizer(arguments: argparse.Namespace, options: "PipelineOptions") -> "tu
     from camboxes.models import Localizer
     from camboxes.pipeline.remote import load
 
-    spec = model_spec(arguments, maps.scales)
+    spec = with_classes(model_spec(arguments, maps.scales), arguments)
     given = {name: getattr(arguments, name) for name in ("aspect", "batch_size")}
-    spec = dataclasses.replace(spec, prompts=read_prompts(arguments.prompts), **given, **_execution(arguments))
+    spec = dataclasses.replace(spec, **given, **_execution(arguments))
     classifier = load(spec, options, arguments.accelerator)
     if not maps.scales:
         size = classifier.preprocessing.size
@@ -524,7 +457,21 @@ def _network(localizer: "Localizer") -> str:
     return f"{settings['method']}{refined} of {spec.name} at {scales} ({spec.aspect}) on {spec.device} in {executed}"
 
 
-def _describe(plan: "Plan", source: "Listing", localizer: "Localizer", runner: str, max_reject_rate: float) -> None:
+def _remarks(
+    arguments: argparse.Namespace, classifier: "Classifier", source: "Listing | None", label_map: Mapping[str, Any]
+) -> Iterator[str]:
+    """What a person should know before the job: of the network, and of images and labels where they are listed here."""
+    from camboxes.pipeline import remarks
+
+    yield from assumed(arguments, classifier)
+    if source is not None:
+        yield from remarks.of_label_map(label_map, [*source.labels()])
+        yield from filter(None, [remarks.look_up(source).remark()])
+
+
+def _describe(
+    arguments: argparse.Namespace, plan: "Plan", source: "Listing", localizer: "Localizer", runner: str
+) -> None:
     """Prints a plan that is not carried out.
 
     Raises:
@@ -551,19 +498,22 @@ def _describe(plan: "Plan", source: "Listing", localizer: "Localizer", runner: s
         print(f"          {remark}")
     print(f"output    {draft.output}, {len(draft.shards)} shards of {_extent(draft.shards.values())} images")
     print(f"network   {_network(localizer)}, batches of {classifier.spec.batch_size}")
-    print(f"          weights {classifier.settings['weights_sha256'][:16]}")
+    outputs = f"{len(classifier.class_names):,} classes by {'sigmoid' if classifier.multilabel else 'softmax'}"
+    print(f"          weights {classifier.settings['weights_sha256'][:16]}, {outputs}")
+    for note in assumed(arguments, classifier):
+        print(f"          {note}")
     print(f"boxes     {', '.join(f'{name} {value}' for name, value in draft.settings['rule'].items() if value != {})}")
     print(f"runner    {runner}")
     _describe_labels(draft.categories, classifier)
     print("nothing was written: this was a dry run")
-    if len(found.missing) > max_reject_rate * found.images:
+    if len(found.missing) > arguments.max_reject_rate * found.images:
         raise ValueError(f"this run would fail: {found.remark()}")
 
 
 def _describe_labels(matched: Sequence["Category"], classifier: "Classifier") -> None:
     print(f"labels    {len(matched)} matched")
     for category in matched:
-        names = [classifier.class_names[index][0] for index in category.class_indices]
+        names = [shown(classifier.class_names, index) for index in category.class_indices]
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         meaning = ", ".join(map(on_one_line, names[:3])) + more or "no class: its images get no box of it"
         print(f"          {on_one_line(category.name)} = {meaning}")

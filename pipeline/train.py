@@ -25,7 +25,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from camboxes.pipeline.label import add_model_arguments, add_source_arguments, model_spec
+from camboxes.pipeline.label import add_source_arguments
+from camboxes.pipeline.network_options import add_model_arguments, assumed, model_spec
 from camboxes.pipeline.training_data import TrainingData
 
 if TYPE_CHECKING:
@@ -164,6 +165,8 @@ def _record(
     settings = {
         "network": base.spec.name,
         "weights_sha256": base.settings["weights_sha256"],
+        "mean": list(base.preprocessing.mean),
+        "std": list(base.preprocessing.std),
         "size": base.spec.size,
         "map_stride": base.spec.map_stride,
         "device": base.spec.device,
@@ -228,6 +231,8 @@ def _announce(arguments: argparse.Namespace, source: "Listing", data: TrainingDa
         f"{len(data.labels)} images, {len(data.classes)} labels, {kind}; "
         f"{base.spec.name} at {base.spec.size} on {base.spec.device}: {what}"
     )
+    for note in assumed(arguments, base):
+        _say(note)
     if not base.spec.name.startswith("gap:"):
         _say(f"it is trained as its GAP conversion, gap:{base.spec.name}")
     if data.splits:

@@ -11,12 +11,13 @@ import numpy as np
 from apache_beam.utils import shared
 from apache_beam.utils.windowed_value import WindowedValue
 
+from camboxes.models.class_names import shown
 from camboxes.models.spec import MapSpec, ModelSpec
 from camboxes.transforms import stored_classifier
 from camboxes.transforms.containers import Image
 from camboxes.transforms.contents import contents, image_bytes
 from camboxes.transforms.images import DEFAULT_LIMITS, BadImageError, Limits, decode_at_least
-from camboxes.transforms.labels import LabelMap, LabelMatcher, UnmatchedLabelsError
+from camboxes.transforms.labels import LabelMap, LabelMatcher, UnmatchedLabelsError, UnnamedClassesError
 from camboxes.transforms.maps import quantize
 from camboxes.transforms.metering import count
 from camboxes.transforms.overlap import Batches, ThroughNetwork
@@ -263,6 +264,8 @@ class _InferClassMaps(beam.DoFn):
             return ()
         try:
             return self._matcher.match(label["label"])
+        except UnnamedClassesError:  # of no image, ever
+            raise
         except UnmatchedLabelsError:
             return ()
 
@@ -319,7 +322,7 @@ class _InferClassMaps(beam.DoFn):
             "reason": None if maps else "no_class: none of its labels stands for a class of the network",
             "labels": labels,
             "top5": [
-                {"class_index": index, "name": names[index][0], "probability": localization.probabilities[index]}
+                {"class_index": index, "name": shown(names, index), "probability": localization.probabilities[index]}
                 for index in localization.best
             ],
             "maps": maps,

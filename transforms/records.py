@@ -11,7 +11,7 @@ of the next. `LABELED` is the schema of a shard file, version 3:
     reason        "code: what happened", also per label; null where there is nothing to say
     labels        label, category_id, class_index (the model class chosen; null: the label maps to nothing), logit,
                   probability
-    top5          class_index, name and probability of the network's first five classes
+    top5          class_index, name ("class 3" where it has none) and probability of the network's first five classes
     maps          per label: category_id, height, width (cells), raw_min, raw_max (float32, before quantisation), cells
                   (uint8, row-major), rectangle (x, y, width, height of the oriented image that the map covers, in
                   pixels), method, scales (short sides of the network's input, in pixels), coherence and agreement

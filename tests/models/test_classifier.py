@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import io
+import json
 import pickle
 import types
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -63,7 +65,34 @@ def test_a_tiny_network_by_hand():
     np.testing.assert_allclose(logits, [[0.3, 0.85, 1.25]], rtol=1e-6)
     maps = class_activation_maps(features, classifier.weight, torch.tensor([[2]]))
     np.testing.assert_allclose(maps[0, 0], [[-1, 2], [0.4, -0.4]], atol=1e-6)
-    assert classifier.class_names == [("0",), ("1",), ("2",)]
+    assert classifier.class_names == [(), (), ()], "an index is no name"
+
+
+class TinyBinary(Tiny):
+    """Its first class alone."""
+
+    def forward(self, x):
+        return super().forward(x)[:, :1]
+
+
+def test_a_single_logit_is_read_by_its_sigmoid():
+    """The softmax of one logit is 1 whatever it is."""
+    classifier = Classifier(TinyBinary().eval(), PLAIN, SPEC, ["red"])
+    assert classifier.multilabel and classifier.spec.multilabel and classifier.class_names == [("red",)]
+    _, logits = classifier.infer(torch.full((1, 3, 2, 2), 51, dtype=torch.uint8))
+    # the mean of red is 51 / 255 = 0.2, its logit likewise, and 1 / (1 + exp(-0.2)) = 0.549834
+    np.testing.assert_allclose(classifier.probabilities(logits), [[0.549834]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("names", [["a", "b"], ["a", "b", "c", "d"]])
+def test_more_or_fewer_names_than_outputs(names):
+    message = (
+        rf"^{len(names)} class names were given, and tiny has 3 outputs; expected one name for each, in their order$"
+    )
+    with pytest.raises(ValueError, match=message):
+        Classifier(Tiny().eval(), PLAIN, SPEC, names)
+    with pytest.raises(ValueError, match=r"tiny has 1 outputs; .* each \(the class that a high output stands for\)"):
+        Classifier(TinyBinary().eval(), PLAIN, SPEC, ["no", "yes"])
 
 
 def test_a_norm_before_the_linear_layer_makes_cam_inexact():
@@ -204,6 +233,76 @@ def test_networks_without_feature_maps_are_refused(name):
 def test_a_file_with_another_number_of_classes(tmp_path):
     _, path = _random_weights("resnet18", tmp_path, num_classes=7)
     assert load_classifier(ModelSpec("resnet18", weights=str(path), size=64)).weight.shape == (7, 512)
+
+
+def test_what_is_said_of_weights_of_ones_own_is_kept_in_a_checkpoint(tmp_path):
+    _, path = _random_weights("resnet18", tmp_path, num_classes=3)
+    said = {"classes": ("1", "10", ("2", "two")), "mean": (0.1, 0.2, 0.3), "std": (0.5, 0.25, 1.0), "multilabel": True}
+    classifier = load_classifier(ModelSpec("resnet18", str(path), 64, **said))
+    assert classifier.class_names == [("1",), ("10",), ("2", "two")] and classifier.multilabel
+    image = torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)
+    np.testing.assert_allclose(classifier.normalize(image).flatten(), [0.9 / 0.5, 0.8 / 0.25, 0.7], rtol=1e-6)
+    folder = tmp_path / "ckpt"
+    folder.mkdir()
+    for name, content in classifier.files({"images": 7}).items():
+        (folder / name).write_bytes(content)
+    again = load_classifier(ModelSpec(str(folder)))
+    assert again.settings == classifier.settings and again.class_names == classifier.class_names
+    assert again.training_record == {"images": 7}
+    plain = load_classifier(ModelSpec("resnet18", str(path), 64))
+    assert plain.class_names == [(), (), ()] and not plain.multilabel
+    for field in ("mean", "std", "multilabel", "class_names_sha256"):
+        assert plain.settings[field] != classifier.settings[field], field
+    corrected = load_classifier(ModelSpec(str(folder), classes=("a", "b", "c"), multilabel=False))
+    assert corrected.class_names == [("a",), ("b",), ("c",)] and not corrected.multilabel
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"mean": (0.5, 0.5)}, "mean is 0.5, 0.5; expected three numbers"),
+        ({"mean": (123.7, 116.8, 103.9)}, "mean is 123.7, 116.8, 103.9; expected numbers from 0 to 1, .* by 255"),
+        ({"std": (58.4, 57.1, 57.4)}, "std is 58.4, .* divide those for pixels from 0 to 255 by 255"),
+        ({"std": (0.5, 0.0, 0.5)}, "std is 0.5, 0, 0.5; expected positive numbers"),
+        ({"mean": (float("nan"), 0.5, 0.5)}, "mean is nan, 0.5, 0.5; expected numbers from 0 to 1"),
+    ],
+)
+def test_a_mean_and_a_std_that_cannot_be(values, message):
+    with pytest.raises(ValueError, match=message):
+        ModelSpec(**values)
+
+
+def _description(folder, **changes):
+    _, path = _random_weights("resnet18", folder, num_classes=2)
+    torch_state = torch.load(path, weights_only=True)
+    save_file(torch_state, folder / "weights.safetensors")
+    asked = {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.5], "size": 64, "interpolation": "bilinear"}
+    described = {"network": "resnet18", "class_names": ["cat", "dog"], "preprocessing": asked} | changes
+    (folder / "classifier.json").write_text(json.dumps(described))
+
+
+def test_a_description_that_a_person_wrote(tmp_path):
+    _description(tmp_path, multilabel=True)
+    classifier = load_classifier(ModelSpec(str(tmp_path)))
+    assert classifier.class_names == [("cat",), ("dog",)], "not their letters"
+    assert (classifier.spec.name, classifier.spec.size) == ("torchvision:resnet18", 64)
+    assert classifier.spec.mean == (0.1, 0.2, 0.3) and classifier.multilabel and not classifier.training_record
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schema_version": 7}, "schema_version is 7; expected 1"),
+        ({"class_names": ["cat", 3]}, "class 1 is 3; expected a list of names"),
+        ({"class_names": ["cat"]}, "1 class names were given, and torchvision:resnet18 has 2 outputs"),
+        ({"preprocessing": {}}, "is not what camboxes train writes .*'mean'"),
+        ({"clas_names": []}, "is not what camboxes train writes .*clas_names"),
+    ],
+)
+def test_a_description_with_a_mistake(changes, message, tmp_path):
+    _description(tmp_path, **changes)
+    with pytest.raises(ValueError, match=message):
+        load_classifier(ModelSpec(str(tmp_path)))
 
 
 def test_wrappers_and_prefixes_of_state_dicts(tmp_path):

@@ -5,6 +5,9 @@ import json
 
 import pytest
 
+from camboxes.models import ModelSpec
+from camboxes.models.classifier import Classifier
+from camboxes.models.networks import empty_network
 from camboxes.pipeline import cli, label
 from camboxes.transforms import BoxRule
 from camboxes.transforms.boxes import WorkingMap
@@ -51,20 +54,23 @@ def test_the_default_threshold_adapts_to_each_map(refined, rows):
 
 
 @pytest.mark.parametrize(
-    ("options", "threshold"),
+    ("network", "options", "threshold"),
     [
-        ([], "1*otsu"),
-        (["--refine", "none"], 0.25),
-        (["--model", "timm:tf_efficientnet_lite2", "--refine", "none"], 0.15),
-        (["--model", "efficientnet_lite1"], "1*otsu"),
-        (["--model", "efficientnet_lite1", "--threshold", "0.3"], 0.3),
+        ("timm:tf_efficientnet_lite0", [], "1*otsu"),
+        ("timm:tf_efficientnet_lite0", ["--refine", "none"], 0.25),
+        ("timm:tf_efficientnet_lite2", ["--refine", "none"], 0.15),
+        ("timm:tf_efficientnet_lite1", [], "1*otsu"),
+        ("timm:tf_efficientnet_lite1", ["--threshold", "0.3"], 0.3),
     ],
 )
-def test_default_thresholds_suit_network_and_maps(options, threshold):
+def test_default_thresholds_suit_network_and_maps(network, options, threshold):
     parser = argparse.ArgumentParser()
     label.add_arguments(parser)
     arguments = parser.parse_args(["--input", "photos", "--output", "boxes", *options])
-    assert label.box_rule(arguments, label._default_rule(arguments)) == BoxRule(threshold, boxes="peak")
+    module = empty_network(network)
+    classifier = Classifier(module.module, module.preprocessing, ModelSpec(network))
+    rule = label.box_rule(arguments, label._default_rule(classifier, arguments.refine))
+    assert rule == BoxRule(threshold, boxes="peak")
 
 
 def test_rebox_draws_the_same(refined, tmp_path, results):

@@ -1,6 +1,6 @@
 import pytest
 
-from camboxes.transforms.labels import Category, LabelMatcher, UnmatchedLabelsError
+from camboxes.transforms.labels import Category, LabelMatcher, UnmatchedLabelsError, UnnamedClassesError
 
 NAMES = [
     ("tench", "Tinca tinca", "n01440764"),
@@ -62,3 +62,39 @@ def test_the_name_of_a_split():
 def test_accents_match_however_they_are_encoded():
     """macOS takes them apart in the names of folders."""
     assert LabelMatcher([("café",), ("tench",)]).match("cafe\u0301") == (0,)
+
+
+def test_a_number_is_the_index_of_a_class_only_in_a_label_map():
+    with pytest.raises(UnmatchedLabelsError, match=r"'2' is the name of no class; if .* without quotes: \{\"2\": 2\}$"):
+        LabelMatcher(NAMES).match("2")
+    with pytest.raises(UnmatchedLabelsError, match="label map, 'dog': '2' is the name of no class; if it is meant"):
+        LabelMatcher(NAMES, {"dog": "2"})
+
+
+def test_folders_that_are_numbers_match_no_class_of_a_network_without_names():
+    """As torchvision's ImageFolder sorts "1" to "12", folder "2" is class 4."""
+    folders = [str(number) for number in range(1, 13)]
+    with pytest.raises(UnnamedClassesError) as error:
+        LabelMatcher([()] * 12).categories(folders)
+    assert str(error.value) == (
+        "the network has 12 classes without names, so no label can be matched with one: '1', '10', '11', '12', '2' and "
+        "7 more. Name them with --classes FILE, one name a line in the order of the network's outputs (torchvision's "
+        "ImageFolder sorts its folders as text: 1, 10, 2); or map each label to a class index with --label-map FILE, "
+        'as in {"1": 0} (docs/own_networks.md)'
+    )
+    named = LabelMatcher(sorted(folders))
+    assert [named.match(label)[0] for label in ("1", "10", "11", "12", "2", "9")] == [0, 1, 2, 3, 4, 11]
+
+
+def test_a_label_map_serves_a_network_without_names():
+    matcher = LabelMatcher([()] * 7, {"cat": 3, "dog": [4, 5], "none": []})
+    assert [category.class_indices for category in matcher.categories(["cat", "dog", "none"])] == [(3,), (4, 5), ()]
+    with pytest.raises(UnnamedClassesError, match=r"7 classes without names, .*: 'cow'"):
+        matcher.categories(["cat", "cow"])
+
+
+def test_a_class_without_a_name_among_others():
+    matcher = LabelMatcher([(), ("cat",), ()])
+    assert matcher.match("cat") == (1,)
+    with pytest.raises(UnmatchedLabelsError, match="'class 0' is the name of no class"):
+        matcher.match("class 0")

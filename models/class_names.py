@@ -1,0 +1,93 @@
+"""The names of a network's classes: what a file gives, ImageNet's, or none.
+
+For each class a tuple of names, the one that is shown first; an empty one where the class has no name. An index is no
+name: libraries number the folders "1" to "12" as text is sorted, 1, 10, 11, 12, 2, so that class 1 is folder "10".
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Names = tuple[tuple[str, ...], ...]
+
+_EXPECTED = (
+    'expected a list of names (or of lists of names), an object from name to index, as {"cat": 0}, or one from index '
+    'to name, as {"0": "cat"}'
+)
+
+
+def known_names(count: int) -> Names:
+    """The names of a network that says nothing but how many classes it has.
+
+    They are ImageNet's for as many classes as one of its versions has (1,000; 11,821; 21,841 and so on): names and
+    synonyms of the synset, and last its id. For others they are empty.
+    """
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+
+    subset = infer_imagenet_subset({"num_classes": count})
+    if subset is None:
+        return ((),) * count
+    info = ImageNetInfo(subset)
+    return tuple(
+        (*info.index_to_description(index).split(", "), info.index_to_label_name(index)) for index in range(count)
+    )
+
+
+def shown(names: Sequence[Sequence[str]], index: int) -> str:
+    """How a class is called where a person reads it."""
+    return names[index][0] if names[index] else f"class {index}"
+
+
+def names_from_lines(text: str) -> Names:
+    """The names that a text gives, a class a line, in the order of the network's outputs.
+
+    Raises:
+      ValueError: a line is empty, other than at the end.
+    """
+    return _checked([line] for line in text.rstrip().splitlines())
+
+
+def names_from_json(values: Any) -> Names:
+    """The names that a value of JSON gives.
+
+    Args:
+      values: a list with a name or a list of names for each output; an object from name to index, such as the
+        `class_to_idx` of torchvision's ImageFolder; or one from index to a name or a list of names.
+
+    Raises:
+      ValueError: it is none of these, a name is empty, or the indices are not 0, 1, 2 and so on.
+    """
+    if isinstance(values, Mapping):
+        values = _by_index(values)
+    if not isinstance(values, list | tuple):
+        raise ValueError(f"{type(values).__name__} {str(values)[:60]!r}; {_EXPECTED}")
+    return _checked([names] if isinstance(names, str) else names for names in values)
+
+
+def _by_index(values: Mapping[str, Any]) -> list[Any]:
+    """The names of an object, in the order of the indices."""
+    if all(type(index) is int for index in values.values()):
+        found: dict[int, Any] = {}
+        for name, index in values.items():
+            found.setdefault(index, []).append(name)
+    elif all(name.isascii() and name.isdigit() for name in values):
+        found = {int(index): names for index, names in values.items()}
+    else:
+        raise ValueError(f"an object of other things; {_EXPECTED}")
+    if sorted(found) != list(range(len(found))):
+        raise ValueError(f"the indices are {_some(sorted(found))}; expected each from 0 to {len(found) - 1} once")
+    return [found[index] for index in range(len(found))]
+
+
+def _checked(classes: Any) -> Names:
+    names = []
+    for index, of_class in enumerate(classes):
+        if not isinstance(of_class, list | tuple) or not all(isinstance(name, str) for name in of_class):
+            raise ValueError(f"class {index} is {of_class!r}; {_EXPECTED}")
+        names.append(tuple(name.strip() for name in of_class))
+        if "" in names[-1]:
+            raise ValueError(f"class {index} has an empty name; expected a name for each output, in their order")
+    return tuple(names)
+
+
+def _some(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values[:8])) + (" and so on" if len(values) > 8 else "")
