@@ -43,7 +43,8 @@ Map size is that of the last feature maps at the network's own input size, in ce
 Zhou et al. 2016, section 3.
 
 **Files for `--weights`** are read as people have them: .safetensors, or what `torch.save` wrote (nothing in it is
-executed; a training's arguments, paths and numpy numbers beside the tensors are passed over).
+executed; a training's arguments, paths and numpy numbers beside the tensors are passed over). Which classes, mean and
+std they have must be said: [own_networks.md](own_networks.md).
 
 - In a file of several things the first of `state_dict_ema`, `model_ema`, `ema`, `state_dict`, `model_state_dict`,
   `model`, `net` and `network` is taken, or the only dict of tensors: averaged weights win, as in timm.

@@ -22,6 +22,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from camboxes.pipeline import leases, remarks, report, worker_processes
 from camboxes.pipeline.beam_options import local_processes
 from camboxes.pipeline.errors import CallError
+from camboxes.pipeline.shown import on_one_line
 from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.write import TooManyRejectedError
 
@@ -298,6 +299,8 @@ def _conclude(output: str, summary: dict[str, Any]) -> None:
         example = [(image["path"], image["labels"]) for image in found]
         remark = remarks.of_other_labels(summary["copies"]["with_other_labels"], example)
         print(f"{remark}. Now each has boxes of its own labels, and labels of different copies do not compete")
+    for warning in summary["warnings"]:
+        print(f"WARNING: {on_one_line(warning, 1000)}", file=sys.stderr)
     written = [storage.join(output, name) for name in ("annotations.json", "results.json", "summary.json")]
     print(f"wrote {', '.join(written)}")
     print(f"look at {storage.join(output, 'report.html')}")

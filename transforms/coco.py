@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any
 
+from camboxes.transforms.doubts import Doubts
 from camboxes.transforms.records import PERSON, REJECTED, STATUSES, score_of, source_of
 
 DESCRIPTION = "Pseudo-boxes from image-level labels, by camboxes: drawn by a network; by a person where source says so."
@@ -30,6 +31,7 @@ class Counts:
       categories: by name, the images labelled so, those with a box of it, and its boxes.
       annotations: boxes in all.
       by_person: those of them that a person drew.
+      doubts: whether the network sees what the images are labelled with.
     """
 
     images: dict[str, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(("planned", *STATUSES), 0))
@@ -37,6 +39,7 @@ class Counts:
     categories: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
     annotations: int = 0
     by_person: int = 0
+    doubts: Doubts = dataclasses.field(default_factory=Doubts)
 
     def add(self, row: Row) -> None:
         """Counts a row."""
@@ -51,6 +54,7 @@ class Counts:
             of_category["images"] += 1
             of_category["with_box"] += found > 0
             of_category["boxes"] += found
+        self.doubts.add(row)
         self.annotations += len(row["boxes"])
         self.by_person += sum(source_of(box) == PERSON for box in row["boxes"])
 

@@ -10,6 +10,7 @@ from typing import Any
 import apache_beam as beam
 
 from camboxes.transforms import coco, storage
+from camboxes.transforms.doubts import Doubts
 from camboxes.transforms.metering import count, milliseconds
 from camboxes.transforms.plan import PlannedRun, shard_file
 from camboxes.transforms.records import REJECTED, Shard
@@ -125,7 +126,7 @@ def merge(written: Iterable[str], output: str, max_reject_rate: float = MAX_REJE
         "settings": settings,
     }
     categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
-    counts, same = coco.Counts(), SameBytes()
+    counts, same = coco.Counts(doubts=Doubts.about(settings)), SameBytes()
     with contextlib.ExitStack() as files:
         for number, rows in enumerate(parts, start=1):
             part = f"-{number:05d}-of-{len(parts):05d}" if len(parts) > 1 else ""
@@ -146,8 +147,10 @@ def merge(written: Iterable[str], output: str, max_reject_rate: float = MAX_REJE
         "by_person": counts.by_person,
         "rejected": dict(sorted(counts.rejected.items())),
         "failure": _failure(counts, max_reject_rate),
+        "warnings": counts.doubts.warnings,
         "categories": dict(sorted(counts.categories.items())),
         "copies": _copies(same),
+        "in_doubt": counts.doubts.to_json(),
         "input": {}
         if run is None
         else {
@@ -214,8 +217,9 @@ def _version(library: str) -> str | None:
 
 def _rows(output: str, keys: Iterable[str], settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The rows of shards, each of which must have been made with these settings."""
+    columns = [*_FOR_JSON, *Doubts.about(settings).columns]
     for key in keys:
-        shard = Shard(key, storage.read_table(shard_file(output, key), _FOR_JSON))
+        shard = Shard(key, storage.read_table(shard_file(output, key), columns))
         if shard.settings != settings:
             raise ValueError(
                 f"shard {key} of {output!r} was made with {shard.settings}, the ones before it with {settings}"
