@@ -144,6 +144,20 @@ def _beam() -> Finding:
     return Finding(OK, f"{version}, {type(pipeline.runner).__name__} ran a small job")
 
 
+def _notebook() -> Finding:
+    """In IPython Beam imports pandas with the first transform, whether a job uses it or not."""
+    ipython, beam = (importlib.metadata.version(name) for name in ("ipython", "apache-beam"))
+    try:
+        pandas = importlib.metadata.version("pandas")
+        import apache_beam.dataframe.frames  # noqa: F401
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(FAIL, f"in IPython {ipython} Beam {beam} needs pandas, which is not installed")
+    except Exception as error:
+        said = f"{type(error).__name__}: {_shortened(str(error))}"
+        return Finding(FAIL, f"in IPython {ipython} Beam {beam} breaks on pandas {pandas} ({said})")
+    return Finding(OK, f"IPython {ipython}, pandas {pandas}, which Beam {beam} takes")
+
+
 def _packaged_weights(package: str) -> Finding:
     version = importlib.metadata.version(package)
     folder = _folder(package.replace("-", "_")) / "models"
@@ -256,6 +270,7 @@ CHECKS = (
     Check("torchvision", _torchvision, _TORCH),
     Check("gpu", _gpu, "install the build of PyTorch that fits its driver, or give --device cpu"),
     Check("beam", _beam, _reinstall("apache-beam")),
+    Check("notebook", _notebook, _install("camboxes[notebook]"), f"{_install('camboxes[notebook]')} ipykernel"),
     Check("efficientnet_lite0", functools.partial(_packaged_weights, _LITE0), _reinstall(_LITE0)),
     Check("efficientnet_lite1", functools.partial(_packaged_weights, _LITE1), _reinstall(_LITE1), _install(_LITE1)),
     Check("efficientnet_lite2", functools.partial(_packaged_weights, _LITE2), _reinstall(_LITE2), _install(_LITE2)),

@@ -5,16 +5,31 @@ import re
 import shutil
 from pathlib import Path
 
+import nbclient
+import nbformat
+import pytest
+
 README = Path(__file__).parent.parent / "README.md"
 
 
-def test_the_pipelines_of_ones_own(photographs, tmp_path, monkeypatch):
+def _as_a_script(examples):
+    for example in examples:
+        exec(compile(example, str(README), "exec"), {})
+
+
+def _in_a_notebook(examples):
+    """In a kernel of its own, in which Beam behaves otherwise."""
+    cells = [nbformat.v4.new_code_cell(example) for example in examples]
+    nbclient.NotebookClient(nbformat.v4.new_notebook(cells=cells), timeout=300, kernel_name="python3").execute()
+
+
+@pytest.mark.parametrize("run", [_as_a_script, _in_a_notebook])
+def test_the_pipelines_of_ones_own(photographs, tmp_path, monkeypatch, run):
     examples = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     assert len(examples) == 2
     shutil.copytree(photographs, tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
-    for example in examples:
-        exec(compile(example, str(README), "exec"), {})
+    run(examples)
     planned = json.loads(Path("boxes", "annotations.json").read_text())
     assert len(planned["annotations"]) == 5
     stream = json.loads(Path("more_boxes", "annotations.json").read_text())

