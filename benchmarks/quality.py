@@ -79,7 +79,6 @@ SETTINGS = {
     "cam*layercam@16, 224, affinity": [*PLAIN, "--method", "cam*layercam@16", "--refine", "affinity"],
     "cam, 224 + 448, affinity": [*PLAIN, "--scales", "224,448", "--refine", "affinity"],
     "cam*layercam@16, 224 + 448, affinity": [*BOTH, "--refine", "affinity"],
-    "deconvnet, 224": [*PLAIN, "--method", "deconvnet"],
     "guidedbackprop, 224": [*PLAIN, "--method", "guidedbackprop"],
     "occlusion, 224": [*PLAIN, "--method", "occlusion"],
     "scorecam, 224": [*PLAIN, "--method", "scorecam"],

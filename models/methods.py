@@ -14,7 +14,7 @@ from camboxes.models.gradients import COMBINATIONS
 from camboxes.models.networks import OPEN_CLIP
 from camboxes.models.occlusion import occlusion
 from camboxes.models.parts import ATTENTION, LAST
-from camboxes.models.projections import PROJECTIONS, check_rectified, project, saliency
+from camboxes.models.projections import PROJECTIONS, check_rectified, check_sees_the_picture, project, saliency
 from camboxes.models.relevance import check_attention, relevance
 from camboxes.models.scorecam import score_cam
 from camboxes.models.spec import BY_STRIDE, CELLS, OF_ATTENTION, Factor, MapSpec
@@ -79,8 +79,8 @@ class Methods:
         """Checks that the network can do what is asked.
 
         Raises:
-          ValueError: it has no such layer, CAM is not exact for it, it has no rectifiers to project through, or its
-            attention cannot be followed.
+          ValueError: it has no such layer, CAM is not exact for it, it has no rectifiers to project through, its
+            projection is the same for every image, or its attention cannot be followed.
         """
         self._classifier = classifier
         self._readings = [_Reading.of(classifier, factor) for factor in factors]
@@ -93,8 +93,9 @@ class Methods:
                 "use --method gradcam or layercam (of a transformer chefer, rollout), which need no such layer"
                 + ("" if name.startswith(OPEN_CLIP) else convert)
             )
-        if methods & set(PROJECTIONS):
+        for method in sorted(methods & set(PROJECTIONS)):
             check_rectified(classifier)
+            check_sees_the_picture(classifier, method)
         self._layers = frozenset(reading.layer for reading in self._readings)
         self._gradients = frozenset(reading.layer for reading in self._readings if reading.method in _OF_GRADIENTS)
         if ATTENTION in self._layers:

@@ -4,7 +4,8 @@ A projection is the gradient of the logit but for the rectifiers: convolutions a
 signal to where its maximum was, its switch. At a rectifier
 
     deconvnet        (Zeiler and Fergus, ECCV 2014, arXiv 1311.2901, section 2.1) the signal is rectified, as the
-                     activations were, whatever these were;
+                     activations were, whatever these were: so of the picture only the switches of max pooling enter,
+                     and gates; where a network has neither, the projection is the same for every picture;
     guidedbackprop   (Springenberg et al., ICLR Workshop 2015, arXiv 1412.6806, section 4) it is rectified, and 0
                      wherever the rectifier's own gradient is: where it gave 0, and where a ReLU6 gave 6.
 
@@ -25,6 +26,9 @@ _RECTIFIERS = {
     *(torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_, functional.relu, functional.relu6),
     *(functional.hardtanh, functional.hardtanh_, functional.threshold, torch.threshold_),
 }
+
+_TRIED = 5  # classes: the signal of one may not come through at all
+_SAME = 1e-4  # as a share of the largest value
 
 # What a rectifier passes on of the signal, given its own gradient and the signal that arrives.
 PROJECTIONS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
@@ -84,6 +88,26 @@ def check_rectified(classifier: Classifier) -> None:
             f"{classifier.spec.name} has no rectifiers; {' and '.join(PROJECTIONS)} project through ReLU or ReLU6, and "
             "other activations have no such rule: use --method occlusion or layercam"
         )
+
+
+def check_sees_the_picture(classifier: Classifier, method: str) -> None:
+    """Raises a ValueError for a network whose projection is the same whatever the picture: tried, not read off layers.
+
+    Args:
+      classifier: the network.
+      method: one of PROJECTIONS.
+    """
+    noise, *_ = classifier.probe()
+    images = torch.stack([noise, torch.zeros_like(noise)])  # the second one is plain, of the mean colour
+    ids = torch.arange(min(_TRIED, len(classifier.class_names)), device=images.device).expand(2, -1)
+    for first, second in project(classifier, images, ids, method):
+        if (first - second).abs().max() > _SAME * torch.maximum(first.abs().max(), second.abs().max()):
+            return
+    raise ValueError(
+        f"{method} gives the same map for every picture with {classifier.spec.name}: noise and a plain colour were "
+        "tried, and nothing of a picture decides what passes back (no max pooling, no gates); use guidedbackprop, or "
+        "layercam"
+    )
 
 
 class _Rectifying(TorchFunctionMode):

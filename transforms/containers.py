@@ -87,7 +87,7 @@ def _patterns(path: str) -> list[str]:
     """The patterns that braces stand for, as in train-{000..007}.tar, each of which gives a file; else the path."""
     try:
         patterns = list(braceexpand.braceexpand(path, escape=False))
-    except braceexpand.UnbalancedBracesError:
+    except ValueError:  # braces that are not closed
         return [path]
     missing = [pattern for pattern in patterns if not storage.matching(pattern)] if len(patterns) > 1 else []
     if missing:

@@ -74,8 +74,9 @@ class LabelMatcher:
         self._mapped: dict[str, tuple[int, ...]] = {}
         problems = []
         for label, classes in (label_map or {}).items():
-            several = isinstance(classes, Sequence) and not isinstance(classes, str)
-            wanted = [] if classes is None else list(classes) if several else [classes]
+            wanted = [] if classes is None else classes
+            if not isinstance(wanted, Sequence) or isinstance(wanted, str):
+                wanted = [wanted]
             try:
                 self._mapped[label] = tuple(sorted({self._index(item) for item in wanted}))
             except UnmatchedLabelsError as error:

@@ -19,6 +19,7 @@ from camboxes.transforms.label_values import cell_value, labels_in
 
 _DELIMITERS = ",;\t|"
 _ESCAPED = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of bytes that are not decoded
+_UNMARKED = re.compile("[^\\0]\\0[^\\0]\\0|\\0[^\\0]\\0[^\\0]")  # ASCII in UTF-16
 _SHOWN = 80  # characters of a row, in an error
 EMPTY_ROW = "an empty row of the manifest"
 
@@ -45,7 +46,9 @@ def read_csv(path: str) -> Iterator[Entry | PassedOver]:
                     f"{header.delimiter.join(cells)[:_SHOWN]!r}; put a text that holds {header.delimiter!r} in double "
                     "quotes, and write one row for each label"
                 )
-            row = dict(zip(header.names, cells, strict=False))  # Excel leaves out empty cells at the end
+            row: dict[str, Any] = dict(
+                zip(header.names, cells, strict=False)
+            )  # Excel leaves out empty cells at the end
             row |= {name: cell_value(row[name]) for name in header.columns.labels if name in row}
             if any(cell.strip() for cell in cells):
                 yield _entry(row, header.columns, where)
@@ -104,6 +107,8 @@ def text_lines(path: str) -> Iterator[str]:
     """
     with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file, _decoded(file) as text:
         for number, line in enumerate(text, start=1):
+            if number == 1 and _UNMARKED.match(line):
+                raise SourceError(f"{path!r} is UTF-16 without its mark; save it as UTF-8")
             if escaped := _ESCAPED.search(line):
                 raise SourceError(
                     f"{path!r}, line {number}, is not UTF-8 (byte {ord(escaped[0]) & 0xFF:#x}); "

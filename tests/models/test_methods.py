@@ -323,7 +323,7 @@ def test_the_network_is_left_as_it_was_found(method, training, frozen):
             class_maps(classifier, IMAGE, ids, method + at)
 
 
-@pytest.mark.parametrize("method", ["cam", "gradcam@1", "scorecam", "eigencam", "occlusion@1", "deconvnet@1"])
+@pytest.mark.parametrize("method", ["cam", "gradcam@1", "scorecam", "eigencam", "occlusion@1", "guidedbackprop@1"])
 def test_a_network_in_training_keeps_its_statistics(method):
     network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
                             nn.Linear(2, 3))  # fmt: skip
@@ -416,7 +416,7 @@ def test_as_many_rows_of_ids_as_images(classifier, images):
 
 
 def test_no_labels_give_no_maps(classifier, images):
-    for method in ("cam", "gradcam@16", "eigencam", "scorecam@8", "occlusion", "deconvnet"):
+    for method in ("cam", "gradcam@16", "eigencam", "scorecam@8", "occlusion", "guidedbackprop"):
         assert class_maps(classifier, images[:1], IDS[:1, :0], method).shape[:2] == (1, 0)
 
 

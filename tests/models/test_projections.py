@@ -254,6 +254,57 @@ def test_a_network_without_rectifiers_is_refused_before_any_image(method, activa
         Localizer(classifier, MapSpec(f"cam*{method}"))
 
 
+def _of(name):
+    torch.manual_seed(0)
+    network = empty_network(name)
+    return Classifier(network.module, network.preprocessing, ModelSpec(name, device="cpu", batch_size=2))
+
+
+def test_the_deconvnet_of_lite0_is_the_same_for_every_picture_and_so_is_refused(classifier, images):
+    pictures = torch.stack([images[0], images[1], torch.zeros_like(images[0])])
+    [found] = project(classifier, pictures, torch.tensor([[285]] * 3), "deconvnet")
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2]) and found.abs().max() > 0
+    message = (
+        r"deconvnet gives the same map for every picture with timm:tf_efficientnet_lite0: noise and a plain colour .* "
+        r"\(no max pooling, no gates\); use guidedbackprop, or layercam"
+    )
+    for asked in ("deconvnet", "cam*deconvnet@32"):
+        with pytest.raises(ValueError, match=message):
+            Localizer(classifier, MapSpec(asked))
+    with pytest.raises(ValueError, match=message):
+        class_maps(classifier, images, torch.tensor([[285], [967]]), "deconvnet")
+    Localizer(classifier, MapSpec("guidedbackprop"))
+
+
+@pytest.mark.parametrize("name", ["torchvision:mobilenet_v2", "torchvision:mnasnet0_5", "timm:mobilenetv2_050"])
+def test_the_deconvnet_is_refused_where_nothing_of_the_picture_enters(name):
+    with pytest.raises(ValueError, match=f"deconvnet gives the same map for every picture with {name}"):
+        Localizer(_of(name), MapSpec("deconvnet"))
+
+
+@pytest.mark.parametrize(
+    "name", ["torchvision:resnet18", "torchvision:squeezenet1_1", "torchvision:vgg11", "torchvision:mobilenet_v3_small"]
+)
+def test_the_deconvnet_sees_the_picture_by_max_pooling_or_gates(name):
+    classifier = _of(name)
+    images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    first, second = class_maps(classifier, images, torch.tensor([[1], [1]]), "deconvnet")
+    assert (first - second).abs().max() > 0.1 * first.abs().max()
+
+
+def test_whether_the_picture_enters_by_hand():
+    """Switches of max pooling are all that there is of the picture in a deconvnet."""
+    plain = _two_layers(nn.ReLU)
+    pooling = nn.Sequential(nn.MaxPool2d(2), *plain)
+    with pytest.raises(ValueError, match="deconvnet gives the same map for every picture with tiny"):
+        class_maps(_classifier(plain), torch.zeros(1, 3, 4, 4), torch.tensor([[0]]), "deconvnet@1")
+    image = torch.zeros(1, 3, 4, 4)
+    image[0, 1, 1, 0] = image[0, 1, 2, 3] = 1  # of green, the second logit part, in two of the four windows
+    found = class_maps(_classifier(pooling), image, torch.tensor([[0]]), "deconvnet@1")[0, 0]
+    assert found[1, 0] == found[2, 3] == found.max() > 0
+    assert found[0, 0] == found[3, 3] == 0
+
+
 def test_frozen_or_not_in_inference_mode_or_not_gives_the_same_maps():
     classifier = _classifier(_two_layers(nn.ReLU), 2)
     expected = class_maps(classifier, IMAGE, torch.tensor([[0]]), "guidedbackprop@1")
@@ -283,7 +334,7 @@ def test_threads_do_not_meet():
 
 
 def test_an_image_has_the_same_bits_alone_and_among_others(classifier, photographs):
-    localizer = Localizer(classifier, MapSpec("cam*deconvnet+guidedbackprop@32"))
+    localizer = Localizer(classifier, MapSpec("cam*guidedbackprop+guidedbackprop@32"))
     paths = sorted(photographs.glob("*/*.*g"))[:2]
     photos = [localizer.resize(np.array(Image.open(path).convert("RGB"))) for path in paths]
     together = localizer.localize(photos, [[[285], [9]], [[967]]])

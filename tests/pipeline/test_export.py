@@ -276,7 +276,19 @@ HOSTILE = [
     "new\nline\ttab.jpg",
     "long-" + 120 * "ü" + ".jpg",
 ]
-LABELS = ["null", "yes", "12", "1e3", "- dash", " lead", "cat: dog # <b> & \"q\" 'x'", "写真 😀", "!tag", "{a}", "]]>"]
+LABELS = [
+    "null",
+    "yes",
+    "12",
+    "1e3",
+    "- dash",
+    "two  spaces",
+    "cat: dog # <b> & \"q\" 'x'",
+    "写真 😀",
+    "!tag",
+    "{a}",
+    "]]>",
+]
 
 
 @pytest.mark.parametrize(("kind", "within"), [("coco", 0.001), ("yolo", 0.005), ("voc", 0.5)])

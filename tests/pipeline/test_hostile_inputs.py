@@ -104,7 +104,7 @@ LABELS = [
     '"><img src=x onerror="window.ran=3">',
     "<!--", "]]>", "${7*7}{{7*7}}{% raw %}", "javascript:alert(1)", "../../escape", "__proto__", "con",
     FORMULA, "@SUM(1+1)", "+1", "-1",
-    "\x1b]0;title\x07\x1b[31m", "\x00nul", "line\r\nbreak", "\u202eright to left", "\ufeffmark", "\u2028",
+    "\x1b]0;title\x07\x1b[31m", "\x00nul", "line\r\nbreak", "\u202eright to left", "\ufeffmark", "next\u2028line",
     "ééé", "e\u0301",
     "x" * 1_000_000,
 ]  # fmt: skip
@@ -190,12 +190,16 @@ def test_a_hostile_manifest(photographs, tmp_path, rows, chromium):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("m.csv", "path,label\na.jpg,cat\n".encode("utf-16"), "UTF-8"),
+        ("m.csv", "path,label\na.jpg,cat\n".encode("utf-16-le"), "is UTF-16 without its mark; save it as UTF-8"),
         ("m.csv", "path,label\nä.jpg,cat\n".encode("latin-1"), "UTF-8"),
         ("m.csv", b"path,label\na.jpg,cat\n" + "ä.jpg,cat\n".encode("cp1252"), "UTF-8"),
         ("m.csv", b"\x00\x00\x00\x00", "expected a header with path and label"),
         ("m.csv", b"PK\x03\x04path,label\n", "expected a header with path and label"),
-        ("m.jsonl", '{"path": "a.jpg", "label": "cat"}'.encode("utf-16"), "UTF-8"),
+        (
+            "m.jsonl",
+            '{"path": "a.jpg", "label": "cat"}'.encode("utf-16-le"),
+            "is UTF-16 without its mark; save it as UTF-8",
+        ),
         ("m.jsonl", b'{"path": "../a", "label": ' + b"[" * 100_000, "recursion"),
         ("m.jsonl", b'{"path": ["a.jpg"], "label": "cat"}', "expected a path and a label"),
         ("m.jsonl", b'{"path": "a.jpg"', "not JSON"),

@@ -236,7 +236,8 @@ def test_too_many_rejected_images_fail_the_job_and_keep_what_it_has(photographs,
     (photographs / "few.csv").write_text("path,label\n" + rows)
     options = TWO_PROCESSES if workers == 2 else []
     assert _label(photographs / "few.csv", tmp_path / "out", *options) == 1
-    _, said = capsys.readouterr().err.splitlines()  # the job's announcement, and no traceback
+    _, warning, said = capsys.readouterr().err.splitlines()  # the job's announcement, and no traceback
+    assert warning.startswith("WARNING: 2 of 3 images that were looked up are not there, such as no")
     failure = "2 of 3 images were rejected, more than the share of 0.5 that max_reject_rate allows: missing 2"
     assert said == (
         f"camboxes label: the job failed: {failure}; each has its reason in {tmp_path / 'out' / 'report.html'}, "
