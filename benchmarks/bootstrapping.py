@@ -31,7 +31,6 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from quality import best_iou, boxes_by_pair
-from raccoon import camboxes
 from timm.layers import freeze_batch_norm_2d
 from torch import nn
 from torchvision import tv_tensors
@@ -41,6 +40,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import FeaturePyramidNetwork, box_convert
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.transforms import v2
+from trained import camboxes
 
 from camboxes.models import load_classifier
 
@@ -155,7 +155,7 @@ def pseudo_boxes(folder: Path, background: list[Path], names: list[str], output:
         ["label", "--input", str(output / "training.csv"), "--output", run, "--model", classifier],
     ]
     for step in steps:
-        camboxes(*step, "--root", root, stdout=sys.stderr.fileno())
+        camboxes(*step, "--root", root)
     return by_name(json.loads(Path(run, "annotations.json").read_text()))
 
 

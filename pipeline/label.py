@@ -47,7 +47,6 @@ _THRESHOLDS: dict[Refinement, "Threshold"] = {"none": 0.25, "affinity": "1*otsu"
 _NETWORK_THRESHOLDS = dict.fromkeys(
     ("timm:tf_efficientnet_lite1", "timm:tf_efficientnet_lite2"), 0.15
 )  # of maps that are not refined
-_TRAINED_THRESHOLD = 0.2  # of a head that camboxes train made
 
 _IMPORTED_BY_WORKERS = ("camboxes.transforms", "camboxes.models.localization", "timm", "torchvision")
 
@@ -106,13 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="look at four overlapping quarters of each image, too, for small objects: five times as long",
     )
-    add_box_arguments(
-        parser,
-        "0.25; of efficientnet_lite1 and _lite2 0.15; of maps refined by affinity 1*otsu; of a network that camboxes "
-        "train made 0.2",
-        "0",
-        "peak",
-    )
+    add_box_arguments(parser, "1*otsu; with --refine none 0.25, of efficientnet_lite1 and _lite2 0.15", "0", "peak")
     parser.add_argument("--shards", type=int, metavar="N", help="default: one per 64 to 256 images")
     parser.add_argument("--overwrite", action="store_true", help="replace the run that OUT holds")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
@@ -263,8 +256,6 @@ def _default_rule(classifier: "Classifier", refine: Refinement) -> "BoxRule":
     """What was measured to suit the network and its maps."""
     from camboxes.transforms import BoxRule
 
-    if classifier.training_record:
-        return BoxRule(_TRAINED_THRESHOLD, boxes="peak")
     if refine == "none" and classifier.spec.name in _NETWORK_THRESHOLDS:
         return BoxRule(_NETWORK_THRESHOLDS[classifier.spec.name], boxes="peak")
     return BoxRule(_THRESHOLDS[refine], boxes="peak")

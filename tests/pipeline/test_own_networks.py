@@ -11,7 +11,6 @@ from PIL import Image
 from camboxes.models import ModelSpec
 from camboxes.models.checkpoints import Description
 from camboxes.pipeline.cli import main
-from camboxes.pipeline.label import _TRAINED_THRESHOLD
 from camboxes.transforms import PlannedRun
 
 PLAIN = ["--method", "cam", "--refine", "none", "--scales", "64"]
@@ -192,8 +191,8 @@ def test_the_network_of_a_run_is_that_very_one(kind, options, networks, folders,
     assert _label(folders, tmp_path / "two", *again, *options, "--device", "cpu") == 0
     one, two = (PlannedRun.load(str(tmp_path / name)) for name in ("one", "two"))
     assert one.settings == two.settings and one.fingerprints == two.fingerprints
-    threshold = {"trained": _TRAINED_THRESHOLD, "lite1": 0.15 if options else "1*otsu"}
-    assert one.settings["rule"]["threshold"] == threshold.get(kind, 0.25 if options else "1*otsu")
+    plain = 0.15 if kind == "lite1" else 0.25
+    assert one.settings["rule"]["threshold"] == (plain if options else "1*otsu")
     described = [(tmp_path / name / "plan" / "classifier.json").read_bytes() for name in ("one", "two")]
     assert described[0] == described[1]
     assert bool(Description.from_json(described[0]).training) == (kind == "trained")
