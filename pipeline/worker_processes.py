@@ -29,7 +29,6 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.portability import python_urns
 from apache_beam.runners.portability.fn_api_runner.worker_handlers import (
     GrpcWorkerHandler,
-    SubprocessSdkWorkerHandler,
     WorkerHandler,
 )
 from apache_beam.runners.worker.sdk_worker_main import create_harness
@@ -97,20 +96,25 @@ def supervised(options: PipelineOptions, died: Callable[[str, str], None]) -> It
     with tempfile.NamedTemporaryFile("w", prefix="camboxes-workers-", suffix=".log", delete=False) as log:
         environment = {**os.environ, _THREADS: threads, "PIPELINE_OPTIONS": given}
         job = _Job(environment, log.name, functools.partial(died, log.name), peaks)
-        _start_workers_by(functools.partial(_ForkedWorker, job))
         try:
-            with _noted_in(log):
+            with _started_by(functools.partial(_ForkedWorker, job)), _noted_in(log):
                 yield peaks
         except BaseException:
             print(f"camboxes: the workers' log is {log.name}", file=sys.stderr)
             raise
-        finally:
-            _start_workers_by(SubprocessSdkWorkerHandler)
     Path(log.name).unlink()
 
 
-def _start_workers_by(handler: Callable[..., WorkerHandler]) -> None:
-    WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)(handler)
+@contextlib.contextmanager
+def _started_by(handler: Callable[..., WorkerHandler]) -> Iterator[None]:
+    """Has Beam start worker processes by another handler than the one before."""
+    before, _ = WorkerHandler._registered_environments[python_urns.SUBPROCESS_SDK]
+    register = WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)
+    register(handler)
+    try:
+        yield
+    finally:
+        register(before)
 
 
 class _ForkedWorker(GrpcWorkerHandler):

@@ -18,4 +18,7 @@ from camboxes.transforms.read import ReadLabeledImages as ReadLabeledImages
 from camboxes.transforms.read import ReadShards as ReadShards
 from camboxes.transforms.records import LabeledImage as LabeledImage
 from camboxes.transforms.records import Shard as Shard
+from camboxes.transforms.worker_command import quote_python
 from camboxes.transforms.write import WriteCoco as WriteCoco
+
+quote_python()
