@@ -89,7 +89,7 @@ def _patterns(path: str) -> list[str]:
         patterns = list(braceexpand.braceexpand(path, escape=False))
     except ValueError:  # braces that are not closed
         return [path]
-    missing = [pattern for pattern in patterns if not storage.matching(pattern)] if len(patterns) > 1 else []
+    missing = [pattern for pattern in patterns if not any(storage.matching(pattern))] if len(patterns) > 1 else []
     if missing:
         raise SourceError(
             f"{len(missing)} of the {len(patterns)} files that {path!r} stands for are not there, the first of them "

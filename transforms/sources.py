@@ -61,7 +61,7 @@ def _parent(path: str) -> str:
 def _is_folder(path: str) -> bool:
     if storage.is_local(path):
         return Path(path).is_dir()
-    return path.endswith("/") or bool(storage.matching(f"{glob.escape(path)}/**"))
+    return path.endswith("/") or any(storage.matching(f"{glob.escape(path)}/**"))
 
 
 def _within(rows: Iterable[Statement], root: str) -> Iterator[Statement]:

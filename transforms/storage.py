@@ -9,12 +9,13 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.utils import retry
@@ -183,10 +184,56 @@ def delete(path: str) -> None:
     # Beam's GCS alone takes a name for a pattern, by which another run's files could go.
     FileSystems.delete([glob.escape(path) if FileSystems.get_scheme(path) == "gs" else path])
     FileSystems.delete([path + "/"])
-    if left := matching(f"{glob.escape(path)}/**"):  # GCS tells of what it keeps in a log alone
+    if left := list(matching(f"{glob.escape(path)}/**")):  # GCS tells of what it keeps in a log alone
         raise OSError(f"{len(left)} files below {path!r} cannot be deleted, the first of them {left[0]!r}")
 
 
-def matching(pattern: str) -> list[str]:
-    """The paths of the files that a pattern of Beam's matches: * within a folder, ** across."""
-    return [file.path for file in FileSystems.match([pattern])[0].metadata_list]
+def matching(pattern: str) -> Iterator[str]:
+    """The paths of the files that a pattern of Beam's matches: * within a folder, ** across.
+
+    S3 and GCS are asked for one page after the other, and what was listed is not held. FileSystems.match would give all
+    files at once, and what it takes them from keeps all names.
+
+    Raises:
+      BeamIOError: the store does not list them.
+    """
+    files, start = FileSystems.get_filesystem(pattern), re.split(r"[*?\[]", pattern)[0]
+    pages = {"s3": _s3_pages, "gs": _gs_pages}.get(FileSystems.get_scheme(pattern) or "")
+    if pages is None or start == pattern:
+        yield from (file.path for file in FileSystems.match([pattern])[0].metadata_list)
+        return
+    matches = re.compile(files.translate_pattern(pattern)).match
+    try:
+        yield from filter(matches, pages(start))
+    except Exception as error:  # each store has errors of its own
+        raise BeamIOError("List operation failed", {pattern: error}) from error
+
+
+def _s3_pages(start: str) -> Iterator[str]:
+    from apache_beam.io.aws import s3io
+    from apache_beam.io.aws.clients.s3 import messages
+
+    bucket, prefix = s3io.parse_s3_path(start, object_optional=True)
+    request = messages.ListRequest(bucket, prefix)
+    again = retry.with_exponential_backoff(retry_filter=retry.retry_on_server_errors_and_timeout_filter)
+    ask = again(s3io.S3IO(options=FileSystems._pipeline_options).client.list)
+    while True:
+        try:
+            page = ask(request)
+        except messages.S3ClientError as error:
+            if error.code == HTTPStatus.NOT_FOUND:  # also where nothing begins so
+                return
+            raise
+        yield from (f"s3://{bucket}/{item.key}" for item in page.items)
+        if not page.next_token:
+            return
+        request.continuation_token = page.next_token
+
+
+def _gs_pages(start: str) -> Iterator[str]:
+    from apache_beam.io.gcp import gcsio
+
+    bucket, prefix = gcsio.parse_gcs_path(start, object_optional=True)
+    store = gcsio.GcsIO(pipeline_options=FileSystems._pipeline_options)
+    listed = store.client.list_blobs(bucket, prefix=prefix, retry=store._storage_client_retry)
+    yield from (f"gs://{bucket}/{file.name}" for file in listed)

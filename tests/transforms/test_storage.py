@@ -1,5 +1,6 @@
 """Files on real servers of S3's and Google Cloud Storage's protocols, whole or not at all."""
 
+import glob
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from apache_beam.io.aws.clients.s3 import boto3_client
+from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -178,3 +180,41 @@ def test_without_credentials_nothing_is_tried(s3, monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with pytest.raises(OSError, match="there are no credentials for s3://: set AWS_ACCESS_KEY_ID and"):
         storage.read_bytes(f"{s3}/a")
+
+
+def test_what_a_store_holds_is_matched_as_beam_matches_it(store):
+    folder = f"{store}/matching [1] {uuid.uuid4().hex[:8]}"
+    for name in ("a/1.jpg", "a/2.png", "a/b/3.jpg", "c.jpg", "d [2].jpg", "ä.jpg"):
+        storage.write_bytes(f"{folder}/{name}", b"1")
+    start = glob.escape(folder)
+    for pattern in (
+        f"{start}/**",
+        f"{start}/*.jpg",
+        f"{start}/a/*",
+        f"{start}/a/?.jpg",
+        f"{start}/[cd]*",
+        f"{start}/no/**",
+    ):
+        expected = [file.path for file in FileSystems.match([pattern])[0].metadata_list]
+        assert sorted(storage.matching(pattern)) == sorted(expected), pattern
+    assert len([*storage.matching(f"{start}/**")]) == 6
+    assert [*storage.matching(f"{store}/matching")] == []
+
+
+def test_a_folder_of_a_store_is_listed_page_by_page(s3, s3_requests, monkeypatch):
+    """What is taken is asked for, and no more: of a billion names none are held."""
+    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "4")
+    folder = f"{s3}/pages"
+    for number in range(18):
+        storage.write_bytes(f"{folder}/{number:02d}.jpg", b"1")
+    before = s3_requests.asked
+    listed = storage.matching(f"{folder}/**")
+    assert next(listed) == f"{folder}/00.jpg" and s3_requests.asked - before == 1
+    assert len([next(listed) for _ in range(4)]) == 4 and s3_requests.asked - before == 2
+    assert [*listed][-1] == f"{folder}/17.jpg" and s3_requests.asked - before == 5
+
+
+def test_a_store_that_is_not_there(s3, gs):
+    assert [*storage.matching("s3://no-such-bucket-of-anyones/**")] == []
+    with pytest.raises(BeamIOError, match="List operation failed"):
+        [*storage.matching("gs://no-such-bucket-of-anyones/**")]
