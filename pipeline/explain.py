@@ -175,10 +175,12 @@ def _encoded(picture: "Image.Image", output: str) -> bytes:
 
 def _read(path: str) -> "np.ndarray":
     from camboxes.transforms import storage
-    from camboxes.transforms.images import BadImageError, decode
+    from camboxes.transforms.images import BadImageError, check_not_blank, decode
 
     try:
-        return decode(storage.read_bytes(path))
+        photograph = decode(storage.read_bytes(path))
+        check_not_blank(photograph)
+        return photograph
     except FileNotFoundError:
         raise ValueError(f"image {path!r}: there is no file at this path") from None
     except BadImageError as error:

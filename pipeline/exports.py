@@ -24,6 +24,7 @@ from tqdm import tqdm
 from camboxes.transforms import PlannedRun, coco, storage
 from camboxes.transforms.contents import seen
 from camboxes.transforms.decisions import Decision
+from camboxes.transforms.depth import is_plain
 from camboxes.transforms.entries import Split
 from camboxes.transforms.image_files import read_image
 from camboxes.transforms.images import ACCEPTED, BadImageError, decode, opened, orientation
@@ -362,7 +363,8 @@ def picture_for_trainers(data: bytes, jpeg: bool) -> Picture:
 
     Boxes are in pixels of the upright image. OpenCV, and ultralytics with it, turns an image by its EXIF orientation;
     torchvision and most COCO and VOC loaders do not; so an image that has one is written anew, upright and without it.
-    So is a format that not every trainer reads.
+    So is a format that not every trainer reads, an image with transparent pixels, whose hidden colours trainers see,
+    and a grey one of more than 8 bits, which Pillow's conversion makes white.
 
     Args:
       data: a file's bytes, in a format that the run could decode.
@@ -373,9 +375,9 @@ def picture_for_trainers(data: bytes, jpeg: bool) -> Picture:
     """
     with opened(data, ACCEPTED) as image:
         suffix = _SUFFIXES.get(image.format or "")
-        upright = orientation(image) == 1
+        as_it_is = is_plain(image) and orientation(image) == 1
     is_jpeg = suffix == ".jpg"
-    if upright and suffix and (is_jpeg or not jpeg):
+    if as_it_is and suffix and (is_jpeg or not jpeg):
         # ultralytics saves a JPEG that does not end with its end marker anew, in place: never to the original.
         return Picture(suffix, data, linkable=not is_jpeg or data.endswith(b"\xff\xd9"))
     file = io.BytesIO()

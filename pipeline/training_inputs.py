@@ -20,7 +20,7 @@ from camboxes.pipeline.copies import Print, print_of
 from camboxes.pipeline.training_data import TrainingData, number_of
 from camboxes.transforms import storage
 from camboxes.transforms.image_files import locate, read_image
-from camboxes.transforms.images import BadImageError, decode
+from camboxes.transforms.images import BadImageError, check_not_blank, decode
 from camboxes.transforms.overlap import ahead
 
 _CHUNK = 256  # images in a file of features
@@ -47,7 +47,9 @@ def compute_features(data: TrainingData, base: Classifier, network: GapNetwork, 
     def read(path: str) -> torch.Tensor:
         try:
             file = read_image(locate(data.root, path))
-            image = base.preprocessing.resize(decode(file))
+            photograph = decode(file)
+            check_not_blank(photograph)
+            image = base.preprocessing.resize(photograph)
             prints[path] = print_of(file, image.permute(1, 2, 0).numpy())
             return image
         except BadImageError as error:

@@ -8,6 +8,7 @@ writes them, from the photographs below one folder, into another. A file's name 
     size      headers that promise sizes which are not there, or are hostile; true sizes that are odd
     disguise  other files under an image's name
     odd       valid, and decoded: depths, colours, frames, orientations
+    dark      valid, of 16 or 32 bits of which no more than 8 are used
 """
 
 import io
@@ -210,12 +211,15 @@ def _odd(picture: Image.Image) -> Iterator[tuple[str, bytes]]:
     yield "odd-exif-loop.jpg", _encoded(picture, "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\0\0\x08\0\0\0")
     yield "odd-comment.jpg", _encoded(picture, "JPEG", comment=b"<script>alert(1)</script>" * 2000)
     yield "odd-profile.jpg", _encoded(picture, "JPEG", icc_profile=bytes(99_000))
-    for mode in ("1", "L", "LA", "P", "RGBA", "I;16"):
-        source = picture.convert("L") if mode == "I;16" else picture
-        yield f"odd-{mode.replace(';', '')}.png", _encoded(source.convert(mode), "PNG")
-    for mode in ("1", "L", "LA", "P", "RGBA", "CMYK", "LAB", "I;16", "I", "F"):
-        source = picture.convert("L") if mode in ("I;16", "I", "F") else picture
-        yield f"odd-{mode.replace(';', '')}.tiff", _encoded(source.convert(mode), "TIFF")
+    for mode in ("1", "L", "LA", "P", "RGBA"):
+        yield f"odd-{mode}.png", _encoded(picture.convert(mode), "PNG")
+    for mode in ("1", "L", "LA", "P", "RGBA", "CMYK", "LAB"):
+        yield f"odd-{mode}.tiff", _encoded(picture.convert(mode), "TIFF")
+    grey = picture.convert("L")
+    yield "odd-F.tiff", _encoded(grey.convert("F"), "TIFF")
+    yield "dark-I16.png", _encoded(grey.convert("I;16"), "PNG")
+    yield "dark-I16.tiff", _encoded(grey.convert("I;16"), "TIFF")
+    yield "dark-I.tiff", _encoded(grey.convert("I"), "TIFF")
     drawn = ImageDraw.Draw(transparent := Image.new("RGBA", (96, 72)))
     drawn.ellipse((20, 20, 60, 60), (255, 0, 0, 128))
     yield "odd-transparent.webp", _encoded(transparent, "WEBP")

@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from camboxes.transforms.bad_images import BadImageError
+from camboxes.transforms.depth import layout_of_tiff, load_rgb
+
 # Pillow opens some forty formats. These are what photographs come in, and what class folders are searched for; of the
 # others, one starts a program (EPS: Ghostscript), and few are as well tried against hostile files.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF")
@@ -28,14 +31,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-class BadImageError(ValueError):
-    """An image that cannot be used. `code` is a short, stable name of the reason; the message is "code: detail"."""
-
-    def __init__(self, code: str, detail: str):
-        super().__init__(f"{code}: {detail}")
-        self.code = code
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +95,7 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
       uint8 [height, width, 3], RGB, after EXIF orientation.
 
     Raises:
-      BadImageError: empty, not_an_image, truncated, too_large or unreadable.
+      BadImageError: empty, not_an_image, truncated, too_large, unreadable, unsupported or unclear_range.
     """
     return decode_at_least(data, None, limits=limits).pixels
 
@@ -130,17 +125,34 @@ def decode_at_least(
         width, height = image.size
         if side is not None:
             image.draft(None, (side, side))
-        fast = image.format == "JPEG" and image.mode in ("RGB", "L") and image.size == (width, height)
-        if decode_jpeg and fast and orientation(image) == 1:
-            # Where this fails, Pillow says why, or makes more of the file.
-            with contextlib.suppress(RuntimeError):
-                return Photograph(decode_jpeg(data), width, height)
-        image.load()  # before the orientation is asked for: a PNG's may stand behind its pixels
-        turn = orientation(image)
-        if turn > 4:
-            width, height = height, width
-        upright = image.transpose(_TURNS[turn]) if turn > 1 else image
-        return Photograph(np.array(_rgb(upright)), width, height)
+        whole = image.format == "JPEG" and image.mode in ("RGB", "L") and image.size == (width, height)
+        if decode_jpeg is None or not whole or orientation(image) != 1:
+            colours = load_rgb(image)
+            turn = orientation(image)  # only now: a PNG's may stand behind its pixels
+            if turn > 4:
+                width, height = height, width
+            return Photograph(np.array(colours.transpose(_TURNS[turn]) if turn > 1 else colours), width, height)
+    # Outside the block, in which any error is the image's fault.
+    try:
+        return Photograph(decode_jpeg(data), width, height)
+    except RuntimeError:  # Pillow says why, or makes more of the file
+        return decode_at_least(data, side, None, limits)
+
+
+def check_not_blank(pixels: Any) -> None:
+    """Refuses a photograph in which there is nothing to find.
+
+    Args:
+      pixels: see `Photograph`.
+
+    Raises:
+      BadImageError: blank, where there are several pixels, and all are equal.
+    """
+    first = pixels[:1, :1]
+    if first.shape[:2] == pixels.shape[:2]:
+        return
+    if (pixels[::16, ::16] == first).all() and (pixels == first).all():  # a sample tells most photographs
+        raise BadImageError("blank", f"all pixels are equal: {first[0, 0].tolist()}")
 
 
 @contextlib.contextmanager
@@ -164,14 +176,47 @@ def opened(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Iterator[Image.Image
     except BadImageError:
         raise
     except UnidentifiedImageError:
-        raise BadImageError(
-            "not_an_image", f"no image format begins with {data[:8]!r}, among those that are read: {', '.join(FORMATS)}"
-        ) from None
+        with warnings.catch_warnings(action="ignore"):
+            raise _unidentified(data) from None
     except Image.DecompressionBombError as error:
         raise BadImageError("too_large", str(error)) from None
     except Exception as error:  # decoders raise whatever a broken file leads them to
-        code = "truncated" if "truncated" in str(error) else "unreadable"
-        raise BadImageError(code, f"{type(error).__name__}: {error}") from error
+        raise _broken(error) from error
+
+
+def _broken(error: Exception, where: str = "") -> BadImageError:
+    code = "truncated" if "truncated" in str(error) else "unreadable"
+    return BadImageError(code, f"{where}{type(error).__name__}: {error}")
+
+
+def _unidentified(data: bytes) -> BadImageError:
+    """Why Pillow opens a file in none of the formats; it keeps to itself what the one says that the file begins as."""
+    for name in _formats():
+        factory, accept = Image.OPEN[name]
+        if accept is not None and accept(data[:16]) is True:
+            try:
+                factory(io.BytesIO(data), "")
+            except Exception as error:
+                return _unopened(data, name, error)
+    return BadImageError(
+        "not_an_image", f"no image format begins with {data[:8]!r}, among those that are read: {', '.join(FORMATS)}"
+    )
+
+
+def _unopened(data: bytes, name: str, error: Exception) -> BadImageError:
+    """Why a file is refused by the format that it begins as."""
+    begins = f"it begins as {name}, then "
+    if name != "TIFF" or not isinstance(error, SyntaxError | KeyError):
+        return _broken(error, begins)
+    try:
+        layout = layout_of_tiff(data)
+    except Exception as broken:
+        return _broken(broken, begins)
+    return BadImageError(
+        "unsupported",
+        f"a TIFF of {layout}; expected grey, a palette, RGB, CMYK or Lab of 8 bits, grey, RGB or CMYK of 16, or grey "
+        "of 32: convert it to RGB of 8 bits",
+    )
 
 
 @functools.cache
@@ -191,10 +236,3 @@ def orientation(image: Image.Image) -> int:
     except Exception:  # broken metadata raise what they like, too
         return 1
     return value if value in _TURNS else 1
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode == "I":
-        # Pillow's own conversion clips 16 bits to 8 instead of scaling them.
-        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")

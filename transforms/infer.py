@@ -16,7 +16,7 @@ from camboxes.models.spec import MapSpec, ModelSpec
 from camboxes.transforms import stored_classifier
 from camboxes.transforms.containers import Image
 from camboxes.transforms.contents import contents, image_bytes
-from camboxes.transforms.images import DEFAULT_LIMITS, BadImageError, Limits, decode_at_least
+from camboxes.transforms.images import DEFAULT_LIMITS, BadImageError, Limits, check_not_blank, decode_at_least
 from camboxes.transforms.labels import LabelMap, LabelMatcher, UnmatchedLabelsError, UnnamedClassesError
 from camboxes.transforms.maps import quantize
 from camboxes.transforms.metering import count
@@ -249,6 +249,7 @@ class _InferClassMaps(beam.DoFn):
                 self._limits.check_pixels(known["width"], known["height"])
                 return photograph._replace(known=known), []
             pixels, width, height = decode_at_least(data, self._side, self._decode_jpeg, self._limits)
+            check_not_blank(pixels)
         except BadImageError as error:
             return photograph._replace(error=error), []
         second = quarters(width, height) if self._localizer.settings["second_look"] else ()

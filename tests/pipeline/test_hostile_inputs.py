@@ -77,7 +77,7 @@ def test_limits_are_options_and_part_of_the_configuration(tmp_path, rows, capsys
     folder = tmp_path / "data" / "tripod"
     folder.mkdir(parents=True)
     for side in (40, 50):
-        Image.new("RGB", (side, side), "red").save(folder / f"{side}.bmp")
+        Image.linear_gradient("L").resize((side, side)).convert("RGB").save(folder / f"{side}.bmp")
     (folder / "60.bmp").write_bytes((folder / "50.bmp").read_bytes() + bytes(5000))
     limits = ["--max-pixels", "2000", "--max-bytes", "10000"]
     assert _label(tmp_path / "data", tmp_path / "out", *limits) == 0

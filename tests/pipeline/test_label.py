@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -124,29 +125,36 @@ def test_bad_files_cost_themselves_alone(photographs, run, tmp_path, rows, annot
     (data / "tripod" / "missing.jpg").symlink_to("nowhere")
     (data / "tripod" / "folder.jpg").mkdir()
     Image.new("RGB", (1, 1), "red").save(data / "tripod" / "pixel.png")
-    Image.new("RGB", (20_000, 10), "red").save(data / "tripod" / "strip.png")
+    Image.linear_gradient("L").resize((20_000, 10)).convert("RGB").save(data / "tripod" / "strip.png")
+    Image.new("RGB", (300, 200), "red").save(data / "tripod" / "blank.png")
+    ramp = np.linspace(0, 4095, 300 * 200).reshape(200, 300)
+    Image.fromarray(ramp.astype(np.uint16)).save(data / "tripod" / "twelve_bits.png")
+    Image.fromarray((ramp / 50_000).astype(np.float32)).save(data / "tripod" / "float.tiff")
     Image.new("1", (20_000, 20_000)).save(data / "tripod" / "bomb.png")
-    assert _label(data, tmp_path / "out", "--boxes", "all") == 0
+    assert _label(data, tmp_path / "out", "--boxes", "all", "--max-reject-rate", "0.6") == 0
     found = {row["path"]: (row["status"], (row["reason"] or "").partition(":")[0]) for row in rows(tmp_path / "out")}
     assert {path: status for path, status in found.items() if status[0] == "rejected"} == {
+        "tripod/blank.png": ("rejected", "blank"),
         "tripod/bomb.png": ("rejected", "too_large"),
         "tripod/empty.jpg": ("rejected", "empty"),
+        "tripod/float.tiff": ("rejected", "unclear_range"),
         "tripod/missing.jpg": ("rejected", "missing"),
         "tripod/text.jpg": ("rejected", "not_an_image"),
         "tripod/truncated.jpg": ("rejected", "truncated"),
+        "tripod/twelve_bits.png": ("rejected", "unclear_range"),
     }
     assert found["tripod/pixel.png"] == ("no_box", "image_too_small")
     strip = next(row for row in rows(tmp_path / "out") if row["path"] == "tripod/strip.png")
     assert (strip["width"], strip["height"]) == (20_000, 10) and strip["status"] in ("ok", "no_box")
-    assert len(found) == 5 + 5 + 2
+    assert len(found) == 5 + 8 + 2
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["rejected"] == {
-        "empty": 1, "missing": 1, "not_an_image": 1, "too_large": 1, "truncated": 1,
+        "blank": 1, "empty": 1, "missing": 1, "not_an_image": 1, "too_large": 1, "truncated": 1, "unclear_range": 2,
     }  # fmt: skip
-    assert summary["images"]["planned"] == 12 == sum(summary["images"].values()) - 12
+    assert summary["images"]["planned"] == 15 == sum(summary["images"].values()) - 15
     # ids of rejected images stay unused; the others' boxes are those of a run without bad files
     ids = [image["id"] for image in annotations(tmp_path / "out")["images"]]
-    assert len(ids) == 7 and max(ids) <= 12
+    assert len(ids) == 7 and max(ids) <= 15
     clean = {row["path"]: row["maps"] for row in rows(run)}
     assert all(row["maps"] == clean[row["path"]] for row in rows(tmp_path / "out") if row["path"] in clean)
     assert "not_an_image: no image format begins with" in (tmp_path / "out" / "report.html").read_text()

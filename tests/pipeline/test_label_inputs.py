@@ -10,7 +10,7 @@ import tarfile
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from camboxes.pipeline import cli
 from camboxes.transforms import PlannedRun
@@ -116,12 +116,12 @@ def test_an_archive_beside_class_folders_is_no_data_set(photographs, tmp_path):
 
 
 def test_a_repeated_name_gives_no_image_the_picture_of_another(tmp_path, rows):
-    """a, b, a, c, each of one colour: read as neighbours, c would have the second a's picture."""
+    """a, b, a, c, each of one colour in a frame: read as neighbours, c would have the second a's picture."""
     colours = [("a", "red"), ("b", "green"), ("a", "blue"), ("c", "white")]
     pictures = []
     for _, colour in colours:
         file = io.BytesIO()
-        Image.new("RGB", (64, 64), colour).save(file, "PNG")
+        ImageOps.expand(Image.new("RGB", (60, 60), colour), 2, "black").save(file, "PNG")
         pictures.append(file.getvalue())
     samples = zip(colours, pictures, strict=True)
     _plain_tar(

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-CODES = {"empty", "not_an_image", "truncated", "too_large", "unreadable"}
+CODES = {"empty", "not_an_image", "truncated", "too_large", "unreadable", "unsupported", "unclear_range"}
 MOST_PIXELS, MOST_GROWTH = 2_000_000, 64 * 2**20
 
 READER = """
@@ -78,10 +78,13 @@ def test_each_kind_ends_as_it_should(outcomes):
     found = collections.defaultdict(collections.Counter)
     for name, outcome in outcomes.items():
         found[name.partition("-")[0].rstrip(".0123456789")][outcome.get("code", "decoded")] += 1
-    assert set(found) == {"cut", "flipped", "header", "zeroed", "grown", "size", "disguise", "odd"}
+    assert set(found) == {"cut", "flipped", "header", "zeroed", "grown", "size", "disguise", "odd", "dark"}
     assert set(found["odd"]) == {"decoded"}, "they are valid"
+    assert set(found["dark"]) == {"unclear_range"}, "they would be black"
     assert "decoded" not in found["disguise"], "they are no images"
-    assert found["disguise"]["not_an_image"] >= 25
+    starts = {name for name in outcomes if name.startswith("disguise-") and name.endswith("-start.jpg")}
+    assert {name: outcomes[name]["code"] for name in starts} == dict.fromkeys(starts, "unreadable") and len(starts) == 7
+    assert found["disguise"] == {"not_an_image": 19, "empty": 1, "unreadable": 7}
     for kind in ("cut", "flipped", "header", "zeroed", "grown"):
         assert found[kind]["decoded"] and len(found[kind]) >= 3, f"{kind}: {found[kind]}"
     for side in (11000, 60000, 65535):

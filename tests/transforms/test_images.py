@@ -4,10 +4,19 @@ import os
 
 import numpy as np
 import pytest
+import torch
 from PIL import EpsImagePlugin, Image
 
 from camboxes.models import decode_jpeg
-from camboxes.transforms.images import ACCEPTED, DEFAULT_LIMITS, BadImageError, Limits, decode, decode_at_least
+from camboxes.transforms.images import (
+    ACCEPTED,
+    DEFAULT_LIMITS,
+    BadImageError,
+    Limits,
+    check_not_blank,
+    decode,
+    decode_at_least,
+)
 
 QUARTERS = np.zeros((40, 60, 3), np.uint8)  # red, green / blue, white: no two orientations look alike
 QUARTERS[:20, :30] = 255, 0, 0
@@ -60,10 +69,11 @@ def test_jpeg(mode):
 
 
 def test_webp_and_palette_and_alpha():
+    """Transparent pixels: test_depth.py."""
     image = Image.fromarray(QUARTERS)
     assert np.array_equal(decode(encoded(image, "WEBP", lossless=True)), QUARTERS)
     assert np.array_equal(decode(encoded(image.quantize(8), "PNG")), QUARTERS)
-    image.putalpha(200)
+    image.putalpha(255)
     assert np.array_equal(decode(encoded(image, "PNG")), QUARTERS)
 
 
@@ -92,6 +102,9 @@ def test_what_comes_back_is_uint8_rgb():
     [
         (b"", "empty"),
         (b"a text file named .jpg", "not_an_image"),
+        (b"\x89PNG\r\n\x1a\nwhich goes on as text", "unreadable"),
+        (b"II*\0\x08\0\0\0", "unreadable"),
+        (b"GIF89a", "unreadable"),
         (encoded(Image.fromarray(QUARTERS), "JPEG")[:-300], "truncated"),
         (encoded(Image.fromarray(QUARTERS), "PNG")[:-40], "truncated"),
         (encoded(Image.fromarray(QUARTERS), "PNG")[:60], "truncated"),
@@ -101,6 +114,31 @@ def test_bad_files(data, code):
     with pytest.raises(BadImageError, match=rf"^{code}: ") as error:
         decode(data)
     assert error.value.code == code
+
+
+def test_the_format_that_a_broken_file_begins_as_is_named():
+    """Not that none begins so."""
+    with pytest.raises(BadImageError, match=r"^unreadable: it begins as PNG, then SyntaxError: broken PNG file"):
+        decode(b"\x89PNG\r\n\x1a\nwhich goes on as text")
+
+
+def test_an_error_of_a_decoders_own_is_no_fault_of_the_image():
+    def broken(data):
+        raise TypeError("unexpected keyword argument")
+
+    with pytest.raises(TypeError, match="unexpected keyword argument"):
+        decode_at_least(encoded(Image.fromarray(QUARTERS), "JPEG"), None, broken)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.tensor])
+def test_a_photograph_in_which_there_is_nothing(kind):
+    blank = np.full((40, 50, 3), (9, 8, 7), np.uint8)
+    with pytest.raises(BadImageError, match=r"^blank: all pixels are equal: \[9, 8, 7\]$"):
+        check_not_blank(kind(blank))
+    blank[-1, -1, -1] += 1
+    check_not_blank(kind(blank))
+    check_not_blank(kind(QUARTERS))
+    check_not_blank(kind(blank[:1, :1]))  # too small for a map: that is told of the box
 
 
 def test_limits_of_pixels():
