@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from camboxes.transforms.bad_images import BadImageError
 
@@ -36,7 +36,7 @@ def is_plain(image: Image.Image) -> bool:
     return image.mode in _EIGHT_BITS and not image.has_transparency_data
 
 
-def load_rgb(image: Image.Image) -> Image.Image:
+def load_rgb(image: ImageFile.ImageFile) -> Image.Image:
     """Loads an image that was opened, and gives its RGB. What is transparent lies on white.
 
     Raises:
@@ -106,7 +106,7 @@ def _check_layout(tags: _Tags) -> None:
         )
 
 
-def _fills_sixteen_bits(image: Image.Image) -> bool:
+def _fills_sixteen_bits(image: ImageFile.ImageFile) -> bool:
     """Whether an image that is not loaded declares no other range than that of 16 bits."""
     stored = str(image.tile[0][3]) if image.tile else ""  # its layout in the file, in Pillow's words; maxval of PPM
     return ";16" in stored or stored.endswith(", 65535)")
@@ -114,8 +114,8 @@ def _fills_sixteen_bits(image: Image.Image) -> bool:
 
 def _check_upper_bits(image: Image.Image, tags: _Tags) -> None:
     """Refuses colours of 16 bits, of which Pillow gives the upper 8, where these are in the lowest quarter."""
-    bands = zip(image.getbands(), image.getextrema(), strict=True)
-    highest = max(high for band, (_, high) in bands if band != "A")
+    colours = [band != "A" for band in image.getbands()]
+    highest = int(np.reshape(image.getextrema(), (-1, 2))[colours, 1].max())
     if highest >= 64:
         return
     found = f"samples of 16 bits (mode {image.mode}) up to {256 * highest + 255} at most"

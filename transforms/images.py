@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from camboxes.transforms.bad_images import BadImageError
 from camboxes.transforms.depth import layout_of_tiff, load_rgb
@@ -156,7 +156,7 @@ def check_not_blank(pixels: Any) -> None:
 
 
 @contextlib.contextmanager
-def opened(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Iterator[Image.Image]:
+def opened(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Iterator[ImageFile.ImageFile]:
     """An image whose header is read; what is wrong with it, here or inside the block, is a BadImageError.
 
     Arguments and errors: see `decode`.

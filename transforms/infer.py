@@ -180,15 +180,25 @@ class _InferClassMaps(beam.DoFn):
         """
         opened = _Open(shard, (timestamp, (window,)))
         self._open.append(opened)
-        for item in _items(opened):
-            self._take(self._network.put(item))
-            yield from self._complete()
-        yield from self._complete()  # one without rows
+        try:
+            for item in _items(opened):
+                self._take(self._network.put(item))
+                yield from self._complete()
+            yield from self._complete()  # one without rows
+        except BaseException:  # also GeneratorExit, where a step fails that takes what is yielded
+            self._network.close()  # Beam gives such a bundle up, without finish_bundle
+            raise
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
-        self._take(self._network.rest(self._waiting.rest()))
-        self._network.close()
+        try:
+            self._take(self._network.rest(self._waiting.rest()))
+        finally:
+            self._network.close()
         yield from self._complete()
+
+    def teardown(self) -> None:
+        if hasattr(self, "_network"):  # there was a bundle
+            self._network.close()
 
     def _take(self, passed: Iterable[tuple[list[_Answered], int]]) -> None:
         """Takes what came through the network; a row is done with its image's last look."""
@@ -236,6 +246,8 @@ class _InferClassMaps(beam.DoFn):
         return math.ceil(2 * max(settings["scales"]) / (SIDE if settings["second_look"] else 1))
 
     def _read(self, given: tuple[_Open, int, _Row, Image | None]) -> _Read:
+        from camboxes.models.devices import beside_passes
+
         opened, number, row, content = given
         photograph = _Photograph(opened, number, row)
         for label in photograph.row["labels"]:
@@ -249,7 +261,8 @@ class _InferClassMaps(beam.DoFn):
                 self._limits.check_pixels(known["width"], known["height"])
                 return photograph._replace(known=known), []
             pixels, width, height = decode_at_least(data, self._side, self._decode_jpeg, self._limits)
-            check_not_blank(pixels)
+            with beside_passes(self._localizer.classifier.spec.device):
+                check_not_blank(pixels)
         except BadImageError as error:
             return photograph._replace(error=error), []
         second = quarters(width, height) if self._localizer.settings["second_look"] else ()

@@ -151,9 +151,9 @@ class ThroughNetwork(Generic[Item, Decoded, Batch, Result]):
             self.close()
 
     def close(self) -> None:
-        """Ends the threads."""
+        """Ends the threads, after what they are at; what waits for them is dropped. Closing twice does nothing."""
         for pool in self._pools:
-            pool.shutdown()
+            pool.shutdown(cancel_futures=True)
 
     def _decoded_together(self) -> Iterator[Result]:
         items, self._together = self._together, []

@@ -2,8 +2,11 @@
 
 import contextlib
 import importlib.metadata
+import itertools
 import json
+import math
 import platform
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -118,7 +121,7 @@ def merge(written: Iterable[str], output: str, max_reject_rate: float = MAX_REJE
     else:
         keys = sorted(written)
         settings = _settings(output, keys)
-        parts = [_numbered_by_path(output, keys, dict(settings))]
+        parts = _numbered_by_path(output, keys, dict(settings))
         names = settings.pop("categories", [])
     info = {
         "description": coco.DESCRIPTION,
@@ -227,10 +230,20 @@ def _rows(output: str, keys: Iterable[str], settings: Mapping[str, Any]) -> Iter
         yield from shard.rows.to_pylist()
 
 
-def _numbered_by_path(output: str, keys: Iterable[str], settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    rows = sorted(_rows(output, keys, settings), key=lambda row: row["path"])
-    for number, row in enumerate(rows, start=1):
-        yield row | {"image_id": number}
+def _numbered_by_path(output: str, keys: Iterable[str], settings: Mapping[str, Any]) -> list[Iterator[dict[str, Any]]]:
+    """The rows of shards without a plan, sorted on disk by their paths and numbered, in parts to be read in turn."""
+    # A database without a name lies in memory, and goes to a temporary file of its own when it grows.
+    waiting = sqlite3.connect("", isolation_level=None)
+    waiting.execute("PRAGMA journal_mode = OFF")
+    waiting.execute("CREATE TABLE rows (path TEXT, content TEXT)")
+    waiting.execute("BEGIN")
+    rows = ((row["path"], json.dumps(row)) for row in _rows(output, keys, settings))
+    waiting.executemany("INSERT INTO rows VALUES (?, ?)", rows)
+    waiting.execute("COMMIT")
+    [(images,)] = waiting.execute("SELECT count(*) FROM rows")
+    in_order = waiting.execute("SELECT content FROM rows ORDER BY path, rowid")
+    numbered = (json.loads(content) | {"image_id": number} for number, (content,) in enumerate(in_order, start=1))
+    return [itertools.islice(numbered, _IMAGES_PER_PART) for _ in range(max(1, math.ceil(images / _IMAGES_PER_PART)))]
 
 
 def _settings(output: str, keys: Iterable[str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 import torchvision
-from PIL import Image
+from PIL import Image, ImageOps
 
 from camboxes.models import ModelSpec
 from camboxes.models.checkpoints import Description
@@ -24,7 +24,7 @@ def folders(tmp_path_factory):
     for number, colour in (("1", "red"), ("2", "green"), ("10", "blue")):
         (folder / number).mkdir()
         for name in "ab":
-            Image.new("RGB", (64, 64), colour).save(folder / number / f"{name}.png")
+            ImageOps.expand(Image.new("RGB", (60, 60), colour), 2).save(folder / number / f"{name}.png")
     return folder
 
 

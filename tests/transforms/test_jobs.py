@@ -1,8 +1,10 @@
 """The steps in pipelines of the user's own."""
 
 import collections
+import gc
 import json
 import threading
+import tracemalloc
 
 import apache_beam as beam
 import numpy as np
@@ -24,8 +26,10 @@ from camboxes.transforms import (
     ReadLabeledImages,
     WriteCoco,
     infer,
+    storage,
 )
 from camboxes.transforms.infer import _InferClassMaps
+from camboxes.transforms.plan import shard_file
 from camboxes.transforms.records import LABELED, PLANNED, Shard, table
 from camboxes.transforms.write import IncompleteRunError, TooManyRejectedError, merge
 
@@ -229,9 +233,6 @@ def test_a_merge_that_misses_images_fails(photographs, tmp_path, classifier):
     run = Plan(output, classifier.class_names, shards=2).make(str(photographs))
     with pytest.raises(IncompleteRunError, match="2 of 2 planned shards are missing"):
         merge([], output)
-    from camboxes.transforms import storage
-    from camboxes.transforms.plan import shard_file
-
     for key in run.shards:
         storage.write_table(shard_file(output, key), table([], LABELED, {}))
     with pytest.raises(IncompleteRunError, match="5 images were planned, and 0 have a row"):
@@ -262,9 +263,6 @@ def test_large_results_are_written_in_parts(run, tmp_path, monkeypatch):
 
 
 def test_shards_of_different_settings_are_never_merged(tmp_path):
-    from camboxes.transforms import storage
-    from camboxes.transforms.plan import shard_file
-
     for key, threshold in (("a", 0.25), ("b", 0.5)):
         storage.write_table(shard_file(str(tmp_path), key), table([], LABELED, {"rule": {"threshold": threshold}}))
     with pytest.raises(ValueError, match=r"shard b of .* was made with .*0.5.*, the ones before it with .*0.25"):
@@ -438,3 +436,102 @@ def test_a_step_of_a_users_own_holds_a_localizer_that_was_used(classifier):
     with _pipeline() as pipeline:
         said = pipeline | beam.Create([image]) | beam.ParDo(_Says(localizer))
         assert_that(said, equal_to([expected.maps.tobytes()]))
+
+
+def _threads():
+    return {thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")}
+
+
+def _fails(*_arguments):
+    raise ZeroDivisionError("it was bound to fail")
+
+
+@pytest.mark.parametrize("where", ["reading", "the network", "taking what comes out"])
+def test_a_bundle_that_fails_leaves_no_threads(photographs, tmp_path, classifier, monkeypatch, where):
+    """Beam gives such a bundle up: no finish_bundle follows."""
+    before = _threads()
+    run = Plan(str(tmp_path), classifier.class_names, shards=3).make(str(photographs))
+    shards = [Shard(key, run.planned_rows(key)) for key in run.shards]
+    step = _InferClassMaps(ModelSpec("efficientnet_lite0", batch_size=1), MapSpec(), None, None)
+    step.setup()
+    if where == "reading":
+        monkeypatch.setattr(infer, "decode_at_least", _fails)
+    elif where == "the network":
+        monkeypatch.setattr(infer, "localize", _fails)
+    step.start_bundle()
+    with pytest.raises(ZeroDivisionError):
+        for shard in shards * 3:
+            for _ in step.process(shard, Timestamp(0), GlobalWindow()):
+                _fails()
+        list(step.finish_bundle())
+    assert _threads() <= before
+
+
+def test_a_bundle_that_is_begun_and_given_up_leaves_no_threads(photographs, tmp_path, classifier):
+    before = _threads()
+    run = Plan(str(tmp_path), classifier.class_names).make(str(photographs))
+    step = _InferClassMaps(ModelSpec("efficientnet_lite0"), MapSpec(), None, None)
+    step.setup()
+    step.teardown()
+    step.start_bundle()
+    [key] = run.shards
+    list(step.process(Shard(key, run.planned_rows(key)), Timestamp(0), GlobalWindow()))
+    assert _threads() - before
+    step.teardown()
+    assert _threads() <= before
+
+
+def test_a_job_that_fails_leaves_no_threads(photographs, tmp_path, classifier):
+    before = _threads()
+    plan = Plan(str(tmp_path), classifier.class_names, shards=3)
+    pipeline = _pipeline()
+    pipeline | ReadLabeledImages(str(photographs), plan) | InferClassMaps() | beam.Map(_fails)
+    with pytest.raises(ZeroDivisionError):
+        pipeline.run()
+    gc.collect()
+    assert _threads() <= before
+
+
+def _unplanned(output, shards, rows_of_each):
+    """Shards of a user's own pipeline, whose paths come in no order."""
+    paths = [f"ä/{number * 7919 % (shards * rows_of_each):06d}.jpg" for number in range(shards * rows_of_each)]
+    for number in range(shards):
+        rows = [
+            {
+                "path": path, "width": 640, "height": 480, "status": "ok", "maps": [],
+                "labels": [{"label": "cat", "category_id": 1, "class_index": 285, "logit": 1.5, "probability": 0.1}],
+                "boxes": [{"category_id": 1, "bbox": [0.1, 2, 3.7, 4], "score": 0.3, "rank": 1, "box_uid": path}],
+            }
+            for path in paths[number * rows_of_each : (number + 1) * rows_of_each]
+        ]  # fmt: skip
+        storage.write_table(shard_file(str(output), f"{number:03d}"), table(rows, LABELED, {"categories": ["cat"]}))
+    return [f"{number:03d}" for number in range(shards)], sorted(paths)
+
+
+def test_unplanned_results_are_written_in_parts_too(tmp_path, monkeypatch):
+    from camboxes.transforms import write
+
+    keys, paths = _unplanned(tmp_path, 5, 9)
+    merge(keys, str(tmp_path))
+    whole = json.loads((tmp_path / "annotations.json").read_text())
+    assert [(image["id"], image["file_name"]) for image in whole["images"]] == list(enumerate(paths, start=1))
+    monkeypatch.setattr(write, "_IMAGES_PER_PART", 20)
+    summary = merge(keys, str(tmp_path))
+    names = [f"annotations-{number:05d}-of-00003.json" for number in (1, 2, 3)]
+    parts = [json.loads((tmp_path / name).read_text()) for name in names]
+    assert [len(part["images"]) for part in parts] == [20, 20, 5]
+    for name in ("images", "annotations"):
+        assert [entry for part in parts for entry in part[name]] == whole[name]
+    assert summary["images"]["planned"] == summary["annotations"] == 45
+
+
+def test_the_memory_of_an_unplanned_merge_does_not_grow_with_the_images(tmp_path):
+    """SQLite's, which is bounded, is not counted here."""
+    peaks = []
+    for shards in (5, 40):
+        keys, _ = _unplanned(tmp_path / str(shards), shards, 100)
+        tracemalloc.start()
+        merge(keys, str(tmp_path / str(shards)))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.3 * peaks[0]
