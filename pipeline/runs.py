@@ -37,6 +37,8 @@ CONTENTS = (
     "shards",
     "plan",
 )
+# What the folder of a plan may hold before plan.json.
+_PLAN = {"shards", "classifier.json", "weights.safetensors", "regressor.safetensors", "selftraining.json", "retried"}
 _PARTS = re.compile(r"(annotations|results)-\d{5,}-of-\d{5,}\.json")  # of a large run
 # Folders that a run or a training writes to. Any other folder may be another job's.
 _FOLDERS = ("shards", "plan", "features", "head", "everything")
@@ -73,8 +75,9 @@ def check_contents(output: str) -> None:
     plan = storage.join(output, "plan")
     if storage.exists(storage.join(plan, "plan.json")):
         return
-    begun = any(storage.exists(storage.join(plan, name)) for name in ("shards", "classifier.json"))
-    names = [name for name in CONTENTS if not (name == "plan" and begun)]
+    inside = storage.names(plan, "")
+    unfinished = not inside or any(name in _PLAN for name in inside)  # as a call leaves it that was killed
+    names = [name for name in CONTENTS if not (name == "plan" and unfinished)]
     if others := [name for name in names if storage.exists(storage.join(output, name))]:
         raise CallError(
             f"--output {output!r} holds {', '.join(others)}, which no run has left there (plan/plan.json is missing); "

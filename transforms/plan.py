@@ -94,6 +94,8 @@ class PlannedRun:
         before = PlannedRun.load(output)
         if before is not None:
             _check_same(before, run)
+            if before.root != run.root:
+                _check_same_images(before, self)
         for key in self.shards:
             storage.write_bytes(planned_file(output, key), storage.read_bytes(planned_file(self.output, key)))
         run.save()
@@ -383,6 +385,21 @@ def _check_moved(before: PlannedRun, moved: PlannedRun) -> None:
                 f"{path!r} is not the image that the run saw ({reason}). Give the root that the run was made with, "
                 "choose another --output (--reuse takes over what is the same), or replace the run with --overwrite"
             )
+
+
+def _check_same_images(before: PlannedRun, source: PlannedRun) -> None:
+    """Refuses to replace a run by one over other images of the same paths, below another root."""
+    for key in set(before.shards) - set(before.missing()) - set(source.missing()):
+        seen = (
+            storage.read_table(shard_file(run.output, key), ["path", "digest"]).to_pylist() for run in (before, source)
+        )
+        for then, now in zip(*seen, strict=True):
+            if then["digest"] and now["digest"] and then["digest"] != now["digest"]:
+                raise PlanConflictError(
+                    f"output {before.output!r} holds a run over the images below {before.root!r}; {then['path']!r} of "
+                    f"{source.output!r}, below {source.root!r}, is another image. Choose another --output, or replace "
+                    "the run with --overwrite"
+                )
 
 
 def _check_same(before: PlannedRun, now: PlannedRun) -> None:

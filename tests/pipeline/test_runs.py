@@ -103,6 +103,12 @@ def test_files_of_somebody_elses_that_are_called_as_a_runs(photographs, run, tmp
         assert own.read_text() == "mine"
 
 
+@pytest.mark.parametrize("left", ["plan", "plan/shards", "plan/weights.safetensors"])
+def test_what_a_killed_call_left_is_no_obstacle(tmp_path, left):
+    (tmp_path / left).mkdir(parents=True)
+    runs.check_contents(str(tmp_path))
+
+
 def test_a_run_is_not_replaced_by_what_is_read_from_it(run, tmp_path, capsys):
     before = (run / "annotations.json").read_bytes()
     for options in (["--input", run / "annotations.json"], ["--input", tmp_path, "--reuse", run]):

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -6,9 +7,10 @@ import json
 import shutil
 import tarfile
 
+import apache_beam as beam
 import pytest
 
-from camboxes.transforms import Plan, PlannedRun, storage
+from camboxes.transforms import Plan, PlannedRun, PlanOnWorkers, storage
 from camboxes.transforms.contents import contents, image_bytes
 from camboxes.transforms.images import ACCEPTED
 from camboxes.transforms.listing import shard_count
@@ -16,6 +18,7 @@ from camboxes.transforms.plan import PlanConflictError, shard_file, shards_folde
 from camboxes.transforms.records import LABELED, table
 
 NAMES = [("cat",), ("dog",), ("eel",)]
+RUNNER = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
 
 
 @pytest.fixture
@@ -113,6 +116,37 @@ def test_other_images_below_another_root_are_refused(begun, tmp_path, name, chan
         _elsewhere(begun, tmp_path / "two").make(manifest)
     run = PlannedRun.load(begun.output)
     assert (run.root, run.missing()) == (str(tmp_path / "one"), [])
+
+
+def test_workers_compare_them_too(begun, tmp_path):
+    manifest = str(tmp_path / "m.csv")
+    run = begun.make(manifest)
+    _finished(run)
+    shutil.copytree(tmp_path / "two", tmp_path / "three")
+    (tmp_path / "three" / "c.jpg").write_bytes(b"another")
+    for folder, said in (("two", None), ("three", "'c.jpg' is not the image that the run saw")):
+        plan = _elsewhere(begun, tmp_path / folder)
+        with contextlib.nullcontext() if said is None else pytest.raises(Exception, match=said):  # noqa: SIM117
+            with beam.Pipeline(runner=RUNNER) as p:
+                p | PlanOnWorkers(manifest, plan)
+    assert PlannedRun.load(begun.output).root == str(tmp_path / "two")
+
+
+def test_a_copy_does_not_replace_a_run_over_other_images(begun, tmp_path):
+    """As rebox makes it, from one run and then from another."""
+    manifest, copy = str(tmp_path / "m.csv"), str(tmp_path / "copy")
+    one = begun.make(manifest)
+    _finished(one)
+    _finished(one.copy(copy, {}))
+    two = dataclasses.replace(begun, output=f"{begun.output}-two", root=str(tmp_path / "two"))
+    same = two.make(manifest)
+    _finished(same)
+    assert same.copy(copy, {}).root == str(tmp_path / "two")
+    (tmp_path / "one" / "b.jpg").write_bytes(b"another")
+    other = dataclasses.replace(begun, output=f"{begun.output}-other").make(manifest)
+    _finished(other)
+    with pytest.raises(PlanConflictError, match=r"'b.jpg' of '.*-other', below '.*/one', is another image"):
+        other.copy(copy, {})
 
 
 def test_images_that_were_not_found_are_tried_again_below_another_root(begun, tmp_path):
