@@ -1,5 +1,6 @@
 """Many images are drawn by FiftyOne's delegated worker, which `camboxes review` starts and ends: in the real App."""
 
+import hashlib
 import time
 
 import apache_beam as beam
@@ -47,6 +48,7 @@ def output(tmp_path_factory):
             [label] = row["labels"]
             rows.append(
                 {"image_id": row["image_id"], "path": row["path"], "width": WIDTH, "height": HEIGHT, "status": "ok"}
+                | {"digest": hashlib.sha256((folder / "photographs" / row["path"]).read_bytes()).hexdigest()}
                 | {"labels": [label | {"class_index": 0, "probability": 0.5}]}
                 | {"maps": [found | {"category_id": label["category_id"]}]}
             )

@@ -202,10 +202,10 @@ def _through_fiftyone(folder, root):
         append_decision(str(run), Decision("two.jpg", 5, verdict))
         note(f"{step} elsewhere", load())
 
-    fo.Dataset("theirs", persistent=True)
+    fo.Dataset("not ours", persistent=True)
     shutil.copytree(folder / "copy", folder / "another")
     for step, output, name in (
-        ("no run's name", run, "theirs"),
+        ("no run's name", run, "not ours"),
         ("another run's name", folder / "another" / "run", dataset.name),
     ):
         try:
@@ -454,7 +454,7 @@ def test_of_decisions_made_elsewhere_an_accepted_one_alone_replaces_corrections(
 
 
 def test_a_dataset_of_another_run_is_not_touched(found, steps):
-    assert steps["no run's name"] == "FiftyOne has a dataset 'theirs' already that holds no run; choose another name"
+    assert steps["no run's name"] == "FiftyOne has a dataset 'not ours' already that holds no run; choose another name"
     assert re.fullmatch(
         f"FiftyOne's dataset 'run-.{{6}}' holds the run in '{found}/copy/run'; choose another name",
         steps["another run's name"],
