@@ -7,7 +7,7 @@ import hashlib
 import json
 import operator
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ from camboxes.models.parts import (
     take_apart,
     tapped,
 )
-from camboxes.models.preprocessing import Preprocessing
+from camboxes.models.preprocessing import Preprocessing, described
 from camboxes.models.spec import BY_STRIDE, Device, ModelSpec
 from camboxes.models.stride import lower_stride
 from camboxes.models.tokens import Tokens, layout_of
@@ -225,8 +225,55 @@ class Classifier(nn.Module):
         with torch.inference_mode():
             return self(self.normalize(images))
 
+    def prepare(self, images: Any) -> torch.Tensor:
+        """Brings photographs to what `forward` and `class_maps` take: resized and normalised, on the device.
+
+        Args:
+          images: a photograph, or several in a list or in a batch [n, ...]: each a PIL image, or a uint8 array or
+            tensor such as [height, width, 3]; see `preprocessing.rgb`.
+
+        Returns:
+          [n, 3, height, width], in the dtype of the network.
+
+        Raises:
+          ValueError: no image, what is no photograph, or photographs of different shapes where their aspect is kept.
+        """
+        one = not isinstance(images, Iterable) or len(getattr(images, "shape", ())) in (2, 3)
+        resized = [self.preprocessing.resize(image) for image in ([images] if one else images)]
+        shapes = sorted({tuple(image.shape[1:]) for image in resized})
+        if len(shapes) != 1:
+            found = " and ".join(f"{height} x {width}" for height, width in shapes) or "none"
+            raise ValueError(
+                f"{len(resized)} images were given, whose inputs are {found}; expected one shape in a batch: hand over "
+                'photographs of one shape at a time, or use aspect "squash"'
+            )
+        return self.normalize(torch.stack(resized))
+
+    def check_images(self, images: Any) -> None:
+        """Raises a ValueError for anything but a batch as `prepare` makes it; of which values is not known."""
+        parameter = next(self.network.parameters())
+        if not isinstance(images, torch.Tensor) or images.dim() != 4 or images.shape[1] != 3:
+            given = f"are {described(images)}"
+        elif (images.dtype, images.device) != (parameter.dtype, parameter.device):
+            given = f"are {images.dtype} on {images.device}"
+        else:
+            return
+        raise ValueError(
+            f"images {given}; expected {parameter.dtype} of shape [n, 3, height, width] on {parameter.device}, "
+            "normalised: classifier.prepare(photographs) makes them"
+        )
+
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
-        """Brings a uint8 batch [n, 3, height, width] to the device, and to what `forward` takes."""
+        """Brings a uint8 batch [n, 3, height, width] to the device, and to what `forward` takes.
+
+        Raises:
+          ValueError: it is none.
+        """
+        if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8 or images.shape[1:2] != (3,):
+            raise ValueError(
+                f"images are {described(images)}; expected uint8 of shape [n, 3, height, width], as resize makes them: "
+                "classifier.prepare(photographs) does both"
+            )
         parameter = next(self.network.parameters())
         return self.preprocessing.normalize(sent(images, parameter.device)).to(parameter.dtype)
 

@@ -17,6 +17,7 @@ from camboxes.models.classifier import Classifier
 from camboxes.models.devices import beside_passes, sent
 from camboxes.models.fusion import claims, compete, fuse
 from camboxes.models.methods import Methods
+from camboxes.models.parts import one_cell
 from camboxes.models.spec import MapSpec
 
 _BEST = 5  # classes
@@ -117,6 +118,10 @@ class Localizer:
         self._terms = maps.terms
         factors = [factor for term in maps.terms for factor in term.factors]
         networks = self._networks()
+        for scale, network in zip(self.scales, networks, strict=True):
+            stride = network.preprocessing.stride
+            if scale <= stride:
+                raise ValueError(one_cell(classifier.spec.name, scale, 2 * stride))
         self._methods = [Methods(network, factors) for network in networks]
         # The layers that the maps are spread along, and the one that their coherence is measured with.
         # A vision transformer, whose layers all have one stride, has none that is finer.

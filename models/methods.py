@@ -27,7 +27,8 @@ def class_maps(
 
     Args:
       classifier: the network; it is left as it was found, whatever happens.
-      images: normalised, [n, 3, height, width], in the dtype and on the device of the network.
+      images: normalised, [n, 3, height, width], in the dtype and on the device of the network, as `Classifier.prepare`
+        makes them of photographs.
       class_ids: int64 [n, labels]; each image may ask for several classes, and images for different ones.
       method: `METHOD[@LAYER]`; see `MapSpec.method`.
 
@@ -35,11 +36,13 @@ def class_maps(
       float32 [n, labels, height, width] at the layer's own resolution, not scaled.
 
     Raises:
-      ValueError: an unknown method, layer or class id, several methods, or one that the network is not made for.
+      ValueError: an unknown method, layer or class id, several methods, one that the network is not made for, or images
+        that are not prepared.
     """
     factors = [factor for term in MapSpec(method).terms for factor in term.factors]
     if len(factors) > 1:
         raise ValueError(f"method {method!r} has {len(factors)} parts, of different resolutions; ask for one at a time")
+    classifier.check_images(images)
     found = Methods(classifier, factors)
     check_class_ids(class_ids, len(classifier.class_names))
     if len(class_ids) != len(images):

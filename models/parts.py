@@ -15,11 +15,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
+from torch.nn import functional
 
 from camboxes.models.attention import OpenAttention
 from camboxes.models.tokens import MAPS, Layout, layout_of, prefix_tokens
 
 LAST = ""  # the name of the last feature maps, in a `Recording`
+_FEW, _LARGE = 4, 256  # cells on a side; pixels
 ATTENTION = "@attention"  # asks a `Recording` for the attention of all layers
 
 
@@ -147,9 +149,57 @@ def take_apart(network: Any, name: str, probe: torch.Tensor) -> Parts:
       probe: images to find the shapes with, [n, 3, height, width].
 
     Raises:
-      ValueError: the network has no feature maps before its output, takes no images of the probe's size, or cannot be
-        traced.
+      ValueError: the network has no feature maps before its output, or maps of one cell at the probe's size; it takes
+        no images of that size; or it cannot be traced.
     """
+    try:
+        parts, cells = _parts(network, name, probe)
+        enough = _size_of_more_cells(network, name, probe, _cut(parts)) if cells <= _FEW else None
+    except _NoMapsError:
+        enough = _size_of_more_cells(network, name, probe, None)
+        if enough is None:
+            raise
+    if enough is not None:
+        raise ValueError(one_cell(name, probe.shape[2], enough))
+    return parts
+
+
+def one_cell(name: str, size: int, enough: int) -> str:
+    """The message for a network whose last maps have one cell at a size, and more at another one."""
+    return (
+        f"{name} at {size} pixels: its last maps have one cell, which does not say where a class is; use a size of "
+        f"{enough} pixels or more"
+    )
+
+
+def _size_of_more_cells(network: Any, name: str, probe: torch.Tensor, cut: str | None) -> int | None:
+    """The first size, doubled from the probe's, at which the last maps of a network are others; None for none.
+
+    Where its last maps have one cell it looks as if it had none, or as if those before were the last. Arguments: those
+    of `take_apart`, and the layer behind which the last maps are found at the probe's size; None for nowhere.
+    """
+
+    def cut_at(size: int) -> str | None:
+        try:
+            return _cut(_parts(network, name, functional.interpolate(probe[:1], (size, size)))[0])
+        except ValueError:
+            return None
+
+    sizes = [2 * probe.shape[2]]
+    while sizes[-1] < _LARGE:
+        sizes.append(2 * sizes[-1])
+    last = cut_at(sizes[-1])
+    return None if last in (None, cut) else next(size for size in sizes if cut_at(size) == last)
+
+
+def _cut(parts: Parts) -> str:
+    """What layer the features of a traced network end with; those of others always end with the same."""
+    graph = getattr(parts.features, "graph", None)
+    return "" if graph is None else str(next(iter(reversed(graph.nodes))).args[0])
+
+
+def _parts(network: Any, name: str, probe: torch.Tensor) -> tuple[Parts, int]:
+    """The parts, and how many rows of cells the last maps have at the probe's size; see `take_apart`."""
     features: nn.Module
     tail: nn.Module
     if hasattr(network, "forward_features") and hasattr(network, "get_classifier"):
@@ -160,8 +210,8 @@ def take_apart(network: Any, name: str, probe: torch.Tensor) -> Parts:
     prefix = prefix_tokens(network, shape)
     layout = layout_of(shape, prefix)
     if layout is None:
-        raise ValueError(_no_maps(name))
-    return Parts(features, tail, head, layout, prefix)
+        raise _NoMapsError(name)
+    return Parts(features, tail, head, layout, prefix), _rows(layout, shape)
 
 
 def outermost_layers(network: nn.Module, probe: torch.Tensor, prefix: int | None) -> dict[int, list[str]]:
@@ -283,17 +333,22 @@ def _map_heights(network: nn.Module, probe: torch.Tensor, prefix: int | None) ->
     def put(name: str, shape: Any) -> None:
         heights.pop(name, None)  # a layer that runs twice counts where it last ran
         layout = layout_of(shape, prefix)
-        heights[name] = layout.maps(torch.empty(shape, device="meta"), (1, 1)).shape[2] if layout else 0
+        heights[name] = _rows(layout, shape) if layout else 0
 
     observe(network, probe, note)
     return heights
 
 
-def _no_maps(name: str) -> str:
-    return (
-        f"{name} has no feature maps before its output: expected maps, or a sequence of tokens with one for each patch "
-        "of the image; choose another network: docs/networks.md lists them"
-    )
+def _rows(layout: Layout, shape: Any) -> int:
+    return layout.maps(torch.empty(shape, device="meta"), (1, 1)).shape[2]
+
+
+class _NoMapsError(ValueError):
+    def __init__(self, name: str):
+        super().__init__(
+            f"{name} has no feature maps before its output: expected maps, or a sequence of tokens with one for each "
+            "patch of the image; choose another network: docs/networks.md lists them"
+        )
 
 
 def run_once(features: nn.Module, images: torch.Tensor, name: str) -> Any:
@@ -391,7 +446,7 @@ def _traced_parts(network: nn.Module, name: str, probe: torch.Tensor) -> tuple[n
             layer = network.get_submodule(str(node.target))
             head = layer if isinstance(layer, nn.Linear) else None
         if not node.all_input_nodes:
-            raise ValueError(_no_maps(name))
+            raise _NoMapsError(name)
         node = node.all_input_nodes[0]
     return _front(network, graph, node), _back(network, graph, node), head
 

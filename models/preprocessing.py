@@ -1,13 +1,16 @@
 """From a decoded photograph to what a network takes: the whole image, never a centre crop."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torchvision.transforms.v2 import functional as transforms
 
 from camboxes.models.spec import Aspect
 
+_CHANNELS = (1, 3, 4)
 _WIDEST = 2.0  # aspect ratios beyond [1/2, 2] are squashed to it, or a panorama would cost hundreds of times a square
 
 
@@ -40,18 +43,22 @@ class Preprocessing:
         long_side = max(long_side, self.size)
         return (self.size, long_side) if ratio >= 1 else (long_side, self.size)
 
-    def resize(self, image: np.ndarray | torch.Tensor) -> torch.Tensor:
+    def resize(self, image: np.ndarray | torch.Tensor | Image.Image) -> torch.Tensor:
         """Brings a photograph to the input's shape, on the device that it is on.
 
         Args:
-          image: uint8 [height, width, 3], RGB.
+          image: uint8 [height, width, 3], RGB; or what `rgb` takes.
 
         Returns:
           uint8 [3, input height, input width]; in memory as the photograph.
+
+        Raises:
+          ValueError: see `rgb`.
         """
-        channels_first = torch.as_tensor(image).permute(2, 0, 1)
+        channels_first = torch.as_tensor(rgb(image)).permute(2, 0, 1)
         mode = transforms.InterpolationMode(self.interpolation)
-        return transforms.resize(channels_first, list(self.shape(*image.shape[:2])), interpolation=mode, antialias=True)
+        size = list(self.shape(*channels_first.shape[1:]))
+        return transforms.resize(channels_first, size, interpolation=mode, antialias=True)
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """Scales a uint8 batch [n, 3, height, width] to [0, 1], subtracts the mean, divides by std: float32.
@@ -64,3 +71,49 @@ class Preprocessing:
         pixels = images.permute(0, 2, 3, 1).to(torch.float32, memory_format=torch.contiguous_format)
         pixels.flatten(2).mul_(scale.repeat(pixels.shape[2])).sub_(shift.repeat(pixels.shape[2]))
         return pixels.permute(0, 3, 1, 2)
+
+
+def rgb(image: Any) -> np.ndarray | torch.Tensor:
+    """A photograph as uint8 [height, width, 3].
+
+    Args:
+      image: a PIL image with 8 bits a channel, which is turned upright as its EXIF data has it; or a uint8 array or
+        tensor of one channel (grey), three, or four (of which alpha is left out): [height, width], [height, width,
+        channels] or [channels, height, width].
+
+    Raises:
+      ValueError: it is none of these; the message says what it is.
+    """
+    if isinstance(image, Image.Image):
+        if image.mode in ("I", "F") or ";" in image.mode:
+            raise ValueError(f"the image is a PIL image of the mode {image.mode}; expected one with 8 bits a channel")
+        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    found = image
+    if isinstance(image, np.ndarray | torch.Tensor):
+        channels = [axis for axis in (-1, 0) if image.ndim == 3 and image.shape[axis] in _CHANNELS]
+        if channels[:1] == [0]:
+            found = image.permute(1, 2, 0) if isinstance(image, torch.Tensor) else image.transpose(1, 2, 0)
+        elif image.ndim == 2:
+            found = image[:, :, None]
+        if image.dtype in (np.uint8, torch.uint8) and (channels or image.ndim == 2) and min(image.shape) > 0:
+            return _three_channels(found)
+    raise ValueError(
+        f"the image is {described(image)}; expected a PIL image, or uint8 [height, width, 3] in RGB, or with one "
+        "channel or four"
+    )
+
+
+def _three_channels(image: Any) -> Any:
+    if isinstance(image, np.ndarray) and min(image.strides) < 0:
+        image = image.copy()  # mirrored: PyTorch has no such tensors
+    if image.shape[2] == 1:
+        return image.repeat(1, 1, 3) if isinstance(image, torch.Tensor) else image.repeat(3, 2)
+    return image[:, :, :3]
+
+
+def described(value: Any) -> str:
+    """What was given in place of an image, for a message: dtype and shape, or the type."""
+    dtype = getattr(value, "dtype", None)
+    if dtype is None:
+        return f"of the type {type(value).__name__}"
+    return f"{str(dtype).removeprefix('torch.')} of shape {list(value.shape)}"

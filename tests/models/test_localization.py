@@ -1,3 +1,4 @@
+import dataclasses
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +15,7 @@ from camboxes.models import (
     passes_side_by_side,
     use_one_core,
 )
+from camboxes.models.classifier import Classifier
 from camboxes.models.fusion import fuse
 from camboxes.models.networks import empty_network
 
@@ -205,3 +207,28 @@ def test_the_first_scale_decides_logits_and_classes(classifier):
     [with_one] = one.localize([one.resize(photograph)], [[range(1000)]])
     assert np.array_equal(with_both.logits, with_one.logits) and with_both.class_ids == with_one.class_ids
     assert both.settings["scales"] == [192, 256] and with_both.maps.shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize("name", ["timm:tf_efficientnet_lite0", "torchvision:resnet18", "torchvision:regnet_y_400mf"])
+@pytest.mark.parametrize("size", [8, 16, 32])
+def test_a_size_at_which_the_maps_have_one_cell(name, size):
+    """It looks as if the network had no maps, or as if those before were its last, and CAM not exact."""
+    torch.manual_seed(0)
+    network = empty_network(name)
+    preprocessing = dataclasses.replace(network.preprocessing, size=size)
+    with pytest.raises(ValueError, match=f"{name} at {size} pixels: its last maps have one cell, .* size of 64 pixels"):
+        Classifier(network.module, preprocessing, ModelSpec(name, size=size))
+
+
+@pytest.mark.parametrize("size", [33, 64])
+def test_a_small_size_at_which_they_have_several(size):
+    classifier = load_classifier(ModelSpec(size=size, precision="fp32"))
+    localizer = Localizer(classifier)
+    [found] = localizer.localize([localizer.resize(np.zeros((50, 60, 3), np.uint8))], [[[285]]])
+    assert found.maps.shape == (1, 2, 2) and classifier.inexact_because is None
+
+
+def test_a_further_scale_at_which_the_maps_have_one_cell(classifier):
+    with pytest.raises(ValueError, match=r"lite0 at 32 pixels: its last maps have one cell, .* 64 pixels or more"):
+        Localizer(classifier, MapSpec("layercam", scales=(224, 32)))
+    Localizer(classifier, MapSpec("layercam", scales=(64, 32), fine_scales=True))  # at stride 16 it has two
