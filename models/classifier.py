@@ -122,8 +122,8 @@ class Classifier(nn.Module):
         self.preprocessing = dataclasses.replace(preprocessing, stride=round(size / features.shape[2]))
         self.multilabel = multilabel or logits.shape[1] == 1
         self.class_names = _checked(class_names or known_names(logits.shape[1]), logits.shape[1], spec.name)
-        statistics = {"mean": preprocessing.mean, "std": preprocessing.std}
-        self.spec = dataclasses.replace(spec, **statistics, multilabel=self.multilabel)
+        mean, std = preprocessing.mean, preprocessing.std
+        self.spec = dataclasses.replace(spec, mean=mean, std=std, multilabel=self.multilabel)
 
     def __reduce__(self) -> Any:
         """How to pickle or copy it: the network and its settings, of which the rest is made again.

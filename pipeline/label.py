@@ -44,9 +44,7 @@ if TYPE_CHECKING:
 _METHOD = "cam*layercam@16"
 _LITE, _LITE_METHOD = "efficientnet_lite", "cam*layercam@32[-2]*layercam@16"  # and fine scales
 _THRESHOLDS: dict[Refinement, "Threshold"] = {"none": 0.25, "affinity": "1*otsu"}
-_NETWORK_THRESHOLDS = dict.fromkeys(
-    ("timm:tf_efficientnet_lite1", "timm:tf_efficientnet_lite2"), 0.15
-)  # of maps that are not refined
+_NETWORK_THRESHOLDS = {f"timm:tf_efficientnet_lite{number}": 0.15 for number in (1, 2)}  # of maps not refined
 
 _IMPORTED_BY_WORKERS = ("camboxes.transforms", "camboxes.models.localization", "timm", "torchvision")
 

@@ -73,9 +73,9 @@ class Doubts:
         often = ", ".join(f"{_short(label)} ({counts['images']} of {counts['of']})" for label, counts in worst)
         return [
             f"on {self.images} of {self.of} images the network gives every label less than chance ({chance}), most "
-            f"often {often}. Either labels stand for the wrong classes (label map, or class names in other order than "
-            "the network's outputs), or the network was trained with another mean or std, or on other pictures, or the "
-            "labels are of other images"
+            f"often {often}. Either labels stand for the wrong classes (label map, or class names in another order "
+            "than the network's outputs), or the network was trained with another mean or std, or on other pictures, "
+            "or the labels are of other images"
         ]
 
 

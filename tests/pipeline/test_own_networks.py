@@ -1,17 +1,20 @@
 """Networks of a user's own: their classes, what their weights were trained with, and the run's checkpoint of them."""
 
+import dataclasses
 import json
 import shutil
 
+import apache_beam as beam
 import pytest
 import torch
 import torchvision
+from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from PIL import Image, ImageOps
 
 from camboxes.models import ModelSpec
 from camboxes.models.checkpoints import Description
 from camboxes.pipeline.cli import main
-from camboxes.transforms import PlannedRun
+from camboxes.transforms import BatchImages, BoxesFromMaps, InferClassMaps, LabeledImage, PlannedRun, WriteCoco
 
 PLAIN = ["--method", "cam", "--refine", "none", "--scales", "64"]
 SAID = ["--mean", "0.1,0.2,0.3", "--std", "0.5,0.25,1", "--multilabel"]
@@ -260,3 +263,23 @@ def test_labels_of_other_classes_are_told_loudly(many, tmp_path, capsys):
     assert "every label less than chance" in (tmp_path / "wrong" / "report.html").read_text()
     assert main(["rebox", "--run", str(tmp_path / "wrong"), "--output", str(tmp_path / "again")]) == 0
     assert "WARNING: on 10 of 10 images" in capsys.readouterr().err
+
+
+def test_a_pipeline_of_ones_own_asks_for_names_too(folders, weights, tmp_path):
+    """Elsewhere a label without a class costs its image alone; here it would be every image."""
+    images = [
+        LabeledImage(f"{label}/a.png", (label,), (folders / label / "a.png").read_bytes()) for label in ("1", "2")
+    ]
+    spec = ModelSpec("resnet18", weights(3), 64, device="cpu")
+
+    def job(spec, label_map=None):
+        with beam.Pipeline(runner=FnApiRunner()) as p:
+            shards = p | beam.Create(images) | BatchImages(2, categories=["1", "2"])
+            infer = InferClassMaps(spec, "cam", label_map=label_map)
+            shards | infer | BoxesFromMaps(0.25) | WriteCoco(str(tmp_path / "out"))
+
+    with pytest.raises(Exception, match="the network has 3 classes without names"):
+        job(spec)
+    job(dataclasses.replace(spec, classes=("1", "10", "2")))
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["images"]["skipped"] == summary["images"]["rejected"] == 0 and summary["in_doubt"]["of"] == 2
