@@ -210,18 +210,19 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, out
     planned_before = PlannedRun.load(output) is not None
     pipeline = beam.Pipeline(options=options)
     build(pipeline)
-    path, counters = storage.join(output, "summary.json"), None
+    path = storage.join(output, "summary.json")
     supervised = worker_processes.supervised(options, functools.partial(_give_up, output))
     with _progress(output), supervised as peaks, _without_traceback(TooManyRejectedError):
         try:
             result = pipeline.run()
             result.wait_until_finish()
-            counters = _counters(result)
         except Exception:
             if not _failed_when_written(path):
                 raise
+            result = None
     seconds = time.monotonic() - start
-    summary = storage.read_json(path)
+    summary = storage.read_json(path)  # first: a job that wrote nothing has failed, whatever its runner says
+    counters = None if result is None else _counters(result)
     summary["run"] = {
         "runner": str(options.view_as(StandardOptions).runner),
         "processes": local_processes(options),
