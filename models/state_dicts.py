@@ -40,16 +40,14 @@ _REFUSED = re.compile("Unsupported global|Can only")
 _ANY = 'found.state_dict() if hasattr(found, "state_dict") else found.get("state_dict", found)'
 
 
-class _StandIn(list[Any]):
+class _StandIn:
     """An object of a class that is not imported."""
 
     def __init__(self, *_: Any):
-        super().__init__()
+        pass
 
     def __setstate__(self, state: Any) -> None:
         pass
-
-    __hash__ = object.__hash__  # a key of a dict
 
 
 def read_state(path: Path | str) -> State:
