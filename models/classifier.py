@@ -410,6 +410,11 @@ class Classifier(nn.Module):
         """The SHA-256 of the bytes that `safetensors` gives."""
         return hashlib.sha256(self.safetensors()).hexdigest()
 
+    @functools.cached_property
+    def class_names_sha256(self) -> str:
+        """The SHA-256 of the class names as JSON."""
+        return hashlib.sha256(json.dumps(self.class_names).encode()).hexdigest()
+
     @property
     def weights_bytes(self) -> int:
         """How many bytes the network's weights take."""
@@ -418,10 +423,9 @@ class Classifier(nn.Module):
     @property
     def settings(self) -> dict[str, Any]:
         """What decides the maps and what they are of; weights and names by their SHA-256, and no name of a machine."""
-        names = hashlib.sha256(json.dumps(self.class_names).encode()).hexdigest()
         return self.spec.settings() | {
             "classes": len(self.class_names),
-            "class_names_sha256": names,
+            "class_names_sha256": self.class_names_sha256,
             "weights_sha256": self.weights_sha256,
         }
 
