@@ -107,14 +107,17 @@ def supervised(options: PipelineOptions, died: Callable[[str, str], None]) -> It
 
 @contextlib.contextmanager
 def _started_by(handler: Callable[..., WorkerHandler]) -> Iterator[None]:
-    """Has Beam start worker processes by another handler than the one before."""
+    """Has Beam start worker processes by another handler than before."""
     before, _ = WorkerHandler._registered_environments[python_urns.SUBPROCESS_SDK]
-    register = WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)
-    register(handler)
+    _start_by(handler)
     try:
         yield
     finally:
-        register(before)
+        _start_by(before)
+
+
+def _start_by(handler: Callable[..., WorkerHandler]) -> None:
+    WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)(handler)
 
 
 class _ForkedWorker(GrpcWorkerHandler):
