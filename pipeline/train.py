@@ -6,7 +6,7 @@ and one without a label shows none. The network is trained as its GAP conversion
 exact for it: the head on frozen features (--train head), or after that everything (--train all). It begins with the
 pretrained weights of --model, or with another training's CKPT.
 Part of the images is held out to choose the best epoch by, and to report how good it is; the choice flatters that
-figure a little. Copies of an image, by content, are never on both sides. A folder of train/ and val/ with the class
+figure. Copies of an image, by content, are never on both sides. A folder of train/ and val/ with the class
 folders below is split by these folders; test/ is left out.
 Called again with the same options, a training that was cut short continues.
 """
@@ -391,7 +391,7 @@ def _conclude(arguments: argparse.Namespace, outcome: "Outcome", lists: Sequence
         guess = outcome.guessing[name]
         print(f"{name.replace('_', ' ')} {100 * value:.1f}% on validation images (guessing: {100 * guess:.1f}%)")
     if outcome.metrics:
-        print("the epoch was chosen on the same images, which flatters these figures a little")
+        print("the epoch was chosen on the same images, so these figures flatter: the fewer images, the more")
     files = ["weights.safetensors", "classifier.json", *lists]
     output = arguments.output.rstrip("/")
     print(f"wrote {', '.join(str(Path(output, name)) for name in files)}")

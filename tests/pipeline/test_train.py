@@ -118,7 +118,7 @@ def test_what_is_said(trained, said, squares):
     assert out == [
         "mean class accuracy 100.0% on validation images (guessing: 50.0%)",
         "top1 accuracy 100.0% on validation images (guessing: 50.0%)",
-        "the epoch was chosen on the same images, which flatters these figures a little",
+        "the epoch was chosen on the same images, so these figures flatter: the fewer images, the more",
         f"wrote {trained}/weights.safetensors, {trained}/classifier.json",
         f"draw boxes: camboxes label --model {trained} --input {squares} --output {trained}-boxes",
     ]
@@ -355,7 +355,7 @@ def test_noise_labels_on_copies_report_what_guessing_gives(tmp_path, capsys):
         "copies of other images: 300, such as a/11-encoded.jpg of a/11-again.png: 100 of the same bytes, " in said.err
     )
     assert f"200 encoded or resized anew; see {tmp_path}/c/copies.csv" in said.err
-    assert "the epoch was chosen on the same images, which flatters these figures a little" in said.out
+    assert "the epoch was chosen on the same images, so these figures flatter: the fewer images, the more" in said.out
     assert training["epoch_chosen_on"] == "validation"
     rows = list(csv.DictReader(io.StringIO((tmp_path / "c" / "copies.csv").read_text())))
     assert len(rows) == 300
