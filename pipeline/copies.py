@@ -89,8 +89,8 @@ class Copies:
     @functools.cached_property
     def contradictions(self) -> list[tuple[str, str]]:
         """Images of equal bytes and different labels: each with the first image of these bytes."""
-        first = {digest: path for path, digest in reversed(self.digests.items())}
-        pairs = [(path, first[digest]) for path, digest in self.digests.items()]
+        first: dict[str, str] = {}
+        pairs = [(path, first.setdefault(digest, path)) for path, digest in self.digests.items()]
         return [(path, other) for path, other in pairs if self.labels[path] != self.labels[other]]
 
     def kind(self, path: str, first: str) -> str:

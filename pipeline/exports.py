@@ -107,23 +107,23 @@ class Selection:
             raise ValueError(f"min-score is {self.min_score}; expected a score from 0 to 1")
 
     @property
-    def given(self) -> frozenset[Split]:
+    def given(self) -> frozenset[str]:
         """The sides that the data set comes split into; none where it has no train."""
-        sides = frozenset(self.splits.values())
+        sides = frozenset[str](self.splits.values())
         return sides if "train" in sides else frozenset()
 
     @property
-    def sides(self) -> tuple[Split, ...]:
+    def sides(self) -> tuple[str, ...]:
         """All sides that an image may be on."""
         return ("train", "val", "test") if "test" in self.given else ("train", "val")
 
-    def split(self, row: Row) -> Split:
+    def split(self, row: Row) -> str:
         """An image's side: as the data set comes split, or else by the seed and the image's content.
 
         So copies are on one side, and other images never move one.
         """
         side = split_of(row["path"], self.splits) if self.given else None
-        if side in ("val", "test") or (side == "train" and "val" in self.given):
+        if side and (side != "train" or "val" in self.given):
             return side
         place = int.from_bytes(hashlib.sha256(f"{self.seed}:{row['digest']}".encode()).digest()[:8], "big") / 2**64
         return "val" if place < self.val else "train"

@@ -8,8 +8,6 @@ import json
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from camboxes.transforms.splits import split_of
-
 if TYPE_CHECKING:
     from camboxes.pipeline.copies import Copies
     from camboxes.transforms.entries import Split
@@ -39,6 +37,8 @@ class TrainingData:
         Raises:
           ValueError: it comes with splits, and none of them is to train on.
         """
+        from camboxes.transforms.splits import split_of
+
         if source.splits and "train" not in source.splits.values():
             folders = ", ".join(sorted(source.splits))
             raise ValueError(
@@ -126,6 +126,8 @@ class TrainingData:
           Both, and the images that are to validate on and show the picture of one to train on: pairs of both paths.
           They are in neither, for they would flatter the figures.
         """
+        from camboxes.transforms.splits import split_of
+
         sides: dict[str | None, list[str]] = {"train": [], "val": []}
         for path in self.labels:
             sides[split_of(path, self.splits)].append(path)
