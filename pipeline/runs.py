@@ -93,7 +93,8 @@ def locked(output: str) -> Iterator[None]:
     this call makes are removed again if nothing is written to them.
 
     Raises:
-      CallError: another job is writing to the folder, or the folder cannot be made.
+      CallError: another job is writing to the folder.
+      OSError: the folder cannot be made.
     """
     with leases.held(output) if not storage.is_local(output) else _file_lock(output):
         storage.sweep(output, _FOLDERS)
@@ -117,7 +118,7 @@ def _file_lock(output: str) -> Iterator[None]:
                 attempts -= 1
                 if isinstance(error, FileNotFoundError | FileExistsError) and attempts:
                     continue  # perhaps another call has just removed the folder that it made
-                raise CallError(f"--output {output!r} cannot be written to ({error}); choose another folder") from error
+                raise OSError(f"--output {output!r} cannot be written to ({error}); choose another folder") from error
         undo.callback(lock.release)
         undo.callback(_unlink, folder / ".lock")  # while it is held; whoever has it open notices, and makes a new one
         yield

@@ -1,6 +1,7 @@
 """A run's folder: what a call may delete there, and that one job at a time has it."""
 
 import contextlib
+import errno
 import re
 import threading
 import time
@@ -9,7 +10,7 @@ import pytest
 
 from camboxes.pipeline import runs
 from camboxes.pipeline.cli import main
-from camboxes.pipeline.errors import CallError
+from camboxes.pipeline.errors import CallError, blaming_the_call
 
 
 def _files(folder):
@@ -84,9 +85,19 @@ def test_a_folder_that_cannot_be_made(tmp_path, output):
     (tmp_path / "link").symlink_to("nowhere")
     folder = output if output.startswith("/") else str(tmp_path / output)
     said = rf"--output '{folder}' cannot be written to \(.*\); choose"
-    with pytest.raises(CallError, match=said), runs.locked(folder):
+    with pytest.raises(OSError, match=said), runs.locked(folder):
         pytest.fail("there is no such folder")
     assert _files(tmp_path) == ["file", "link"]
+
+
+def test_a_full_disk_is_no_wrong_call(tmp_path, monkeypatch):
+    def full(*_arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.mkdir", full)
+    with pytest.raises(OSError, match=r"cannot be written to .*No space left"), blaming_the_call():  # noqa: SIM117
+        with runs.locked(str(tmp_path / "out")):
+            pytest.fail("there is no such folder")
 
 
 @pytest.mark.parametrize("mine", ["shards/train-000.tar", "annotations.json", "plan/ground floor.png", "results.json"])
