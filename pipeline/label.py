@@ -520,6 +520,8 @@ def _read_label_map(path: str | None) -> dict[str, Any] | None:
         return None
     try:
         label_map = storage.read_json(path)
+    except FileNotFoundError:
+        raise ValueError(f"label map {path!r}: there is no file at this path") from None
     except ValueError as error:
         raise ValueError(f"label map {path!r} is not JSON ({error})") from None
     if not isinstance(label_map, dict):

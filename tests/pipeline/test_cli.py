@@ -43,7 +43,7 @@ def test_wrong_calls_get_one_line(photographs, tmp_path, capsys):
     )
     assert "there is no such file" in _fails(capsys, *label, "--weights", tmp_path / "w.pth")
     assert "DaskRunner is refused: it drops" in _fails(capsys, *label, "--runner", "DaskRunner")
-    assert "map.json" in _fails(capsys, *label, "--label-map", tmp_path / "map.json")
+    assert "map.json': there is no file at this path" in _fails(capsys, *label, "--label-map", tmp_path / "map.json")
     assert "size is 0; expected a positive number" in _fails(capsys, *label, "--size", "0")
     assert "'smoothcam' is not understood; expected" in _fails(capsys, *label, "--method", "smoothcam")
     assert "no layer at stride 5; this network has layers at 2, 4" in _fails(capsys, *label, "--method", "layercam@5")
