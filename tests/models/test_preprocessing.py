@@ -112,7 +112,6 @@ def test_a_photograph_lies_as_its_metadata_say():
             "the image is a PIL image of the mode I;16; expected one with 8 bits",
         ),
     ],
-    ids=str,
 )
 def test_what_is_no_photograph_is_told(given, message):
     with pytest.raises(ValueError, match=re.escape(message)):
