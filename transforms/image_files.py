@@ -1,12 +1,15 @@
 """Finds the file of an image below the root of its data set, and reads it."""
 
 import os
+import re
 import stat
 import sys
 from pathlib import Path
 
 from camboxes.transforms import containers, member_names, storage
 from camboxes.transforms.images import DEFAULT_LIMITS, BadImageError, Limits
+
+_NOT_UTF_8 = re.compile(r"\\udc[89a-f][0-9a-f]")  # how a listing spells a byte of a name that is not UTF-8
 
 
 def locate(root: str, path: str) -> str | None:
@@ -44,6 +47,8 @@ def read_image(location: str | None, limits: Limits = DEFAULT_LIMITS) -> bytes:
     except BadImageError:
         raise
     except FileNotFoundError:
+        if _NOT_UTF_8.search(location):
+            raise BadImageError("unreadable", "the file's name is not UTF-8; rename it") from None
         raise BadImageError("missing", "there is no file at this path") from None
     except OSError as error:  # the message names this machine's path, which must not stand in a run's results
         raise BadImageError("unreadable", f"{type(error).__name__}: {error.strerror or error}") from error

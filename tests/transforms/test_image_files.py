@@ -5,6 +5,7 @@ import pytest
 
 from camboxes.transforms.image_files import locate, read_image
 from camboxes.transforms.images import BadImageError, Limits
+from camboxes.transforms.listing import read_source
 
 
 def test_what_lies_below_the_root_is_read(tmp_path):
@@ -67,6 +68,15 @@ def test_names_that_no_file_has(tmp_path, name):
     with pytest.raises(BadImageError, match=r"^(missing|unreadable): ") as caught:
         read_image(locate(str(tmp_path), name))
     assert str(tmp_path) not in str(caught.value), "reasons stand in files that are the same on every machine"
+
+
+def test_a_name_that_is_not_utf_8_is_the_reason(tmp_path):
+    """Latin-1's é, as an old archive leaves it: the file is there, and its name cannot stand in JSON."""
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"bytes")
+    [image] = read_source(str(tmp_path))
+    with pytest.raises(BadImageError, match=r"^unreadable: the file's name is not UTF-8; rename it$"):
+        read_image(locate(str(tmp_path), image.path))
 
 
 def test_what_is_no_file_is_not_opened(tmp_path):
