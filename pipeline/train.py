@@ -203,9 +203,8 @@ def _check_before(output: str, record: Mapping[str, Any]) -> None:
         differences.append(
             f"the input's paths or labels changed ({before['images']} images then, {record['images']} now)"
         )
-    if (
-        before.get("root") != record["root"]
-    ):  # its files may be others of the same names; features are kept of the first
+    # Files below another root may be others of the same names, and features are kept of the first.
+    if before.get("root") != record["root"]:
         differences.append(f"the images lay below {before.get('root')!r}, lie below {record['root']!r}")
     if differences:
         raise ValueError(
