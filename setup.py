@@ -4,16 +4,18 @@ A folder named camboxes would shadow the installed package, and bare `import mod
 other project; everything else that packaging needs stands in pyproject.toml.
 """
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 ROOMS = ("models", "transforms", "pipeline")
 
 setup(
-    packages=[f"camboxes.{room}" for room in ROOMS],
+    packages=[f"camboxes.{name}" for name in find_packages(include=[*ROOMS, *(f"{room}.*" for room in ROOMS)])],
     package_dir={f"camboxes.{room}": room for room in ROOMS},
     package_data={
-        "camboxes.models": ["py.typed"],
-        "camboxes.transforms": ["py.typed"],
-        "camboxes.pipeline": ["py.typed", "*.jinja", "*.json", "plugin/*.yml", "plugin/*.py", "plugin/dist/*.js"],
+        **{f"camboxes.{room}": ["py.typed"] for room in ROOMS},
+        "camboxes.pipeline.jobs": ["*.json"],
+        "camboxes.pipeline.reports": ["*.jinja"],
+        "camboxes.pipeline.tuning": ["*.json"],
+        "camboxes.pipeline.review.plugin": ["*.yml", "dist/*.js"],
     },
 )

@@ -30,8 +30,8 @@ from quality import DELTAS, THRESHOLDS, best_iou, boxes_by_pair, draw
 from torch.nn.functional import interpolate
 
 from camboxes.models import ModelSpec, class_maps, load_classifier
-from camboxes.models.forward import ForwardPass
-from camboxes.transforms.maps import quantize
+from camboxes.models.cam.forward_pass import ForwardPass
+from camboxes.transforms.boxes.stored_maps import quantize
 
 SAMPLES, CHANNELS, NOISE = 6, 32, 0.2
 

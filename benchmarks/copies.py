@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from camboxes.models.preprocessing import Preprocessing
-from camboxes.pipeline.copies import print_of
+from camboxes.models.networks.preprocessing import Preprocessing
+from camboxes.pipeline.training.copies import print_of
 
 DISTANCES = (0, 2, 4, 6)  # bits
 NETWORK = Preprocessing((0.5,) * 3, (0.5,) * 3, 224, "bicubic")  # EfficientNet-Lite0's

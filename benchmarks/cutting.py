@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from quality import DELTAS, best_iou, boxes_by_pair, maps_of
 
-from camboxes.transforms.boxes import BoxRule, WorkingMap
+from camboxes.transforms.boxes.from_map import BoxRule, WorkingMap
 
 THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, *(f"{share:g}*otsu" for share in (0.7, 0.8, 0.9, 1.0, 1.1)))
 RULES = [BoxRule(threshold, boxes=which) for which in ("largest", "peak") for threshold in THRESHOLDS]

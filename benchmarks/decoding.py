@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from quality import DELTAS, PLAIN, best_iou, boxes_by_pair, label
 
 from camboxes.transforms import PlannedRun, storage
-from camboxes.transforms.plan import shard_file
+from camboxes.transforms.planning.plan import shard_file
 
 Pair = tuple[str, str]  # the name of a photograph without what stands behind its point, and a label
 

@@ -1,4 +1,4 @@
-"""How many images are in doubt (camboxes.transforms.doubts) with the right classes of their labels, and with others.
+"""How many images are in doubt with the right classes of their labels, and with others.
 
     python benchmarks/doubts.py DATA_FOLDER [CKPT]
 
@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 
 from camboxes.models import Classifier, ModelSpec, load_classifier
-from camboxes.transforms.doubts import Doubts
-from camboxes.transforms.labels import LabelMatcher
+from camboxes.transforms.doubts.label_doubts import Doubts
+from camboxes.transforms.planning.label_matching import LabelMatcher
 
 _PERMUTATIONS = 5
 

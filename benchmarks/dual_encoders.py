@@ -14,9 +14,9 @@ import torch
 
 from camboxes.models import ModelSpec, class_maps
 from camboxes.models.classifier import Classifier
-from camboxes.models.dual_encoders import DualEncoder, image_tower
-from camboxes.models.preprocessing import Preprocessing
-from camboxes.models.prompts import embed, read_prompts
+from camboxes.models.networks.dual_encoders import DualEncoder, image_tower
+from camboxes.models.networks.preprocessing import Preprocessing
+from camboxes.models.networks.prompts import embed, read_prompts
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import tempfile
 import time
 
 from camboxes.transforms import Plan, storage
-from camboxes.transforms.plan import shard_file
+from camboxes.transforms.planning.plan import shard_file
 from camboxes.transforms.records import LABELED, table
 
 # VmHWM and not getrusage: that one counts what the parent held when it forked.

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from camboxes.models import MapSpec, ModelSpec, class_maps, load_classifier
-from camboxes.models.methods import Methods
+from camboxes.models.cam.methods import Methods
 from camboxes.models.spec import CELLS, OF_ATTENTION
 
 METHODS = ["cam", "gradcam", "gradcam++", "xgradcam", "hirescam", "layercam", "eigencam",

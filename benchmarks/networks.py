@@ -18,10 +18,10 @@ import torchvision
 from timm.models import _registry
 
 from camboxes.models import ModelSpec
+from camboxes.models.cam.methods import Methods
 from camboxes.models.classifier import Classifier
-from camboxes.models.conversions import gap_network
-from camboxes.models.methods import Methods
-from camboxes.models.networks import empty_network
+from camboxes.models.networks.by_name import empty_network
+from camboxes.models.networks.gap_conversions import gap_network
 from camboxes.models.spec import Factor
 
 CONVERSIONS = ("torchvision:alexnet", "torchvision:vgg16", "torchvision:googlenet")  # of the paper

@@ -28,14 +28,14 @@ from pathlib import Path
 
 import numpy as np
 
-from camboxes.pipeline.average_precision import Boxes, match_boxes, precision
-from camboxes.pipeline.figures import true_boxes
-from camboxes.pipeline.ground_truth import read_ground_truth
-from camboxes.pipeline.judging import judge
+from camboxes.pipeline.evaluation.average_precision import Boxes, match_boxes, precision
+from camboxes.pipeline.evaluation.figures import true_boxes
+from camboxes.pipeline.evaluation.judging import judge
+from camboxes.pipeline.formats.ground_truth import read_ground_truth
 from camboxes.transforms import BoxRule, PlannedRun, boxes_from_map, storage
-from camboxes.transforms.maps import StoredMap
-from camboxes.transforms.plan import shard_file
-from camboxes.transforms.second_look import is_whole
+from camboxes.transforms.boxes.second_look import is_whole
+from camboxes.transforms.boxes.stored_maps import StoredMap
+from camboxes.transforms.planning.plan import shard_file
 
 # What `camboxes label` did before its defaults were the best that is known: Zhou et al.'s maps, on squashed images.
 PLAIN = ["--method", "cam", "--scales", "224", "--no-fine-scales", "--aspect", "squash", "--no-compete",

@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 
 from camboxes.transforms import Plan, PlannedRun, storage
-from camboxes.transforms.boxes import BoxRule
-from camboxes.transforms.draw import draw
-from camboxes.transforms.plan import shard_file
+from camboxes.transforms.boxes.from_map import BoxRule
+from camboxes.transforms.boxes_from_maps import draw
+from camboxes.transforms.planning.plan import shard_file
 from camboxes.transforms.records import LABELED, table
 from camboxes.transforms.write import merge
 
@@ -28,15 +28,15 @@ SIDE = 160
 
 # What `load_dataset` does, by the functions that do it.
 STAGES = {
-    "comparing the photographs": ("review_photographs", "places"),
-    "reading shards": ("review_dataset", "_rows"),
-    "making documents": ("review_dataset", "_document"),
-    "of that, heat maps": ("review_dataset", "_heat_map"),
-    "encoding and inserting": ("review_dataset", "_write"),
-    "asking what is there": ("review_dataset", "_present"),
-    "the dataset, its fields and indexes": ("review_dataset", "_opened"),
-    "saved views": ("review_dataset", "_save_views"),
-    "the Annotate tab": ("review_dataset", "_let_annotate"),
+    "comparing the photographs": ("local_photographs", "places"),
+    "reading shards": ("fiftyone_dataset", "_rows"),
+    "making documents": ("fiftyone_dataset", "_document"),
+    "of that, heat maps": ("fiftyone_dataset", "_heat_map"),
+    "encoding and inserting": ("fiftyone_dataset", "_write"),
+    "asking what is there": ("fiftyone_dataset", "_present"),
+    "the dataset, its fields and indexes": ("fiftyone_dataset", "_opened"),
+    "saved views": ("fiftyone_dataset", "_save_views"),
+    "the Annotate tab": ("fiftyone_dataset", "_let_annotate"),
 }
 
 
@@ -48,8 +48,7 @@ def main(images: int) -> None:
         start = time.monotonic()
         import fiftyone as fo
 
-        from camboxes.pipeline import review_dataset
-        from camboxes.pipeline.review import load_dataset
+        from camboxes.pipeline.review import fiftyone_dataset, load_dataset
 
         fo.list_datasets()
         print(f"{time.monotonic() - start:6.1f} s  imported FiftyOne and started its database")
@@ -61,7 +60,7 @@ def main(images: int) -> None:
                 for stage, seconds in spent.items():
                     print(f"  {seconds:8.2f} s  {stage}")
         finally:
-            fo.delete_dataset(review_dataset.dataset_name(planned.output))
+            fo.delete_dataset(fiftyone_dataset.dataset_name(planned.output))
     print(f"load average {os.getloadavg()[0]:.1f}")
 
 
@@ -69,7 +68,7 @@ def clocked() -> dict[str, float]:
     """Puts a clock around every stage's function; gives the seconds that they add up, by stage."""
     spent = dict.fromkeys(STAGES, 0.0)
     for stage, (module, name) in STAGES.items():
-        home = importlib.import_module(f"camboxes.pipeline.{module}")
+        home = importlib.import_module(f"camboxes.pipeline.review.{module}")
         function = getattr(home, name)
         around = clocked_items if inspect.isgeneratorfunction(function) else clocked_call
         setattr(home, name, around(function, stage, spent))

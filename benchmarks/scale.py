@@ -27,10 +27,10 @@ from PIL import Image
 from speed_memory import NETWORK, SIDE, peak
 
 from camboxes.models import ModelSpec
-from camboxes.pipeline import demo
-from camboxes.pipeline.beam_options import beam_options
+from camboxes.pipeline.commands import demo
+from camboxes.pipeline.jobs.beam_options import beam_options
 from camboxes.transforms import BoxesFromMaps, InferClassMaps, Plan, PlannedRun, Shard, storage
-from camboxes.transforms.plan import shard_file
+from camboxes.transforms.planning.plan import shard_file
 from camboxes.transforms.read import PlannedShards
 from camboxes.transforms.records import LABELED, table
 from camboxes.transforms.write import merge

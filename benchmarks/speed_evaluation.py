@@ -18,9 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from camboxes.pipeline.judging import MOST_REDRAWN
+from camboxes.pipeline.evaluation.judging import MOST_REDRAWN
 from camboxes.transforms import Plan, PlannedRun, storage
-from camboxes.transforms.plan import shard_file
+from camboxes.transforms.planning.plan import shard_file
 from camboxes.transforms.records import LABELED, Shard, table
 from camboxes.transforms.write import merge
 

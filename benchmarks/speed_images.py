@@ -20,8 +20,8 @@ import torch
 import torchvision
 from PIL import Image
 
-from camboxes.models.networks import load_network
-from camboxes.pipeline import demo
+from camboxes.models.networks.by_name import load_network
+from camboxes.pipeline.commands import demo
 
 # The demo's labels, in ImageNet's numbering.
 CLASSES = {"Egyptian cat": 285, "espresso": 967, "military uniform": 652, "moped": 665, "tripod": 872}

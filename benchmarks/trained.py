@@ -29,7 +29,7 @@ import numpy as np
 from quality import PLAIN, best_iou, boxes_by_pair, maps_of
 
 from camboxes.transforms import BoxRule
-from camboxes.transforms.boxes import WorkingMap
+from camboxes.transforms.boxes.from_map import WorkingMap
 
 SETTINGS = {"default": [], "cam, 224 squash": PLAIN}
 THRESHOLDS = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, *(f"{share:g}*otsu" for share in (0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2)))

@@ -12,7 +12,7 @@ Data folders are those of quality.py. For each of SETTINGS a run of `camboxes la
 
 The directions that calibration starts from are learned from data sets too. Here each half of the other images is judged
 with the directions that the other half and the other data sets gave, so no image has a part in its own judgement.
---write learns them from all images of the data folders, into pipeline/calibration_directions.json.
+--write learns them from all images of the data folders, into pipeline/tuning/calibration_directions.json.
 """
 
 import argparse
@@ -27,14 +27,14 @@ import numpy as np
 from quality import PLAIN
 from sklearn.linear_model import LogisticRegression
 
-from camboxes.pipeline import calibrating
-from camboxes.pipeline.ground_truth import read_ground_truth
-from camboxes.pipeline.judging import Redrawn, judge, redraw
-from camboxes.pipeline.matching import match
-from camboxes.pipeline.thresholds import Candidates, choose
+from camboxes.pipeline.evaluation.judging import Redrawn, judge, redraw
+from camboxes.pipeline.evaluation.matching import match
+from camboxes.pipeline.formats.ground_truth import read_ground_truth
+from camboxes.pipeline.tuning import calibrating
+from camboxes.pipeline.tuning.thresholds import Candidates, choose
 from camboxes.transforms import BoxRule, PlannedRun
-from camboxes.transforms.calibration import Calibration, standardise
-from camboxes.transforms.evidence import Evidence
+from camboxes.transforms.boxes.calibration import Calibration, standardise
+from camboxes.transforms.boxes.evidence import Evidence
 
 SETTINGS = {
     "default": [],
@@ -43,7 +43,7 @@ SETTINGS = {
     "cam, 224 + 448": [*PLAIN, "--scales", "224,448"],
 }
 RULES = (BoxRule(0.25), BoxRule("0.8*otsu"))
-DIRECTIONS = Path(__file__).parent.parent / "pipeline" / "calibration_directions.json"
+DIRECTIONS = Path(__file__).parent.parent / "pipeline" / "tuning" / "calibration_directions.json"
 
 
 def main() -> None:

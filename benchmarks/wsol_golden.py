@@ -3,7 +3,7 @@
     python benchmarks/wsol_golden.py FOLDER
     python benchmarks/wsol_golden.py DATA_FOLDER --stored [--every N]
 
-The first checks transforms/wsol.py against a reference evaluator's numbers, and exits 1 where one point of one curve
+The first checks transforms/wsol against a reference evaluator's numbers, and exits 1 where one point of one curve
 differs, or PxAP by 1e-9. FOLDER holds maps/NAME.png (uint8 k, the map is (k + 0.5) / 255, 224 x 224), masks/NAME_m.png
 and masks/NAME_ignore.png at image size, and golden.json: threshold_step, iou_percent, for MaxBoxAcc and MaxBoxAccV2
 the value, best_per_iou and curve by IoU, for PxAP the value, and images with image (NAME), width, height, boxes_xyxy.
@@ -24,7 +24,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from camboxes.transforms import wsol
+from camboxes.transforms.wsol import metrics
 
 STEP = 0.001
 
@@ -44,21 +44,21 @@ def main() -> None:
 
 def is_golden(folder: Path) -> bool:
     golden = json.loads((folder / "golden.json").read_text())
-    if tuple(golden["iou_percent"]) != wsol.IOU_PERCENT:
-        raise ValueError(f"{folder} was judged at IoU {golden['iou_percent']}; expected {list(wsol.IOU_PERCENT)}")
+    if tuple(golden["iou_percent"]) != metrics.IOU_PERCENT:
+        raise ValueError(f"{folder} was judged at IoU {golden['iou_percent']}; expected {list(metrics.IOU_PERCENT)}")
     step = golden["threshold_step"]
-    boxes, pixels = wsol.BoxCounts.none(step), wsol.PixelCounts.none(step)
+    boxes, pixels = metrics.BoxCounts.none(step), metrics.PixelCounts.none(step)
     for name, score_map, truth in images(folder):
-        boxes += wsol.BoxCounts.of(name, score_map, truth, step)
+        boxes += metrics.BoxCounts.of(name, score_map, truth, step)
         mask, ignore = (
             cv2.imread(str(folder / "masks" / f"{name}_{what}.png"), cv2.IMREAD_GRAYSCALE) for what in ("m", "ignore")
         )
-        pixels += wsol.PixelCounts.of(name, score_map, wsol.pixel_labels(name, [mask], ignore), step)
+        pixels += metrics.PixelCounts.of(name, score_map, metrics.pixel_labels(name, [mask], ignore), step)
     differences = {"PxAP": abs(pixels.result().value - golden["PxAP"]["value"])}
     found = boxes.result()
     for metric, accuracy in (("MaxBoxAcc", found.max_box_acc), ("MaxBoxAccV2", found.max_box_acc_v2)):
         expected = golden[metric]
-        curves = np.array([expected["curve"][str(delta)] for delta in wsol.IOU_PERCENT])
+        curves = np.array([expected["curve"][str(delta)] for delta in metrics.IOU_PERCENT])
         differences[metric] = max(
             abs(accuracy.value - expected["value"]),
             np.abs(accuracy.best - expected["best_per_iou"]).max(),
@@ -77,14 +77,16 @@ def images(folder: Path):
         yield (
             image["image"],
             (cells + 0.5) / 255,
-            wsol.scale_boxes(image["boxes_xyxy"], image["width"], image["height"]),
+            metrics.scale_boxes(image["boxes_xyxy"], image["width"], image["height"]),
         )
 
 
 def is_fast(folder: Path) -> bool:
     """Prints the speed; returns whether both ways counted the same."""
     maps = list(images(folder))
-    ours, our_seconds = timed(lambda: sum((wsol.BoxCounts.of(*each, STEP) for each in maps), wsol.BoxCounts.none(STEP)))
+    ours, our_seconds = timed(
+        lambda: sum((metrics.BoxCounts.of(*each, STEP) for each in maps), metrics.BoxCounts.none(STEP))
+    )
     plain, plain_seconds = timed(lambda: sum(plain_counts(score_map, truth) for _, score_map, truth in maps))
     same = bool((ours.counts == plain).all())
     ours_a_second, plain_a_second = len(maps) / our_seconds, len(maps) / plain_seconds
@@ -104,7 +106,7 @@ def timed(work):
 def plain_counts(score_map: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """One map's `BoxCounts.counts`, step by step: each threshold, contour and pair of boxes on its own."""
     grey = (score_map * 255).astype(np.uint8)
-    counts = np.zeros(wsol.BoxCounts.shape(STEP), np.int64)
+    counts = np.zeros(metrics.BoxCounts.shape(STEP), np.int64)
     for number, t in enumerate(np.arange(0, 1, STEP)):
         _, foreground = cv2.threshold(grey, int(t * grey.max()), 255, cv2.THRESH_BINARY)
         contours, _ = cv2.findContours(foreground, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
@@ -114,7 +116,7 @@ def plain_counts(score_map: np.ndarray, truth: np.ndarray) -> np.ndarray:
         )
         for rule, boxes in enumerate((largest, every)):
             best = max(plain_iou(boxes, true).max() for true in truth)
-            for row, delta in enumerate(wsol.IOU_PERCENT):
+            for row, delta in enumerate(metrics.IOU_PERCENT):
                 counts[rule, row, number] += best >= delta / 100
     return counts
 
@@ -136,26 +138,26 @@ def compare_stored(folder: Path, every: int) -> None:
     import torch
 
     from camboxes.models import class_maps, load_classifier
-    from camboxes.transforms.images import decode
-    from camboxes.transforms.maps import quantize
+    from camboxes.transforms.boxes.stored_maps import quantize
+    from camboxes.transforms.images.decoding import decode
 
     torch.set_num_threads(1)
     classifier = load_classifier("efficientnet_lite0")
     truth = json.loads((folder / "instances.json").read_text())
     classes = {category["id"]: category["imagenet_ids"][0] for category in truth["categories"]}
     ways = {"float": lambda cam: cam, "uint8": lambda cam: quantize(cam).cells}
-    counts = dict.fromkeys(ways, wsol.BoxCounts.none(STEP))
+    counts = dict.fromkeys(ways, metrics.BoxCounts.none(STEP))
     for image in truth["images"][::every]:
         objects = [each for each in truth["annotations"] if each["image_id"] == image["id"] and not each["iscrowd"]]
         boxes = [(x, y, x + w, y + h) for x, y, w, h in (each["bbox"] for each in objects)]
-        scaled = wsol.scale_boxes(boxes, image["width"], image["height"])
+        scaled = metrics.scale_boxes(boxes, image["width"], image["height"])
         resized = classifier.preprocessing.resize(decode((folder / "images" / image["file_name"]).read_bytes()))
         pixels = classifier.preprocessing.normalize(resized[None])
         with torch.inference_mode():
             class_id = torch.tensor([[classes[objects[0]["category_id"]]]])
             cam = class_maps(classifier, pixels, class_id)[0, 0].numpy()
         for way, stored in ways.items():
-            counts[way] += wsol.BoxCounts.of(image["file_name"], wsol.scale_map(stored(cam)), scaled, STEP)
+            counts[way] += metrics.BoxCounts.of(image["file_name"], metrics.scale_map(stored(cam)), scaled, STEP)
     results = {way: of_way.result() for way, of_way in counts.items()}
     for way, result in results.items():
         v2 = result.max_box_acc_v2

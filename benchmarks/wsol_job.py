@@ -17,12 +17,12 @@ from pathlib import Path
 import apache_beam as beam
 import numpy as np
 
-from camboxes.pipeline.beam_options import beam_options
-from camboxes.pipeline.ground_truth import read_ground_truth
-from camboxes.pipeline.matching import match
+from camboxes.pipeline.evaluation.matching import match
+from camboxes.pipeline.formats.ground_truth import read_ground_truth
+from camboxes.pipeline.jobs.beam_options import beam_options
 from camboxes.transforms import PlannedRun, storage
-from camboxes.transforms.plan import shard_file
-from camboxes.transforms.wsol_combine import BoxedMap, MaxBoxAcc
+from camboxes.transforms.planning.plan import shard_file
+from camboxes.transforms.wsol.combiners import BoxedMap, MaxBoxAcc
 
 
 def main() -> None:

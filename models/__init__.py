@@ -9,40 +9,40 @@ from camboxes.models.spec import MapSpec as MapSpec
 from camboxes.models.spec import ModelSpec as ModelSpec
 
 if TYPE_CHECKING:
-    from camboxes.models.cam import class_activation_maps as class_activation_maps
+    from camboxes.models.cam.class_activation import class_activation_maps as class_activation_maps
+    from camboxes.models.cam.methods import class_maps as class_maps
     from camboxes.models.classifier import Activations as Activations
     from camboxes.models.classifier import Classifier as Classifier
     from camboxes.models.classifier import load_classifier as load_classifier
     from camboxes.models.classifier import load_for_elsewhere as load_for_elsewhere
-    from camboxes.models.execution import keep_freed_memory as keep_freed_memory
+    from camboxes.models.execution.executable import keep_freed_memory as keep_freed_memory
     from camboxes.models.jpegs import decode_jpeg as decode_jpeg
     from camboxes.models.jpegs import decodes_jpegs as decodes_jpegs
     from camboxes.models.jpegs import jpeg_decoder as jpeg_decoder
-    from camboxes.models.localization import Localization as Localization
-    from camboxes.models.localization import Localizer as Localizer
-    from camboxes.models.localization import out_of_memory as out_of_memory
-    from camboxes.models.localization import passes_side_by_side as passes_side_by_side
-    from camboxes.models.localization import use_one_core as use_one_core
-    from camboxes.models.methods import class_maps as class_maps
-    from camboxes.models.preprocessing import Preprocessing as Preprocessing
+    from camboxes.models.localization.localizer import Localization as Localization
+    from camboxes.models.localization.localizer import Localizer as Localizer
+    from camboxes.models.localization.localizer import out_of_memory as out_of_memory
+    from camboxes.models.localization.localizer import passes_side_by_side as passes_side_by_side
+    from camboxes.models.localization.localizer import use_one_core as use_one_core
+    from camboxes.models.networks.preprocessing import Preprocessing as Preprocessing
 
 _HOMES = {
     "Activations": "classifier",
     "Classifier": "classifier",
-    "Localization": "localization",
-    "Localizer": "localization",
-    "Preprocessing": "preprocessing",
-    "class_activation_maps": "cam",
-    "class_maps": "methods",
+    "Localization": "localization.localizer",
+    "Localizer": "localization.localizer",
+    "Preprocessing": "networks.preprocessing",
+    "class_activation_maps": "cam.class_activation",
+    "class_maps": "cam.methods",
     "decode_jpeg": "jpegs",
     "decodes_jpegs": "jpegs",
     "jpeg_decoder": "jpegs",
-    "keep_freed_memory": "execution",
+    "keep_freed_memory": "execution.executable",
     "load_classifier": "classifier",
     "load_for_elsewhere": "classifier",
-    "out_of_memory": "localization",
-    "passes_side_by_side": "localization",
-    "use_one_core": "localization",
+    "out_of_memory": "localization.localizer",
+    "passes_side_by_side": "localization.localizer",
+    "use_one_core": "localization.localizer",
 }
 
 

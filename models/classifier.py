@@ -15,11 +15,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from camboxes.models import execution
-from camboxes.models.checkpoints import DESCRIPTION, WEIGHTS, Description, find_network
-from camboxes.models.class_names import known_names, names_from_json
-from camboxes.models.devices import sent
-from camboxes.models.parts import (
+from camboxes.models.execution import executable
+from camboxes.models.execution.devices import sent
+from camboxes.models.introspection.parts import (
     LAST,
     Recording,
     Tap,
@@ -30,10 +28,12 @@ from camboxes.models.parts import (
     take_apart,
     tapped,
 )
-from camboxes.models.preprocessing import Preprocessing, described
+from camboxes.models.introspection.tokens import Tokens, layout_of
+from camboxes.models.networks.checkpoints import DESCRIPTION, WEIGHTS, Description, find_network
+from camboxes.models.networks.class_names import known_names, names_from_json
+from camboxes.models.networks.preprocessing import Preprocessing, described
+from camboxes.models.networks.stride import lower_stride
 from camboxes.models.spec import BY_STRIDE, Device, ModelSpec
-from camboxes.models.stride import lower_stride
-from camboxes.models.tokens import Tokens, layout_of
 
 _CHANGING = threading.Lock()  # one thread at a time changes what a classifier runs
 
@@ -204,7 +204,7 @@ class Classifier(nn.Module):
           ValueError: what it asks for cannot be had.
         """
         asked = self.spec.precision, self.spec.compile
-        precision, compilation = execution.resolve(self._features, self.probe(), *asked)
+        precision, compilation = executable.resolve(self._features, self.probe(), *asked)
         self.spec = dataclasses.replace(self.spec, precision=precision, compile=compilation)
 
     def _executed(self) -> nn.Module:
@@ -216,8 +216,8 @@ class Classifier(nn.Module):
             if not self._executable:
                 with _evaluating(*self._features.modules()):
                     probe = self.probe()
-                    layers = execution.executable(self._features, probe, precision, compilation)
-                    self._executable = [execution.programmed(layers, probe.device) if compilation == "on" else layers]
+                    layers = executable.executable(self._features, probe, precision, compilation)
+                    self._executable = [executable.programmed(layers, probe.device) if compilation == "on" else layers]
             return self._executable[0]
 
     def infer(self, images: torch.Tensor) -> Activations:
@@ -447,7 +447,7 @@ def load_classifier(model: str | ModelSpec) -> Classifier:
     device: Device = ("cuda" if torch.cuda.is_available() else "cpu") if spec.device == "auto" else spec.device
     classifier = _load(dataclasses.replace(spec, device=device)).to(device).to(memory_format=torch.channels_last)
     classifier.settle()
-    execution.keep_freed_memory()
+    executable.keep_freed_memory()
     return classifier
 
 

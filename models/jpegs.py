@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torchvision import io
 
-from camboxes.models.devices import beside_passes
+from camboxes.models.execution.devices import beside_passes
 
 # By compute capability: A100 and A30; H100 and H200; B100 and B200. Others decode by their general kernels with the
 # CPU's help, no faster than one core does (pytorch/vision, pull requests 2786 and 8496).

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from camboxes.pipeline.errors import CallError
-from camboxes.pipeline.shown import error_text
+from camboxes.pipeline.untrusted_text import error_text
 
 _COMMANDS = {
     "label": "labelled images in, pseudo-boxes out",
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"camboxes {importlib.metadata.version('camboxes')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    modules = {name: importlib.import_module(f"camboxes.pipeline.{name}") for name in _COMMANDS}
+    modules = {name: importlib.import_module(f"camboxes.pipeline.commands.{name}") for name in _COMMANDS}
     for name, summary in _COMMANDS.items():
         command = commands.add_parser(
             name,

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from camboxes.pipeline import cli, demo, doctor
+from camboxes.pipeline import cli
+from camboxes.pipeline.commands import demo, doctor
 from camboxes.transforms import PlannedRun, storage
-from camboxes.transforms.plan import shard_file
+from camboxes.transforms.planning.plan import shard_file
 
 _CHROMIUM = "/usr/bin/chromium"
 _FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]

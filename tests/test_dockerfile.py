@@ -127,9 +127,9 @@ def test_what_is_installed_labels_without_the_libraries_of_other_commands(instal
     code = f"""
 import sys
 sys.modules.update(dict.fromkeys({STRANGERS!r}))  # importing one of them fails, as it would in the image
-import camboxes.pipeline.label
+import camboxes.pipeline.commands.label
 from camboxes.pipeline.cli import main
-print(camboxes.pipeline.label.__file__)
+print(camboxes.pipeline.commands.label.__file__)
 sys.exit(main({call!r}))
 """
     done = _run(installed, "python", "-c", code, cwd=tmp_path)
@@ -140,4 +140,6 @@ sys.exit(main({call!r}))
 
 def test_the_launcher_s_file_knows_the_template_s_parameters(installed, tmp_path):
     said = _run(installed, "python", str(installed / "template" / "main.py"), "--metadata", cwd=tmp_path)
-    assert json.loads(said.stdout) == json.loads((ROOT / "pipeline" / "template.json").read_text()), said.stderr
+    assert json.loads(said.stdout) == json.loads((ROOT / "pipeline" / "jobs" / "template.json").read_text()), (
+        said.stderr
+    )

@@ -41,7 +41,7 @@ def test_the_pipelines_of_ones_own(photographs, tmp_path, monkeypatch, run):
 def test_every_option_of_label_is_in_the_readme():
     import argparse
 
-    from camboxes.pipeline import label
+    from camboxes.pipeline.commands import label
 
     parser = argparse.ArgumentParser(add_help=False)
     label.add_arguments(parser)

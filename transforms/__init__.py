@@ -5,14 +5,14 @@
 Importing this package imports no torch; the worker that runs `InferClassMaps` does.
 """
 
-from camboxes.transforms.boxes import BoxRule as BoxRule
-from camboxes.transforms.boxes import boxes_from_map as boxes_from_map
-from camboxes.transforms.draw import BoxesFromMaps as BoxesFromMaps
+from camboxes.transforms.boxes.from_map import BoxRule as BoxRule
+from camboxes.transforms.boxes.from_map import boxes_from_map as boxes_from_map
+from camboxes.transforms.boxes_from_maps import BoxesFromMaps as BoxesFromMaps
 from camboxes.transforms.infer import InferClassMaps as InferClassMaps
-from camboxes.transforms.plain import PlainMaps as PlainMaps
-from camboxes.transforms.plan import Plan as Plan
-from camboxes.transforms.plan import PlannedRun as PlannedRun
-from camboxes.transforms.plan_on_workers import PlanOnWorkers as PlanOnWorkers
+from camboxes.transforms.plain_maps import PlainMaps as PlainMaps
+from camboxes.transforms.planning.plan import Plan as Plan
+from camboxes.transforms.planning.plan import PlannedRun as PlannedRun
+from camboxes.transforms.planning.plan_on_workers import PlanOnWorkers as PlanOnWorkers
 from camboxes.transforms.read import BatchImages as BatchImages
 from camboxes.transforms.read import ReadLabeledImages as ReadLabeledImages
 from camboxes.transforms.read import ReadShards as ReadShards

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any
 
-from camboxes.transforms.doubts import Doubts
+from camboxes.transforms.doubts.label_doubts import Doubts
 from camboxes.transforms.records import PERSON, REJECTED, STATUSES, score_of, source_of
 
 DESCRIPTION = "Pseudo-boxes from image-level labels, by camboxes: drawn by a network; by a person where source says so."

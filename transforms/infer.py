@@ -11,20 +11,25 @@ import numpy as np
 from apache_beam.utils import shared
 from apache_beam.utils.windowed_value import WindowedValue
 
-from camboxes.models.class_names import shown
+from camboxes.models.networks.class_names import shown
 from camboxes.models.spec import MapSpec, ModelSpec
-from camboxes.transforms import stored_classifier
-from camboxes.transforms.containers import Image
-from camboxes.transforms.contents import contents, image_bytes
-from camboxes.transforms.images import DEFAULT_LIMITS, BadImageError, Limits, check_not_blank, decode_at_least
-from camboxes.transforms.labels import LabelMap, LabelMatcher, UnmatchedLabelsError, UnnamedClassesError
-from camboxes.transforms.maps import quantize
-from camboxes.transforms.metering import count
-from camboxes.transforms.overlap import Batches, ThroughNetwork
+from camboxes.transforms.boxes.second_look import SIDE, quarters
+from camboxes.transforms.boxes.stored_maps import quantize
+from camboxes.transforms.containers.any_format import Image
+from camboxes.transforms.contents.shard_contents import contents, image_bytes
+from camboxes.transforms.counters import count
+from camboxes.transforms.images.decoding import DEFAULT_LIMITS, BadImageError, Limits, check_not_blank, decode_at_least
+from camboxes.transforms.inference import stored_classifier
+from camboxes.transforms.inference.salvage import Question, localize
+from camboxes.transforms.ordered_threads import Batches, ThroughNetwork
+from camboxes.transforms.planning.label_matching import (
+    LabelMap,
+    LabelMatcher,
+    UnmatchedLabelsError,
+    UnnamedClassesError,
+)
+from camboxes.transforms.planning.reuse import ReusableRows
 from camboxes.transforms.records import MAPPED, OK, SKIPPED, Shard, rejected
-from camboxes.transforms.reuse import ReusableRows
-from camboxes.transforms.salvage import Question, localize
-from camboxes.transforms.second_look import SIDE, quarters
 
 if TYPE_CHECKING:
     import torch
@@ -246,7 +251,7 @@ class _InferClassMaps(beam.DoFn):
         return math.ceil(2 * max(settings["scales"]) / (SIDE if settings["second_look"] else 1))
 
     def _read(self, given: tuple[_Open, int, _Row, Image | None]) -> _Read:
-        from camboxes.models.devices import beside_passes
+        from camboxes.models.execution.devices import beside_passes
 
         opened, number, row, content = given
         photograph = _Photograph(opened, number, row)

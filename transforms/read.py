@@ -7,8 +7,8 @@ from typing import Any
 import apache_beam as beam
 
 from camboxes.transforms import storage
-from camboxes.transforms.listing import Listing
-from camboxes.transforms.plan import Plan, PlannedRun, shard_file, shards_folder
+from camboxes.transforms.planning.listing import Listing
+from camboxes.transforms.planning.plan import Plan, PlannedRun, shard_file, shards_folder
 from camboxes.transforms.records import PLANNED, LabeledImage, Shard, table
 
 

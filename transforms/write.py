@@ -13,11 +13,11 @@ from typing import Any
 import apache_beam as beam
 
 from camboxes.transforms import coco, storage
-from camboxes.transforms.doubts import Doubts
-from camboxes.transforms.metering import count, milliseconds
-from camboxes.transforms.plan import PlannedRun, shard_file
+from camboxes.transforms.counters import count, milliseconds
+from camboxes.transforms.doubts.label_doubts import Doubts
+from camboxes.transforms.doubts.same_bytes import SameBytes
+from camboxes.transforms.planning.plan import PlannedRun, shard_file
 from camboxes.transforms.records import REJECTED, Shard
-from camboxes.transforms.same_bytes import SameBytes
 
 # What can change the bytes of a result, or a person's trust in it.
 _LIBRARIES = "camboxes torch torchvision timm apache-beam pyarrow numpy opencv-python-headless pillow".split()  # noqa: SIM905

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from camboxes.pipeline import review_server
-from camboxes.transforms.decisions import read_decisions
+from camboxes.pipeline.review import app_server
+from camboxes.transforms.review.decisions import read_decisions
 
 SECONDS = 60  # for the App to answer, on a machine that is busy
 
@@ -39,7 +39,7 @@ def output(run, tmp_path_factory):
 def app(output, photographs, environment, free_port, tmp_path_factory):
     """Where an App that `fiftyone app launch` started is; the plugin was copied to its folder."""
     plugins = tmp_path_factory.mktemp("plugins")
-    shutil.copytree(Path(review_server.__file__).parent / "plugin", plugins / "camboxes-review")
+    shutil.copytree(Path(app_server.__file__).parent / "plugin", plugins / "camboxes-review")
     told = environment | {"FIFTYONE_PLUGINS_DIR": str(plugins), "FIFTYONE_DO_NOT_TRACK": "1"}
     told |= {"FIFTYONE_DATABASE_VALIDATION": "false"}
     photograph = next(photographs.glob("*/*.png"))

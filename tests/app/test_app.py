@@ -15,7 +15,7 @@ from PIL import Image, ImageChops
 from playwright.sync_api import expect
 
 from camboxes.pipeline import cli
-from camboxes.transforms.decisions import read_decisions
+from camboxes.transforms.review.decisions import read_decisions
 
 _SECONDS = 60  # for what the App does, on a machine that is busy
 

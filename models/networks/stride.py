@@ -1,0 +1,53 @@
+"""Finer maps from the same weights: a network's last strides are taken out.
+
+The convolutions that halved the maps keep their weights and no longer halve them; those behind them are dilated, so
+that each still looks at what it looked at before (the algorithme a trous, Chen et al., arXiv 1606.00915, section 3.1).
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from camboxes.models.introspection.parts import observe
+
+
+def lower_stride(network: nn.Module, stride: int, probe: torch.Tensor) -> None:
+    """Changes a network in place, so that its maps have at most `stride` input pixels per cell.
+
+    Args:
+      network: its strides must be those of convolutions, as in ResNet, RegNet, MobileNet and EfficientNet.
+      stride: a power of 2.
+      probe: images to find the strides with, [n, 3, height, width].
+
+    Raises:
+      ValueError: it is no power of 2, or a pooling layer halves the maps.
+    """
+    if stride < 1 or stride & (stride - 1):
+        raise ValueError(f"map_stride is {stride}; expected a power of 2, such as 16 or 8")
+    halved: dict[nn.Module, tuple[int, int]] = {}
+
+    def note(name: str, layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        if isinstance(layer, nn.Conv2d | nn.AvgPool2d | nn.MaxPool2d):
+            before, after = (2 ** round(math.log2(probe.shape[2] / maps.shape[2])) for maps in (inputs[0], output))
+            halved[layer] = before, after
+
+    observe(network, probe, note)
+    for layer, (before, after) in halved.items():
+        if isinstance(layer, nn.Conv2d):
+            _dilate(layer, max(1, before // stride))
+            if after > before:
+                step = min(after, stride) // min(before, stride)
+                layer.stride = (step, step)
+        elif after > max(before, stride):
+            raise ValueError(
+                f"map_stride {stride} cannot be had: a pooling layer brings the maps from stride {before} to {after}, "
+                "and only convolutions can be kept from it"
+            )
+
+
+def _dilate(layer: nn.Conv2d, times: int) -> None:
+    if max(layer.kernel_size) > 1:
+        layer.dilation = tuple(dilation * times for dilation in layer.dilation)
+        if not isinstance(layer.padding, str):  # timm's layers with padding "same" compute theirs from the dilation
+            layer.padding = tuple(padding * times for padding in layer.padding)

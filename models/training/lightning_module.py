@@ -1,0 +1,180 @@
+"""What lightning trains of a network's GAP conversion: the head alone, on features computed once, or everything.
+
+Where the features are a vector per image, the linear layer is trained on them centred, and scaled by one number (a
+number per channel would blow up those that are silent on the training images). Both are folded into its weights at the
+end, so that what comes out is still a linear layer behind global average pooling, and CAM is exact.
+"""
+
+import dataclasses
+import os
+from typing import Any
+
+import lightning
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+from torchmetrics import MeanMetric
+
+from camboxes.models.networks.gap_conversions import GapNetwork
+from camboxes.models.networks.preprocessing import Preprocessing
+from camboxes.models.training.examples import Examples
+from camboxes.models.training.metrics import validation_metrics
+
+WATCHED = "watched"  # the name of what decides which epoch is kept
+
+_NEW_RATE, _PRETRAINED_RATE = 1e-3, 1e-4
+# Of the linear layer on frozen features, strong: it draws a class's weights towards the difference between the mean
+# features of its images and of the others, whose maps cover an object; weak, towards what tells the hardest images
+# apart, which is a detail of it.
+_HEAD_DECAY, _DECAY = 30.0, 1e-2
+_BATCH = 32
+
+
+def frozen_features(network: GapNetwork, images: torch.Tensor) -> torch.Tensor:
+    """What the head is trained on, [n, channels, height, width].
+
+    Args:
+      network: a conversion.
+      images: normalised, [n, 3, height, width].
+
+    Returns:
+      Where the linear layer alone is behind them, the features' mean, float32, as maps of one cell; where a convolution
+      comes first, the maps themselves, float16 for their size.
+    """
+    with torch.inference_mode():
+        maps = network.features(images)
+        return maps.mean((2, 3), keepdim=True) if isinstance(network.convolution, nn.Identity) else maps.half()
+
+
+class TrainingModule(lightning.LightningModule):
+    """The layers that are trained, their loss, their metrics and their batches."""
+
+    centre: torch.Tensor
+    scale: torch.Tensor
+    balance: torch.Tensor
+
+    def __init__(
+        self,
+        network: GapNetwork,
+        preprocessing: Preprocessing,
+        training: Examples,
+        validation: Examples | None,
+        *,
+        everything: bool,
+        seed: int,
+    ):
+        """Takes what `train` takes."""
+        super().__init__()
+        self._preprocessing, self._everything, self._seed = preprocessing, everything, seed
+        self._training, self._validation = training, validation
+        # Frozen features are left out: they would be written with every epoch.
+        self.features = network.features if everything else nn.Identity()
+        self.convolution, self.head = network.convolution, network.head
+        if not everything:
+            for parameter in self.head.parameters():
+                nn.init.zeros_(parameter)
+        centre, scale = self._moments()
+        self.register_buffer("centre", centre)
+        self.register_buffer("scale", scale)
+        self.register_buffer("balance", _balance(training))
+        self.metrics = validation_metrics(training, validation or training)
+        self.losses = MeanMetric()
+        self.eval()  # norms keep the statistics that they were pretrained with: batches may be small
+        if everything:
+            _thaw(network, preprocessing.size)
+        else:
+            for part in (self.convolution, self.head):
+                part.requires_grad_()
+
+    def _moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of vectors of features, their mean per channel and the mean of their standard deviations."""
+        if self._everything or not isinstance(self.convolution, nn.Identity):
+            return torch.zeros(self.head.in_features), torch.ones(())
+        total = torch.zeros(2, self.head.in_features, dtype=torch.float64)
+        for key in self._training.keys:
+            features = self._training.read(key, None).double().flatten()
+            total += torch.stack([features, features.square()])
+        mean, square = total / len(self._training)
+        scale = (square - mean.square()).clamp(min=0).sqrt().mean()
+        return mean.float(), (scale if scale > 0 else torch.ones(())).float()
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """A batch of inputs to logits, [n, classes]."""
+        if self._everything:
+            inputs = self.features(self._preprocessing.normalize(inputs))
+        return self.head((self.convolution(inputs.float()).mean((2, 3)) - self.centre) / self.scale)
+
+    def fold(self) -> None:
+        """Puts the centring and scaling of features into the linear layer, which then takes them as they are."""
+        with torch.no_grad():
+            self.head.weight.div_(self.scale)
+            self.head.bias.sub_(self.head.weight @ self.centre)
+            self.centre.zero_()
+            self.scale.fill_(1)
+
+    def _loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if self._training.multilabel:
+            return functional.binary_cross_entropy_with_logits(logits, targets, pos_weight=self.balance)
+        return functional.cross_entropy(logits, targets, weight=self.balance)
+
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """The loss of a batch."""
+        inputs, targets = batch
+        return self._loss(self(inputs), targets)
+
+    def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+        """Adds a batch to what the metrics are of."""
+        inputs, targets = batch
+        logits = self(inputs)
+        self.metrics.update(logits, targets.long())
+        self.losses.update(self._loss(logits, targets), len(targets))
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the metrics, and WATCHED."""
+        found = self.metrics.compute()
+        # Of epochs that are equal in the metric, which a small set soon is, the loss decides.
+        self.log_dict(found | {WATCHED: next(iter(found.values())) - 1e-4 * self.losses.compute()})
+        self.metrics.reset()
+        self.losses.reset()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """New layers learn faster than pretrained ones; the linear layer has a decay of its own."""
+        decay = _DECAY if self._everything else _HEAD_DECAY
+        groups = [
+            {"params": [self.head.weight], "lr": _NEW_RATE, "weight_decay": decay},
+            {"params": [self.head.bias], "lr": _NEW_RATE, "weight_decay": 0.0},
+            {"params": [*self.convolution.parameters()], "lr": _NEW_RATE},
+            {"params": [p for p in self.features.parameters() if p.requires_grad], "lr": _PRETRAINED_RATE},
+        ]
+        return torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=_DECAY)
+
+    def train_dataloader(self) -> DataLoader:
+        """Made anew for every epoch, so that its order depends on the seed and the epoch, not on what was before."""
+        epoch = self.current_epoch
+        generator = torch.Generator().manual_seed(1_000_003 * self._seed + epoch)
+        order = torch.randperm(len(self._training), generator=generator).tolist()
+        return self._loader(dataclasses.replace(self._training, epoch=epoch), order)
+
+    def val_dataloader(self) -> Any:
+        """All of them, in their order."""
+        return self._loader(self._validation) if self._validation else []
+
+    def _loader(self, examples: Examples, order: list[int] | None = None) -> DataLoader:
+        workers = min(8, os.cpu_count() or 1) if self._everything else 0
+        return DataLoader(examples, _BATCH, sampler=order, num_workers=workers)
+
+
+def _thaw(network: GapNetwork, size: int) -> None:
+    """Lets all parameters be trained but those that the logits do not depend on, such as the classifier before."""
+    network.requires_grad_()
+    network(torch.zeros(1, 3, size, size)).sum().backward()
+    for parameter in network.parameters():
+        parameter.requires_grad_(parameter.grad is not None)
+        parameter.grad = None
+
+
+def _balance(training: Examples) -> torch.Tensor:
+    """For each class the weight that lets it count as much as the others, or as much as its absence."""
+    counts, total = training.counts().clamp(min=1), len(training)
+    return (total - counts).clamp(min=1) / counts if training.multilabel else total / (training.classes * counts)

@@ -1,0 +1,137 @@
+"""Trains a network's GAP conversion from image-level labels, by lightning's loop, such that it can be cut short."""
+
+import contextlib
+import logging
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, LambdaCallback, ModelCheckpoint
+
+from camboxes.models.networks.gap_conversions import GapNetwork
+from camboxes.models.networks.preprocessing import Preprocessing
+from camboxes.models.training.examples import Examples
+from camboxes.models.training.lightning_module import WATCHED, TrainingModule
+from camboxes.models.training.metrics import guessing
+
+LAST, BEST = "last.ckpt", "best.ckpt"  # what a training keeps in its folder: to resume from, and to end with
+
+_PATIENCE = 5  # epochs without a better validation metric
+
+
+class Outcome(NamedTuple):
+    """What a training came to.
+
+    Attributes:
+      metrics: shares from 0 to 1 on the validation images, of the epoch that was kept; empty without such images.
+      guessing: the same metrics of guessing the most frequent class for every image.
+      epochs: how many were trained.
+    """
+
+    metrics: dict[str, float]
+    guessing: dict[str, float]
+    epochs: int
+
+
+def train(
+    network: GapNetwork,
+    preprocessing: Preprocessing,
+    training: Examples,
+    validation: Examples | None,
+    *,
+    everything: bool,
+    epochs: int,
+    seed: int,
+    device: str,
+    folder: Path,
+    progress: Callable[[int], None],
+) -> Outcome:
+    """Trains a network in place, on a CPU with the same bits whenever it is called with the same arguments.
+
+    Args:
+      network: a conversion with as many classes as the examples.
+      preprocessing: what it asks of images.
+      training: what to learn.
+      validation: what decides which epoch is kept and when to stop; None to train all epochs and keep the last.
+      everything: train all layers; otherwise those behind `GapNetwork.features`.
+      epochs: at most; fewer where the validation metric stops growing.
+      seed: decides the order of images, their augmentation, and new layers.
+      device: "cpu" or "cuda"; of several GPUs all are used.
+      folder: LAST and BEST are kept there; a training that was cut short goes on from LAST.
+      progress: told, after each batch, how many images it held.
+
+    Raises:
+      KeyboardInterrupt: the user had enough; LAST holds the last whole epoch.
+    """
+    with _quiet():
+        torch.manual_seed(seed)
+        module = TrainingModule(network, preprocessing, training, validation, everything=everything, seed=seed)
+        trainer = _trainer(epochs, device, folder, progress, judged=validation is not None)
+        last, on_interrupt = folder / LAST, signal.getsignal(signal.SIGINT)
+        try:
+            trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
+        except SystemExit as stop:  # lightning's answer to an interrupt, after which it ignores any other
+            signal.signal(signal.SIGINT, on_interrupt)
+            raise KeyboardInterrupt from stop
+        state = torch.load(folder / (BEST if validation else LAST), map_location="cpu", weights_only=True)
+        module.load_state_dict(state["state_dict"])
+        metrics = trainer.validate(module, verbose=False)[0] if validation else {}
+        module.fold()
+    network.cpu().requires_grad_(False)
+    guess = guessing(training, validation) if validation else {}
+    return Outcome({name: metrics[name] for name in guess}, guess, trainer.current_epoch)
+
+
+def _trainer(
+    epochs: int, device: str, folder: Path, progress: Callable[[int], None], *, judged: bool
+) -> lightning.Trainer:
+    every_epoch: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+    gpus = torch.cuda.device_count() if device == "cuda" else 0
+    callbacks: list[Callback] = []
+    if gpus <= 1:  # no other process can tell this one
+        callbacks.append(LambdaCallback(on_train_batch_end=lambda *found: progress(len(found[3][1]))))
+    if judged:
+        watched: dict[str, Any] = {"monitor": WATCHED, "mode": "max"}
+        callbacks.append(_EarlyStopping(**watched, patience=_PATIENCE, check_on_train_epoch_end=True))
+        callbacks.append(ModelCheckpoint(folder, BEST.removesuffix(".ckpt"), **watched, **every_epoch))
+    callbacks.append(ModelCheckpoint(folder, LAST.removesuffix(".ckpt"), **every_epoch))
+    return lightning.Trainer(
+        accelerator="gpu" if gpus else "cpu",
+        devices=gpus or 1,
+        strategy="ddp_spawn" if gpus > 1 else "auto",  # other strategies call the whole command once more per GPU
+        precision=("bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed") if gpus else "32-true",
+        max_epochs=epochs,
+        callbacks=callbacks,
+        default_root_dir=folder,
+        num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+class _EarlyStopping(EarlyStopping):
+    """Also stops a training that is taken up again after it had stopped; lightning's own lets it train on."""
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        trainer.should_stop = self.stopped_epoch > 0
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Holds back lightning's tips and warnings; errors are raised in any case."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

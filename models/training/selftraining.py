@@ -1,0 +1,219 @@
+"""A small network that learns from a run's own confident boxes what objects look like, and makes maps better by it.
+
+PSOL (Zhang et al., CVPR 2020) trains a class-agnostic box regressor on pseudo-boxes. Here it gives a map instead of a
+box, so that all that follows a map (thresholds, reviews, calibration) works as before. It sees a frozen classifier's
+features at stride 16, and how alike each cell is to where the class's map is highest, but not that map: shown the map
+whose component it is to learn, it learns the map's threshold and nothing else. The class's map is multiplied in at the
+end.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from camboxes.models.cam.forward_pass import ForwardPass
+from camboxes.models.classifier import Classifier
+from camboxes.models.localization.affinity import LAYER, Coherence, affinity, coherence
+
+_WIDTH = 32  # channels
+_BATCH = 16
+_SEEN = 6_500  # examples that a training looks at, each as often as it takes, so that its time has a bound
+_EPOCHS = (3, 20)  # at least, at most
+_RATE = 1e-3
+_PEAK = 0.9  # of a map's maximum: where the class is surely seen
+
+
+class Examples(NamedTuple):
+    """Maps of photographs, with the features that they go with.
+
+    Attributes:
+      features: float16 [images, channels, height, width].
+      image: int64 [maps], which image each map is of.
+      maps: float32 [maps, height, width], in [0, 1]: as the run has them.
+    """
+
+    features: torch.Tensor
+    image: torch.Tensor
+    maps: torch.Tensor
+
+
+def likeness(features: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+    """How alike each cell is to the mean of those where a map is highest.
+
+    Args:
+      features: [channels, height, width]; the mean over the cells is taken off first.
+      before: float32 [height, width], in [0, 1].
+
+    Returns:
+      float32 [height, width]: cosine similarities.
+    """
+    vectors = features.float().flatten(1)
+    vectors = functional.normalize(vectors - vectors.mean(1, keepdim=True), dim=0, eps=1e-6)
+    peak = (before >= _PEAK * before.max()).flatten().float()
+    return (functional.normalize(vectors @ peak, dim=0, eps=1e-6) @ vectors).reshape(before.shape)
+
+
+class MapRegressor(nn.Module):
+    """Features in, foreground out: a few convolutions on the grid of the features."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, channels: int):
+        """Takes the number of the features' channels."""
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels, 1, 1))
+        self.register_buffer("std", torch.ones(channels, 1, 1))
+        self.reduce = nn.Conv2d(channels, _WIDTH, 1)
+        self.first = nn.Conv2d(_WIDTH + 1, _WIDTH, 3, padding=1)
+        self.second = nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1)
+        self.logit = nn.Conv2d(_WIDTH, 1, 1)
+
+    def forward(self, features: torch.Tensor, alike: torch.Tensor) -> torch.Tensor:
+        """Features [n, channels, height, width] and their `likeness` [n, height, width] to logits of that shape."""
+        reduced = functional.relu(self.reduce((features.float() - self.mean) / self.std))
+        joined = functional.relu(self.first(torch.cat([reduced, alike[:, None]], 1)))
+        return self.logit(functional.relu(self.second(joined)))[:, 0]
+
+    def foreground(self, features: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+        """How probably each cell is a part of the object, the mean over the image and its mirror image.
+
+        One map at a time: the last bits of a result depend on the shape of what is computed.
+
+        Args:
+          features: [channels, height, width], as `FeatureReader` gives them.
+          before: the class's map on their grid, float32 [height, width], min-max scaled.
+
+        Returns:
+          float32 [height, width], in [0, 1].
+        """
+        alike = likeness(features, before)
+        with torch.inference_mode():
+            both = self(torch.stack([features, features.flip(2)]), torch.stack([alike, alike.flip(1)])).sigmoid()
+        return (both[0] + both[1].flip(1)) / 2
+
+    def predict(self, features: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+        """A better map: the product of a map and its foreground. Arguments and result: see `foreground`.
+
+        A regressor that has learnt nothing, whose foreground is the same everywhere, leaves a map as it was.
+        """
+        return self.foreground(features, before) * before
+
+    def safetensors(self) -> bytes:
+        """Its weights as the bytes of a file; equal weights make equal bytes."""
+        from safetensors.torch import save
+
+        return save({key: value.contiguous() for key, value in self.state_dict().items()})
+
+    @classmethod
+    def load(cls, data: bytes) -> "MapRegressor":
+        """The inverse of safetensors."""
+        from safetensors.torch import load
+
+        state = load(data)
+        regressor = cls(len(state["mean"]))
+        regressor.load_state_dict(state)
+        return regressor.eval().requires_grad_(False)
+
+
+class FeatureReader:
+    """The features that regressors see.
+
+    Attributes:
+      classifier: whose they are; photographs are squashed to its square.
+    """
+
+    def __init__(self, classifier: Classifier):
+        """Takes the network.
+
+        Raises:
+          ValueError: it has no block at stride 16.
+        """
+        self.classifier = classifier
+        self._layer = classifier.layer(LAYER)
+
+    def features(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Features of photographs, in passes of one shape: the last bits of a result depend on it.
+
+        Args:
+          images: at most `classifier.spec.batch_size`, as `classifier.preprocessing.resize` makes them.
+
+        Returns:
+          float16 [images, channels, height, width], on the CPU.
+        """
+        size = self.classifier.spec.batch_size
+        assert size is not None, "a loaded classifier's spec is resolved"
+        batch = torch.zeros((size, *images[0].shape), dtype=torch.uint8)
+        torch.stack(list(images), out=batch[: len(images)])
+        layers = frozenset([self._layer])
+        with torch.inference_mode():
+            forward = ForwardPass(self.classifier, self.classifier.normalize(batch), layers, gradients=frozenset())
+            return forward.maps(self._layer)[: len(images)].half().cpu()
+
+
+@contextmanager
+def on_one_core() -> Iterator[None]:
+    """Passes of the calling thread run on one core: the last bits of a result depend on how many share it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def fit(examples: Examples, masks: torch.Tensor, seed: int = 0) -> MapRegressor:
+    """Trains a regressor, on one core: the same arguments give the same bits.
+
+    Args:
+      examples: at least one.
+      masks: float32 [maps, height, width], in [0, 1]: how much of each cell is foreground.
+      seed: decides its first weights, the order of the examples and which of them are mirrored.
+    """
+    count = len(masks)
+    epochs = min(max(round(_SEEN / count), _EPOCHS[0]), _EPOCHS[1])
+    chance = torch.Generator().manual_seed(seed)
+    with on_one_core():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            regressor = MapRegressor(examples.features.shape[1])
+        regressor.mean, regressor.std = _standard(examples.features[examples.image.unique()])
+        optimizer = torch.optim.AdamW(regressor.parameters(), _RATE)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, epochs * math.ceil(count / _BATCH))
+        pairs = zip(examples.image.tolist(), examples.maps, strict=True)
+        alike = torch.stack([likeness(examples.features[image], before) for image, before in pairs])
+        for _ in range(epochs):
+            for some in torch.randperm(count, generator=chance).split(_BATCH):
+                features, hints, wanted = examples.features[examples.image[some]], alike[some], masks[some]
+                if torch.rand((), generator=chance) < 0.5:
+                    features, hints, wanted = features.flip(3), hints.flip(2), wanted.flip(2)
+                loss = functional.binary_cross_entropy_with_logits(regressor(features, hints), wanted)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+    return regressor.eval().requires_grad_(False)
+
+
+def _standard(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each channel's mean and standard deviation, [channels, 1, 1]; 1 for a channel that never changes."""
+    total = torch.zeros(2, features.shape[1], dtype=torch.float64)
+    for some in features.split(_BATCH):  # in double precision they would not all fit
+        values = some.double()
+        total += torch.stack([values.sum((0, 2, 3)), values.square().sum((0, 2, 3))])
+    mean, square = total / (features.numel() / features.shape[1])
+    std = (square - mean.square()).clamp(min=0).sqrt()
+    std[std < 1e-6] = 1
+    return mean.float()[:, None, None], std.float()[:, None, None]
+
+
+def known(features: torch.Tensor, maps: Sequence[torch.Tensor]) -> list[Coherence]:
+    """Coherence and agreement of maps [height, width] of one image with its features, [channels, height, width]."""
+    affinities, size = affinity([features[None].float()]), (features.shape[1], features.shape[2])
+    # Each by itself: last bits depend on the shape of what is computed.
+    return [coherence(one[None], affinities, size) for one in maps]

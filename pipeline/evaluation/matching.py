@@ -1,0 +1,177 @@
+"""Which images and categories of a run and of a ground truth are the same, and what is left out: never by guessing.
+
+Images are the same where their paths are, or where one path is the tail of the other at a folder boundary
+("photos/a.jpg" and "a.jpg") and that holds for one image on each side alone. Categories are the same by exact name.
+"""
+
+import dataclasses
+import posixpath
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from camboxes.pipeline.errors import CallError
+from camboxes.pipeline.formats.ground_truth import GroundTruth, TrueImage
+from camboxes.transforms import PlannedRun, storage
+from camboxes.transforms.planning.plan import shard_file
+from camboxes.transforms.records import REJECTED
+
+
+@dataclasses.dataclass(frozen=True)
+class Matching:
+    """What of a run and a ground truth belongs together, and what was left out.
+
+    Attributes:
+      truths: the images that are judged, by the run's path, in the order of their ids.
+      categories: the names that are judged, sorted.
+      images_only_in_run, images_only_in_truth: paths without a counterpart.
+      ambiguous_images: the run's paths that may be several images of the ground truth, or share one, with those.
+      images_of_other_size: matched, with both sizes: their true boxes are in another frame than the run's.
+      rejected_images: matched, and rejected by the run.
+      categories_only_in_run, categories_only_in_truth: names without a counterpart.
+      categories_without_class: names on both sides that stand for no class of the network.
+      labelled_without_class: labelled pairs of an image that is judged and a label that stands for no class.
+      labelled_without_true_box: labelled pairs of an image and a category that are judged, of which no box is known.
+      true_without_label: pairs likewise of which boxes are known, and which the run was not asked for.
+    """
+
+    truths: dict[str, TrueImage]
+    categories: list[str]
+    images_only_in_run: list[str]
+    images_only_in_truth: list[str]
+    ambiguous_images: list[str]
+    images_of_other_size: list[str]
+    rejected_images: list[str]
+    categories_only_in_run: list[str]
+    categories_only_in_truth: list[str]
+    categories_without_class: list[str]
+    labelled_without_class: int = 0
+    labelled_without_true_box: int = 0
+    true_without_label: int = 0
+
+
+def match(run: PlannedRun, truth: GroundTruth) -> Matching:
+    """Matches a finished run with a ground truth; the counts of pairs are left at 0.
+
+    Raises:
+      CallError: no image or no category is left to judge; shows names of both sides.
+    """
+    seen = _seen(run)
+    pairs, ambiguous = _pairs(seen, truth.images)
+    truths, other_size, rejected = {}, [], []
+    for path, image in seen.items():
+        if path not in pairs:
+            continue
+        true = truth.images[pairs[path]]
+        if image.rejected:
+            rejected.append(path)
+        elif true.width not in (None, image.width) or true.height not in (None, image.height):
+            other_size.append(
+                f"{path}: {image.width} x {image.height} in the run, {true.width} x {true.height} in the ground truth"
+            )
+        else:
+            truths[path] = true
+    names = {category.name for category in run.categories}
+    known = {category.name for category in run.categories if category.class_indices}
+    common = names & set(truth.categories)
+    candidates = {other for others in ambiguous.values() for other in others}
+    matching = Matching(
+        truths=truths,
+        categories=sorted(common & known),
+        images_only_in_run=[path for path in seen if path not in pairs and path not in ambiguous],
+        images_only_in_truth=sorted(set(truth.images) - set(pairs.values()) - candidates),
+        ambiguous_images=[f"{path}: {' or '.join(others)} in the ground truth" for path, others in ambiguous.items()],
+        images_of_other_size=other_size,
+        rejected_images=rejected,
+        categories_only_in_run=sorted(names - common),
+        categories_only_in_truth=sorted(set(truth.categories) - common),
+        categories_without_class=sorted(common - known),
+    )
+    if not matching.truths:
+        raise CallError(
+            f"no image of ground truth {truth.source!r} can be judged: {_why_no_image(matching, seen, truth.images)}"
+        )
+    if not matching.categories:
+        raise CallError(
+            f"no category of ground truth {truth.source!r} is one that the run looks for: {_named(known)} in the run, "
+            f"{_named(truth.categories)} in the ground truth; names must be the same{_case(known, truth.categories)}"
+        )
+    return matching
+
+
+class _Seen(NamedTuple):
+    """An image of the run."""
+
+    width: int | None
+    height: int | None
+    rejected: bool
+
+
+def _seen(run: PlannedRun) -> dict[str, _Seen]:
+    """All images of a run by path, in the order of their ids."""
+    seen = {}
+    for key in run.shards:
+        rows = storage.read_table(shard_file(run.output, key), ["path", "width", "height", "status"])
+        for row in rows.to_pylist():
+            seen[row["path"]] = _Seen(row["width"], row["height"], row["status"] == REJECTED)
+    return seen
+
+
+def _pairs(seen: Iterable[str], true: Iterable[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """For the run's paths the ground truth's, where there is but one; and those of the ambiguous ones."""
+    true = set(true)
+    pairs = {path: path for path in seen if path in true}
+    remaining = true - set(pairs)
+    ends: defaultdict[str, list[str]] = defaultdict(list)
+    for path in remaining:
+        for tail in _tails(path):
+            ends[tail].append(path)
+    candidates = {}
+    for path in seen:
+        if path not in pairs:
+            shorter = remaining.intersection(_tails(path))
+            if found := sorted(shorter.union(ends.get(path, []))):
+                candidates[path] = found
+    claims: defaultdict[str, int] = defaultdict(int)
+    for found in candidates.values():
+        for path in found:
+            claims[path] += 1
+    single = {path: found[0] for path, found in candidates.items() if len(found) == 1 and claims[found[0]] == 1}
+    return pairs | single, {path: found for path, found in candidates.items() if path not in single}
+
+
+def _tails(path: str) -> Iterator[str]:
+    """The path itself, and what is left of it after each of its folders."""
+    yield path
+    while "/" in path:
+        path = path.partition("/")[2]
+        yield path
+
+
+def _why_no_image(matching: Matching, seen: Iterable[str], true: Iterable[str]) -> str:
+    if rejected := matching.rejected_images:
+        return f"the run rejected {_named(rejected)}; its report says why"
+    if others := matching.images_of_other_size:
+        return f"the true boxes are in another frame, as of {others[0]}; give them in pixels of the upright images"
+    if ambiguous := matching.ambiguous_images:
+        return f"paths are ambiguous, as {ambiguous[0]}; give them with their folders"
+    hint = _case(map(posixpath.basename, seen), map(posixpath.basename, true))
+    return (
+        f"{_named(seen)} in the run, {_named(true)} in the ground truth; paths must be the same, or one the tail of "
+        f"the other at a folder{hint}"
+    )
+
+
+def _named(names: Iterable[str]) -> str:
+    """The first names, for one line."""
+    first, *others = [repr(name) for name in sorted(names)] or ["nothing"]
+    return ", ".join([first, *others[:2], *(["..."] if len(others) > 2 else [])])
+
+
+def _case(ours: Iterable[str], theirs: Iterable[str]) -> str:
+    """Points to a name that differs in upper and lower case alone."""
+    by_lower = {name.lower(): name for name in ours}
+    for name in sorted(theirs):
+        if (other := by_lower.get(name.lower(), name)) != name:
+            return f" ({other!r} and {name!r} differ in upper and lower case)"
+    return ""

@@ -1,0 +1,132 @@
+"""Jobs whose workers run on other machines than the command: what they are asked to be, and to see."""
+
+import argparse
+import dataclasses
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from camboxes.pipeline.errors import CallError
+
+if TYPE_CHECKING:
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from camboxes.models import Classifier, ModelSpec
+
+# What one process with the default network, batches of 64 and two shards at once has room in: estimated, not measured.
+_MIN_RAM = "12GB"
+
+# GPUs older than NVIDIA's Ampere multiply fp16, and only emulate bf16.
+_WITHOUT_BF16 = ("nvidia-tesla-k80", "nvidia-tesla-p4", "nvidia-tesla-p100", "nvidia-tesla-v100", "nvidia-tesla-t4")
+
+
+@dataclasses.dataclass(frozen=True)
+class Accelerator:
+    """The GPU of each worker that runs the network.
+
+    Attributes:
+      kind: its name on Google Cloud, such as nvidia-tesla-t4.
+      machine: the type of the machine that it is in; None for the runner's choice.
+    """
+
+    kind: str
+    machine: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Accelerator":
+        """Reads `KIND[:MACHINE]`.
+
+        Raises:
+          ArgumentTypeError: it is not that.
+        """
+        found = re.fullmatch(r"([a-z][a-z0-9-]*)(?::([a-z][a-z0-9-]*))?", text)
+        if found is None:
+            raise argparse.ArgumentTypeError(f"{text!r} is not KIND[:MACHINE], such as nvidia-l4:g2-standard-8")
+        return cls(*found.groups())
+
+    @property
+    def hints(self) -> dict[str, str]:
+        """For `with_resource_hints` of every step from the planned shards to their files.
+
+        All of them alike: steps with different hints run on different workers, with all that flows between them
+        written and read again.
+        """
+        machine = f"machine_type:{self.machine};" if self.machine else ""
+        return {
+            "accelerator": f"type:{self.kind};count:1;{machine}install-nvidia-driver:5xx",
+            "min_ram": _MIN_RAM,
+        }
+
+
+def load(spec: "ModelSpec", options: "PipelineOptions", accelerator: Accelerator | None) -> "Classifier":
+    """Loads the classifier that the job's workers will run, on this machine or on others.
+
+    Raises:
+      ValueError: an accelerator for workers on this machine, or see `settled`; and `load_classifier`'s errors.
+    """
+    from camboxes.models import load_classifier, load_for_elsewhere
+    from camboxes.pipeline.jobs.beam_options import workers_elsewhere
+
+    if workers_elsewhere(options):
+        return load_for_elsewhere(settled(spec, accelerator))
+    if accelerator:
+        raise ValueError("--accelerator is for workers on other machines; on this one give --device cuda")
+    return load_classifier(spec)
+
+
+def settled(spec: "ModelSpec", accelerator: Accelerator | None) -> "ModelSpec":
+    """The spec with nothing left open of how other machines run the network.
+
+    Whatever is not asked for follows from the accelerator alone, since nothing is known of the machines: on a GPU bf16,
+    or fp16 where it has no bf16; on a CPU fp32, layer by layer.
+
+    Raises:
+      ValueError: the spec asks for a CPU, and the accelerator is a GPU.
+    """
+    if accelerator and spec.device == "cpu":
+        raise ValueError(f"--accelerator {accelerator.kind} and --device cpu were both given; leave one out")
+    gpu = accelerator is not None or spec.device == "cuda"
+    precision, compilation = spec.precision, spec.compile
+    if precision == "auto" and gpu:
+        precision = "fp16" if accelerator and accelerator.kind in _WITHOUT_BF16 else "bf16"
+    elif precision == "auto":
+        precision = "fp32"
+    if compilation == "auto":
+        compilation = "off"
+    return dataclasses.replace(spec, device="cuda" if gpu else "cpu", precision=precision, compile=compilation)
+
+
+def check_stores(options: "PipelineOptions", **folders: str | None) -> None:
+    """Refuses folders of this machine where the workers are Dataflow's, which see none of them.
+
+    Raises:
+      CallError: a folder is local.
+    """
+    from camboxes.pipeline.jobs.beam_options import runner_name
+    from camboxes.transforms import storage
+
+    if runner_name(options) != "DataflowRunner":
+        return
+    for name, folder in folders.items():
+        if folder is not None and storage.is_local(folder):
+            raise CallError(
+                f"--{name} {folder!r} is a local path, and workers on other machines cannot see it; "
+                "copy it to a store and name that: gs://BUCKET/FOLDER or s3://BUCKET/FOLDER"
+            )
+
+
+def describes_only(options: "PipelineOptions") -> bool:
+    """Whether a flex template's launcher asks for a description of the job, to start it once this process has ended."""
+    from apache_beam.options.pipeline_options import GoogleCloudOptions
+
+    return options.view_as(GoogleCloudOptions).template_location is not None
+
+
+def describe(build: "Callable[[beam.Pipeline], Any]", options: "PipelineOptions") -> None:
+    """Writes the description of the job that `build` assembles to where the launcher wants it."""
+    import apache_beam as beam
+
+    pipeline = beam.Pipeline(options=options)
+    build(pipeline)
+    pipeline.run()

@@ -1,0 +1,86 @@
+"""Starts `camboxes label` from a Dataflow flex template, and prints the template's parameters.
+
+A template's launcher runs this file with its parameters as --name=value: names without hyphens, and flags as true or
+false. What the launcher asks for is written by
+`python -m camboxes.pipeline.jobs.template --metadata > pipeline/jobs/template.json`.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from camboxes.pipeline import cli
+from camboxes.pipeline.commands import label
+
+# Beam's own option without which a worker would not have camboxes.
+_IMAGE = {
+    "name": "sdk_container_image",
+    "label": "sdk container image",
+    "helpText": "the image that the template was built with, for the workers to run",
+}
+
+
+def metadata() -> dict[str, Any]:
+    """The template's parameters, of which each is an option of `camboxes label`."""
+    return {
+        "name": "camboxes label",
+        "description": "Image-level labels in, pseudo bounding boxes out.",
+        "parameters": [*map(_parameter, _options().values()), _IMAGE],
+    }
+
+
+def call(parameters: Sequence[str]) -> list[str]:
+    """The arguments of `camboxes` that a launcher's --name=value stand for; what is not camboxes' own stays as it is.
+
+    Raises:
+      ValueError: a flag that is neither true nor false.
+    """
+    return ["label", *(argument for given in parameters for argument in _arguments(given))]
+
+
+def _arguments(given: str) -> Iterator[str]:
+    name, _, value = given.removeprefix("--").partition("=")
+    option = _options().get(name)
+    if option is None:
+        yield given
+    elif option.nargs != 0:
+        yield f"{option.option_strings[0]}={value}"
+    elif value.lower() not in ("true", "false"):
+        raise ValueError(f"parameter {name} is {value!r}; expected true or false")
+    elif value.lower() == "true":
+        yield option.option_strings[0]
+    elif isinstance(option, argparse.BooleanOptionalAction):
+        yield option.option_strings[1]
+
+
+def _options() -> dict[str, argparse.Action]:
+    parser = argparse.ArgumentParser(add_help=False)
+    label.add_arguments(parser)
+    return {action.dest: action for action in parser._actions}
+
+
+def _parameter(option: argparse.Action) -> dict[str, Any]:
+    values = ["true", "false"] if option.nargs == 0 else option.choices
+    parameter: dict[str, Any] = {
+        "name": option.dest,
+        "label": option.option_strings[0].removeprefix("--").replace("-", " "),
+        "helpText": (option.help or "") % vars(option),
+    }
+    if values:
+        parameter["regexes"] = [f"^({'|'.join(map(re.escape, values))})$"]
+    return parameter | ({} if option.required else {"isOptional": True})
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prints the metadata where that is asked for; else labels, and returns the command's exit code."""
+    if list(arguments) == ["--metadata"]:
+        print(json.dumps(metadata(), indent=2, ensure_ascii=False))
+        return 0
+    return cli.main(call(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,165 @@
+"""What a person should know of an input before a run, and of rejected images after it, each with what to do."""
+
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from camboxes.pipeline.untrusted_text import on_one_line
+from camboxes.transforms import storage
+from camboxes.transforms.contents.image_files import locate
+from camboxes.transforms.sources.class_folders import NO_IMAGE
+from camboxes.transforms.sources.entries import Split
+from camboxes.transforms.sources.label_values import called_missing, near_twins
+from camboxes.transforms.sources.passed_over import REST, Count, Tally
+from camboxes.transforms.sources.splits import split_called
+
+if TYPE_CHECKING:
+    from camboxes.transforms.planning.listing import Listing
+
+_ENDINGS = 5  # told of each reason
+_LABELS = 10  # told of each remark
+_LOOKED_UP, _LOOKED_UP_ON_A_STORE = 1000, 20  # images, at most
+
+_PHOTOGRAPHS = {  # which are lost, unless somebody converts them
+    ".heic .heif .hif": "convert them to JPEG: ImageMagick's magick mogrify -format jpg *{ending}, or pillow-heif",
+    ".cr2 .cr3 .nef .arw .dng .orf .rw2 .raf .pef .srw .x3f": "develop them to JPEG: darktable-cli, or Python's rawpy",
+    ".jxl .jp2 .j2k": "convert them to JPEG: ImageMagick's magick mogrify -format jpg *{ending}",
+}
+_OTHERS = {
+    ".psd .svg .eps .tga .ico .exr .hdr": "convert them to PNG: ImageMagick's magick mogrify -format png *{ending}",
+    ".dcm .dicom .nii": "write their pixels to PNG: Python's pydicom or nibabel",
+    ".mp4 .mov .avi .mkv .webm .m4v .mpg .mpeg .mts": "take frames out of them: ffmpeg -i FILE %05d.jpg",
+    ".zip .gz .tgz .rar .7z .bz2 .xz": "unpack them",
+    ".tar .tfrecord .tfrec .parquet": "containers are an input of their own: name them, in quotes: '*{ending}'",
+}
+_REMEDY = {ending: remedy for endings, remedy in (_PHOTOGRAPHS | _OTHERS).items() for ending in endings.split()} | {
+    "": "if they are images, name them in a manifest, which may name any file"
+}
+_LOSSES = frozenset(ending for endings in _PHOTOGRAPHS for ending in endings.split())
+
+
+def of_input(passed_over: Tally, labels: Collection[str], splits: Mapping[str, Split]) -> Iterator[str]:
+    """Remarks on what was listed; those that tell of a loss begin with WARNING.
+
+    Args:
+      passed_over: see `Listing`.
+      labels: those that images have.
+      splits: see `Listing`.
+    """
+    if splits:
+        found = ", ".join(f"{on_one_line(folder)} ({split})" for folder, split in sorted(splits.items()))
+        yield f"folders of splits: {found}; labels are the folders inside them"
+    if gone := passed_over.without(labels).labels:
+        yield "WARNING: labels of which no image is read, for all in their folders is passed over: " + _several(
+            f"{on_one_line(label)} ({count.files}, such as {on_one_line(count.example)})"
+            for label, count in sorted(gone.items())
+        )
+    for twins in near_twins(labels)[:_LABELS]:
+        yield (
+            f"WARNING: {' and '.join(repr(on_one_line(label)) for label in twins)} are different labels, and differ in "
+            "case, spaces or accents alone; if they are one, write them alike, or each counts for itself"
+        )
+    if len(called := sorted(filter(split_called, labels))) > 1:
+        yield (
+            f"WARNING: {', '.join(map(on_one_line, called))} are taken for labels, and are called like splits; if they "
+            "are splits, take the folders beside them out, or name one of them (docs/data.md)"
+        )
+    if missing := called_missing(labels):
+        yield (
+            f"WARNING: {', '.join(map(repr, missing))} is taken for a label; it is what programs write where there is "
+            "none: leave the cell empty if that is meant"
+        )
+    for reason, endings in sorted(passed_over.kinds.items()):
+        yield from _of_reason(reason, endings)
+
+
+def of_label_map(label_map: Collection[str], labels: Collection[str]) -> Iterator[str]:
+    """Warnings of names in a label map that no image has, while a label is nearly the same and is not in the map."""
+    for twins in near_twins({*label_map, *labels}):
+        unused, unmapped = ([name for name in twins if name in here and name not in there]
+                            for here, there in ((label_map, labels), (labels, label_map)))  # fmt: skip
+        if unused and unmapped:
+            yield (
+                f"WARNING: the label map has {on_one_line(unused[0])!r}, and the label is {on_one_line(unmapped[0])!r}:"
+                " it is not mapped; write them alike"
+            )
+
+
+class Lookup(NamedTuple):
+    """What became of looking some images up.
+
+    Attributes:
+      images: how many were looked up.
+      missing: the paths of those that are not there.
+      root: see `Listing`.
+    """
+
+    images: int
+    missing: Sequence[str]
+    root: str
+
+    def remark(self) -> str | None:
+        """A warning where some are missing."""
+        if not self.missing:
+            return None
+        return (
+            f"WARNING: {len(self.missing)} of {self.images} images that were looked up are not there, such as "
+            f"{on_one_line(self.missing[0])}; paths are relative to {on_one_line(self.root)}: if files lie elsewhere, "
+            "name it with --root DIR"
+        )
+
+
+def look_up(source: "Listing") -> Lookup:
+    """Looks at most a thousand images up, on a store twenty; none inside containers, which were opened to list them."""
+    most = _LOOKED_UP if storage.is_local(source.root) else _LOOKED_UP_ON_A_STORE
+    paths = [image.path for image in itertools.islice(source, most) if image.place is None]
+    places = {path: locate(source.root, path) for path in paths}
+    missing = [path for path, place in places.items() if place is not None and not storage.exists(place)]
+    return Lookup(len(paths), missing, source.root)
+
+
+def of_rejected(codes: Collection[str], root: str) -> Iterator[str]:
+    """What to do about rejected images, by the codes of their reasons; `root` is the run's."""
+    if "missing" in codes:
+        yield f"missing: paths are looked up below {on_one_line(root)}; if files lie elsewhere, name it with --root DIR"
+    if "outside_root" in codes:
+        yield f"outside_root: nothing is read outside of {on_one_line(root)}; --root DIR may be wider"
+    if "too_large" in codes:
+        yield "too_large: --max-bytes and --max-pixels say what is"
+
+
+def of_copies(images: int, example: Sequence[str]) -> str:
+    """How many images are copies of others; `example` is one of them and what it is a copy of."""
+    path, other = map(on_one_line, example)
+    return f"copies of other images: {images}, such as {path} of {other}"
+
+
+def of_other_labels(images: int, example: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """A warning of copies that are labelled otherwise; `example` has the path and the labels of two of them."""
+    path, other = (f"{on_one_line(path)} ({_several(map(on_one_line, its)) or 'no label'})" for path, its in example)
+    return (
+        f"WARNING: images of the same bytes with other labels: {images}, such as {path} and {other}; if one label is "
+        "wrong, remove that copy; if both are right, name the image once, with both labels, in a manifest"
+    )
+
+
+def _of_reason(reason: str, endings: Mapping[str, Count]) -> Iterator[str]:
+    files = sum(count.files for count in endings.values())
+    found = sorted(endings.items(), key=lambda item: (item[0] not in _LOSSES, item[0] == REST, -item[1].files))
+    kinds = [f"{_kind(count, ending)} ({on_one_line(count.example)})" for ending, count in found[:_ENDINGS]]
+    kinds += [f"{len(found) - _ENDINGS} more kinds"] if len(found) > _ENDINGS else []
+    yield f"{files} file{'s' if files != 1 else ''} passed over, {reason}: {', '.join(kinds)}"
+    if reason == NO_IMAGE:
+        for ending, count in found[:_ENDINGS]:
+            if remedy := _REMEDY.get(ending):
+                warning = "WARNING: " if ending in _LOSSES else ""
+                yield f"{warning}{_kind(count, ending)}: {remedy.format(ending=ending)}"
+
+
+def _kind(count: Count, ending: str) -> str:
+    return f"{count.files} {ending or 'without an ending'}"
+
+
+def _several(items: Iterator[str]) -> str:
+    found = list(items)
+    return ", ".join(found[:_LABELS]) + (f" and {len(found) - _LABELS} more" if len(found) > _LABELS else "")

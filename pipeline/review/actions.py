@@ -1,0 +1,331 @@
+"""What a reviewer does to a run's dataset: draw an image's boxes anew, decide, take back, draw many images' anew.
+
+Every box is drawn by `camboxes.transforms.boxes_from_maps`, as in the Beam job. A decision goes to OUT/review.jsonl
+first and to FiftyOne's database then. Boxes that a person added, moved or relabelled stay, and so does all of a decided
+image.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from camboxes.pipeline.review import fiftyone_samples
+from camboxes.pipeline.review.fiftyone_dataset import COLUMNS, INFO, detections_document, over, set_fields
+from camboxes.transforms import BoxRule, PlannedRun, storage
+from camboxes.transforms.boxes.from_map import Keep, Threshold
+from camboxes.transforms.boxes_from_maps import draw, drawn_labels
+from camboxes.transforms.planning.plan import shard_file
+from camboxes.transforms.records import MACHINE, source_of
+from camboxes.transforms.review.decisions import Decision, Verdict, append_decision, read_decisions
+
+if TYPE_CHECKING:
+    import fiftyone as fo
+
+_FIELDS = ("path", "coco_id", "shard", "status", "reason", "verdict", "decided", "metadata", "boxes")
+_BATCH = 500  # images that are drawn anew and written together
+
+
+class ReviewError(Exception):
+    """What a reviewer asked for cannot be done; one sentence for the panel."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """How the panel asks for boxes.
+
+    Attributes:
+      threshold: as in a `BoxRule`.
+      min_area, boxes: likewise.
+      label: the one label whose boxes are drawn; None for all.
+
+    Raises:
+      ValueError: a value out of its range.
+    """
+
+    threshold: Threshold
+    min_area: float
+    boxes: Keep
+    label: str | None = None
+
+    def __post_init__(self) -> None:
+        BoxRule(self.threshold, self.min_area, self.boxes)
+
+    def drawn(self, sample: Mapping[str, Any], row: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """A sample's detections by this rule: what a person corrected stays, and so do the other labels' boxes."""
+        found = draw(dict(row), BoxRule(self.threshold, self.min_area, self.boxes))["boxes"]
+        return _around_what_stays(sample, row, found, self.label)
+
+
+@dataclasses.dataclass(frozen=True)
+class AsInTheRun:
+    """The rule that goes back to what the machine drew in the run: by each label's own threshold, and calibrated.
+
+    Attributes:
+      label: the one label whose boxes go back; None for all.
+    """
+
+    label: str | None = None
+
+    def drawn(self, sample: Mapping[str, Any], row: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """A sample's detections as in the run; what stays is as with a `Rule`."""
+        found = [box for box in row["boxes"] if source_of(box) == MACHINE]
+        return _around_what_stays(sample, row, found, self.label)
+
+
+def _around_what_stays(
+    sample: Mapping[str, Any], row: Mapping[str, Any], found: Sequence[Mapping[str, Any]], label: str | None
+) -> list[dict[str, Any]]:
+    """A sample's detections with those of its boxes replaced that no person corrected: of every label, or of one."""
+    present = sample["boxes"]["detections"]
+    kept = [box for box in present if fiftyone_samples.is_corrected(box) or label not in (None, box["label"])]
+    uids = {box.get("box_uid") for box in kept if fiftyone_samples.is_corrected(box)}
+    names = {of["category_id"]: of["label"] for of in row["labels"]}
+    fresh = [
+        box
+        for box in fiftyone_samples.detections(row, names, found)
+        if label in (None, box["label"]) and box["box_uid"] not in uids
+    ]
+    return [*kept, *over([box for box in present if box not in kept], fresh)]
+
+
+class Reviewed:
+    """A dataset that `review_dataset.load` made, and the run behind it.
+
+    Attributes:
+      dataset: FiftyOne's.
+      run: the run, as planned.
+
+    Raises:
+      ReviewError: the dataset holds no run, or the run is no longer where it was, or another one is there.
+    """
+
+    def __init__(self, dataset: "fo.Dataset"):
+        held = dataset.info.get(INFO)
+        if held is None:
+            raise ReviewError(f"dataset {dataset.name!r} holds no run; camboxes review --run OUT loads one")
+        self.dataset = dataset
+        self.run = _planned(held["run"], _changed(Path(held["run"], "plan", "plan.json")))
+        if dict(self.run.fingerprints) != dict(held["fingerprints"]):
+            raise ReviewError(
+                f"dataset {dataset.name!r} holds the run that was in {held['run']!r} before; to review the one that is "
+                "there now, call camboxes review again"
+            )
+
+    def sample(self, key: str) -> dict[str, Any]:
+        """A sample's fields as FiftyOne keeps them.
+
+        Raises:
+          ReviewError: there is none of that id, or it is none of the run's images.
+        """
+        from bson import ObjectId
+
+        found = self.dataset._sample_collection.find_one({"_id": ObjectId(key)}, _FIELDS)
+        if found is None:
+            raise ReviewError(f"dataset {self.dataset.name!r} has no sample {key}; reload the page")
+        if found.get("shard") is None:
+            raise ReviewError("this image was added to the dataset by hand, and is none of the run's")
+        return found
+
+    def row(self, sample: Mapping[str, Any]) -> dict[str, Any]:
+        """A sample's row in the run."""
+        path = shard_file(self.run.output, sample["shard"])
+        return _rows_of_shard(path, _changed(Path(path)))[sample["path"]]
+
+    def redraw(self, key: str, rule: Rule) -> dict[str, Any]:
+        """Draws a sample's boxes by a rule, and keeps them in the database.
+
+        Returns:
+          See `seen`.
+
+        Raises:
+          ReviewError: the image was decided, or could not be read.
+        """
+        sample = self.sample(key)
+        self._check_undecided(sample)
+        found = detections_document(rule.drawn(sample, self._readable(sample)))
+        set_fields(self.dataset, {key: {"boxes": found}}, undecided=True)
+        return self.seen({**sample, "boxes": found})
+
+    def reset(self, key: str) -> dict[str, Any]:
+        """Gives a sample the boxes that it has in the run; what a person corrected and did not accept is lost.
+
+        Returns, raises: see `redraw`.
+        """
+        sample = self.sample(key)
+        self._check_undecided(sample)
+        names = {category.id: category.name for category in self.run.categories}
+        present = sample["boxes"]["detections"]
+        found = detections_document(over(present, fiftyone_samples.detections(self._readable(sample), names)))
+        set_fields(self.dataset, {key: {"boxes": found}}, undecided=True)
+        return self.seen({**sample, "boxes": found})
+
+    def decide(self, key: str, verdict: Verdict) -> dict[str, Any]:
+        """Decides about a sample as it stands, for good: in the run's file, then in the database.
+
+        Returns:
+          See `seen`.
+
+        Raises:
+          ReviewError: the image could not be read, or a box has a label that the run has not.
+        """
+        sample = self.sample(key)
+        row = self._readable(sample)
+        size = (row["width"], row["height"])
+        categories = {category.name: category.id for category in self.run.categories}
+        try:
+            boxes = tuple(fiftyone_samples.decided_box(box, size, categories) for box in sample["boxes"]["detections"])
+            decision = Decision(sample["path"], sample["coco_id"], verdict, boxes=boxes)
+            append_decision(self.run.output, decision)
+        except ValueError as error:
+            raise ReviewError(str(error)) from error
+        fields: dict[str, Any] = {"verdict": verdict, "decided": decision.time}
+        if verdict == "accepted":
+            decided = fiftyone_samples.decided_detections(decision, size)
+            present = sample["boxes"]["detections"]
+            fields["boxes"] = detections_document([a | b for a, b in zip(present, decided, strict=True)])
+        set_fields(self.dataset, {key: fields})
+        return self.seen(sample | fields)
+
+    def undo(self, key: str) -> dict[str, Any]:
+        """Takes the decision about a sample back; one that was made before it stands again. Its boxes stay.
+
+        Returns:
+          See `seen`.
+
+        Raises:
+          ReviewError: nothing was decided about it.
+        """
+        sample = self.sample(key)
+        if sample.get("verdict") is None:
+            raise ReviewError(f"{sample['path']} was not decided; there is nothing to take back")
+        append_decision(self.run.output, Decision(sample["path"], sample["coco_id"], "undone"))
+        before = read_decisions(self.run.output).get(sample["path"])
+        fields: dict[str, Any] = {"verdict": before and before.verdict, "decided": before and before.time}
+        if before is not None and before.verdict == "accepted":
+            row = self.row(sample)
+            decided = fiftyone_samples.decided_detections(before, (row["width"], row["height"]))
+            fields["boxes"] = detections_document(over(sample["boxes"]["detections"], decided))
+        set_fields(self.dataset, {key: fields})
+        return self.seen(sample | fields)
+
+    def seen(self, sample: Mapping[str, Any]) -> dict[str, Any]:
+        """What the panel shows of a sample: its labels, its boxes, and the counts.
+
+        Returns:
+          path, status, reason, verdict; labels (label, probability, level: the threshold that its boxes stand at, as a
+          share of the map's range, None where it has no map); corrected, how many boxes are a person's; boxes as
+          FiftyOne keeps them, and rule, the run's own.
+        """
+        row = self.row(sample)
+        boxes = sample["boxes"]["detections"]
+        rule = BoxRule(**self.run.settings.get("rule", {}))
+        # A label's first box counts: of a second look each map has a threshold of its own.
+        at = {box["label"]: box["threshold"] for box in reversed(boxes) if box.get("threshold") is not None}
+        if any(label["label"] not in at for label in row["labels"]):
+            whole = ((label["label"], maps[0]) for label, maps, _ in drawn_labels(row, rule))
+            at = {name: of.drawn.level for name, of in whole if not of.working.empty_because} | at
+        return {
+            "path": sample["path"],
+            **{name: sample.get(name) for name in ("status", "reason", "verdict")},
+            "labels": [
+                {
+                    "label": label["label"],
+                    "probability": fiftyone_samples.probability(label),
+                    "level": at.get(label["label"]),
+                }
+                for label in row["labels"]
+            ],
+            "top5": [{"name": guess["name"], "probability": guess["probability"]} for guess in row["top5"] or []],
+            "corrected": sum(map(fiftyone_samples.is_corrected, boxes)),
+            "boxes": [box | {"_id": str(box["_id"])} for box in boxes],
+            "rule": {"min_area": rule.min_area, "boxes": rule.boxes},
+        }
+
+    def apply(self, keys: Sequence[str], rule: Rule | AsInTheRun) -> Iterator[int]:
+        """Draws the boxes of many samples by a rule, but for those that were decided or could not be read.
+
+        Yields:
+          How many of them were drawn so far.
+        """
+        from bson import ObjectId
+
+        done = 0
+        for start in range(0, len(keys), _BATCH):
+            wanted: dict[str, Any] = {"_id": {"$in": [ObjectId(key) for key in keys[start : start + _BATCH]]}}
+            wanted |= {"verdict": None, "status": {"$nin": [None, "rejected"]}}  # None: added by hand
+            if rule.label is not None:
+                wanted["labels.classifications.label"] = rule.label
+            samples = list(self.dataset._sample_collection.find(wanted, _FIELDS))
+            samples.sort(key=lambda sample: sample["shard"])  # a shard is read once
+            changes = {
+                str(sample["_id"]): {"boxes": detections_document(rule.drawn(sample, self.row(sample)))}
+                for sample in samples
+            }
+            set_fields(self.dataset, changes, undecided=True)
+            done += len(changes)
+            yield done
+
+    def counts(self) -> dict[str, int]:
+        """How many images there are of each verdict; undecided are "open"; rejected files count as "unreadable"."""
+        found = self.dataset._sample_collection.aggregate(
+            [{"$group": {"_id": {"verdict": "$verdict", "status": "$status"}, "images": {"$sum": 1}}}]
+        )
+        counts = dict.fromkeys(("accepted", "rejected", "skipped", "open", "unreadable"), 0)
+        for group in found:
+            verdict = group["_id"].get("verdict")
+            unreadable = verdict is None and group["_id"].get("status") == "rejected"
+            counts["unreadable" if unreadable else verdict or "open"] += group["images"]
+        return counts
+
+    def progress(self) -> list[dict[str, Any]]:
+        """Of each label: images, and how many of them were accepted, rejected and skipped; the readable ones alone."""
+        is_one_of = {
+            verdict: {"$sum": {"$cond": [{"$eq": ["$verdict", verdict]}, 1, 0]}}
+            for verdict in ("accepted", "rejected", "skipped")
+        }
+        found = self.dataset._sample_collection.aggregate(
+            [
+                {"$match": {"status": {"$ne": "rejected"}}},
+                {"$project": {"verdict": 1, "label": "$labels.classifications.label"}},
+                {"$unwind": "$label"},
+                {"$group": {"_id": "$label", "images": {"$sum": 1}, **is_one_of}},
+                {"$sort": {"_id": 1}},
+            ]
+        )
+        return [{"label": group.pop("_id"), **group} for group in found]
+
+    def _readable(self, sample: Mapping[str, Any]) -> dict[str, Any]:
+        row = self.row(sample)
+        if row["width"] is None:
+            raise ReviewError(f"{sample['path']} could not be read ({sample['reason']}); there is nothing to review")
+        return row
+
+    def _check_undecided(self, sample: Mapping[str, Any]) -> None:
+        if sample.get("verdict") is not None:
+            raise ReviewError(f"this image was {sample['verdict']}; undo that to draw its boxes again")
+
+
+def _changed(path: Path) -> int:
+    """When a file was written: what is kept of it in memory goes by that.
+
+    Raises:
+      ReviewError: it is gone.
+    """
+    try:
+        return path.stat().st_mtime_ns
+    except OSError as error:
+        raise ReviewError(f"{str(path)!r} cannot be read ({error.strerror}); put the run back where it was") from error
+
+
+@functools.lru_cache(maxsize=4)
+def _planned(run: str, changed: int) -> PlannedRun:
+    planned = PlannedRun.load(run)
+    assert planned is not None
+    return planned
+
+
+@functools.lru_cache(maxsize=32)
+def _rows_of_shard(path: str, changed: int) -> dict[str, dict[str, Any]]:
+    return {row["path"]: row for row in storage.read_table(path, COLUMNS).to_pylist()}

@@ -1,0 +1,127 @@
+"""FiftyOne's App on this machine alone: the plugin put in its place, the server, and the worker for large jobs."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ADDRESS = "127.0.0.1"  # never another one: the App asks nobody who they are
+_PLUGIN = Path(__file__).parent / "plugin"
+
+_WORKER = """
+import os, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+from fiftyone.core.cli import main
+main()
+"""
+
+# The App's own pages ask for fonts of a stranger's server. A browser that is told so asks nobody but this server.
+_POLICY = (
+    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; connect-src 'self' data: blob:; worker-src 'self' blob:; frame-ancestors 'self'"
+)
+
+
+def quiet() -> None:
+    """Settings of FiftyOne's for this process and its children; to be called before it is imported.
+
+    Nothing is told to anybody, and no version of the database is refused for its number.
+    """
+    os.environ["FIFTYONE_DO_NOT_TRACK"] = "1"
+    os.environ["FIFTYONE_DATABASE_VALIDATION"] = "false"
+    os.environ["FIFTYONE_SERVER"] = "1"  # no cache of documents that another process may change
+    os.environ["FIFTYONE_PLUGINS_CACHE_ENABLED"] = "true"  # else every plugin is read again for every move of a slider
+    os.environ["FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS"] = "true"  # the delegated worker below is one
+
+
+def is_free(port: int) -> bool:
+    """Whether nothing listens there."""
+    with socket.socket() as tried:
+        return tried.connect_ex((ADDRESS, port)) != 0
+
+
+def install_plugin() -> Path:
+    """Copies the panel to where FiftyOne looks for plugins; whoever starts the App by other means has it then too."""
+    import fiftyone as fo
+
+    folder = Path(fo.config.plugins_dir, "camboxes-review")
+    shutil.copytree(_PLUGIN, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@contextlib.contextmanager
+def delegated_worker() -> Iterator[None]:
+    """Runs FiftyOne's delegated worker, a process of its own, which draws many images while people go on.
+
+    It ends when its standard input does, and so with this process, however that ends.
+    """
+    worker = subprocess.Popen(
+        [sys.executable, "-c", _WORKER, "delegated", "launch"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for this process, which tells the worker
+    )
+    try:
+        yield
+    finally:
+        assert worker.stdin is not None
+        worker.stdin.close()
+        worker.wait()
+
+
+def serve(port: int, ready: Callable[[], None]) -> None:
+    """Serves the App until the process is interrupted.
+
+    Args:
+      port: where, on this machine's own address.
+      ready: called once the App answers.
+    """
+    from fiftyone.server.app import app
+    from fiftyone.server.events import set_port
+    from hypercorn.asyncio import serve as serve_forever
+    from hypercorn.config import Config
+
+    from camboxes.pipeline.review.guard import guarded
+
+    config = Config()
+    config.bind = [f"{ADDRESS}:{port}"]
+    config.errorlog = None
+    set_port(port)
+    app.add_middleware(_Policy)
+    threading.Thread(target=_when_it_answers, args=(port, ready), daemon=True).start()
+    asyncio.run(serve_forever(guarded(app), config))
+
+
+def _when_it_answers(port: int, ready: Callable[[], None]) -> None:
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://{ADDRESS}:{port}/fiftyone", timeout=5):
+                return ready()
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+
+
+class _Policy:
+    """Adds to every page what a browser may load for it: from this server alone."""
+
+    def __init__(self, app: Any):
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def sent(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"content-security-policy", _POLICY.encode())]
+            await send(message)
+
+        await self._app(scope, receive, sent if scope["type"] == "http" else send)

@@ -1,0 +1,376 @@
+"""A run as a persistent FiftyOne dataset, and the saved views that a reviewer works from.
+
+The database may be deleted at any time: what people decided stands in OUT/review.jsonl, and everything else in the run.
+
+Samples are written as the documents that FiftyOne keeps, not as objects of its own: it checks each value of an object
+several times over, and a run of 10,000 images took minutes (benchmarks/review.py).
+"""
+
+import datetime
+import hashlib
+import itertools
+import random
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from camboxes.pipeline.review import fiftyone_samples
+from camboxes.pipeline.untrusted_text import on_one_line
+from camboxes.transforms import PlannedRun, storage
+from camboxes.transforms.ordered_threads import batched
+from camboxes.transforms.planning.plan import shard_file
+from camboxes.transforms.records import NO_BOX, REJECTED
+from camboxes.transforms.review.decisions import Decision, read_decisions
+
+if TYPE_CHECKING:
+    import fiftyone as fo
+
+Row = dict[str, Any]
+
+INFO = "camboxes"  # where a dataset's info says which run it holds
+COLUMNS = ("image_id", "path", "width", "height", "status", "reason", "labels", "top5", "maps", "boxes", "review")
+_OURS = ("path", "coco_id", "status", "reason", "verdict", "decided", "review_priority", "review_reasons", "shard")
+_BATCH = 1000  # samples that are sent to the database at once
+
+
+def dataset_name(run: str) -> str:
+    """The dataset of a run: its folder's name, and a few digits that tell it from others of that name."""
+    path = storage.absolute(run)
+    return f"{Path(path).name}-{hashlib.sha256(path.encode()).hexdigest()[:6]}"
+
+
+def load(planned: PlannedRun, name: str, photographs: Mapping[str, str], progress: Any = None) -> "fo.Dataset":
+    """Makes a run's dataset, or brings it up to date: adds what is new, and keeps what people did.
+
+    An image that was accepted has the decision's boxes. Images that the database does not hold yet are added. Of those
+    that it holds, a row that is another one by now is set again, and so is a decision. Nothing is deleted: samples that
+    people added, tags, corrections and saved views stay. What people did and cannot see any more is told on stderr.
+
+    Args:
+      planned: a finished run.
+      name: of the dataset. One that holds what this folder held before (another run) is kept under another name.
+      photographs: where each image lies, by its path. An image that is not in it is not added; where it was loaded
+        before, it stays as it is.
+      progress: is told the number of images that are done, by `update`.
+
+    Raises:
+      ValueError: a dataset of that name holds no run, or the run of another folder; a decision cannot be read.
+    """
+    decisions = read_decisions(planned.output)
+    dataset = _opened(planned, name)
+    present = _present(dataset)
+    names = {category.id: category.name for category in planned.categories}
+    unseen, replaced = 0, []
+    for batch in batched(_rows(planned), _BATCH):
+        added, changed = [], {}
+        for row in batch:
+            path, decision = row["path"], decisions.get(row["path"])
+            before = present.get(path)
+            if path not in photographs:
+                unseen += before is not None
+            elif before is None:
+                added.append(_document(row, names, photographs[path], decision))
+            elif before.row != _row_state(row):
+                changed[before.key] = _document(row, names, photographs[path], decision)
+            else:
+                fields = {} if before.place == photographs[path] else {"filepath": photographs[path]}
+                if before.decision != _decision_state(decision):
+                    decided, corrected = _decided_elsewhere(dataset, before.key, row, decision)
+                    fields |= decided
+                    replaced += [path] if corrected else []
+                if fields:
+                    changed[before.key] = fields
+        _write(dataset, added, changed)
+        if progress is not None:
+            progress.update(len(batch))
+    if unseen:
+        _tell(f"{unseen} images that were loaded before have no photograph here now; they stay as they were")
+    if replaced:
+        some = ", ".join(map(on_one_line, replaced[:3])) + (", ..." if len(replaced) > 3 else "")
+        _tell(f"{len(replaced)} images were accepted elsewhere, which replaces boxes that were corrected here: {some}")
+    _save_views(dataset)
+    _let_annotate(dataset)
+    return dataset
+
+
+def detections_document(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Detections as FiftyOne keeps them; of values as `review_samples.detection` gives them, or read from a document.
+
+    A detection that has an _id keeps it. What is None is left out: the App fails on a confidence of null.
+    """
+    from bson import ObjectId
+
+    own = {"_cls": "Detection", "attributes": {}, "tags": []}
+    return {
+        "_cls": "Detections",
+        "detections": [
+            {"_id": ObjectId()} | own | {name: value for name, value in box.items() if value is not None}
+            for box in found
+        ],
+    }
+
+
+def over(present: Sequence[Row], found: Sequence[Row]) -> list[Row]:
+    """Detections that come in the place of others: a box that was there keeps its id, its tags and people's fields.
+
+    Args:
+      present: those that are there, as FiftyOne keeps them.
+      found: those that come, as `review_samples.detection` gives them.
+    """
+    known = {box["box_uid"]: box for box in present if box.get("box_uid")}
+    return [known.get(box["box_uid"], {}) | box for box in found]
+
+
+def set_fields(dataset: "fo.Dataset", changes: Mapping[Any, Mapping[str, Any]], *, undecided: bool = False) -> None:
+    """Sets fields of samples, given by their ids, to values as FiftyOne keeps them.
+
+    Args:
+      dataset: whose.
+      changes: by id, the fields and their values.
+      undecided: leave out samples that were decided, be it a moment ago.
+    """
+    import fiftyone.core.odm as foo
+    from bson import ObjectId
+    from pymongo import UpdateOne
+
+    now = {"last_modified_at": datetime.datetime.now(datetime.UTC)}
+    only = {"verdict": None} if undecided else {}
+    writes = [UpdateOne({"_id": ObjectId(key), **only}, {"$set": {**fields, **now}}) for key, fields in changes.items()]
+    if writes:
+        foo.bulk_write(writes, dataset._sample_collection, ordered=False)
+
+
+def _tell(sentence: str) -> None:
+    """Prints beside the progress bar, where there is one."""
+    from tqdm import tqdm
+
+    tqdm.write(sentence, file=sys.stderr)
+
+
+def _write(dataset: "fo.Dataset", added: list[Row], changed: Mapping[str, Row]) -> None:
+    import fiftyone.core.odm as foo
+
+    now = datetime.datetime.now(datetime.UTC)
+    own = {"_dataset_id": dataset._doc.id, "_media_type": "image", "created_at": now, "last_modified_at": now}
+    if added:
+        documents = [{**own, "_rand": random.random(), "tags": [], **document} for document in added]
+        foo.insert_documents(documents, dataset._sample_collection, progress=False)
+    set_fields(dataset, changed)
+
+
+def _opened(planned: PlannedRun, name: str) -> "fo.Dataset":
+    import fiftyone as fo
+
+    held = {"run": storage.absolute(planned.output), "fingerprints": dict(planned.fingerprints)}
+    if fo.dataset_exists(name):
+        dataset = fo.load_dataset(name)
+        before = dataset.info.get(INFO)
+        if before is None:
+            raise ValueError(f"FiftyOne has a dataset {name!r} already that holds no run; choose another name")
+        if before["run"] != held["run"]:
+            raise ValueError(f"FiftyOne's dataset {name!r} holds the run in {before['run']!r}; choose another name")
+        if before == held:
+            return dataset
+        dataset.name = next(
+            free for number in itertools.count(1) if not fo.dataset_exists(free := f"{name}-before-{number}")
+        )
+        _tell(
+            f"{planned.output!r} holds another run than before; what was done with that one in FiftyOne is kept in its "
+            f"dataset {dataset.name!r} (to delete it: {shlex.join(['fiftyone', 'datasets', 'delete', dataset.name])})"
+        )
+    dataset = fo.Dataset(name, persistent=True)
+    dataset.media_type = "image"
+    _declare(dataset, planned)
+    dataset.info = {
+        INFO: held,
+        "categories": [{"id": category.id, "name": category.name} for category in planned.categories],
+    }
+    dataset.save()
+    return dataset
+
+
+def _declare(dataset: "fo.Dataset", planned: PlannedRun) -> None:
+    """Declares every field, also where no image has it, so that the App can filter by them and nothing is guessed."""
+    import fiftyone as fo
+
+    for field, label in (("labels", fo.Classifications), ("boxes", fo.Detections), ("heat_map", fo.Heatmap)):
+        dataset.add_sample_field(field, fo.EmbeddedDocumentField, embedded_doc_type=label)
+    for field, kind in (
+        ("path", fo.StringField),
+        ("coco_id", fo.IntField),
+        ("status", fo.StringField),
+        ("reason", fo.StringField),
+        ("verdict", fo.StringField),
+        ("decided", fo.StringField),
+        ("review_priority", fo.FloatField),
+        ("shard", fo.StringField),
+        *((f"boxes.detections.{name}", fo.StringField) for name in ("box_uid", "source", "method", "drawn_label")),
+        *((f"boxes.detections.{name}", fo.FloatField) for name in ("calibrated_score", "threshold", "component_area")),
+        ("boxes.detections.rank", fo.IntField),
+    ):
+        dataset.add_sample_field(field, kind)
+    dataset.add_sample_field("review_reasons", fo.ListField, subfield=fo.StringField)
+    dataset.add_sample_field("boxes.detections.drawn", fo.ListField, subfield=fo.FloatField)
+    for name in _OURS:
+        field = dataset.get_field(name)
+        field.read_only = True  # in the App's sidebar: a verdict that is typed there would reach no file
+        field.save()
+    for field in ("path", "coco_id"):
+        dataset.create_index(field, unique=True)
+    for field in ("verdict", "status", "review_priority"):
+        dataset.create_index(field)
+    names = [category.name for category in planned.categories]
+    dataset.classes = {"boxes": names, "labels": names}
+    dataset.app_config.color_scheme = fo.ColorScheme(color_by="value")  # each label has a colour of its own
+    dataset.app_config.sidebar_groups = [
+        fo.SidebarGroupDocument(name=name, paths=paths, expanded=expanded)
+        for name, paths, expanded in (
+            ("review", ["verdict", "review_priority", "review_reasons", "status", "reason"], True),
+            ("labels", ["boxes", "heat_map", "labels"], True),
+            ("tags", ["tags", "_label_tags"], False),
+            (
+                "image",
+                ["path", "coco_id", "decided", "shard", "id", "filepath", "created_at", "last_modified_at"],
+                False,
+            ),
+            (
+                "metadata",
+                [f"metadata.{name}" for name in ("width", "height", "size_bytes", "mime_type", "num_channels")],
+                False,
+            ),
+        )
+    ]
+
+
+def _document(row: Row, names: Mapping[int, str], location: str, decision: Decision | None) -> Row:
+    """A sample's fields as FiftyOne keeps them."""
+    from bson import ObjectId
+
+    found = fiftyone_samples.detections(row, names)
+    if decision is not None and decision.verdict == "accepted" and row["width"] is not None:
+        found = fiftyone_samples.decided_detections(decision, (row["width"], row["height"]))
+    return {
+        "filepath": location,
+        "metadata": None
+        if row["width"] is None
+        else {"_cls": "ImageMetadata", "width": row["width"], "height": row["height"]},
+        "path": row["path"],
+        "coco_id": row["image_id"],
+        **dict(zip(_OF_A_ROW, _row_state(row), strict=True)),
+        **dict(zip(_OF_A_DECISION, _decision_state(decision), strict=True)),
+        "labels": {
+            "_cls": "Classifications",
+            "classifications": [
+                {
+                    "_id": ObjectId(),
+                    "_cls": "Classification",
+                    "tags": [],
+                    "label": label["label"],
+                    **({} if (sure := fiftyone_samples.probability(label)) is None else {"confidence": sure}),
+                }
+                for label in row["labels"]
+            ],
+        },
+        "boxes": detections_document(found),
+        "heat_map": _heat_map(row),
+        "review_priority": None if row["review"] is None else row["review"]["priority"],
+        "review_reasons": [] if row["review"] is None else row["review"]["reasons"],
+    }
+
+
+def _heat_map(row: Row) -> Row | None:
+    from bson import ObjectId
+    from fiftyone.core.utils import serialize_numpy_array
+
+    points = fiftyone_samples.heat_map(row)
+    if points is None:
+        return None
+    shown = {"map": serialize_numpy_array(points), "range": [0.0, 255.0]}
+    return {"_id": ObjectId(), "_cls": "Heatmap", "tags": [], **shown}
+
+
+# What tells whether a sample is up to date.
+_OF_A_ROW = ("status", "reason", "shard")
+_OF_A_DECISION = ("verdict", "decided")
+
+
+def _row_state(row: Row) -> tuple[str | None, ...]:
+    return tuple(row[name] for name in _OF_A_ROW)
+
+
+def _decision_state(decision: Decision | None) -> tuple[str | None, ...]:
+    return (None, None) if decision is None else (decision.verdict, decision.time)
+
+
+class _Present(NamedTuple):
+    """A sample of the dataset: its id and its photograph's place, and what it holds of the row and of the decision."""
+
+    key: str
+    place: str
+    row: tuple[str | None, ...]
+    decision: tuple[str | None, ...]
+
+
+def _present(dataset: "fo.Dataset") -> dict[str, _Present]:
+    """What the dataset holds of each image, by its path."""
+    values = dataset.values(["path", "id", "filepath", *_OF_A_ROW, *_OF_A_DECISION])
+    rows = len(_OF_A_ROW)
+    return {
+        path: _Present(key, place, tuple(state[:rows]), tuple(state[rows:]))
+        for path, key, place, *state in zip(*values, strict=True)
+    }
+
+
+def _decided_elsewhere(dataset: "fo.Dataset", key: str, row: Row, decision: Decision | None) -> tuple[Row, bool]:
+    """A sample's fields after a decision that this database does not know, as the panel would have set them.
+
+    Returns:
+      The fields, and whether boxes that a person corrected here, and nobody accepted, are replaced.
+    """
+    from bson import ObjectId
+
+    fields: Row = dict(zip(_OF_A_DECISION, _decision_state(decision), strict=True))
+    if decision is None or decision.verdict != "accepted" or row["width"] is None:
+        return fields, False
+    sample = dataset._sample_collection.find_one({"_id": ObjectId(key)}, ["verdict", "boxes"])
+    present = sample["boxes"]["detections"]
+    found = fiftyone_samples.decided_detections(decision, (row["width"], row["height"]))
+    fields["boxes"] = detections_document(over(present, found))
+    return fields, sample["verdict"] != "accepted" and any(map(fiftyone_samples.is_corrected, present))
+
+
+def _rows(planned: PlannedRun) -> Iterator[Row]:
+    for key in planned.shards:
+        for row in storage.read_table(shard_file(planned.output, key), COLUMNS).to_pylist():
+            yield row | {"shard": key}
+
+
+def _let_annotate(dataset: "fo.Dataset") -> None:
+    """Sets the App's Annotate tab up for the boxes; FiftyOne does not let an empty dataset have one."""
+    if len(dataset) and "boxes" not in dataset.label_schemas:
+        schema = dataset.generate_label_schemas("boxes", scan_samples=False)
+        schema |= {"component": "dropdown", "classes": dataset.classes["boxes"], "attributes": []}
+        dataset.set_label_schemas({"boxes": schema})
+        dataset.activate_label_schemas("boxes")
+
+
+def _save_views(dataset: "fo.Dataset") -> None:
+    from fiftyone import ViewField as F
+
+    views = {
+        "most worth reviewing": dataset.match((F("verdict") == None) & (F("status") != REJECTED)).sort_by(  # noqa: E711
+            "review_priority", reverse=True
+        ),
+        "no box": dataset.match(F("status") == NO_BOX),
+        "several boxes": dataset.match(F("boxes.detections").length() > 1),
+        "suspected wrong label": dataset.match(
+            F("review_reasons").filter(F().starts_with("unlikely_label")).length() > 0
+        ),
+        "rejected files": dataset.match(F("status") == REJECTED),
+        "accepted": dataset.match(F("verdict") == "accepted"),
+    }
+    for name, view in views.items():
+        if not dataset.has_saved_view(name):  # people may have changed it
+            dataset.save_view(name, view)

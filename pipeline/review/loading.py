@@ -1,0 +1,90 @@
+"""Loads a finished run into a FiftyOne data set."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import fiftyone as fo
+
+    from camboxes.transforms import PlannedRun
+
+CACHE_LIMIT_GB = 20.0
+
+
+def load_dataset(run: str, name: str | None = None, *, cache_limit: float = CACHE_LIMIT_GB) -> "fo.Dataset":
+    """Loads a finished run into a FiftyOne dataset that stays, or brings that dataset up to date.
+
+    Nothing that people did there is deleted. Where the folder held another run before, the dataset of that one is kept
+    under another name, which is printed.
+
+    Its fields are described in `camboxes.pipeline.review.fiftyone_samples`. The run's categories, ids
+    included, stand in `dataset.info["categories"]`, where FiftyOne's COCO exporter wants them: export with these,
+    `coco_id="coco_id"`, and every id stays.
+
+    Args:
+      run: the run's folder, on this machine.
+      name: the dataset's; None for the folder's name and a few digits that tell it from others.
+      cache_limit: the most that copies of photographs on a store may take, in GB.
+
+    Raises:
+      ValueError: no finished run, photographs that are gone or replaced, or a name that a dataset of another run, or of
+        none, has.
+    """
+    from tqdm import tqdm
+
+    from camboxes.pipeline.review import fiftyone_dataset, local_photographs
+    from camboxes.transforms import storage
+    from camboxes.transforms.containers import member_names
+
+    planned = finished_run(run)
+    if not storage.is_local(run):
+        raise ValueError(f"run {run!r} is on a store, where decisions cannot be kept; review a local copy of it")
+    rows = list(_rows(planned))
+    in_containers = any(member_names.split(row["path"]) for row in rows)
+    if storage.is_local(planned.root) and not in_containers:
+        with tqdm(total=planned.images, unit="photograph", desc="comparing", disable=None) as bar:
+            photographs = local_photographs.places(planned, rows, bar)
+    else:
+        with tqdm(total=planned.images, unit="photograph", desc="fetching", disable=None) as bar:
+            photographs, left = local_photographs.fetched(planned, rows, _cache(), int(cache_limit * 1e9), bar)
+        if left:
+            print(
+                f"{left} of {planned.images} images are left out: --cache-limit {cache_limit:g} was reached",
+                file=sys.stderr,
+            )
+    with tqdm(total=planned.images, unit="image", desc="loading", disable=None) as bar:
+        dataset = fiftyone_dataset.load(planned, name or fiftyone_dataset.dataset_name(run), photographs, bar)
+    print(f"{len(dataset)} images in FiftyOne's dataset {dataset.name!r}", file=sys.stderr)
+    return dataset
+
+
+def finished_run(run: str) -> "PlannedRun":
+    """A finished run.
+
+    Raises:
+      ValueError: there is none in the folder.
+    """
+    from camboxes.pipeline.errors import CallError
+    from camboxes.pipeline.jobs import running
+
+    try:
+        return running.finished(run)
+    except CallError as error:  # whoever calls load_dataset gave no --run
+        raise ValueError(str(error)) from error
+
+
+def _rows(planned: "PlannedRun") -> Iterator[dict[str, Any]]:
+    from camboxes.transforms import storage
+    from camboxes.transforms.planning.plan import shard_file
+
+    for key in planned.shards:
+        yield from storage.read_table(
+            shard_file(planned.output, key), ["path", "digest", "status", "review"]
+        ).to_pylist()
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "camboxes", "photographs")

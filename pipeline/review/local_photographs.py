@@ -1,0 +1,127 @@
+"""The photographs of a run as local files, which is what FiftyOne shows: where they lie, or copies of a store's."""
+
+import concurrent.futures
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from camboxes.transforms import PlannedRun, storage
+from camboxes.transforms.contents.image_files import read_image
+from camboxes.transforms.contents.shard_contents import seen
+from camboxes.transforms.images.decoding import ACCEPTED, BadImageError
+from camboxes.transforms.ordered_threads import batched
+from camboxes.transforms.records import REJECTED
+
+_AT_ONCE = 10  # files that are read side by side: as many connections as a store's client keeps
+_ENDINGS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".ppm", ".avif"))
+
+
+def places(planned: PlannedRun, rows: Iterable[Mapping[str, Any]], progress: Any = None) -> dict[str, str]:
+    """Where each photograph of a local data set lies, by its path.
+
+    Each one is read: a reviewer must not be shown a run's boxes on another picture. A rejected image has a place too,
+    be it empty; one whose path leads outside the root has one below the run's folder, where nothing lies: nothing
+    outside the root is ever shown.
+
+    Args:
+      planned: the run.
+      rows: path, digest and status of its images.
+      progress: is told the number of photographs that are done, by `update`.
+
+    Raises:
+      ValueError: photographs are gone, or are not those that the run saw.
+    """
+    found, wrong = {}, {}
+    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+        for some in batched(rows, _AT_ONCE):
+            locations = [planned.location(row["path"]) for row in some]
+            for row, location, reason in zip(some, locations, pool.map(_not_seen, some, locations), strict=True):
+                place = location or storage.join(planned.output, "outside_root", _name(row))
+                found[row["path"]] = storage.absolute(place)
+                if reason:
+                    wrong[row["path"]] = reason
+            if progress is not None:
+                progress.update(len(some))
+    if wrong:
+        path, reason = next(iter(wrong.items()))
+        raise ValueError(
+            f"{len(wrong)} of {len(found)} photographs below {planned.root!r} are gone, or are not those that the run "
+            f"saw, the first of them {path!r} ({reason}); put them back, or label them into another --output "
+            f"(camboxes label --reuse {planned.output} takes over what is the same)"
+        )
+    return found
+
+
+def _not_seen(row: Mapping[str, Any], location: str | None) -> str | None:
+    """Why the photograph at a location is not to be shown with a row's boxes."""
+    if row["status"] == REJECTED:
+        return None
+    try:
+        seen(read_image(location, ACCEPTED), row["digest"])
+    except BadImageError as error:
+        return str(error)
+    return None
+
+
+def fetched(
+    planned: PlannedRun, rows: Iterable[Mapping[str, Any]], cache: Path, limit: int, progress: Any = None
+) -> tuple[dict[str, str], int]:
+    """Copies a store's photographs to a cache on this machine, those most worth reviewing first.
+
+    Args:
+      planned: the run.
+      rows: path, digest, status and review of its images.
+      cache: the folder of the copies; what it holds already is not fetched again.
+      limit: the most bytes that this run's copies may take.
+      progress: is told the number of photographs that are done, by `update`.
+
+    Returns:
+      Where each photograph lies, by its path, and how many are left out because the limit was reached. Rejected images
+      are not fetched, and have a place in the cache where nothing lies.
+
+    Raises:
+      OSError: a photograph cannot be read, or is not the one that the run saw.
+    """
+    order = sorted(rows, key=lambda row: (-((row["review"] or {}).get("priority") or 0.0), row["path"]))
+    folder = cache / hashlib.sha256(planned.root.encode()).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {row["path"]: str(folder / _name(row)) for row in order}
+    wanted = [row for row in order if row["status"] != REJECTED]
+    if progress is not None:
+        progress.update(len(order) - len(wanted))
+    taken, full = 0, False
+
+    def fetch(row: Mapping[str, Any]) -> int:
+        return _fetch(planned.location(row["path"]), row["digest"], found[row["path"]])
+
+    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+        for some in batched(wanted, _AT_ONCE):
+            sizes = [0] * len(some) if full else [*pool.map(fetch, some)]
+            for row, size in zip(some, sizes, strict=True):
+                full = full or taken + size > limit
+                if full:  # also what an earlier call, with another limit, has left there
+                    Path(found.pop(row["path"])).unlink(missing_ok=True)
+                else:
+                    taken += size
+            if progress is not None:
+                progress.update(len(some))
+    return found, len(order) - len(found)
+
+
+def _fetch(location: str | None, digest: str, place: str) -> int:
+    """Copies a photograph unless it is there; returns its size in bytes."""
+    if not Path(place).is_file():
+        try:
+            storage.write_bytes(place, seen(read_image(location, ACCEPTED), digest))
+        except BadImageError as error:
+            raise OSError(f"{location} cannot be fetched ({error}); put it back, or take it out of the run") from error
+    return os.stat(place).st_size  # noqa: PTH116
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    """A file's name in the cache, of a path and a content; of the path's own letters it has a known ending alone."""
+    key = f"{row['path']}\0{row['digest']}".encode("utf-8", "surrogatepass")
+    ending = Path(row["path"]).suffix.lower()
+    return hashlib.sha256(key).hexdigest()[:32] + (ending if ending in _ENDINGS else "")

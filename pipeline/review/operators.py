@@ -1,0 +1,136 @@
+"""The operators behind the review panel: what FiftyOne's App calls, and what answers.
+
+The panel is pipeline/review/plugin/dist/index.umd.js. Operators take ids and plain values and give plain values back; a
+sentence for the reviewer goes back as `{"problem": sentence}`. The plugin's __init__.py calls `register`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.operators as foo
+from fiftyone import ViewField as F
+
+from camboxes.pipeline.review.actions import AsInTheRun, Reviewed, ReviewError, Rule
+
+_MOST_AT_ONCE = 1000  # images that are drawn anew while the App waits; more are left to the delegated worker
+
+
+class _Operator(foo.Operator):
+    """An operator that the panel alone calls."""
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        """Its name is that of the class."""
+        name = type(self).__name__.lower()
+        return foo.OperatorConfig(name=name, label=f"camboxes: {name}", unlisted=True)
+
+    def execute(self, ctx: Any) -> dict[str, Any]:
+        """Answers the panel."""
+        try:
+            return self._answer(Reviewed(ctx.dataset), ctx)
+        except ReviewError as problem:
+            return {"problem": str(problem)}
+
+    def _answer(self, reviewed: Reviewed, ctx: Any) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+class See(_Operator):
+    """What the panel shows of an image. Parameter: sample, its id in FiftyOne."""
+
+    def _answer(self, reviewed: Reviewed, ctx: Any) -> dict[str, Any]:
+        return reviewed.seen(reviewed.sample(ctx.params["sample"]))
+
+
+class Redraw(_Operator):
+    """Draws an image's boxes anew. Parameters: sample, and those of a `Rule`; without a threshold, as in the run."""
+
+    def _answer(self, reviewed: Reviewed, ctx: Any) -> dict[str, Any]:
+        if ctx.params.get("threshold") is None:
+            return reviewed.reset(ctx.params["sample"])
+        return reviewed.redraw(ctx.params["sample"], _rule(ctx.params))
+
+
+class Decide(_Operator):
+    """Decides about an image. Parameters: sample; verdict, accepted, rejected or skipped."""
+
+    def _answer(self, reviewed: Reviewed, ctx: Any) -> dict[str, Any]:
+        seen = reviewed.decide(ctx.params["sample"], ctx.params["verdict"])
+        return seen | {"counts": reviewed.counts()}
+
+
+class Undo(_Operator):
+    """Takes a decision back. Parameter: sample."""
+
+    def _answer(self, reviewed: Reviewed, ctx: Any) -> dict[str, Any]:
+        seen = reviewed.undo(ctx.params["sample"])
+        return seen | {"counts": reviewed.counts()}
+
+
+class Progress(_Operator):
+    """How far the review is: counts by verdict, and by class."""
+
+    def _answer(self, reviewed: Reviewed, ctx: Any) -> dict[str, Any]:
+        return {"counts": reviewed.counts(), "classes": reviewed.progress()}
+
+
+class Next(_Operator):
+    """The first image of the view that nobody decided about, but for parameter `sample`; None where there is none."""
+
+    def _answer(self, reviewed: Reviewed, ctx: Any) -> dict[str, Any]:
+        left = _undecided(ctx.view).exclude(ctx.params["sample"]).limit(1).values("id")
+        return {"sample": left[0] if left else None}
+
+
+class Apply(_Operator):
+    """Draws the boxes of all undecided images of the view by a rule: of every label, or of one.
+
+    Parameters: those of a `Rule`; without a threshold, as in the run; everywhere, to take the whole dataset instead of
+    the view. More than a thousand images are left to FiftyOne's delegated worker, and the answer is an empty one.
+    """
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        """Its name, and that it may be left to the worker."""
+        return foo.OperatorConfig(
+            name="apply",
+            label="camboxes: apply a threshold",
+            unlisted=True,
+            allow_immediate_execution=True,
+            allow_delegated_execution=True,
+        )
+
+    def resolve_delegation(self, ctx: Any) -> bool:
+        """Whether it is left to the worker."""
+        return len(self._images(ctx)) > _MOST_AT_ONCE
+
+    def _answer(self, reviewed: Reviewed, ctx: Any) -> dict[str, Any]:
+        keys = self._images(ctx).values("id")
+        rule = AsInTheRun(ctx.params.get("label")) if ctx.params.get("threshold") is None else _rule(ctx.params)
+        done = 0
+        for done in reviewed.apply(keys, rule):
+            ctx.set_progress(progress=done / len(keys), label=f"{done} of {len(keys)} images")
+        return {"images": done}
+
+    def _images(self, ctx: Any) -> Any:
+        images = _undecided(ctx.dataset if ctx.params.get("everywhere") else ctx.view)
+        label = ctx.params.get("label")
+        return images if label is None else images.match(F("labels.classifications.label").contains([label]))
+
+
+def _undecided(images: "fo.DatasetView | fo.Dataset") -> "fo.DatasetView":
+    return images.match((F("verdict") == None) & (F("status") != "rejected"))  # noqa: E711 (FiftyOne's expression)
+
+
+def _rule(params: Mapping[str, Any]) -> Rule:
+    try:
+        return Rule(float(params["threshold"]), float(params["min_area"]), params["boxes"], params.get("label"))
+    except ValueError as error:
+        raise ReviewError(str(error)) from error
+
+
+def register(plugin: Any) -> None:
+    """Gives FiftyOne the operators."""
+    for operator in (See, Redraw, Decide, Undo, Progress, Next, Apply):
+        plugin.register(operator)

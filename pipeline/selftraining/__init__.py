@@ -1,0 +1,4 @@
+"""What `camboxes selftrain` learns from, and its rounds.
+
+May import `camboxes.models.training` and `camboxes.transforms`.
+"""

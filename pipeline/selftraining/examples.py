@@ -1,0 +1,114 @@
+"""What a self-training learns from: a sample of a run's images, their features and its own boxes on them."""
+
+import heapq
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from camboxes.models.training.selftraining import Examples, FeatureReader
+from camboxes.pipeline.errors import CallError
+from camboxes.pipeline.training.data import number_of
+from camboxes.transforms import PlannedRun, storage
+from camboxes.transforms.images.decoding import BadImageError
+from camboxes.transforms.inference.selftrained_maps import can_be_regressed, on_grid, read_unchanged
+from camboxes.transforms.ordered_threads import Batches, ThroughNetwork
+from camboxes.transforms.planning.plan import shard_file
+
+_Read = tuple[Mapping[str, Any], torch.Tensor | None]  # of the run: a row, and the image as the network takes it
+
+IMAGES = 2000  # of the run, at most: their features take 176 kB each at 448 pixels and 112 channels
+
+
+class Sampled(NamedTuple):
+    """Maps that can be learnt from.
+
+    Attributes:
+      rows: of each image that could be read, the row of the run.
+      entries: of each map its number among the row's maps.
+      labels: of each map the entry in the row's labels.
+      examples: the maps and the features that they go with.
+      unread: for each image that could not be read again the reason.
+    """
+
+    rows: list[Mapping[str, Any]]
+    entries: list[Mapping[str, Any]]
+    labels: list[Mapping[str, Any]]
+    examples: Examples
+    unread: dict[str, str]
+
+
+def sample(run: PlannedRun, reader: FeatureReader) -> Sampled:
+    """Reads at most IMAGES images of a run again; a hash of their paths decides which.
+
+    Raises:
+      CallError: none of the run's maps is one that a box can come from, or more than half of the images changed.
+    """
+    rows = _rows(run)
+    if not rows:
+        raise CallError(
+            f"--run {run.output!r} holds no map that a box can come from; expected a run of camboxes label with boxes"
+        )
+    unread: dict[str, str] = {}
+    read_rows: list[Mapping[str, Any]] = []
+
+    def read(row: Mapping[str, Any]) -> _Read:
+        try:
+            return row, reader.classifier.preprocessing.resize(read_unchanged(run.root, row))
+        except BadImageError as error:
+            unread[row["path"]] = str(error)
+            return row, None
+
+    complete: Batches[_Read] = Batches(reader.classifier.spec.batch_size or 1)
+
+    def batches(decoded: _Read) -> Iterator[list[_Read]]:
+        return complete.put([decoded] if decoded[1] is not None else [])
+
+    def forward(batch: list[Any]) -> tuple[list[Mapping[str, Any]], torch.Tensor]:
+        return [row for row, _ in batch], reader.features([pixels for _, pixels in batch])
+
+    features = []
+    with tqdm(total=len(rows), desc="features", unit="image", disable=None) as bar:
+        for its_rows, its_features in ThroughNetwork(reader.classifier, read, batches, forward).all(
+            rows, complete.rest()
+        ):
+            read_rows += its_rows
+            features.append(its_features)
+            bar.update(len(its_rows))
+    if 2 * len(unread) > len(rows):
+        path, reason = next(iter(sorted(unread.items())))
+        raise CallError(
+            f"{len(unread)} of {len(rows)} images of --run {run.output!r} are not what the run saw, the first one "
+            f"{path!r} ({reason}); expected them below {run.root!r}, unchanged: label them again"
+        )
+    return _sampled(read_rows, torch.cat(features), dict(sorted(unread.items())))
+
+
+def _rows(run: PlannedRun) -> list[Mapping[str, Any]]:
+    """Of the images with a map that can be learnt from, those whose paths have the lowest hashes."""
+
+    def candidates() -> Iterator[tuple[int, str, Mapping[str, Any]]]:
+        for key in run.shards:
+            for row in storage.read_table(shard_file(run.output, key)).to_pylist():
+                if any(can_be_regressed(row, entry) for entry in row["maps"]):
+                    yield number_of(row["path"]), row["path"], row
+
+    lowest = heapq.nsmallest(IMAGES, candidates(), key=lambda found: found[:2])
+    return [row for _, _, row in lowest]
+
+
+def _sampled(rows: list[Mapping[str, Any]], features: torch.Tensor, unread: dict[str, str]) -> Sampled:
+    height, width = features.shape[2:]
+    image, entries, labels, maps = [], [], [], []
+    for number, row in enumerate(rows):
+        by_category = {label["category_id"]: label for label in row["labels"]}
+        for entry in row["maps"]:
+            if can_be_regressed(row, entry):
+                image.append(number)
+                entries.append(entry)
+                labels.append(by_category[entry["category_id"]])
+                maps.append(on_grid(entry, height, width))
+    examples = Examples(features, torch.tensor(image), torch.from_numpy(np.stack(maps)))
+    return Sampled(rows, entries, labels, examples, unread)

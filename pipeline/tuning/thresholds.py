@@ -1,0 +1,168 @@
+"""The threshold that suits a data set, chosen on a few boxed images, overall and by class.
+
+Each candidate is judged by a soft version of "IoU >= 0.5", smoothed over neighbouring candidates: on fifty images the
+plain share of hits jumps by two points from one image, and its highest point is mostly noise (benchmarks/tuning.py).
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from camboxes.pipeline.evaluation.judging import Redrawn
+from camboxes.transforms.boxes.from_map import Threshold
+
+_SOFTNESS = 0.05  # of IoU
+_SMOOTHING = 2.0  # standard deviation, in candidates
+_SHRINKAGES = (4.0, 16.0, 64.0)  # boxes that the overall curve counts for, beside a class's own
+_FOLDS, _REPEATS = 5, 4
+_FEWEST = 10  # pairs; below, nothing is chosen
+
+
+class Choice(NamedTuple):
+    """Thresholds, and what they are expected to give.
+
+    Attributes:
+      threshold: overall.
+      thresholds: of the categories that have another one.
+      shrinkage: boxes that the overall curve counted for beside a class's own; None where all classes share one.
+      expected: by "as it was", "overall" and, where tried, "per class": what held-out images gave.
+    """
+
+    threshold: Threshold
+    thresholds: dict[str, Threshold]
+    shrinkage: float | None
+    expected: "dict[str, Expected]"
+
+
+class Expected(NamedTuple):
+    """What thresholds give on images that they were not chosen on, by cross-validation.
+
+    Attributes:
+      known: GT-known Loc at IoU 0.5, in percent.
+      error: its standard error.
+      mean_iou: in percent.
+    """
+
+    known: float
+    error: float
+    mean_iou: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Candidates:
+    """Thresholds to choose from, and how well each does for each pair.
+
+    Attributes:
+      thresholds: the candidates.
+      families: slices of them; neighbours inside one are alike.
+      iou: float [pairs, candidates].
+    """
+
+    thresholds: list[Threshold]
+    families: list[slice]
+    iou: np.ndarray
+
+    @classmethod
+    def of(cls, judged: Redrawn) -> "Candidates":
+        """Fixed thresholds, and shares of the Otsu level."""
+        fixed, adaptive = judged.thresholds.tolist(), [f"{share:g}*otsu" for share in judged.otsu_shares]
+        families = [slice(0, len(fixed)), slice(len(fixed), len(fixed) + len(adaptive))]
+        return cls([*fixed, *adaptive], families, np.concatenate([judged.iou_at, judged.iou_at_otsu], axis=1))
+
+    def smoothed(self, curve: np.ndarray) -> np.ndarray:
+        """A curve over the candidates, or several [..., candidates], smoothed inside each family."""
+        parts = []
+        for family in self.families:
+            places = np.arange(family.stop - family.start)
+            kernel = np.exp(-0.5 * ((places[:, None] - places) / _SMOOTHING) ** 2)
+            parts.append(curve[..., family] @ (kernel / kernel.sum(axis=0)))
+        return np.concatenate(parts, axis=-1)
+
+    def family(self, candidate: int) -> slice:
+        """The family that a candidate belongs to."""
+        return next(family for family in self.families if family.start <= candidate < family.stop)
+
+
+def choose(judged: Redrawn) -> Choice:
+    """Chooses thresholds for a run.
+
+    All classes share one unless thresholds of their own do better on held-out images by more than twice the standard
+    error of the difference. With fewer than ten pairs nothing is chosen: the run's own stays.
+    """
+    candidates = Candidates.of(judged)
+    expected = {"as it was": Expected(*_summary(judged.iou))}
+    if len(judged.iou) < _FEWEST:
+        rule = judged.settings["rule"]
+        return Choice(rule["threshold"], rule.get("thresholds", {}), None, expected)
+    gains = _soft_hits(candidates.iou)
+    held_out: dict[float | None, np.ndarray] = {None: _held_out(candidates, gains, judged, None)}
+    expected["overall"] = Expected(*_summary(held_out[None]))
+    best: float | None = None
+    for shrinkage in _SHRINKAGES if len(np.unique(judged.category)) > 1 else ():
+        held_out[shrinkage] = _held_out(candidates, gains, judged, shrinkage)
+        gain = _soft_hits(held_out[shrinkage]).mean(axis=0) - _soft_hits(held_out[best]).mean(axis=0)
+        if gain.mean() > 2 * gain.std() / np.sqrt(len(gain)):
+            best = shrinkage
+    if best is not None:
+        expected["per class"] = Expected(*_summary(held_out[best]))
+    overall, by_class = _fit(candidates, gains, judged.category, np.arange(len(judged.iou)), best)
+    return Choice(
+        candidates.thresholds[overall],
+        {
+            judged.categories[category]: candidates.thresholds[candidate]
+            for category, candidate in by_class.items()
+            if candidate != overall
+        },
+        best,
+        expected,
+    )
+
+
+def _fit(
+    candidates: Candidates, gains: np.ndarray, category: np.ndarray, pairs: np.ndarray, shrinkage: float | None
+) -> tuple[int, dict[int, int]]:
+    """The best candidate for some pairs, and for each of their categories."""
+    overall = gains[pairs].mean(axis=0)
+    best = int(candidates.smoothed(overall).argmax())
+    if shrinkage is None:
+        return best, {}
+    family, found = candidates.family(best), {}
+    for number in np.unique(category[pairs]):
+        own = gains[pairs[category[pairs] == number]]
+        curve = (own.sum(axis=0) + shrinkage * overall) / (len(own) + shrinkage)
+        found[int(number)] = family.start + int(candidates.smoothed(curve)[family].argmax())
+    return best, found
+
+
+def _held_out(candidates: Candidates, gains: np.ndarray, judged: Redrawn, shrinkage: float | None) -> np.ndarray:
+    """IoU of each pair at the threshold that images of other folds chose, float [repeats, pairs]."""
+    found = np.empty((_REPEATS, len(judged.iou)))
+    for repeat, train, test in folds(judged.image):
+        overall, by_class = _fit(candidates, gains, judged.category, train, shrinkage)
+        chosen = [by_class.get(number, overall) for number in judged.category[test].tolist()]
+        found[repeat, test] = candidates.iou[test, chosen]
+    return found
+
+
+def folds(image: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Four times five folds over images: the number of the repeat, and the pairs outside and inside the fold."""
+    random = np.random.default_rng(0)
+    images = np.unique(image)
+    count = min(_FOLDS, len(images))
+    for repeat in range(_REPEATS):
+        fold_of = dict(zip(random.permutation(images).tolist(), np.arange(len(images)) % count, strict=True))
+        fold = np.array([fold_of[number] for number in image.tolist()])
+        for number in range(count if count > 1 else 0):
+            yield repeat, np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+
+
+def _soft_hits(iou: np.ndarray) -> np.ndarray:
+    """The soft version of iou >= 0.5, in [0, 1]."""
+    return 1 / (1 + np.exp((0.5 - iou) / _SOFTNESS))
+
+
+def _summary(iou: np.ndarray) -> tuple[float, float, float]:
+    hits = (iou >= 0.5).reshape(-1, iou.shape[-1]).mean(axis=0)
+    return 100 * float(hits.mean()), 100 * float(hits.std() / np.sqrt(len(hits))), 100 * float(iou.mean())

@@ -1,0 +1,94 @@
+"""Calibration fitted to boxes whose chance of being right is known, and the figures by hand."""
+
+import numpy as np
+import pytest
+
+from camboxes.pipeline.tuning import calibrating
+from camboxes.pipeline.tuning.calibrating import Sample, fit, held_out, known_directions, probabilities, trust
+from camboxes.transforms.boxes.evidence import Evidence
+
+FIELDS = len(Evidence._fields)
+
+
+def made(boxes, seed=0, slope=2.0, field="coherence"):
+    """Boxes that are right with a probability that one of their numbers decides."""
+    random = np.random.default_rng(seed)
+    evidence = random.normal(size=(boxes, FIELDS))
+    chance = 1 / (1 + np.exp(-slope * evidence[:, Evidence._fields.index(field)]))
+    return Sample(np.arange(boxes), evidence, random.uniform(size=boxes) < chance), chance
+
+
+def test_the_directions_that_come_along_weigh_all_evidence():
+    for weights in known_directions():
+        assert set(weights) == set(Evidence._fields)
+
+
+def test_many_boxes_say_what_decides():
+    sample, chance = made(8000)
+    found = probabilities(fit(sample, sample.evidence), sample.evidence)
+    assert np.abs(found - chance).mean() < 0.04, "the directions, which know nothing of it, still hold it back a little"
+    assert np.corrcoef(found, chance)[0, 1] > 0.99
+
+
+def test_fifty_boxes_rank_better_with_directions_than_without():
+    others, _ = made(2000, seed=1)
+    wrong = dict.fromkeys(Evidence._fields, 0.0) | {"top": 1.0}
+    gained = []
+    for seed in range(2, 12):
+        few, _ = made(50, seed)
+        known = fit(few, others.evidence, [dict.fromkeys(Evidence._fields, 0.0) | {"coherence": 1.0}, wrong])
+        blind = fit(few, others.evidence, [wrong, wrong])
+        found = [trust(probabilities(some, others.evidence), others.right, 0.5).auroc for some in (known, blind)]
+        gained.append(found[0] - found[1])
+    assert np.mean(gained) > 0.03
+    assert np.min(gained) > -0.01
+
+
+@pytest.mark.parametrize(
+    ("right", "rate"), [([True] * 4 + [False] * 5, 0.45), ([True] * 48 + [False] * 2, 48.5 / 51), ([], 0.5)]
+)
+def test_too_few_boxes_give_the_base_rate(right, rate):
+    sample = Sample(
+        np.arange(len(right)), np.random.default_rng(0).normal(size=(len(right), FIELDS)), np.array(right, bool)
+    )
+    calibration = fit(sample, np.random.default_rng(1).normal(size=(100, FIELDS)))
+    assert set(calibration.weights.values()) == {0.0}
+    assert calibration.probability(Evidence(*np.ones(FIELDS))) == pytest.approx(rate, abs=1e-4)
+
+
+def test_evidence_that_is_missing_or_constant_over_the_run_does_no_harm():
+    sample, _ = made(60)
+    sample.evidence[:, Evidence._fields.index("agreement")] = np.nan
+    sample.evidence[:, Evidence._fields.index("fill")] = 1.0
+    found = probabilities(fit(sample, sample.evidence), sample.evidence)
+    assert ((found > 0) & (found < 1)).all()
+
+
+def test_a_box_is_held_out_from_its_own_score():
+    sample, _ = made(60)
+    flipped = Sample(sample.image, sample.evidence, np.concatenate([~sample.right[:1], sample.right[1:]]))
+    first, second = (held_out(some, sample.evidence)[:, 0] for some in (sample, flipped))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_figures_by_hand():
+    scores, right = np.array([0.1, 0.2, 0.8, 0.9]), np.array([False, True, True, True])
+    found = trust(scores, right, 0.5)
+    assert found.brier == pytest.approx((0.01 + 0.64 + 0.04 + 0.01) / 4)
+    assert found.constant_brier == pytest.approx(0.25)
+    assert found.ece == pytest.approx((0.1 + 0.8 + 0.2 + 0.1) / 4), "four boxes make four bins"
+    assert found.auroc == 1
+    assert found.bins[1] == (pytest.approx(0.2), 1, 1)
+
+
+def test_ece_bins_have_equal_mass():
+    # Twenty boxes, two a bin; of each two one is right: bins are off by |0.5 - score|.
+    scores, right = np.repeat(np.arange(10) / 10, 2), np.tile([True, False], 10)
+    found = trust(scores, right, 0.5)
+    assert [count for _, _, count in found.bins] == [2] * calibrating._BINS
+    assert found.ece == pytest.approx(np.abs(0.5 - np.arange(10) / 10).mean())
+    assert found.constant_ece == 0
+
+
+def test_boxes_of_one_kind_have_no_auroc():
+    assert trust(np.array([0.4, 0.6]), np.array([True, True]), 1.0).auroc is None

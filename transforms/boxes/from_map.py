@@ -1,0 +1,385 @@
+"""Boxes from a stored map: numpy and OpenCV alone, called by every part of camboxes that draws a box.
+
+The stored map is brought to a working grid (the image's aspect, long side at most 512) by bilinear interpolation
+with half-pixel centres and min-max scaled; cells of at least the threshold are foreground; each 8-connected
+component gives one box. The raw range cancels, so the uint8 cells are all that is needed: scaling a map changes
+nothing, and boxes drawn during inference and boxes drawn years later are the same.
+
+A threshold is a share of the scaled map's range (0.25), or of the map's own Otsu level ("0.8*otsu"): the value that
+best splits the map's cells into two groups (Otsu, IEEE Transactions on Systems, Man, and Cybernetics, 1979). The second
+kind adapts to the image, and was measured to suit every method: docs/evaluation.md.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple, get_args
+
+import cv2
+import numpy as np
+
+from camboxes.transforms.boxes.instances import AREA, split
+from camboxes.transforms.boxes.stored_maps import StoredMap
+
+Keep = Literal["largest", "peak", "all", "instances"]
+Threshold = float | str  # 0.25, or "0.8*otsu"
+
+_FEW = 8  # components, up to which they are filled one by one
+_OPEN = 255  # a point of the foreground that is in no component yet
+LONG_SIDE = 512  # of the working grid, in cells: a 12-megapixel photograph costs no more than a 512-pixel one
+
+
+class Cut(NamedTuple):
+    """A threshold, taken apart.
+
+    Attributes:
+      share: of the scaled map's range, or of its Otsu level; at least 0.
+      otsu: whether it is a share of the Otsu level.
+    """
+
+    share: float
+    otsu: bool
+
+    @classmethod
+    @functools.lru_cache(typed=True)  # the same few thresholds are asked for of every map
+    def parse(cls, threshold: Threshold) -> "Cut":
+        """Reads a number, or a text such as "0.25", "0.8*otsu" and "otsu".
+
+        Raises:
+          ValueError: it is neither, or out of its range.
+        """
+        found = re.fullmatch(r"(?:(?P<share>[\d.eE+-]+)|(?:(?P<factor>[\d.eE+-]+)\*)?(?P<otsu>otsu))", str(threshold))
+        try:
+            share = float((found and (found["share"] or found["factor"])) or 1.0) if found else float("nan")
+        except ValueError:
+            share = float("nan")
+        otsu = found is not None and found["otsu"] is not None
+        if not 0 <= share <= (2 if otsu else 1):
+            raise ValueError(
+                f"threshold is {threshold!r}; expected a share from 0 to 1 of the map's range, as 0.25, or from 0 to 2 "
+                'of its Otsu level, as "0.8*otsu"'
+            )
+        return cls(share, otsu)
+
+
+@dataclasses.dataclass(frozen=True)
+class BoxRule:
+    """How a map becomes boxes.
+
+    Attributes:
+      threshold: the smallest foreground value of the min-max scaled map, in [0, 1]; or a share of its Otsu level.
+      min_area: the smallest component that becomes a box, as a share of the working grid's cells, in [0, 1].
+      boxes: "largest" for the largest component alone, "peak" for the one that holds the map's highest value, "all" for
+        each, "instances" for each region that `instances` takes components apart into, of those that are large enough.
+      thresholds: those of labels that have one of their own.
+    """
+
+    threshold: Threshold = 0.25
+    min_area: float = 0.0
+    boxes: Keep = "largest"
+    thresholds: Mapping[str, Threshold] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for threshold in (self.threshold, *self.thresholds.values()):
+            Cut.parse(threshold)
+        if not 0 <= self.min_area <= 1:
+            raise ValueError(f"min_area is {self.min_area}; expected a share from 0 to 1")
+        if self.boxes not in get_args(Keep):
+            raise ValueError(f"boxes is {self.boxes!r}; expected one of {', '.join(get_args(Keep))}")
+
+    def of(self, label: str) -> "BoxRule":
+        """The rule for a label's maps."""
+        return dataclasses.replace(self, threshold=self.thresholds.get(label, self.threshold), thresholds={})
+
+
+class MapBox(NamedTuple):
+    """One component's box; of instances, one region's, in whatever is said of components here.
+
+    Attributes:
+      bbox: x, y, width, height in pixels of the image, half-open, rounded to 2 decimals, inside the image.
+      mean: mean of the min-max scaled map inside the box, in [0, 1].
+      area: the component's share of the working grid's cells, in (0, 1].
+      peak: row and column of the component's highest cell in the stored map; among equals the first in row order.
+    """
+
+    bbox: tuple[float, float, float, float]
+    mean: float
+    area: float
+    peak: tuple[int, int]
+
+
+class Drawn(NamedTuple):
+    """What came of one map.
+
+    Attributes:
+      boxes: the largest component first.
+      reason: "code: ...", why there are none; else None.
+      level: the smallest foreground value, in [0, 1]; what the threshold came to for this map.
+      areas: of all components, as shares of the working grid's cells, the largest first.
+    """
+
+    boxes: list[MapBox]
+    reason: str | None
+    level: float = 0.0
+    areas: tuple[float, ...] = ()
+
+
+# Of values up to 255 in float32: a map that varies less over an image's pixels is constant there.
+_ROUNDING = 1e-4
+
+
+class WorkingMap:
+    """A stored map on the working grid of the image that it covers, to be cut at any number of thresholds.
+
+    Attributes:
+      stored: the map.
+      width, height: of the image, in pixels.
+      empty_because: "code: ...", why no box can come from it; None where one can.
+      scaled: float32 [grid height, grid width], in [0, 1], min-max scaled; zeros where it is empty.
+    """
+
+    def __init__(self, stored: StoredMap, width: int, height: int):
+        self.stored, self.width, self.height = stored, width, height
+        self.empty_because = stored.empty_because
+        shrink = min(1.0, LONG_SIDE / max(width, height))
+        grid = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+        resized: np.ndarray = cv2.resize(stored.cells.astype(np.float32), grid, interpolation=cv2.INTER_LINEAR)
+        low, high = self._range = tuple(np.float32(value) for value in cv2.minMaxLoc(resized)[:2])
+        if self.empty_because is None and high - low < _ROUNDING:
+            self.empty_because = f"image_too_small: the map is constant over {width} x {height} pixels"
+        if self.empty_because:
+            resized[:] = 0
+        else:  # in place: memory for another grid costs as much as to compute it
+            resized -= low
+            resized /= high - low
+        self.scaled = resized
+
+    @functools.cached_property
+    def otsu(self) -> float:
+        """The Otsu level: a value in [0, 1] that splits the cells into two groups of least variance inside."""
+        level, _ = cv2.threshold((self.scaled * 255).astype(np.uint8), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+        return (level + 1) / 255  # OpenCV's foreground is what lies above
+
+    def level(self, threshold: Threshold) -> float:
+        """The smallest foreground value that a threshold asks for, in [0, 1]."""
+        share, otsu = Cut.parse(threshold)
+        return min(share * self.otsu, 1.0) if otsu else share
+
+    def draw(self, rule: BoxRule) -> Drawn:
+        """Boxes by a rule; its thresholds of labels are for the caller to choose from: see `BoxRule.of`."""
+        if self.empty_because:
+            return Drawn([], self.empty_because)
+        level = self.level(rule.threshold)
+        labels, statistics = self.components(level)
+        owners = _owners(self.stored.cells.shape, labels)
+        smallest = rule.min_area
+        if rule.boxes == "instances":
+            labels, owners = split(labels, owners, self._heights(), level)
+            statistics = _statistics(labels)
+            smallest = max(smallest, AREA * statistics[1:, cv2.CC_STAT_AREA].max() / self.scaled.size)
+        areas = statistics[1:, cv2.CC_STAT_AREA] / self.scaled.size
+        all_areas = tuple(sorted(areas[areas > 0].tolist(), reverse=True))
+        candidates = np.flatnonzero(areas >= smallest)
+        if rule.boxes == "peak":
+            candidates = candidates[candidates + 1 == labels.flat[self.scaled.argmax()]]
+        elif rule.boxes == "largest" and len(candidates):
+            candidates = candidates[areas[candidates] == areas[candidates].max()]
+        if not len(candidates):
+            which = {"peak": "the component at the peak", "instances": "every region"}.get(
+                rule.boxes, "every component"
+            )
+            reason = f"component_too_small: {which} covers less than {rule.min_area:g} of the image"
+            return Drawn([], reason, level, all_areas)
+        peaks = _peaks(self.stored.cells, owners, self.scaled, labels, candidates + 1)
+        order = sorted(range(len(candidates)), key=lambda i: (-areas[candidates[i]], peaks[i]))
+        boxes = []
+        for i in order[: None if rule.boxes in ("all", "instances") else 1]:
+            left, top, box_width, box_height = (int(value) for value in statistics[candidates[i] + 1, :4])
+            mean = cv2.mean(self.scaled[top : top + box_height, left : left + box_width])[0]  # summed in float64
+            bbox = self._in_pixels(left, top, box_width, box_height)
+            boxes.append(MapBox(bbox, min(mean, 1.0), float(areas[candidates[i]]), peaks[i]))
+        return Drawn(boxes, None, level, all_areas)
+
+    def components(self, level: float) -> tuple[np.ndarray, np.ndarray]:
+        """The components of the points of at least `level`.
+
+        Returns:
+          Integers [grid height, grid width], the component of each of the grid's points, from 1; 0 for none. And int32
+          [1 + components, 5], x, y, width, height and area of each, in points; the first row is that of no component.
+        """
+        return _components(self.scaled, level)
+
+    def outlines(self, rule: BoxRule, thresholds: Sequence[Threshold]) -> list[tuple[float, ...] | None]:
+        """The first box that `draw` gives by a rule for one box at each of many thresholds, in a fraction of its time.
+
+        Components at a higher level lie inside those at a lower one: each level is looked at where the one below left
+        something.
+
+        Args:
+          rule: "largest" or "peak"; its own threshold is not used.
+          thresholds: to use instead.
+
+        Returns:
+          For each threshold `MapBox.bbox`, or None where there is no box.
+        """
+        found: list[tuple[float, ...] | None] = [None] * len(thresholds)
+        if self.empty_because:
+            return found
+        levels = [self.level(threshold) for threshold in thresholds]
+        row, column = divmod(int(self.scaled.argmax()), self.scaled.shape[1])
+        left, top, inside = 0, 0, self.scaled
+        for number in sorted(range(len(levels)), key=levels.__getitem__):
+            if rule.boxes == "peak":
+                components = largest = _component_at(inside, levels[number], (column - left, row - top))
+            else:
+                components = _components(inside, levels[number])[1][1:]
+                areas = components[:, cv2.CC_STAT_AREA]
+                largest = components[areas == areas.max()]
+            if len(largest) > 1:  # which of them comes first, their peaks in the stored map tell
+                boxes = self.draw(dataclasses.replace(rule, threshold=levels[number])).boxes
+                found[number] = boxes[0].bbox if boxes else None
+            elif largest[0, cv2.CC_STAT_AREA] / self.scaled.size >= rule.min_area:
+                x, y, width, height, _ = largest[0].tolist()
+                found[number] = self._in_pixels(left + x, top + y, width, height)
+            (x, y), (right, bottom) = components[:, :2].min(0), (components[:, :2] + components[:, 2:4]).max(0)
+            left, top, inside = left + int(x), top + int(y), inside[y:bottom, x:right]
+        return found
+
+    def _heights(self) -> np.ndarray:
+        """Of the stored cells, on the scale of `scaled`: float32 [rows, columns]."""
+        low, high = self._range
+        return (self.stored.cells - low) / (high - low)
+
+    def _in_pixels(self, left: int, top: int, width: int, height: int) -> tuple[float, float, float, float]:
+        grid_height, grid_width = self.scaled.shape
+        x, pixels_wide = _in_pixels(left, left + width, grid_width, self.width)
+        y, pixels_high = _in_pixels(top, top + height, grid_height, self.height)
+        return x, y, pixels_wide, pixels_high
+
+
+def boxes_from_map(stored: StoredMap, width: int, height: int, rule: BoxRule) -> Drawn:
+    """Draws boxes from a map that covers an image of `width` x `height` pixels."""
+    return WorkingMap(stored, width, height).draw(rule)
+
+
+def box_uid(path: str, label: str, rectangle: Sequence[int], peak: tuple[int, int]) -> str:
+    """A name that a box keeps when its map is thresholded again: 16 hexadecimal digits.
+
+    Args:
+      path: the image's path, relative to the input root.
+      label: the dataset's label.
+      rectangle: x, y, width, height of the oriented image that the map covers, in pixels.
+      peak: see `MapBox.peak`. Where two components merge, the higher peak's name stays.
+    """
+    identity = json.dumps([path, label, list(rectangle), list(peak)], ensure_ascii=False)
+    return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def best_iou(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Of each box [boxes, 4] the highest IoU with any of [truth, 4]: float64 [boxes].
+
+    Boxes are x, y, width, height, half-open, with an extent above 0.
+    """
+    return iou(boxes[:, None], truth[None]).max(axis=1)
+
+
+def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """IoU of boxes [..., 4] with others that stand in the same places, or are broadcast to them: float64 [...]."""
+    low = np.maximum(boxes[..., :2], others[..., :2])
+    high = np.minimum(boxes[..., :2] + boxes[..., 2:], others[..., :2] + others[..., 2:])
+    common = np.maximum(high - low, 0).prod(axis=-1)
+    return common / (boxes[..., 2:].prod(axis=-1) + others[..., 2:].prod(axis=-1) - common)
+
+
+def _components(scaled: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """See `WorkingMap.components`; `scaled` is a part of the map."""
+    foreground = (scaled >= np.float32(level)).view(np.uint8)
+    foreground *= _OPEN
+    if (statistics := _fill(foreground)) is not None:
+        return foreground, statistics
+    _, labels, statistics, _ = cv2.connectedComponentsWithStats(foreground, connectivity=8, ltype=cv2.CV_16U)
+    return labels, statistics
+
+
+def _component_at(scaled: np.ndarray, level: float, point: tuple[int, int]) -> np.ndarray:
+    """Of the points of at least `level` the component that one of them (x, y) lies in: its statistics, int [1, 5]."""
+    foreground = (scaled >= np.float32(level)).view(np.uint8)
+    area, _, _, rectangle = cv2.floodFill(foreground, None, point, _OPEN, flags=8)
+    return np.array([[*rectangle, area]])
+
+
+def _fill(labels: np.ndarray) -> np.ndarray | None:
+    """Numbers components in place, and gives their statistics: see `WorkingMap.components`; None where they are many.
+
+    Filled one by one, for a few in less than half the time that labelling takes: most maps have one, or two.
+
+    Args:
+      labels: uint8 [grid height, grid width], _OPEN in the foreground, else 0; that stays another number than 0 there.
+    """
+    points, statistics, first = labels.reshape(-1), [[0, 0, 0, 0, 0]], 0
+    left = cv2.countNonZero(labels)
+    while left:
+        if len(statistics) > _FEW:
+            return None
+        first += int(points[first:].argmax())  # _OPEN is the highest number
+        row, column = divmod(first, labels.shape[1])
+        area, _, _, rectangle = cv2.floodFill(labels, None, (column, row), len(statistics), flags=8)
+        statistics.append([*rectangle, area])
+        left -= area
+    return np.array(statistics, np.int32)
+
+
+def _owners(cells: tuple[int, ...], labels: np.ndarray) -> np.ndarray:
+    """The component of each stored cell: int [rows, columns], 0 where there is none.
+
+    A cell belongs to the component that the grid's points around the cell's centre lie in; there is but one, for the
+    four points are 8-connected to each other.
+    """
+    (rows, columns), (grid_rows, grid_columns) = cells, labels.shape
+    around = itertools.product(_around_centres(rows, grid_rows), _around_centres(columns, grid_columns))
+    return np.maximum.reduce([labels[of_rows[:, None], of_columns] for of_rows, of_columns in around])
+
+
+def _peaks(
+    cells: np.ndarray, owners: np.ndarray, scaled: np.ndarray, labels: np.ndarray, components: np.ndarray
+) -> list[tuple[int, int]]:
+    """Each component's highest cell in the stored map."""
+    (rows, columns), (grid_rows, grid_columns) = cells.shape, labels.shape
+    peaks = []
+    for component in components:
+        owned = owners == component
+        if owned.any():
+            peak = int(np.where(owned, cells.astype(int), -1).argmax())
+            peaks.append((peak // columns, peak % columns))
+        else:  # a sliver between the centres: the cell that its highest point lies in
+            highest = int(np.where(labels == component, scaled, -1).argmax())
+            peaks.append(
+                (highest // grid_columns * rows // grid_rows, highest % grid_columns * columns // grid_columns)
+            )
+    return peaks
+
+
+def _statistics(labels: np.ndarray) -> np.ndarray:
+    """What OpenCV tells of components, of any regions: int [numbers, 5], x, y, width, height and area."""
+    insides = ((labels == number).astype(np.uint8) for number in range(labels.max() + 1))
+    return np.array([(*cv2.boundingRect(inside), cv2.countNonZero(inside)) for inside in insides])
+
+
+@functools.lru_cache
+def _around_centres(cells: int, points: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each cell along a side the grid's points on either side of its centre."""
+    centres = (np.arange(cells) + 0.5) * points / cells - 0.5
+    return np.floor(centres).clip(0).astype(int), np.ceil(centres).clip(0, points - 1).astype(int)
+
+
+def _in_pixels(start: int, end: int, cells: int, pixels: int) -> tuple[float, float]:
+    """Start and extent, rounded to 2 decimals, of a run of the grid's cells along a side of so many pixels."""
+    low = round(start * pixels / cells, 2)
+    extent = round(round(end * pixels / cells, 2) - low, 2)
+    if low + extent > pixels:  # by the last bit of the sum of two decimals
+        extent = round(extent - 0.01, 2)
+    return low, extent

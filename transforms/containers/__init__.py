@@ -1,0 +1,4 @@
+"""Images inside files: WebDataset's tar files, TFRecords, Parquet files.
+
+May import `camboxes.transforms.sources`, `images` and `storage`. No Beam transform, no torch.
+"""

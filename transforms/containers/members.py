@@ -1,0 +1,98 @@
+"""What all containers of images share: their members, their errors, and that each member gets its own image."""
+
+import errno
+import os
+from collections.abc import Generator, Iterable, Iterator
+from typing import IO, NamedTuple
+
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from camboxes.transforms import storage
+from camboxes.transforms.images.decoding import BadImageError
+from camboxes.transforms.sources.entries import SourceError
+
+# An encoded image, or why there is none.
+Image = bytes | BadImageError
+
+_COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+class Member(NamedTuple):
+    """An image inside a container.
+
+    Attributes:
+      name: stable, and unique in its container: a relative path with forward slashes (see `member_names.safe`).
+      labels: image-level labels, without repetitions, in the order given.
+      place: where reading can begin again: the byte at which a tar header or a TFRecord's record begins, or the number
+        of a row in Parquet, from 0.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    place: int
+
+
+class ContainerError(SourceError):
+    """A container that cannot be read, or not to its end. `detail` says why, without the container's path."""
+
+    def __init__(self, container: str, detail: str):
+        super().__init__(f"container {container!r} {detail}")
+        self.detail = detail
+
+
+def distinct(labels: Iterable[str]) -> tuple[str, ...]:
+    """Labels without repetitions, in the order given."""
+    return tuple(dict.fromkeys(labels))
+
+
+def opened(container: str) -> IO[bytes]:
+    """A container's bytes as they are, local or on any Beam filesystem; any place can be sought.
+
+    Raises:
+      FileNotFoundError: there is none, on whatever filesystem.
+    """
+    try:
+        return FileSystems.open(container, compression_type=CompressionTypes.UNCOMPRESSED)
+    except Exception as error:  # each store has errors of its own
+        if storage.exists(container):
+            raise
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), container) from error
+
+
+def beginning(file: IO[bytes], expected: str) -> str:
+    """What is wrong with a file that does not begin as its name promises, and what to do."""
+    file.seek(0)
+    head = file.read(8)
+    for magic, tool in _COMPRESSIONS.items():
+        if head.startswith(magic):
+            return f"is compressed ({tool}), and no place inside of it can be sought: decompress it"
+    return f"begins with {head!r}; expected {expected}: check how the file was made and copied"
+
+
+def changed(what: str) -> BadImageError:
+    """The reason of an image whose container is not the one that was listed: no other image may take its place."""
+    return BadImageError("changed", f"the container changed since it was planned: {what}")
+
+
+def one_for_each(count: int, found: Generator[Image]) -> Iterator[Image]:
+    """The images of `count` members; where there are no further ones, each of the rest is the reason.
+
+    The reason is the same wherever the container lies.
+    """
+    left = count
+    try:
+        for image in found:
+            left -= 1
+            yield image
+        problem = changed("it ends before this image")
+    except FileNotFoundError:
+        problem = BadImageError("missing", "there is no container at this path")
+    except ContainerError as error:  # its listing came to its end
+        problem = changed(f"it {error.detail}")
+    except Exception as error:  # no permission, a store's own errors, a decompressor's
+        problem = BadImageError("unreadable", f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}")
+    finally:
+        found.close()
+    for _ in range(left):
+        yield problem

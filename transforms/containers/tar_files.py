@@ -1,0 +1,170 @@
+"""Images in tar files, as WebDataset writes them: an image and its labels are files with one name and other endings.
+
+Labels are those of NAME.cls (a text, each line a label) and NAME.json ("label" or "labels"), together; `samples` says
+which files belong together. Indices stay texts: a label map says what they stand for. Nothing is ever unpacked; links,
+devices and sparse files are no images.
+"""
+
+import itertools
+import json
+import os
+import re
+import tarfile
+from collections.abc import Generator, Iterator, Sequence
+from typing import IO
+
+from camboxes.transforms.containers.member_names import safe
+from camboxes.transforms.containers.members import ContainerError, Image, Member, beginning, changed, opened
+from camboxes.transforms.containers.tar_samples import Entry, Samples
+from camboxes.transforms.sources.class_folders import IMAGE_SUFFIXES, why_ignored
+from camboxes.transforms.sources.entries import PassedOver
+from camboxes.transforms.sources.label_values import cell_value, labels_in, labels_of
+
+_NAME = re.compile(r"(?P<stem>(?P<key>(?:.*/)?[^./]+)(?:\.[^/]*)?)\.[^./]*")
+_BROKEN = (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError)  # what tarfile raises of headers
+_LARGEST_LABEL = 1 << 24  # bytes: what of a label's field is held
+_LOOKED_AT, _SHOWN = 1000, 4  # names, to describe a file by, and in the description
+
+_Header = tuple[tarfile.TarFile, tarfile.TarInfo]
+
+
+def members(container: str) -> Iterator[Member | PassedOver]:
+    """Lists a tar file's images, mostly in their order; of their bytes none is read.
+
+    Yields:
+      PassedOver for what belongs to no sample; see `samples`.
+
+    Raises:
+      ContainerError: the file is compressed, broken or cut short; a label cannot be understood.
+    """
+    samples = Samples()
+    with opened(container) as file:
+        for header in _headers(container, file, file.seek(0, os.SEEK_END)):
+            info = header[1]
+            name = safe(info.name)
+            if info.isdir():
+                continue
+            if ignored := next(filter(None, map(why_ignored, name.split("/"))), None):
+                yield PassedOver(name, ignored)
+                continue
+            parts = _NAME.fullmatch(name) if _is_file(info) else None
+            if parts is None:
+                yield PassedOver(name, "belongs to no sample")
+                continue
+            ending = _ending(name)
+            labels = _labels(container, header, ending) if ending in _LABELS else None
+            is_image = f".{ending}" in IMAGE_SUFFIXES
+            yield from samples.put(Entry(name, parts["key"], parts["stem"], is_image, labels, info.offset))
+        yield from samples.rest()
+
+
+def described(container: str) -> str:
+    """What the file holds, for somebody who misses labels in it; what was expected; the remedy."""
+    with opened(container) as file:
+        headers = itertools.islice(_headers(container, file, file.seek(0, os.SEEK_END)), _LOOKED_AT)
+        names = [safe(info.name) for _, info in headers if _is_file(info)]
+    if not names:
+        return "is empty"
+    images = [name for name in names if f".{_ending(name)}" in IMAGE_SUFFIXES]
+    more = ", …" if len(names) > _SHOWN else ""
+    text = f"holds {', '.join(names[:_SHOWN])}{more}; expected beside NAME.jpg its labels, in NAME.cls (a text) or in "
+    text += "NAME.json (under label or labels)"
+    if images and all("/" in name for name in images):
+        text += f"; if its folders are the labels, unpack it and give that folder: tar -xf {container} -C FOLDER"
+    return text
+
+
+def beginnings(container: str) -> None:
+    """Reading can begin at a sample anywhere, and costs nothing that lies before it."""
+
+
+def images(container: str, wanted: Sequence[Member]) -> Generator[Image]:
+    """The bytes of the member whose header begins at each one's place, if it is called as the one that was listed."""
+    with opened(container) as file:
+        end = file.seek(0, os.SEEK_END)
+        for member in wanted:
+            try:
+                header = next(_headers(container, file, end, member.place), None)
+            except ContainerError as error:
+                yield changed(f"it {error.detail}")
+                continue
+            name = safe(header[1].name) if header and _is_file(header[1]) else None
+            if header and name == member.name:
+                yield _content(header)
+            else:
+                now = "no file" if name is None else repr(name)
+                yield changed(f"at byte {member.place} was {member.name!r}, and now is {now}")
+
+
+def _ending(name: str) -> str:
+    return name.rpartition(".")[2].lower()
+
+
+def _is_file(info: tarfile.TarInfo) -> bool:
+    return info.isreg() and not info.issparse()
+
+
+def _content(header: _Header) -> bytes:
+    tar, info = header
+    content = tar.extractfile(info)
+    assert content is not None, "a regular file has content"
+    return content.read()
+
+
+def _labels(container: str, header: _Header, ending: str) -> tuple[str, ...] | ContainerError | None:
+    """What a file says of its sample: see `Entry.labels`."""
+    _, info = header
+    if info.size > _LARGEST_LABEL:
+        problem = f"has {info.size} bytes; a label has at most {_LARGEST_LABEL}"
+    else:
+        try:
+            return _LABELS[ending](_content(header))
+        except (ValueError, RecursionError) as error:
+            problem = f"cannot be understood ({error})"
+    name = safe(info.name)
+    return ContainerError(container, f"has the label {name!r} (byte {info.offset}), which {problem}; correct it")
+
+
+def _labels_of_text(content: bytes) -> tuple[str, ...]:
+    return labels_of([cell_value(line) for line in content.decode().splitlines()])
+
+
+def _labels_of_json(content: bytes) -> tuple[str, ...] | None:
+    value = json.loads(content)
+    if not isinstance(value, dict):
+        raise ValueError(f"a JSON {type(value).__name__}; expected an object")
+    return tuple(labels_in(value)) if {"label", "labels"} & value.keys() else None
+
+
+_LABELS = {"cls": _labels_of_text, "json": _labels_of_json}
+
+
+def _headers(container: str, file: IO[bytes], end: int, place: int = 0) -> Iterator[_Header]:
+    """All headers from a place on. Not `TarFile.next`: to it a broken or missing header is the end."""
+    file.seek(place)
+    try:
+        tar = tarfile.TarFile(fileobj=file, encoding="utf-8")
+    except _BROKEN as error:
+        problem = _broken(place, str(error)) if place else beginning(file, "a tar file")
+        raise ContainerError(container, problem) from None
+    while not _is_end(file, place):
+        try:
+            info = tarfile.TarInfo.fromtarfile(tar)
+        except _BROKEN as error:
+            raise ContainerError(container, _broken(place, f"there is no header ({error})")) from None
+        if info.size < 0 or not place < tar.offset <= end:
+            raise ContainerError(container, _broken(place, f"{info.name!r} does not end within the file's {end} bytes"))
+        yield tar, info
+        place = tar.offset
+
+
+def _is_end(file: IO[bytes], place: int) -> bool:
+    """Whether the archive says at a place that it ends; if not, the file stands there again."""
+    file.seek(place)
+    block = file.read(tarfile.BLOCKSIZE)
+    file.seek(place)
+    return block == bytes(tarfile.BLOCKSIZE)
+
+
+def _broken(place: int, what: str) -> str:
+    return f"is broken or cut short at byte {place}: {what}; copy or write it again"

@@ -1,0 +1,143 @@
+"""Which entries of a tar file are one sample: an image and its labels.
+
+WebDataset's rule comes first. A name's key is all up to the first dot after its folders, and entries that follow each
+other and share a key are a sample: of cat/7.jpg and cat/7.cls the key is cat/7. Three things are read beyond it:
+
+- A name may have dots of its own. IMG_2024.05.11.jpg is an image, and has the labels of IMG_2024.05.11.cls; or, if its
+  key has no other image, those of IMG_2024.cls. Beside IMG_2024.jpg, and without a label that is called like it, it is
+  what WebDataset takes it for: a further field of that sample, such as a mask.
+- A sample may be torn apart: all images first, then all labels. What has no partner among its neighbours is held until
+  the end, and joined by its key.
+- A key may come again. The first complete sample of a key counts, with the labels that stand beside it.
+
+An image that is left without a label is passed over, and so is a label without an image. No label is a guess: an image
+that shows none of the labels says so, by an empty .cls.
+"""
+
+from collections.abc import Generator, Iterator
+from typing import NamedTuple
+
+from camboxes.transforms.containers.members import ContainerError, Member, distinct
+from camboxes.transforms.sources.entries import PassedOver
+
+NO_IMAGE, NO_LABEL = "its sample has no image", "its sample has no label"
+APART = "a label apart from its sample, which has others beside its image"
+FURTHER, SHARED = "a further image of its sample", "one of several images that share a label"
+REPEATED, AMBIGUOUS = "repeats the key of a sample before it", "torn from its labels, and its name repeats"
+NEITHER = "neither an image nor a label"
+
+
+class Entry(NamedTuple):
+    """An entry of a tar file that belongs to a sample.
+
+    Attributes:
+      name: see `Member`.
+      key: all of it up to the first dot after its folders.
+      stem: all of it up to the last dot.
+      is_image: whether it is called like one.
+      labels: what it says of its sample, maybe that there are none; None where it says nothing, and the error where
+        that cannot be understood.
+      place: see `Member`.
+    """
+
+    name: str
+    key: str
+    stem: str
+    is_image: bool
+    labels: tuple[str, ...] | ContainerError | None
+    place: int
+
+
+class Samples:
+    """Entries in, one after the other; samples out, and what belongs to none.
+
+    Holds the keys of all samples, and the entries that are torn from their partners.
+    """
+
+    def __init__(self) -> None:
+        self._key = ""
+        self._neighbours: dict[str, Entry] = {}  # by their names
+        self._torn: dict[str, list[Entry]] = {}  # by their keys
+        self._complete: set[str] = set()  # stems
+
+    def put(self, entry: Entry) -> Iterator[Member | PassedOver]:
+        """Takes an entry, and gives the sample before it where that ends here.
+
+        Raises:
+          ContainerError: a label cannot be understood.
+        """
+        if entry.key != self._key or entry.name in self._neighbours:
+            yield from self._end()
+        self._key = entry.key
+        self._neighbours[entry.name] = entry
+
+    def rest(self) -> Iterator[Member | PassedOver]:
+        """Gives the last sample, those that were torn apart, and what is left. Errors: see `put`."""
+        yield from self._end()
+        joined = [item for key, entries in self._torn.items() for item in self._joined(key, entries)]
+        yield from (item for item in joined if isinstance(item, PassedOver))
+        yield from sorted((item for item in joined if isinstance(item, Member)), key=lambda member: member.place)
+
+    def _end(self) -> Iterator[Member | PassedOver]:
+        entries = list(self._neighbours.values())
+        self._neighbours = {}
+        if entries:
+            torn = yield from self._samples(entries)
+            if torn:
+                self._torn.setdefault(torn[0].key, []).extend(torn)
+
+    def _samples(self, entries: list[Entry]) -> Generator[Member | PassedOver, None, list[Entry]]:
+        """Gives the complete samples among entries of one key; returns the images and labels that have no partner."""
+        torn, stems = list[Entry](), dict[str, list[Entry]]()
+        for entry in entries:
+            stems.setdefault(entry.stem, []).append(entry)
+        main = any(entry.is_image and entry.stem == entry.key for entry in entries)
+        for stem, of_stem in stems.items():
+            images = [entry for entry in of_stem if entry.is_image]
+            labels = [entry for entry in of_stem if entry.labels is not None]
+            further = images[1:]
+            if images and labels:
+                yield self._sample(images[0], labels)
+            elif images and main and stem != images[0].key:
+                further = images
+            else:
+                torn += images[:1] + labels
+            yield from (PassedOver(image.name, FURTHER) for image in further)
+        if not any(entry.is_image or entry.labels is not None for entry in entries):
+            yield PassedOver(entries[0].name, NEITHER)
+        return torn
+
+    def _joined(self, key: str, entries: list[Entry]) -> Iterator[Member | PassedOver]:
+        """Samples of all that was torn and has one key."""
+        if len({entry.name for entry in entries}) < len(entries):
+            for entry in entries:
+                yield PassedOver(entry.name, AMBIGUOUS if entry.is_image else NO_IMAGE)
+            return
+        torn = yield from self._samples(entries)
+        images = [entry for entry in torn if entry.is_image]
+        labels = [entry for entry in torn if not entry.is_image and entry.stem == key]
+        for image in images:
+            if image.stem in self._complete:
+                yield PassedOver(image.name, REPEATED)
+            elif key in self._complete:
+                yield PassedOver(image.name, FURTHER)
+            elif not labels:
+                yield PassedOver(image.name, NO_LABEL)
+            elif len(images) > 1:
+                yield PassedOver(image.name, SHARED)
+            else:
+                yield self._sample(image, labels)
+        for entry in torn:
+            if not entry.is_image and not (images and entry in labels):
+                yield PassedOver(entry.name, APART if entry.stem in self._complete else NO_IMAGE)
+
+    def _sample(self, image: Entry, labels: list[Entry]) -> Member | PassedOver:
+        if image.stem in self._complete:
+            return PassedOver(image.name, REPEATED)
+        self._complete.add(image.stem)
+        found = list[str]()
+        for entry in labels:
+            if isinstance(entry.labels, ContainerError):
+                raise entry.labels
+            found += entry.labels or ()
+        return Member(image.name, distinct(found), image.place)

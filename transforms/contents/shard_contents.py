@@ -1,0 +1,90 @@
+"""The encoded bytes of the images of a shard, wherever they lie: in files, in containers, or in the rows themselves."""
+
+import concurrent.futures
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from camboxes.transforms.containers import member_names
+from camboxes.transforms.containers.any_format import Image, Member, images
+from camboxes.transforms.contents.image_files import read_image
+from camboxes.transforms.images.decoding import ACCEPTED, BadImageError, Limits
+from camboxes.transforms.ordered_threads import batched
+
+_Row = Mapping[str, Any]
+
+_AT_ONCE = 10  # files that are read side by side: as many connections as a store's client keeps
+
+
+def contents(rows: Iterable[_Row]) -> Iterator[Image | None]:
+    """The bytes of each row's image where the row has them, or where it lies in a container; None for a file.
+
+    Args:
+      rows: planned rows of a shard.
+    """
+    for container, of_container in itertools.groupby(rows, key=lambda row: _inside(row)[0]):
+        if container is None:
+            yield from (row["image"] for row in of_container)
+        else:
+            members = [
+                Member(_inside(row)[1], tuple(label["label"] for label in row["labels"]), row["place"])
+                for row in of_container
+            ]
+            yield from images(container, members)
+
+
+def image_bytes(row: _Row, content: Image | None, limits: Limits) -> bytes:
+    """The bytes of a row's image, given what `contents` says of it.
+
+    Raises:
+      BadImageError: see `read_image`, or what `contents` gave.
+    """
+    if content is None:
+        return read_image(row["location"], limits)
+    if isinstance(content, BadImageError):
+        raise content
+    limits.check_bytes(len(content))
+    return content
+
+
+def seen(data: bytes, digest: str) -> bytes:
+    """An image's bytes, made sure that they are those that a run saw.
+
+    Raises:
+      BadImageError: changed.
+    """
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise BadImageError("changed", "the file is not the one that the run saw")
+    return data
+
+
+def first_not_seen(rows: Sequence[_Row], digests: Sequence[str | None]) -> tuple[str, BadImageError] | None:
+    """The first of a shard's images that is not what a run saw, by its path, and the reason; None where all are.
+
+    Args:
+      rows: planned rows.
+      digests: of the bytes that the run read; None where it could read none.
+    """
+    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+        for some in batched(zip(rows, contents(rows), digests, strict=True), _AT_ONCE):
+            for found in pool.map(_not_seen, some):
+                if found is not None:
+                    return found
+    return None
+
+
+def _not_seen(image: tuple[_Row, Image | None, str | None]) -> tuple[str, BadImageError] | None:
+    row, content, digest = image
+    if digest is None:
+        return None
+    try:
+        seen(image_bytes(row, content, ACCEPTED), digest)
+    except BadImageError as error:
+        return row["path"], error
+    return None
+
+
+def _inside(row: _Row) -> tuple[str | None, str]:
+    """The container that a row's image lies in, and its name there."""
+    return (row["place"] is not None and member_names.split(row["location"] or "")) or (None, "")

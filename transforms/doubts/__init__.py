@@ -1,0 +1,4 @@
+"""What is doubtful of a finished run: labels of wrong classes, and copies of an image with other labels.
+
+Imports nothing else of camboxes.
+"""

@@ -1,0 +1,207 @@
+"""A run's maps made anew by a regressor that learnt from the run's own boxes: an optional step between the others.
+
+p | ReadShards(run) | RegressMaps(run.root, spec, regressor, settings) | BoxesFromMaps(threshold) | WriteCoco(output)
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import apache_beam as beam
+import cv2
+import numpy as np
+from apache_beam.utils import shared
+
+from camboxes.models.spec import ModelSpec
+from camboxes.transforms import storage
+from camboxes.transforms.boxes.from_map import BoxRule, WorkingMap
+from camboxes.transforms.boxes.second_look import is_whole
+from camboxes.transforms.boxes.stored_maps import StoredMap, quantize
+from camboxes.transforms.contents.image_files import locate, read_image
+from camboxes.transforms.contents.shard_contents import seen
+from camboxes.transforms.counters import count
+from camboxes.transforms.images.decoding import ACCEPTED, BadImageError, decode
+from camboxes.transforms.ordered_threads import Batches, ThroughNetwork
+from camboxes.transforms.records import MAPPED, Shard, rejected
+
+if TYPE_CHECKING:
+    import torch
+
+    from camboxes.models.training.selftraining import FeatureReader, MapRegressor
+
+_Row = dict[str, Any]
+
+_CUT = 112  # cells a side of the square on which a component is cut out
+
+
+def selftrained(method: str) -> str:
+    """What maps are called that a regressor made of those of a method."""
+    return f"selftrained({method})"
+
+
+def can_be_regressed(row: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
+    """Whether a regressor can make something of a map: one that a box can come from, of the whole image."""
+    return is_whole(entry, row) and StoredMap.of(entry).empty_because is None
+
+
+def on_grid(entry: Mapping[str, Any], height: int, width: int) -> np.ndarray:
+    """An entry of the column `maps` on a grid of that many cells, min-max scaled: float32, in [0, 1]."""
+    resized = cv2.resize(StoredMap.of(entry).cells.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    low, high = resized.min(), resized.max()
+    return (resized - low) / (high - low) if high > low else np.zeros_like(resized)
+
+
+def component(stored: StoredMap, rule: BoxRule, height: int, width: int) -> np.ndarray | None:
+    """How much of each cell of a grid the component covers that a rule draws its first box around.
+
+    The whole component is a better example than its filled box: docs/selftraining.md.
+
+    Returns:
+      float32 [height, width], in [0, 1]; None where the rule draws no box.
+    """
+    working = WorkingMap(stored, _CUT, _CUT)
+    drawn = working.draw(rule)
+    if not drawn.boxes:
+        return None
+    labels, statistics = working.components(drawn.level)
+    areas = statistics[1:, cv2.CC_STAT_AREA]
+    first = labels.flat[working.scaled.argmax()] if rule.boxes == "peak" else 1 + areas.argmax()
+    return cv2.resize((labels == first).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+
+
+def read_unchanged(root: str, row: Mapping[str, Any]) -> np.ndarray:
+    """The photograph of a row, uint8 [height, width, 3].
+
+    Raises:
+      BadImageError: as `read_image` and `decode` have them; changed, where its bytes are not those that the run saw.
+    """
+    return decode(seen(read_image(locate(root, row["path"]), ACCEPTED), row["digest"]), ACCEPTED)
+
+
+@beam.typehints.with_input_types(Shard)
+@beam.typehints.with_output_types(Shard)
+class RegressMaps(beam.PTransform):
+    """Reads the images of a run's shards again and replaces their maps by a regressor's; all else stays.
+
+    Rows without such maps stay as they are. An image that cannot be read any more, or whose bytes are others than the
+    run saw, is rejected, with the reason. A shard's bytes do not depend on the number of workers or threads. Counters:
+    decoded, regressed (maps), rejected_REASON, milliseconds_decode and milliseconds_forward (summed over threads).
+    """
+
+    def __init__(self, root: str, model: ModelSpec, regressor: str, settings: Mapping[str, Any]):
+        """Takes what made the maps, and what makes them anew.
+
+        Args:
+          root: the folder that the run's paths are relative to.
+          model: the run's network, at the size that the regressor was trained at, squashing.
+          regressor: a file that holds `MapRegressor.safetensors`.
+          settings: for the records of the new run.
+        """
+        super().__init__()
+        self._regress = _RegressMaps(root, model, regressor, settings)
+
+    def expand(self, shards: beam.PCollection[Shard]) -> beam.PCollection[Shard]:
+        """Applies the transform to a collection of shards."""
+        return shards | beam.ParDo(self._regress)
+
+
+class _Photograph(NamedTuple):
+    """A row of the shard, and its image as the network takes it, or why it cannot be had."""
+
+    number: int
+    row: _Row
+    pixels: "torch.Tensor | None" = None
+    error: BadImageError | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Regressing:
+    """What a process holds once."""
+
+    reader: "FeatureReader"
+    regressor: "MapRegressor"
+
+
+@beam.typehints.with_output_types(Shard)
+class _RegressMaps(beam.DoFn):
+    def __init__(self, root: str, model: ModelSpec, regressor: str, settings: Mapping[str, Any]):
+        self._root = root
+        self._model = model
+        self._regressor = regressor
+        self._settings = settings
+        self._shared = shared.Shared()
+        self._held: _Regressing
+
+    def setup(self) -> None:
+        from camboxes.models import load_classifier
+        from camboxes.models.training.selftraining import FeatureReader, MapRegressor
+
+        def load() -> _Regressing:
+            regressor = MapRegressor.load(storage.read_bytes(self._regressor))
+            return _Regressing(FeatureReader(load_classifier(self._model)), regressor)
+
+        self._held = self._shared.acquire(load, tag=(self._model, self._regressor))
+
+    def process(self, shard: Shard) -> Iterator[Shard]:
+        rows = shard.rows.to_pylist()
+        wanted = [(n, row) for n, row in enumerate(rows) if any(can_be_regressed(row, entry) for entry in row["maps"])]
+        classifier = self._held.reader.classifier
+        complete: Batches[_Photograph] = Batches(classifier.spec.batch_size or 1)
+
+        def batches(photograph: _Photograph) -> Iterator[list[_Photograph]]:
+            if photograph.error is not None:
+                rows[photograph.number] = _rejected(photograph.row, photograph.error)
+            return complete.put([photograph] if photograph.error is None else [])
+
+        for batch in ThroughNetwork(classifier, self._read, batches, self._made_anew).all(wanted, complete.rest()):
+            for photograph, maps in batch:
+                count("decoded")
+                rows[photograph.number] = photograph.row | {"maps": maps}
+        yield shard.extended(rows, MAPPED, self._settings)
+
+    def _read(self, numbered: tuple[int, _Row]) -> _Photograph:
+        number, row = numbered
+        try:
+            image = read_unchanged(self._root, row)
+        except BadImageError as error:
+            return _Photograph(number, row, error=error)
+        return _Photograph(number, row, self._held.reader.classifier.preprocessing.resize(image))
+
+    def _made_anew(self, batch: list[_Photograph]) -> list[tuple[_Photograph, list[_Row]]]:
+        pixels = [photograph.pixels for photograph in batch if photograph.pixels is not None]
+        features = self._held.reader.features(pixels)
+        return [
+            (photograph, self._maps(photograph.row, of_image))
+            for photograph, of_image in zip(batch, features, strict=True)
+        ]
+
+    def _maps(self, row: _Row, features: "torch.Tensor") -> list[_Row]:
+        """A row's entries of the column `maps`, made anew where they can be."""
+        import torch
+
+        from camboxes.models.training.selftraining import known
+
+        maps: list[_Row] = []
+        for entry in row["maps"]:
+            maps.append(entry)
+            if can_be_regressed(row, entry):
+                before = torch.from_numpy(on_grid(entry, features.shape[1], features.shape[2]))
+                made = self._held.regressor.predict(features, before)
+                [its] = known(features, [made])
+                maps[-1] = entry | _entry(made.numpy(), its.coherence.item(), its.agreement.item(), entry["method"])
+        return maps
+
+
+def _entry(made: np.ndarray, coherence: float, agreement: float, method: str) -> _Row:
+    """What changes of an entry of the column `maps`."""
+    return quantize(made).entry() | {
+        "method": selftrained(method),
+        "coherence": coherence if math.isfinite(coherence) else None,
+        "agreement": agreement if math.isfinite(agreement) else None,
+    }
+
+
+def _rejected(row: _Row, error: BadImageError) -> _Row:
+    count(f"rejected_{error.code}")
+    return rejected({name: row[name] for name in ("image_id", "path", "labels")}, str(error))

@@ -1,0 +1,419 @@
+"""The plan of a run: which images there are, their ids, categories and shards, fixed before anything is inferred.
+
+Images go to shards by a hash of their path and are sorted by path inside; those inside containers stay together in the
+order in which they are read. Ids follow by prefix sum over the shards.
+So ids and shards depend on the input alone, not on a runner, a number of workers, or the order of a listing, and each
+shard can be planned apart from the others: in this process, or on the workers of a large job (`plan_on_workers`).
+"""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from camboxes.transforms import storage
+from camboxes.transforms.contents.image_files import locate
+from camboxes.transforms.contents.shard_contents import first_not_seen
+from camboxes.transforms.planning.label_matching import Category, ClassNames, LabelMap, LabelMatcher
+from camboxes.transforms.planning.listing import Listing, check_labels, read_source
+from camboxes.transforms.records import PLANNED, REJECTED, table
+from camboxes.transforms.sources.entries import Listed, Split
+from camboxes.transforms.sources.passed_over import Tally
+
+_MISPLACED = ("missing", "outside_root")  # codes of reasons that may not hold below another root
+_ON_DISK = pa.schema([PLANNED.field(name) for name in ("path", "labels", "place")])
+
+
+class PlanConflictError(ValueError):
+    """An output folder holds another run, or something that is no run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRun:
+    """A plan as it stands in OUT/plan/plan.json.
+
+    Attributes:
+      output: the run's folder.
+      root: the folder that paths are relative to.
+      images: how many were planned.
+      repeated: (path, label) pairs that the input gave more than once.
+      passed_over: what else the input holds, by kind, and the class folders that gave no image.
+      categories: the data set's labels.
+      shards: for each shard's key how many images it holds, in the order of their ids.
+      settings: what decides the result besides the input.
+      splits: see `Listing`.
+      fingerprints: SHA-256 of the "input" (paths and labels) and of the "configuration" (settings, categories, shards).
+    """
+
+    output: str
+    root: str
+    images: int
+    repeated: int
+    passed_over: Tally
+    categories: tuple[Category, ...]
+    shards: Mapping[str, int]
+    settings: Mapping[str, Any]
+    fingerprints: Mapping[str, str]
+    splits: Mapping[str, Split] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def load(cls, output: str) -> "PlannedRun | None":
+        """The plan of a run's folder; None where there is none."""
+        path = _plan_file(output)
+        if not storage.exists(path):
+            return None
+        values = storage.read_json(path)
+        values.pop("schema_version")
+        values["categories"] = tuple(
+            Category(item["id"], item["name"], tuple(item["class_indices"])) for item in values["categories"]
+        )
+        values["passed_over"] = Tally.from_json(values["passed_over"])
+        return cls(output=output, **values)
+
+    def save(self) -> None:
+        """Writes plan.json: the mark of a finished plan."""
+        values = dataclasses.asdict(self)
+        del values["output"]
+        values["passed_over"] = self.passed_over.to_json()
+        storage.write_json(_plan_file(self.output), {"schema_version": 1} | values)
+
+    def copy(self, output: str, settings: Mapping[str, Any]) -> "PlannedRun":
+        """The same plan with other settings, written to another run's folder.
+
+        Raises:
+          PlanConflictError: the other folder holds a different run.
+        """
+        configuration = _configuration(settings, self.categories, len(self.shards))
+        fingerprints = {**self.fingerprints, "configuration": configuration}
+        run = dataclasses.replace(self, output=output, settings=settings, fingerprints=fingerprints)
+        before = PlannedRun.load(output)
+        if before is not None:
+            _check_same(before, run)
+            if before.root != run.root:
+                _check_same_images(before, self)
+        for key in self.shards:
+            storage.write_bytes(planned_file(output, key), storage.read_bytes(planned_file(self.output, key)))
+        run.save()
+        return run
+
+    def missing(self) -> list[str]:
+        """The keys of the shards that are not written yet, the smallest first.
+
+        So workers that get them in turn, as a local runner's do, have nearly as many images each, and at half time more
+        than half of them can be written.
+        """
+        written = set(storage.names(shards_folder(self.output), ".parquet"))
+        keys = [key for key in self.shards if f"{key}.parquet" not in written]
+        return sorted(keys, key=self.shards.__getitem__)
+
+    def location(self, path: str) -> str | None:
+        """Where to read an image; None where its path leads outside the root."""
+        return locate(self.root, path)
+
+    def planned_rows(self, key: str) -> pa.Table:
+        """A shard as planned, in the schema PLANNED, with ids and the locations of its images."""
+        rows = storage.read_table(planned_file(self.output, key)).to_pylist()
+        for image_id, row in enumerate(rows, start=self._first_ids[key]):
+            row["image_id"] = image_id
+            row["location"] = self.location(row["path"])
+        return table(rows, PLANNED, {})
+
+    def set_aside(self, codes: Collection[str] | None = None) -> None:
+        """Takes finished shards out of the run that hold rejected images, so that those are tried again.
+
+        The shards are kept below `aside`, for `InferClassMaps(reuse=...)` to take their other rows over.
+
+        Args:
+          codes: of the reasons for which an image was rejected; None for all.
+        """
+        found = False
+        for key in set(self.shards) - set(self.missing()):
+            path = shard_file(self.output, key)
+            rows = storage.read_table(path, ["status", "reason"]).to_pylist()
+            reasons = {row["reason"].partition(":")[0] for row in rows if row["status"] == REJECTED}
+            if reasons & (reasons if codes is None else {*codes}):
+                storage.write_bytes(shard_file(self.aside, key), storage.read_bytes(path))
+                found = True
+        if found:
+            dataclasses.replace(self, output=self.aside).save()
+            for name in storage.names(shards_folder(self.aside), ".parquet"):
+                storage.delete(storage.join(shards_folder(self.output), name))
+
+    @property
+    def aside(self) -> str:
+        """Where shards are kept that were set aside: the folder of a run, as long as there are any."""
+        return storage.join(self.output, "plan", "retried")
+
+    @functools.cached_property
+    def _first_ids(self) -> dict[str, int]:
+        before = itertools.accumulate(self.shards.values(), initial=1)
+        return dict(zip(self.shards, before, strict=False))
+
+
+class PlannedShard(NamedTuple):
+    """What the plan of a whole run has to know of one shard.
+
+    Attributes:
+      key: names its file.
+      images: how many it holds.
+      digest: of its images' paths and labels: the sum of their SHA-256, so that digests of shards add up to the same
+        for the same images, however they are cut into shards.
+    """
+
+    key: str
+    images: int
+    digest: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How to plan a run, and where to keep the plan.
+
+    Attributes:
+      output: the run's folder; the plan is kept in its sub-folder plan/, the shards go to its sub-folder shards/.
+      class_names: for each of the network's classes its names, as `Classifier.class_names` has them.
+      label_map: see `LabelMatcher`; None to match labels by the names of the classes.
+      root: see `root_of`.
+      settings: what else decides the result, to be recorded and compared when the run is taken up again.
+      shards: how many; None for one per 64 to 256 images.
+    """
+
+    output: str
+    class_names: ClassNames
+    label_map: LabelMap | None = None
+    root: str | None = None
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    shards: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.shards is not None and self.shards < 1:
+            raise ValueError(f"shards is {self.shards}; expected at least 1")
+
+    def draft(self, source: str | Listing) -> PlannedRun:
+        """The plan for a source; nothing is written.
+
+        Args:
+          source: what `read_source` reads, or what it made of it.
+
+        Raises:
+          SourceError: the source cannot be read, or no image has a label.
+          UnmatchedLabelsError: labels without a class, all of them listed.
+        """
+        return self._plan(source, keep=lambda key, rows: None)
+
+    def make(self, source: str | Listing) -> PlannedRun:
+        """Makes the plan and writes it, or finds the same plan written before. Argument: see `draft`.
+
+        Raises:
+          PlanConflictError: the output folder holds a run of another input or configuration, or of other images below
+            another root; says what differs.
+          SourceError, UnmatchedLabelsError: see `draft`.
+        """
+        before = self.before()
+        run = self._plan(source, keep=self.write if before is None else lambda key, rows: None)
+        return self.settle(run, before)
+
+    def before(self) -> PlannedRun | None:
+        """The plan that the output folder holds already.
+
+        Raises:
+          PlanConflictError: it holds shards, and no plan.
+        """
+        before = PlannedRun.load(self.output)
+        if before is None and storage.names(shards_folder(self.output), ".parquet"):
+            raise PlanConflictError(f"output {self.output!r} holds shards without a plan; choose another folder")
+        return before
+
+    def write(self, key: str, rows: pa.Table) -> None:
+        """Writes a shard as planned."""
+        storage.write_table(planned_file(self.output, key), rows)
+
+    def settle(self, run: PlannedRun, before: PlannedRun | None) -> PlannedRun:
+        """The plan that holds from now on: the one there was before, where there was one, else the new one, saved.
+
+        Raises:
+          PlanConflictError: see `make`.
+        """
+        if before is None:
+            run.save()
+            return run
+        _check_same(before, run)
+        if before.root != run.root:
+            moved = dataclasses.replace(before, root=run.root)
+            _check_moved(before, moved)
+            before.set_aside(_MISPLACED)  # first: a call that is killed here does it again
+            moved.save()
+            return moved
+        return before
+
+    def categories(self, labels: Collection[str], containers: Sequence[str] = ()) -> list[Category]:
+        """The data set's categories.
+
+        Args:
+          labels: all that it has.
+          containers: see `Listing`.
+
+        Raises:
+          SourceError: there is no label.
+          UnmatchedLabelsError: labels without a class, all of them listed.
+        """
+        check_labels(labels, containers)
+        return LabelMatcher(self.class_names, self.label_map).categories(labels)
+
+    def run(
+        self,
+        root: str,
+        shards: Sequence[PlannedShard],
+        categories: Sequence[Category],
+        *,
+        repeated: int,
+        passed_over: Tally,
+        splits: Mapping[str, Split],
+    ) -> PlannedRun:
+        """The whole plan, from its shards in the order of their keys; not saved."""
+        return PlannedRun(
+            output=self.output,
+            root=root,
+            images=sum(shard.images for shard in shards),
+            repeated=repeated,
+            passed_over=passed_over.without({category.name for category in categories}),
+            categories=tuple(categories),
+            shards={shard.key: shard.images for shard in shards},
+            settings=dict(self.settings),
+            fingerprints={
+                "input": _sum(shard.digest for shard in shards),
+                "configuration": _configuration(self.settings, categories, len(shards)),
+            },
+            splits=dict(splits),
+        )
+
+    def _plan(self, source: str | Listing, keep: Callable[[str, pa.Table], None]) -> PlannedRun:
+        found = read_source(source, self.root) if isinstance(source, str) else source
+        categories = {category.name: category for category in self.categories(found.labels(), found.containers)}
+        count = found.shards(self.shards)
+        shards = []
+        for number, images in enumerate(found.by_shard(count)):
+            shard, rows = plan_shard(shard_key(number, count), images, categories)
+            keep(shard.key, rows)
+            shards.append(shard)
+        of_all = list(categories.values())
+        return self.run(
+            found.root,
+            shards,
+            of_all,
+            repeated=found.repeated,
+            passed_over=found.passed_over,
+            splits=found.splits,
+        )
+
+
+def shards_folder(output: str) -> str:
+    """Where a run's shards are written."""
+    return storage.join(output, "shards")
+
+
+def shard_file(output: str, key: str) -> str:
+    """Where a run's shard is written; a file under this name is a finished shard."""
+    return storage.join(output, "shards", f"{key}.parquet")
+
+
+def shard_key(number: int, count: int) -> str:
+    """The key of a shard of so many; sorted keys are in the order of their numbers."""
+    width = max(5, len(str(count)))
+    return f"{number:0{width}d}-of-{count:0{width}d}"
+
+
+def plan_shard(key: str, images: Sequence[Listed], categories: Mapping[str, Category]) -> tuple[PlannedShard, pa.Table]:
+    """Plans one shard, apart from all others.
+
+    Args:
+      key: see `shard_key`.
+      images: its images, in the order of their ids.
+      categories: those of the whole data set, by name.
+
+    Returns:
+      What the plan has to know of it, and its rows.
+    """
+    rows = [
+        image._asdict() | {"labels": [_planned_label(categories[label]) for label in image.labels]} for image in images
+    ]
+    return PlannedShard(key, len(rows), _sum(map(_fingerprint, images))), table(rows, _ON_DISK, {})
+
+
+def _planned_label(category: Category) -> dict[str, Any]:
+    return {"label": category.name, "category_id": category.id, "class_indices": category.class_indices}
+
+
+def _plan_file(output: str) -> str:
+    return storage.join(output, "plan", "plan.json")
+
+
+def planned_file(output: str, key: str) -> str:
+    """Where a shard is kept as it was planned."""
+    return storage.join(output, "plan", "shards", f"{key}.parquet")
+
+
+def _fingerprint(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _sum(digests: Iterable[str]) -> str:
+    """The sum of hexadecimal digests of 256 bits, without what is beyond."""
+    return f"{sum(int(digest, 16) for digest in digests) % 2**256:064x}"
+
+
+def _configuration(settings: Mapping[str, Any], categories: Iterable[Category], shards: int) -> str:
+    return _fingerprint([dict(settings), [dataclasses.astuple(category) for category in categories], shards])
+
+
+def _check_moved(before: PlannedRun, moved: PlannedRun) -> None:
+    """Refuses another root if the images of finished shards are not below it: their boxes would be on other pictures.
+
+    All of these images are read, since a sample would not find a few others. The network took many times as long.
+    """
+    for key in sorted(set(before.shards) - set(before.missing())):
+        digests = storage.read_table(shard_file(before.output, key), ["digest"]).column("digest").to_pylist()
+        if changed := first_not_seen(moved.planned_rows(key).to_pylist(), digests):
+            path, reason = changed
+            raise PlanConflictError(
+                f"output {before.output!r} holds a run over the images below {before.root!r}; below {moved.root!r} "
+                f"{path!r} is not the image that the run saw ({reason}). Give the root that the run was made with, "
+                "choose another --output (--reuse takes over what is the same), or replace the run with --overwrite"
+            )
+
+
+def _check_same_images(before: PlannedRun, source: PlannedRun) -> None:
+    """Refuses to replace a run by one over other images of the same paths, below another root."""
+    for key in set(before.shards) - set(before.missing()) - set(source.missing()):
+        seen = (
+            storage.read_table(shard_file(run.output, key), ["path", "digest"]).to_pylist() for run in (before, source)
+        )
+        for then, now in zip(*seen, strict=True):
+            if then["digest"] and now["digest"] and then["digest"] != now["digest"]:
+                raise PlanConflictError(
+                    f"output {before.output!r} holds a run over the images below {before.root!r}; {then['path']!r} of "
+                    f"{source.output!r}, below {source.root!r}, is another image. Choose another --output, or replace "
+                    "the run with --overwrite"
+                )
+
+
+def _check_same(before: PlannedRun, now: PlannedRun) -> None:
+    differences = [
+        f"{name} was {json.dumps(before.settings.get(name))}, is {json.dumps(now.settings.get(name))}"
+        for name in sorted({*before.settings, *now.settings})
+        if json.loads(json.dumps(before.settings.get(name))) != json.loads(json.dumps(now.settings.get(name)))
+    ]
+    if before.fingerprints["input"] != now.fingerprints["input"]:
+        differences.append(f"the input's paths or labels changed ({before.images} images then, {now.images} now)")
+    elif before.fingerprints["configuration"] != now.fingerprints["configuration"] and not differences:
+        differences.append("the label map or the number of shards changed")
+    if differences:
+        raise PlanConflictError(
+            f"output {before.output!r} holds another run: {'; '.join(differences)}. "
+            "Choose another --output, or replace the run with --overwrite"
+        )

@@ -1,0 +1,98 @@
+"""What another run found out already: rows taken over by the content of their images."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from camboxes.transforms import storage
+from camboxes.transforms.planning.plan import PlannedRun, shards_folder
+from camboxes.transforms.records import OK, REJECTED, SKIPPED
+
+_Row = dict[str, Any]
+
+
+class ReusableRows:
+    """The inferred rows of a run, by the digest of their images' bytes.
+
+    A row is taken over only where inference would give the same bytes: from a run of the same method, network, weights
+    and settings, for an image of the same content with the same labels, standing for the same classes. Its path may be
+    another. Holds 40 bytes for each row of the run, and the shards last used.
+    """
+
+    def __init__(self, run: str, settings: Mapping[str, Any]):
+        """Indexes a run's finished shards.
+
+        Args:
+          run: the run's folder.
+          settings: `method` and `model` of the job at hand.
+
+        Raises:
+          ValueError: there is no run, or it was made with other settings.
+        """
+        planned = reusable(run, settings)
+        self._classes = {category.name: list(category.class_indices) for category in planned.categories}
+        self._files = [storage.join(shards_folder(run), name) for name in storage.names(shards_folder(run), ".parquet")]
+        digests, places = [], []
+        for file, path in enumerate(self._files):
+            columns = storage.read_table(path, ["digest", "status"]).to_pydict()
+            for number, (digest, status) in enumerate(zip(*columns.values(), strict=True)):
+                if status != REJECTED:
+                    digests.append(bytes.fromhex(digest))
+                    places.append((file, number))
+        order = np.argsort(np.array(digests, "S32"), kind="stable")
+        self._digests = np.array(digests, "S32")[order]
+        self._places = np.array(places, np.int32).reshape(-1, 2)[order]
+        self._shard = functools.lru_cache(maxsize=64)(storage.read_table)
+
+    def find(self, digest: str, planned: _Row) -> _Row | None:
+        """The row of an image, as inference would give it; None where it has to be inferred.
+
+        Args:
+          digest: SHA-256 of the image's bytes, hexadecimal.
+          planned: its row in the schema PLANNED.
+        """
+        place = int(np.searchsorted(self._digests, bytes.fromhex(digest)))
+        while place < len(self._digests) and self._digests[place].ljust(32, b"\0") == bytes.fromhex(digest):
+            file, number = self._places[place]
+            row = self._shard(self._files[file]).slice(number, 1).to_pylist()[0]
+            if self._same_labels(row["labels"], planned["labels"]):
+                return _taken_over(row, planned)
+            place += 1
+        return None
+
+    def _same_labels(self, known: Sequence[_Row], planned: Sequence[_Row]) -> bool:
+        return [(label["label"], self._classes[label["label"]]) for label in known] == [
+            (label["label"], list(label["class_indices"])) for label in planned
+        ]
+
+
+def reusable(run: str, settings: Mapping[str, Any]) -> PlannedRun:
+    """The plan of a run whose rows may be taken over. Arguments and errors: see `ReusableRows`."""
+    planned = PlannedRun.load(run)
+    if planned is None:
+        raise ValueError(f"{run!r} holds no run to take rows from; expected the --output of camboxes label")
+    for name, value in settings.items():
+        if planned.settings.get(name) != value:
+            raise ValueError(
+                f"the rows of {run!r} cannot be taken over: {name} was {planned.settings.get(name)}, is {value}"
+            )
+    return planned
+
+
+def _taken_over(row: _Row, planned: _Row) -> _Row:
+    """A known row under the ids of the job at hand."""
+    now = {label["label"]: label["category_id"] for label in planned["labels"]}
+    before = {label["category_id"]: label["label"] for label in row["labels"]}
+    return row | {
+        "image_id": planned["image_id"],
+        "path": planned["path"],
+        "status": OK if row["maps"] else SKIPPED,
+        "reason": None if row["maps"] else row["reason"],
+        "labels": [label | {"category_id": now[label["label"]]} for label in row["labels"]],
+        **{
+            column: [stored | {"category_id": now[before[stored["category_id"]]]} for stored in row[column]]
+            for column in ("maps", "plain_maps")
+        },
+    }

@@ -1,0 +1,109 @@
+"""What a person accepted stays as it is, whatever threshold the other boxes are drawn with."""
+
+import collections
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import apache_beam as beam
+
+from camboxes.transforms.counters import count
+from camboxes.transforms.planning.plan import PlannedRun
+from camboxes.transforms.records import LABELED, NO_BOX, OK, PERSON, REJECTED, Shard
+from camboxes.transforms.review.decisions import Decision, read_decisions
+
+Row = dict[str, Any]
+
+
+@beam.typehints.with_input_types(Shard)
+@beam.typehints.with_output_types(Shard)
+class KeepDecided(beam.PTransform):
+    """Gives accepted images exactly the boxes that were accepted; all others stay as drawn. Counter: kept."""
+
+    def __init__(self, decisions: Mapping[str, Decision]):
+        """Takes the decisions that stand, by path: see `decided`."""
+        super().__init__()
+        accepted = {path: decision for path, decision in decisions.items() if decision.verdict == "accepted"}
+        self._keep = _Keep(accepted)
+
+    def expand(self, shards: beam.PCollection[Shard]) -> beam.PCollection[Shard]:
+        """Applies the transform to a collection of shards."""
+        return shards | beam.ParDo(self._keep)
+
+
+@beam.typehints.with_output_types(Shard)
+class _Keep(beam.DoFn):
+    def __init__(self, accepted: Mapping[str, Decision]):
+        self._accepted = accepted
+
+    def process(self, shard: Shard) -> Iterator[Shard]:
+        if not any(path in self._accepted for path in shard.rows.column("path").to_pylist()):
+            yield shard
+            return
+        rows = []
+        for row in shard.rows.to_pylist():
+            decision = self._accepted.get(row["path"])
+            rows.append(row if decision is None else keep(row, decision))
+            count("kept", decision is not None)
+        yield shard.extended(rows, LABELED, {})
+
+
+def keep(row: Row, decision: Decision) -> Row:
+    """A row with the boxes that were accepted on its image; there is nothing left to review.
+
+    A machine's boxes are what they were. A person's have score 1, and no component of a map; they rank after the
+    machine's of their category, the largest first. The row of an image that could not be read stays as it is.
+    """
+    if row["status"] == REJECTED:
+        return row
+    machines = [box for box in decision.boxes if box.source != PERSON]
+    persons = [box for box in decision.boxes if box.source == PERSON]
+    boxes, ranks = [], collections.Counter[int]()
+    for box in (*machines, *sorted(persons, key=lambda box: -box.bbox[2] * box.bbox[3])):
+        rank = ranks[box.category_id] + 1 if box.rank is None else box.rank
+        ranks[box.category_id] = max(rank, ranks[box.category_id])
+        boxes.append(
+            {
+                "category_id": box.category_id,
+                "bbox": list(box.bbox),
+                "score": 1.0 if box.score is None else box.score,
+                "calibrated_score": box.calibrated_score,
+                "rank": rank,
+                "box_uid": box.box_uid,
+                "component_area": box.component_area,
+                "threshold": box.threshold,
+                "source": box.source,
+            }
+        )
+    return row | {
+        "status": OK if boxes else NO_BOX,
+        "reason": None if boxes else "reviewed: a person found nothing to box",
+        "boxes": boxes,
+        "review": {"priority": 0.0, "reasons": []},
+    }
+
+
+def decided(run: PlannedRun) -> dict[str, Decision]:
+    """The decisions about a run that stand, by path: see `read_decisions`.
+
+    Raises:
+      ValueError: a line is no decision, or has a box of a category that the run has not.
+    """
+    decisions = read_decisions(run.output)
+    check_categories(decisions, run)
+    return decisions
+
+
+def check_categories(decisions: Mapping[str, Decision], run: PlannedRun) -> None:
+    """Refuses decisions that were made for a run with other categories.
+
+    Raises:
+      ValueError: they were.
+    """
+    known = {(category.id, category.name) for category in run.categories}
+    for path, decision in decisions.items():
+        for box in decision.boxes:
+            if (box.category_id, box.label) not in known:
+                raise ValueError(
+                    f"the decision about {path!r} has a box of {box.label!r}, category {box.category_id}, which is "
+                    f"none of the categories of {run.output!r}; its review.jsonl was made for another run: move it away"
+                )

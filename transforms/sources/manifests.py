@@ -1,0 +1,190 @@
+"""Manifests with a path and a label, or a list of labels, in each row: CSV, JSON Lines, Parquet."""
+
+import csv
+import functools
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from camboxes.transforms import storage
+from camboxes.transforms.sources.entries import Entry, PassedOver, SourceError
+from camboxes.transforms.sources.label_values import cell_value, labels_in
+
+_DELIMITERS = ",;\t|"
+_ESCAPED = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of bytes that are not decoded
+_UNMARKED = re.compile("[^\\0]\\0[^\\0]\\0|\\0[^\\0]\\0[^\\0]")  # ASCII in UTF-16
+_SHOWN = 80  # characters of a row, in an error
+EMPTY_ROW = "an empty row of the manifest"
+
+
+def read_csv(path: str) -> Iterator[Entry | PassedOver]:
+    """Lists a CSV with the columns path and label, in any order and among others.
+
+    Case and spaces in the header do not count. Cells are separated by commas, or by semicolons, tabs or | where the
+    header is. A row without a label says that the image is there; rows without any content are passed over.
+
+    Raises:
+      SourceError: it is not such a file; names the line.
+    """
+    lines = text_lines(path)
+    header = _header(path, lines)
+    # strict: else a quote that is never closed swallows all that follows.
+    reader = csv.reader(lines, delimiter=header.delimiter, skipinitialspace=True, strict=True)
+    try:
+        for cells in reader:
+            where = f"manifest {path!r}, line {header.lines + reader.line_num}"
+            if len(cells) > len(header.names):
+                raise SourceError(
+                    f"{where}: {len(cells)} cells below a header of {len(header.names)}: "
+                    f"{header.delimiter.join(cells)[:_SHOWN]!r}; put a text that holds {header.delimiter!r} in double "
+                    "quotes, and write one row for each label"
+                )
+            row: dict[str, Any] = dict(
+                zip(header.names, cells, strict=False)
+            )  # Excel leaves out empty cells at the end
+            row |= {name: cell_value(row[name]) for name in header.columns.labels if name in row}
+            if any(cell.strip() for cell in cells):
+                yield _entry(row, header.columns, where)
+            elif cells:  # no mere empty line
+                yield PassedOver(storage.absolute(path), EMPTY_ROW)
+    except csv.Error as error:
+        raise SourceError(f"manifest {path!r}, line {header.lines + reader.line_num}: not CSV ({error})") from None
+
+
+def read_jsonl(path: str) -> Iterator[Entry | PassedOver]:
+    """Lists a file with a JSON object in each line, with path and label or labels.
+
+    Raises:
+      SourceError: see `read_csv`.
+    """
+    for number, line in enumerate(text_lines(path), start=1):
+        if not line.strip():
+            continue
+        where = f"manifest {path!r}, line {number}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise SourceError(f"{where}: not JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise SourceError(f"{where}: expected an object with path and label or labels, got {line[:_SHOWN]!r}")
+        yield _entry(row, _columns(path, tuple(row)), where)
+
+
+def read_parquet(path: str) -> Iterator[Entry | PassedOver]:
+    """Lists a Parquet file with the columns path and label or labels, of texts, numbers, or lists of them.
+
+    Raises:
+      SourceError: see `read_csv`.
+    """
+    try:
+        with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+            rows = pq.ParquetFile(file)
+            names = tuple(rows.schema_arrow.names)
+            columns = _columns(path, names)
+            if not columns.is_complete:
+                raise SourceError(
+                    f"manifest {path!r} has the columns {', '.join(names)}; expected path and label or labels"
+                )
+            batches = rows.iter_batches(columns=[columns.path, *columns.labels])
+            for number, row in enumerate(row for batch in batches for row in batch.to_pylist()):
+                yield _entry(row, columns, f"manifest {path!r}, row {number}")
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"manifest {path!r} is not readable as Parquet ({error})") from error
+
+
+def text_lines(path: str) -> Iterator[str]:
+    """A text file's lines with their ends, which are left as they are; in UTF-8, or UTF-16 with its mark.
+
+    Raises:
+      SourceError: it is neither; names the line.
+    """
+    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file, _decoded(file) as text:
+        for number, line in enumerate(text, start=1):
+            if number == 1 and _UNMARKED.match(line):
+                raise SourceError(f"{path!r} is UTF-16 without its mark; save it as UTF-8")
+            if escaped := _ESCAPED.search(line):
+                raise SourceError(
+                    f"{path!r}, line {number}, is not UTF-8 (byte {ord(escaped[0]) & 0xFF:#x}); "
+                    "save it as UTF-8 (in Excel: CSV UTF-8)"
+                )
+            yield line
+
+
+def _decoded(file: IO[bytes]) -> io.TextIOWrapper:
+    mark = file.read(2)
+    file.seek(0)
+    encoding = "utf-16" if mark in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"  # Excel's "Unicode text" is UTF-16
+    return io.TextIOWrapper(file, encoding=encoding, errors="surrogateescape", newline="")
+
+
+class _Header(NamedTuple):
+    """How a CSV begins: with so many lines, after which come rows of these columns."""
+
+    delimiter: str
+    names: Sequence[str]
+    columns: "_Columns"
+    lines: int
+
+
+def _header(path: str, lines: Iterator[str]) -> _Header:
+    """Reads a CSV's header, which tells what separates cells: both path and label are found by one sign alone.
+
+    Raises:
+      SourceError: they are found by none.
+    """
+    first, count, signs = next(lines, ""), 1, _DELIMITERS
+    if said := re.fullmatch(r'"?sep=(.)"?\s*', first):  # for Excel
+        first, count, signs = next(lines, ""), 2, said[1]
+    for sign in signs:
+        names = next(csv.reader([first], delimiter=sign, skipinitialspace=True), [])
+        columns = _columns(path, tuple(names))
+        if columns.is_complete:
+            return _Header(sign, names, columns, count)
+    raise SourceError(
+        f"manifest {path!r} begins with {first.strip()[:_SHOWN]!r}; expected a header with path and label, separated "
+        "by a comma, a semicolon, a tab or |"
+    )
+
+
+class _Columns(NamedTuple):
+    """What a table's columns are called, or an object's keys."""
+
+    path: str | None
+    labels: tuple[str, ...]
+
+    @property
+    def is_complete(self) -> bool:
+        return self.path is not None and bool(self.labels)
+
+
+@functools.lru_cache
+def _columns(source: str, names: Sequence[str]) -> _Columns:
+    """Finds path, label and labels among names, whatever their case and the space around them."""
+    found: dict[str, str] = {}
+    for name in names:
+        role = name.strip().casefold()
+        if role in ("path", "label", "labels"):
+            if role in found:
+                raise SourceError(
+                    f"manifest {source!r} has the column {role} twice; expected it once, with one row for each label"
+                )
+            found[role] = name
+    return _Columns(found.get("path"), tuple(found[role] for role in ("label", "labels") if role in found))
+
+
+def _entry(row: Mapping[str, Any], columns: _Columns, where: str) -> Entry:
+    path = row.get(columns.path) if columns.path else None
+    if not isinstance(path, str) or not path:
+        raise SourceError(f"{where}: expected a path and a label or labels, got {str(dict(row))[:_SHOWN]}")
+    try:
+        # An image without a label is no mistake of the manifest's: it is planned, and ends as skipped.
+        return Entry(path, tuple(labels_in(row, columns.labels)))
+    except ValueError as error:
+        raise SourceError(f"{where}: {error}") from None
