@@ -19,6 +19,6 @@ COPY transforms transforms
 COPY pipeline pipeline
 RUN pip install --no-cache-dir --constraint constraints.txt ".[aws,gcp,prompts]" && pip check
 
-COPY pipeline/jobs/template.py /template/main.py
+COPY pipeline/flex_template.py /template/main.py
 ENV FLEX_TEMPLATE_PYTHON_PY_FILE=/template/main.py
 ENTRYPOINT ["/opt/apache/beam/boot"]

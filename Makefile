@@ -33,6 +33,7 @@ test-faults: $(VENV)/.test
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 # Type checkers cannot follow the editable install's mapping of folders, so what is checked is a plain one.
 types: $(VENV)/.test

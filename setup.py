@@ -12,8 +12,9 @@ setup(
     packages=[f"camboxes.{name}" for name in find_packages(include=[*ROOMS, *(f"{room}.*" for room in ROOMS)])],
     package_dir={f"camboxes.{room}": room for room in ROOMS},
     package_data={
-        **{f"camboxes.{room}": ["py.typed"] for room in ROOMS},
-        "camboxes.pipeline.jobs": ["*.json"],
+        "camboxes.models": ["py.typed"],
+        "camboxes.transforms": ["py.typed"],
+        "camboxes.pipeline": ["py.typed", "*.json"],
         "camboxes.pipeline.reports": ["*.jinja"],
         "camboxes.pipeline.tuning": ["*.json"],
         "camboxes.pipeline.review.plugin": ["*.yml", "dist/*.js"],

@@ -76,7 +76,7 @@ def test_every_package_is_installed_once_at_the_versions_that_were_tested(docker
 def test_a_worker_starts_beam_and_a_launcher_finds_its_file(dockerfile):
     assert json.loads(_steps(dockerfile, "ENTRYPOINT")[-1]) == ["/opt/apache/beam/boot"]
     assert "/opt/apache/beam /opt/apache/beam" in _steps(dockerfile, "COPY")[0]
-    [main] = [destination for sources, destination in _copied(dockerfile) if sources == ["pipeline/template.py"]]
+    [main] = [destination for sources, destination in _copied(dockerfile) if sources == ["pipeline/flex_template.py"]]
     assert dockerfile.envs == {"FLEX_TEMPLATE_PYTHON_PY_FILE": main}
 
 
@@ -140,6 +140,4 @@ sys.exit(main({call!r}))
 
 def test_the_launcher_s_file_knows_the_template_s_parameters(installed, tmp_path):
     said = _run(installed, "python", str(installed / "template" / "main.py"), "--metadata", cwd=tmp_path)
-    assert json.loads(said.stdout) == json.loads((ROOT / "pipeline" / "jobs" / "template.json").read_text()), (
-        said.stderr
-    )
+    assert json.loads(said.stdout) == json.loads((ROOT / "pipeline" / "flex_template.json").read_text()), said.stderr

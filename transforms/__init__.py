@@ -10,9 +10,9 @@ from camboxes.transforms.boxes.from_map import boxes_from_map as boxes_from_map
 from camboxes.transforms.boxes_from_maps import BoxesFromMaps as BoxesFromMaps
 from camboxes.transforms.infer import InferClassMaps as InferClassMaps
 from camboxes.transforms.plain_maps import PlainMaps as PlainMaps
+from camboxes.transforms.plan_on_workers import PlanOnWorkers as PlanOnWorkers
 from camboxes.transforms.planning.plan import Plan as Plan
 from camboxes.transforms.planning.plan import PlannedRun as PlannedRun
-from camboxes.transforms.planning.plan_on_workers import PlanOnWorkers as PlanOnWorkers
 from camboxes.transforms.read import BatchImages as BatchImages
 from camboxes.transforms.read import ReadLabeledImages as ReadLabeledImages
 from camboxes.transforms.read import ReadShards as ReadShards

@@ -36,12 +36,13 @@ def relevance(forward: ForwardPass, weights: Sequence[torch.Tensor]) -> torch.Te
       float32 [n, height, width], of the resolution of the first layer.
     """
     size = forward.features.shape[2:]
-    windows = windows_of(forward.classifier, weights, forward.images.shape, size)
-    tokens = forward.classifier.tokens or Tokens((), patches=True)
+    classifier = forward.classifier
+    windows = _windows(classifier, weights, forward.images.shape, size)
+    tokens = classifier.tokens or Tokens((), patches=True)
     share = tokens.share(size.numel()).to(forward.images.device).expand(len(forward.images), -1)
     row = flow(share, [weight.unflatten(0, (len(share), -1)) for weight in weights], windows)
     patches = row[:, len(tokens.prefix) :]
-    return patches.unflatten(1, size if forward.classifier.tokens else windows[0].size)
+    return patches.unflatten(1, size if classifier.tokens else windows[0].size)
 
 
 def flow(row: torch.Tensor, weights: Sequence[torch.Tensor], windows: Sequence[Windows]) -> torch.Tensor:
@@ -70,6 +71,21 @@ def flow(row: torch.Tensor, weights: Sequence[torch.Tensor], windows: Sequence[W
     return row
 
 
+def _windows(
+    classifier: Classifier, attention: Sequence[torch.Tensor], images: Sequence[int], size: torch.Size
+) -> list[Windows]:
+    """The windows of each layer, once it is sure that they are those of its attention."""
+    windows = windows_of(classifier.network, classifier.tokens, images, size, len(attention))
+    expected = [(images[0] * len(of_layer.cells), *2 * of_layer.cells.shape[1:]) for of_layer in windows]
+    if not expected or expected != [tuple(weights.shape) for weights in attention]:
+        raise ValueError(
+            f"the attention of {classifier.spec.name} cannot be followed from its patches to its logits: expected a "
+            "vision transformer all of whose tokens attend to one another in each layer (ViT, DeiT), or a Swin "
+            "transformer; use --method gradcam or layercam"
+        )
+    return windows
+
+
 def check_attention(classifier: Classifier, *, class_token: bool) -> None:
     """Checks that the attention of a network can be followed.
 
@@ -78,13 +94,13 @@ def check_attention(classifier: Classifier, *, class_token: bool) -> None:
       class_token: whether it must have one.
 
     Raises:
-      ValueError: it cannot, as `windows_of` says, or the network has no class token.
+      ValueError: it cannot, or the network has no class token.
     """
     images, name = classifier.probe()[:1], classifier.spec.name
     attention = frozenset([ATTENTION])
     activations, recorded = classifier.record(images, attention, attention)
     weights = [of_layer.detach().mean(1) for of_layer in recorded.attention]
-    windows_of(classifier, weights, images.shape, activations.features.shape[2:])
+    _windows(classifier, weights, images.shape, activations.features.shape[2:])
     with torch.inference_mode(False), torch.enable_grad():
         for before, after in itertools.pairwise(recorded.attention):
             if torch.autograd.grad(after.square().sum(), before, retain_graph=True, allow_unused=True) == (None,):

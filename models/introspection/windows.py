@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torchvision.models.swin_transformer import ShiftedWindowAttention
 
-from camboxes.models.classifier import Classifier
+from camboxes.models.introspection.tokens import Tokens
 
 
 class Windows(NamedTuple):
@@ -28,32 +28,21 @@ class Windows(NamedTuple):
 
 
 def windows_of(
-    classifier: Classifier, attention: Sequence[torch.Tensor], images: Sequence[int], size: torch.Size
+    network: nn.Module, tokens: Tokens | None, images: Sequence[int], size: torch.Size, layers: int
 ) -> list[Windows]:
-    """The windows of each layer.
+    """The windows of each layer of ViT or of Swin; of another network they are not those of its attention.
 
     Args:
-      classifier: the network.
-      attention: of each layer, [n x windows, cells, cells].
+      network: with attention.
+      tokens: which of its last tokens the logits depend on; None of a network that does not work on tokens.
       images: the shape of the images.
       size: height and width of the last maps.
-
-    Raises:
-      ValueError: the attention is not that of ViT or of Swin.
+      layers: how many have attention.
     """
-    if classifier.tokens is None:
-        windows = _swin_windows(classifier.network, images[2], images[3])
-    else:
-        length = len(classifier.tokens.prefix) + size.numel()
-        windows = [Windows((1, length), torch.arange(1, length + 1)[None])] * len(attention)
-    expected = [(images[0] * len(of_layer.cells), *2 * of_layer.cells.shape[1:]) for of_layer in windows]
-    if not expected or expected != [tuple(weights.shape) for weights in attention]:
-        raise ValueError(
-            f"the attention of {classifier.spec.name} cannot be followed from its patches to its logits: expected a "
-            "vision transformer all of whose tokens attend to one another in each layer (ViT, DeiT), or a Swin "
-            "transformer; use --method gradcam or layercam"
-        )
-    return windows
+    if tokens is None:
+        return _swin_windows(network, images[2], images[3])
+    length = len(tokens.prefix) + size.numel()
+    return [Windows((1, length), torch.arange(1, length + 1)[None])] * layers
 
 
 def _swin_windows(network: nn.Module, height: int, width: int) -> list[Windows]:

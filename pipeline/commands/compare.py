@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from camboxes.pipeline.commands.evaluate import HEADLINE, NAMES, add_truth_argument, check_call
+from camboxes.pipeline.commands.evaluate import add_truth_argument, check_call
 from camboxes.pipeline.untrusted_text import on_one_line
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def compare(both: Shared) -> Comparison:
     }
     first, second = both.first.iou >= 0.5, both.second.iou >= 0.5
     return Comparison(
-        figures={name: overall[name] for name in HEADLINE},
+        figures={name: overall[name] for name in figures.HEADLINE},
         classes=dict(sorted(classes.items(), key=lambda item: (-abs(item[1][1].difference.value or 0.0), item[0]))),
         both_right=int((first & second).sum()),
         first_right=int((first & ~second).sum()),
@@ -361,7 +361,7 @@ def _print_figures(comparison: Comparison) -> None:
     )
     print(_line("", "run 1", "run 2", "difference", "p"))
     for name, of in comparison.figures.items():
-        print(_line(NAMES[name], *_cells(of)))
+        print(_line(figures.NAMES[name], *_cells(of)))
     print(
         f"\nright at IoU 0.5: {comparison.both_right} pairs in both runs, {comparison.first_right} in run 1 alone, "
         f"{comparison.second_right} in run 2 alone, {comparison.neither_right} in neither"

@@ -21,21 +21,6 @@ if TYPE_CHECKING:
     from camboxes.pipeline.evaluation.matching import Matching
     from camboxes.pipeline.evaluation.resampling import Estimate
 
-NAMES = {
-    "gt_known_30": "GT-known Loc, IoU 0.3",
-    "gt_known_50": "GT-known Loc, IoU 0.5",
-    "gt_known_70": "GT-known Loc, IoU 0.7",
-    "top1_loc": "Top-1 Loc",
-    "top1_error": "Top-1 error",
-    "top5_loc": "Top-5 Loc",
-    "top5_error": "Top-5 error",
-    "corloc": "CorLoc",
-    "mean_iou": "mean IoU",
-    "ap": "COCO AP",
-    "ap50": "COCO AP50",
-    "ar": "COCO AR",
-}
-HEADLINE = tuple(name for name in NAMES if name not in ("top1_loc", "top5_loc"))  # the errors say the same
 _KNOWN = ("gt_known_30", "gt_known_50", "gt_known_70")  # for each of the IoUs
 _LEFT_OUT = {
     "images_only_in_run": "images only in the run",
@@ -216,11 +201,11 @@ def _print_figures(judged: "Judged", evaluation: "Evaluation") -> None:
     )
     print(_line(f"at the run's threshold, {threshold}", "run", "centred box of 80%", "whole image"))
     for name, figure in evaluation.figures.items():
-        print(_line(NAMES[name], *map(_shown, figure)))
+        print(_line(figures.NAMES[name], *map(_shown, figure)))
     print(f"\nBest thresholds, {_FLATTERING}{_sample(judged, evaluation)}:\n")
     print(_line("by the run's rule", "run", "centred box of 80%", "whole image"))
     for name, at, figure in zip(_KNOWN, best.threshold, best.gt_known, strict=True):
-        print(_line(f"{NAMES[name]}, t {at:.2f}", *map(_shown, figure)))
+        print(_line(f"{figures.NAMES[name]}, t {at:.2f}", *map(_shown, figure)))
     print(_line("V2: mean of the three", *map(_shown, best.v2)))
     print(f"by the literature's rule: MaxBoxAcc {best.max_box_acc:.1f}, MaxBoxAccV2 {best.max_box_acc_v2:.1f}")
 

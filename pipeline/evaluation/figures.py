@@ -28,6 +28,21 @@ from camboxes.pipeline.evaluation.judging import CENTRE, Judged, Redrawn, floor_
 from camboxes.pipeline.evaluation.resampling import Estimate, estimates, image_weights
 from camboxes.transforms.wsol import metrics
 
+NAMES = {
+    "gt_known_30": "GT-known Loc, IoU 0.3",
+    "gt_known_50": "GT-known Loc, IoU 0.5",
+    "gt_known_70": "GT-known Loc, IoU 0.7",
+    "top1_loc": "Top-1 Loc",
+    "top1_error": "Top-1 error",
+    "top5_loc": "Top-5 Loc",
+    "top5_error": "Top-5 error",
+    "corloc": "CorLoc",
+    "mean_iou": "mean IoU",
+    "ap": "COCO AP",
+    "ap50": "COCO AP50",
+    "ar": "COCO AR",
+}
+HEADLINE = tuple(name for name in NAMES if name not in ("top1_loc", "top5_loc"))  # the errors say the same
 IOUS = (0.3, 0.5, 0.7)
 LOCALIZATION = (
     "gt_known_30",

@@ -11,9 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from camboxes.pipeline.commands.evaluate import HEADLINE, NAMES
 from camboxes.pipeline.evaluation.average_precision import Boxes, match_boxes
-from camboxes.pipeline.evaluation.figures import IOUS, ClassFigures, Evaluation, Figure, true_boxes
+from camboxes.pipeline.evaluation.figures import HEADLINE, IOUS, NAMES, ClassFigures, Evaluation, Figure, true_boxes
 from camboxes.pipeline.evaluation.judging import Judged, Redrawn
 from camboxes.pipeline.tuning.calibrating import Trust, trust
 from camboxes.transforms.boxes.from_map import Cut, best_iou

@@ -201,7 +201,8 @@ def test_the_collector_of_garbage_rests_until_the_job_runs_and_then_leaves_alone
     call = ["camboxes", "rebox", "--run", str(run), "--output", str(tmp_path / "again"), "--threshold", "0.4"]
     code = f"""
 import gc, sys
-from camboxes.pipeline import cli, rebox
+from camboxes.pipeline import cli
+from camboxes.pipeline.commands import rebox
 sys.argv = {call!r}
 before = rebox.run
 rebox.run = lambda *given: print(gc.isenabled()) or before(*given) or print(gc.isenabled(), gc.get_freeze_count() > 0)

@@ -1,4 +1,4 @@
 """A stored map becomes boxes: numpy and OpenCV alone, called by everybody who draws a box.
 
-Neither torch nor Beam.
+Imports the records; neither torch nor Beam.
 """

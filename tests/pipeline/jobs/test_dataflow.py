@@ -24,9 +24,10 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability.fn_api_runner import translations
 
 from camboxes.models import ModelSpec
+from camboxes.pipeline import flex_template
 from camboxes.pipeline.cli import main
 from camboxes.pipeline.commands import label
-from camboxes.pipeline.jobs import remote, template
+from camboxes.pipeline.jobs import remote
 from camboxes.pipeline.jobs.beam_options import beam_options, workers_elsewhere
 from camboxes.transforms import PlannedRun, storage
 
@@ -239,7 +240,7 @@ def test_a_template_s_launcher_gets_a_description_and_starts_nothing(service, da
     call += ["--runner=DataflowRunner", "--project=project", "--region=europe-west4", "--no_auth"]
     call += [f"--dataflow_endpoint={service.address}", f"--sdk_container_image={IMAGE}"]
     call += [f"--staging_location={tmp_path / 'staging'}", f"--temp_location={tmp_path / 'temp'}"]
-    assert template.main([*call, f"--template_location={tmp_path / 'job.json'}"]) == 0
+    assert flex_template.main([*call, f"--template_location={tmp_path / 'job.json'}"]) == 0
     assert len(service.created) == before
     [pool] = json.loads((tmp_path / "job.json").read_text())["environment"]["workerPools"]
     assert {image["containerImage"] for image in pool["sdkHarnessContainerImages"]} == {IMAGE}
@@ -251,9 +252,9 @@ def test_a_template_s_launcher_gets_a_description_and_starts_nothing(service, da
 
 
 def test_the_template_s_parameters_are_the_options_of_label():
-    """Written by `python -m camboxes.pipeline.jobs.template --metadata > pipeline/jobs/template.json`."""
-    written = json.loads((ROOT / "pipeline" / "jobs" / "template.json").read_text())
-    assert written == template.metadata()
+    """Written by `python -m camboxes.pipeline.flex_template --metadata > pipeline/flex_template.json`."""
+    written = json.loads((ROOT / "pipeline" / "flex_template.json").read_text())
+    assert written == flex_template.metadata()
     parser = argparse.ArgumentParser(add_help=False)
     label.add_arguments(parser)
     by_name = {parameter["name"]: parameter for parameter in written["parameters"]}
@@ -269,12 +270,12 @@ def test_the_template_s_parameters_are_the_options_of_label():
 
 def test_a_launcher_s_parameters_as_arguments():
     given = ["--input=gs://b/a=b", "--label_map=gs://b/m.json", "--flip=True", "--overwrite=false", "--compete=false"]
-    assert template.call([*given, "--job_name=j", "--runner=DataflowRunner"]) == [
+    assert flex_template.call([*given, "--job_name=j", "--runner=DataflowRunner"]) == [
         *("label", "--input=gs://b/a=b", "--label-map=gs://b/m.json", "--flip", "--no-compete"),
         *("--job_name=j", "--runner=DataflowRunner"),
     ]
     with pytest.raises(ValueError, match="parameter flip is 'yes'; expected true or false"):
-        template.call(["--flip=yes"])
+        flex_template.call(["--flip=yes"])
 
 
 COMPLETE = ["--project=p", "--region=r", "--temp_location=gs://b/t", "--sdk_container_image=i"]

@@ -100,8 +100,9 @@ def test_of_two_that_begin_at_once_one_goes_on(store, monkeypatch):
 def test_a_job_that_finds_its_lease_taken_over_ends(s3):
     folder = f"{s3}/lost"
     code = (
-        "import time; from camboxes.pipeline import leases, runs; leases._SETTLES_IN = leases._RENEWED_EVERY = 0.1\n"
-        f"with runs.locked('{folder}'): print('held', flush=True); time.sleep(600)"
+        "import time; from camboxes.pipeline.jobs import leases, running\n"
+        "leases._SETTLES_IN = leases._RENEWED_EVERY = 0.1\n"
+        f"with running.locked('{folder}'): print('held', flush=True); time.sleep(600)"
     )
     call = [sys.executable, "-c", code]
     with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:

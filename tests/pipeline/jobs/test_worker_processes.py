@@ -52,8 +52,8 @@ def test_the_collector_of_garbage_rests_while_workers_import_and_works_in_them(t
 import gc, sys
 from pathlib import Path
 import apache_beam as beam
-from camboxes.pipeline.beam_options import beam_options
-from camboxes.pipeline.worker_processes import import_ahead, supervised
+from camboxes.pipeline.jobs.beam_options import beam_options
+from camboxes.pipeline.jobs.worker_processes import import_ahead, supervised
 
 def look(_):
     rested = "camboxes.pipeline.jobs.uncollected" in sys.modules

@@ -16,8 +16,8 @@ import hashlib, json, resource, sys
 from pathlib import Path
 
 from camboxes.models.jpegs import decode_jpeg, decode_jpegs
-from camboxes.transforms.image_files import locate, read_image
-from camboxes.transforms.images import BadImageError, Limits, decode_at_least
+from camboxes.transforms.contents.image_files import locate, read_image
+from camboxes.transforms.images.decoding import BadImageError, Limits, decode_at_least
 
 root, most = sys.argv[1], int(sys.argv[2])
 decode = {"alone": decode_jpeg, "together": lambda data: decode_jpegs("cpu", [data])[0].numpy()}[sys.argv[3]]

@@ -2,7 +2,7 @@
 
 A template's launcher runs this file with its parameters as --name=value: names without hyphens, and flags as true or
 false. What the launcher asks for is written by
-`python -m camboxes.pipeline.jobs.template --metadata > pipeline/jobs/template.json`.
+`python -m camboxes.pipeline.flex_template --metadata > pipeline/flex_template.json`.
 """
 
 import argparse
