@@ -1,11 +1,11 @@
 """What the hardware gives: the best bare forward pass, the best bare decoding. Imports nothing of camboxes.
 
     python benchmarks/speed_ceiling.py forward NETWORK.json [--device cuda] [--only SETTING ...]
-    python benchmarks/speed_ceiling.py decode DATA_FOLDER [--device cuda]
+    python benchmarks/speed_ceiling.py decode DATA_FOLDER
 
 NETWORK.json and the data folder are what speed_images.py writes. Prints JSON: images/s of each setting of a fixed grid.
 `forward` is the network alone, uint8 images excluded: normalised batches that lie in memory go in, logits come out.
-`decode` brings the bytes of JPEGs in memory to 224 x 224 pixels, in as many threads as there are cores, or on the GPU.
+`decode` brings the bytes of JPEGs in memory to 224 x 224 pixels, in as many threads as there are cores.
 """
 
 import argparse
@@ -30,7 +30,6 @@ from torchvision.transforms.v2 import functional as transforms
 SIDE = 224  # pixels
 SECONDS = 2.0  # for which each setting runs, after its warm-up
 FILES = 256  # JPEGs in memory, gone through again and again
-TOGETHER = 64  # of them at once on a GPU
 
 # How the network runs, in batches of how many images; on a CPU each with one pass on all cores, and with one a core.
 MODES = {
@@ -55,7 +54,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="settings by the names that this prints")
     arguments = parser.parse_args()
     if arguments.part == "decode":
-        rates = decode_rates(arguments.file, arguments.device)
+        rates = decode_rates(arguments.file)
     else:
         rates = forward_rates(json.loads(arguments.file.read_text()), arguments.device, arguments.only)
     print(json.dumps(rates))
@@ -97,7 +96,7 @@ def forward_rate(model: torch.nn.Module, device: str, mode: str, size: int, way:
         return measure(threads, [work] * lanes, settle)
 
 
-def decode_rates(folder: Path, device: str) -> dict[str, float]:
+def decode_rates(folder: Path) -> dict[str, float]:
     files = [path.read_bytes() for path in sorted(folder.glob("images/*.jpg"))[:FILES]]
     cv2.setNumThreads(1)
 
@@ -127,16 +126,6 @@ def decode_rates(folder: Path, device: str) -> dict[str, float]:
 
         with ThreadPoolExecutor(cores(), initializer=torch.set_num_threads, initargs=(1,)) as threads:
             rates[decode.__name__] = measure(threads, [work] * cores())
-    if device == "cuda":
-        encoded = [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in files[:TOGETHER]]
-
-        def on_gpu() -> int:
-            for image in decode_jpeg(encoded, ImageReadMode.RGB, device):
-                transforms.resize(image, [SIDE, SIDE], transforms.InterpolationMode.BICUBIC, antialias=True)
-            return len(encoded)
-
-        with ThreadPoolExecutor(1) as threads:
-            rates["nvJPEG"] = measure(threads, [on_gpu], torch.cuda.synchronize)
     return rates
 
 

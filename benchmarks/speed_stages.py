@@ -28,12 +28,13 @@ from typing import Any
 
 import torch
 
-from camboxes.models import Localizer, ModelSpec, decode_jpeg, load_classifier, use_one_core
+from camboxes.models import Localizer, ModelSpec, load_classifier, use_one_core
 from camboxes.transforms import BoxRule, PlannedRun, storage
 from camboxes.transforms.boxes.stored_maps import quantize
 from camboxes.transforms.boxes_from_maps import draw
 from camboxes.transforms.contents.image_files import read_image
 from camboxes.transforms.images.decoding import decode_at_least
+from camboxes.transforms.inference.jpegs import decode_jpeg
 from camboxes.transforms.ordered_threads import batched
 from camboxes.transforms.planning.plan import shard_file
 from camboxes.transforms.records import LABELED, table

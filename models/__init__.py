@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from camboxes.models.classifier import load_classifier as load_classifier
     from camboxes.models.classifier import load_for_elsewhere as load_for_elsewhere
     from camboxes.models.execution.executable import keep_freed_memory as keep_freed_memory
-    from camboxes.models.jpegs import decode_jpeg as decode_jpeg
-    from camboxes.models.jpegs import decodes_jpegs as decodes_jpegs
-    from camboxes.models.jpegs import jpeg_decoder as jpeg_decoder
     from camboxes.models.localization.localizer import Localization as Localization
     from camboxes.models.localization.localizer import Localizer as Localizer
     from camboxes.models.localization.localizer import out_of_memory as out_of_memory
@@ -34,9 +31,6 @@ _HOMES = {
     "Preprocessing": "networks.preprocessing",
     "class_activation_maps": "cam.class_activation",
     "class_maps": "cam.methods",
-    "decode_jpeg": "jpegs",
-    "decodes_jpegs": "jpegs",
-    "jpeg_decoder": "jpegs",
     "keep_freed_memory": "execution.executable",
     "load_classifier": "classifier",
     "load_for_elsewhere": "classifier",

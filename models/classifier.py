@@ -217,7 +217,8 @@ class Classifier(nn.Module):
                 with _evaluating(*self._features.modules()):
                     probe = self.probe()
                     layers = executable.executable(self._features, probe, precision, compilation)
-                    self._executable = [executable.programmed(layers, probe.device) if compilation == "on" else layers]
+                    written = compilation == "on" and probe.device.type == "cpu"
+                    self._executable = [executable.programmed(layers) if written else layers]
             return self._executable[0]
 
     def infer(self, images: torch.Tensor) -> Activations:

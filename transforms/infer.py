@@ -50,7 +50,7 @@ class InferClassMaps(beam.PTransform):
     and on the number of threads that share it, and on nothing else. An image that cannot be read costs that image
     alone: its row is `rejected`, with a reason. A shard comes out, at its own timestamp and in its own window, when its
     last image has had its pass: that holds images of one shape, of this shard and the next, and is filled up with zeros
-    where those, or the bundle, have no further one. Counters: decoded, decoded_on_gpu, rejected_REASON,
+    where those, or the bundle, have no further one. Counters: decoded, rejected_REASON,
     milliseconds_decode and milliseconds_forward (summed over threads).
     """
 
@@ -107,11 +107,7 @@ class _Open:
 
 
 class _Photograph(NamedTuple):
-    """A row of a shard, and what became of its image: rectangles to look at, an error, or a row known already.
-
-    Attributes:
-      on_gpu: whether a GPU decoded it.
-    """
+    """A row of a shard, and what became of its image: rectangles to look at, an error, or a row known already."""
 
     of: _Open
     number: int
@@ -120,7 +116,6 @@ class _Photograph(NamedTuple):
     width: int | None = None
     height: int | None = None
     rectangles: tuple[_Rectangle, ...] = ()
-    on_gpu: bool = False
     error: BadImageError | None = None
     known: _Row | None = None
 
@@ -161,10 +156,9 @@ class _InferClassMaps(beam.DoFn):
         self._shared.acquire(lambda: localizer)
 
     def setup(self) -> None:
-        from camboxes.models import Localizer, jpeg_decoder, keep_freed_memory
+        from camboxes.models import Localizer, keep_freed_memory
 
         self._localizer = self._shared.acquire(lambda: Localizer(stored_classifier.load(self._model), self._maps))
-        self._decode_jpeg = jpeg_decoder(self._localizer.classifier.spec.device)
         keep_freed_memory()  # not what staging the network took
         self._matcher = LabelMatcher(self._localizer.classifier.class_names, self._label_map)
         if self._reuse is not None:
@@ -251,7 +245,7 @@ class _InferClassMaps(beam.DoFn):
         return math.ceil(2 * max(settings["scales"]) / (SIDE if settings["second_look"] else 1))
 
     def _read(self, given: tuple[_Open, int, _Row, Image | None]) -> _Read:
-        from camboxes.models.execution.devices import beside_passes
+        from camboxes.transforms.inference.jpegs import decode_jpeg
 
         opened, number, row, content = given
         photograph = _Photograph(opened, number, row)
@@ -265,14 +259,12 @@ class _InferClassMaps(beam.DoFn):
             if self._reusable is not None and (known := self._reusable.find(digest, photograph.row)) is not None:
                 self._limits.check_pixels(known["width"], known["height"])
                 return photograph._replace(known=known), []
-            pixels, width, height = decode_at_least(data, self._side, self._decode_jpeg, self._limits)
-            with beside_passes(self._localizer.classifier.spec.device):
-                check_not_blank(pixels)
+            pixels, width, height = decode_at_least(data, self._side, decode_jpeg, self._limits)
+            check_not_blank(pixels)
         except BadImageError as error:
             return photograph._replace(error=error), []
         second = quarters(width, height) if self._localizer.settings["second_look"] else ()
-        rectangles, on_gpu = ((0, 0, width, height), *second), not isinstance(pixels, np.ndarray)
-        photograph = photograph._replace(width=width, height=height, rectangles=rectangles, on_gpu=on_gpu)
+        photograph = photograph._replace(width=width, height=height, rectangles=((0, 0, width, height), *second))
         return photograph, [
             _Look(photograph, rectangle, self._localizer.resize(_crop(pixels, rectangle, width, height)))
             for rectangle in photograph.rectangles
@@ -313,8 +305,6 @@ class _InferClassMaps(beam.DoFn):
         if not np.isfinite(localization.logits).all():
             return _rejected(photograph, BadImageError("not_finite", "the network's output holds NaN or infinity"))
         count("decoded")
-        if photograph.on_gpu:
-            count("decoded_on_gpu")
         labels: list[_Row] = []
         maps: list[_Row] = []
         plain: list[_Row] = []

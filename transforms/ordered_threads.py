@@ -117,8 +117,7 @@ class ThroughNetwork(Generic[Item, Decoded, Batch, Result]):
         size, side_by_side = classifier.spec.batch_size, passes_side_by_side(classifier)
         assert size is not None, "a loaded classifier's spec is resolved"
         most = math.ceil(_BATCHES_AHEAD * size / _TOGETHER)
-        threads = _decoders(classifier.spec.device, side_by_side, most)
-        decoders = ThreadPoolExecutor(threads, initializer=use_one_core)
+        decoders = ThreadPoolExecutor(_decoders(classifier.spec.device, side_by_side), initializer=use_one_core)
         passes = ThreadPoolExecutor(side_by_side, initializer=use_one_core)
         self._pools = decoders, passes
         self._together: list[Item] = []
@@ -168,15 +167,8 @@ class ThroughNetwork(Generic[Item, Decoded, Batch, Result]):
                 yield from self._passing.put(batch)
 
 
-def _decoders(device: str, side_by_side: int, most: int) -> int:
-    """Threads that read and decode ahead: one keeps the passes of two cores supplied; for a GPU all cores work.
-
-    Where the GPU decodes, they read and wait for it: together they give it as many JPEGs at once as it can get.
-    """
-    from camboxes.models import decodes_jpegs
-
-    if decodes_jpegs(device):
-        return most
+def _decoders(device: str, side_by_side: int) -> int:
+    """Threads that read and decode ahead: one keeps the passes of two cores supplied; for a GPU all cores work."""
     return max(1, side_by_side // 2) if device == "cpu" else os.cpu_count() or 1
 
 

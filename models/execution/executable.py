@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from camboxes.models.execution import cuda_graphs, torchscript
+from camboxes.models.execution import torchscript
 from camboxes.models.execution.fused_kernels import fold, fuse
 from camboxes.models.execution.programs import Programmed
 from camboxes.models.spec import Compilation, Precision
@@ -18,10 +18,6 @@ _DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16
 # How far the last feature maps of noise may be from those of the network as it is, as a share of the largest value.
 # Layers that are fused wrongly give something else altogether; bfloat16 has 8 bits.
 _SAME, _NEAR = 1e-3, 0.1
-
-# How far a CUDA graph's results may be from those of the same kernels, started one by one, as a share of the largest
-# value: some kernels of gradients add up in any order.
-_CAPTURED = 0.01
 
 _NORMS = nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm
 
@@ -101,11 +97,9 @@ def executable(features: nn.Module, probe: torch.Tensor, precision: Precision, c
     return features if compilation == "on" and cpu else nn.Sequential(_Cast(_DTYPES[precision]), features)
 
 
-def programmed(layers: nn.Module, device: torch.device) -> Programmed:
-    """Layers of `executable`, which from some passes on run without Python."""
-    if device.type == "cpu":
-        return Programmed(layers, torchscript.write)
-    return Programmed(layers, cuda_graphs.capture, _CAPTURED)
+def programmed(layers: nn.Module) -> Programmed:
+    """Layers of `executable` on a CPU, which from some passes on run without Python."""
+    return Programmed(layers, torchscript.write)
 
 
 class _Cast(nn.Module):

@@ -1,8 +1,8 @@
 """A network's passes, forward and backward, as programs that run without Python.
 
 Python takes some 25 us to call a layer, and after each operation asks for the interpreter's lock again, which other
-threads hold as they decode images or draw boxes. So the passes of each shape of images that comes often become programs
-that need neither: on a CPU functions of TorchScript, on a GPU CUDA graphs. docs/speed.md has what that gains.
+threads hold as they decode images or draw boxes. So on a CPU the passes of each shape of images that comes often become
+functions of TorchScript, which need neither. docs/speed.md has what that gains.
 """
 
 import collections
@@ -22,19 +22,17 @@ _TRIALS = 2  # TorchScript takes the first run of a function to find out how to 
 class Programmed(nn.Module):
     """Layers that run as a program, where one gives the same; one by one where their attention is wanted."""
 
-    def __init__(self, layers: nn.Module, write: "Write", tolerance: float = 0.0):
+    def __init__(self, layers: nn.Module, write: "Write"):
         """Takes layers in evaluation mode, which stay as they are: their weights are those of the programs.
 
         Args:
           layers: what is to run.
           write: writes a program for images of a shape, which it may keep and change, and the layers of a recording;
             it raises RuntimeError where it cannot.
-          tolerance: how far a program's results may be from those of the layers, as a share of the largest value.
         """
         super().__init__()
         self._inner = layers
         self._write = write
-        self._tolerance = tolerance
         self._passes: collections.Counter[tuple[Any, ...]] = collections.Counter()
         self._programs: dict[tuple[Any, ...], Program | None] = {}
 
@@ -65,7 +63,7 @@ class Programmed(nn.Module):
             trials = [there_and_back(program.run, other.clone(), active) for _ in range(_TRIALS)]
         except RuntimeError:  # there is no such program, or maps have no gradients
             return None
-        return program if all(trial.near(expected, self._tolerance) for trial in trials) else None
+        return program if all(trial.equals(expected) for trial in trials) else None
 
 
 class Program(NamedTuple):
@@ -126,13 +124,10 @@ class Passed(NamedTuple):
     maps: dict[str, torch.Tensor]
     gradients: Sequence[torch.Tensor]
 
-    def near(self, other: "Passed", tolerance: float) -> bool:
-        """Whether no value is further from another pass's than a share of its largest one; 0 for to the last bit."""
+    def equals(self, other: "Passed") -> bool:
+        """Whether another pass gave the same, to the last bit."""
         pairs = zip(*((one.output, *one.maps.values(), *one.gradients) for one in (self, other)), strict=True)
-        return list(self.maps) == list(other.maps) and all(
-            torch.equal(ours, theirs) or bool((ours - theirs).abs().max() <= tolerance * theirs.abs().max())
-            for ours, theirs in pairs
-        )
+        return list(self.maps) == list(other.maps) and all(torch.equal(*pair) for pair in pairs)
 
 
 def there_and_back(

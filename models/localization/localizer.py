@@ -1,6 +1,5 @@
 """Where, on a photograph, is each of the classes that it is labelled with?"""
 
-import contextlib
 import copy
 import dataclasses
 import math
@@ -14,7 +13,7 @@ from torch.nn import functional
 
 from camboxes.models.cam.methods import Methods
 from camboxes.models.classifier import Classifier
-from camboxes.models.execution.devices import beside_passes, sent
+from camboxes.models.execution.devices import sent
 from camboxes.models.introspection.parts import one_cell
 from camboxes.models.localization.affinity import FINER, LAYER, affinity, coherence, refine
 from camboxes.models.localization.fusion import claims, compete, fuse
@@ -136,15 +135,8 @@ class Localizer:
         return self._batch_sizes[0]
 
     def resize(self, image: np.ndarray | torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """A photograph, uint8 [height, width, 3], as the network takes it at each scale: uint8 [3, height, width].
-
-        It is resized where it is, and comes to the network's device.
-        """
-        with beside_passes(self._device):
-            with contextlib.suppress(torch.OutOfMemoryError):  # of a GPU
-                return self._resized(image)
-            # Outside the block: inside it the error would hold the tensors of the first attempt.
-            return self._resized(torch.as_tensor(image).cpu())
+        """Resizes a photograph, uint8 [height, width, 3], to each scale: uint8 [3, height, width], on the device."""
+        return tuple(sent(preprocessing.resize(image), self._device) for preprocessing in self._preprocessing)
 
     def companions(self, image: Sequence[torch.Tensor]) -> tuple[tuple[int, ...], ...]:
         """What images, as `resize` makes them, must have in common to fill passes: shapes where those hold several."""
@@ -197,9 +189,6 @@ class Localizer:
             for slot, ids in enumerate(chosen)
             for maps, plain, known in [found[slot]]
         ]
-
-    def _resized(self, image: np.ndarray | torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(sent(preprocessing.resize(image), self._device) for preprocessing in self._preprocessing)
 
     def _maps(
         self, images: Sequence[Sequence[torch.Tensor]], chosen: Sequence[tuple[int, ...]], first: "_First"

@@ -14,8 +14,7 @@ from apache_beam.transforms.window import GlobalWindow, IntervalWindow
 from apache_beam.utils.timestamp import Timestamp
 from PIL import Image
 
-from camboxes import models
-from camboxes.models import Localizer, MapSpec, ModelSpec, jpegs
+from camboxes.models import Localizer, MapSpec, ModelSpec
 from camboxes.pipeline.jobs.beam_options import beam_options
 from camboxes.transforms import (
     BatchImages,
@@ -376,47 +375,6 @@ def test_an_image_of_a_rare_shape_waits_for_the_next_shard_and_no_longer(step_of
     assert early[:2] == ["0", "1"] and not emitted[0]
     assert [*early, *(value.value.key for value in step.finish_bundle())] == [str(number) for number in range(13)]
     assert sorted(passes) == [1] + [4] * 13
-
-
-def test_photographs_that_are_decoded_together(photographs, tmp_path, classifier, monkeypatch):
-    """A GPU's way, here on the CPU: the same rows, and what it cannot decode is decoded as ever."""
-    files = sorted(photographs.glob("*/*.*"))
-    for number in range(12):
-        with Image.open(files[number % len(files)]) as image:
-            image.convert("RGB").save(tmp_path / f"{number}.jpg")
-    whole = (tmp_path / "0.jpg").read_bytes()
-    (tmp_path / "12.jpg").write_bytes(whole[:-2])
-    (tmp_path / "13.jpg").write_bytes(whole[: len(whole) // 2])
-    with Image.open(files[0]) as image:
-        image.save(tmp_path / "14.png")
-    images = [str(path) for path in sorted(tmp_path.iterdir())]
-    (tmp_path / "m.csv").write_text("path,label\n" + "".join(f"{image},tripod\n" for image in images))
-
-    def rows(name):
-        plan = Plan(str(tmp_path / name), classifier.class_names, shards=1).make(str(tmp_path / "m.csv"))
-        shard = Shard("00000-of-00001", plan.planned_rows("00000-of-00001"))
-        step = _InferClassMaps(ModelSpec("efficientnet_lite0"), MapSpec(), None, None)
-        step.hold(Localizer(classifier))
-        step.setup()
-        [found] = _through(step, shard)
-        return found.rows.to_pylist()
-
-    expected, counted, threads = rows("one by one"), collections.Counter(), set()
-    decode = jpegs.decode_jpegs
-
-    def together(device, data):
-        threads.add(threading.get_ident())
-        return decode("cpu", data)
-
-    monkeypatch.setattr(jpegs, "decodes_jpegs", lambda _: True)
-    monkeypatch.setattr(models, "decodes_jpegs", jpegs.decodes_jpegs, raising=False)
-    monkeypatch.setattr(jpegs, "decode_jpegs", together)
-    monkeypatch.setattr(infer, "count", lambda name, value=1: counted.update({name: value}))
-    found = rows("together")
-    assert found == expected and len(found) == 15
-    assert [row["status"] for row in found].count("rejected") == 2
-    assert (counted["decoded"], counted["decoded_on_gpu"]) == (13, 12)
-    assert len(threads) > 1
 
 
 class _Says(beam.DoFn):

@@ -79,11 +79,11 @@ class Photograph(NamedTuple):
     """A decoded photograph, perhaps a smaller version of it.
 
     Attributes:
-      pixels: uint8 [rows, columns, 3], RGB, after EXIF orientation; an array, or what another decoder gives.
+      pixels: uint8 [rows, columns, 3], RGB, after EXIF orientation.
       width, height: those of the whole photograph, in pixels, after EXIF orientation.
     """
 
-    pixels: Any
+    pixels: np.ndarray
     width: int
     height: int
 
@@ -103,7 +103,7 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
 def decode_at_least(
     data: bytes,
     side: int | None,
-    decode_jpeg: Callable[[bytes], Any] | None = None,
+    decode_jpeg: Callable[[bytes], np.ndarray] | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Photograph:
     """Decodes a file's bytes for a network, which takes less of them than a camera gives.
@@ -114,8 +114,8 @@ def decode_at_least(
     Args:
       data: see `decode`.
       side: how many pixels the short side must still have; None for the whole photograph.
-      decode_jpeg: decodes whole JPEGs faster than Pillow, to such pixels, in an array or in a GPU's memory; it may
-        raise RuntimeError where it cannot.
+      decode_jpeg: decodes whole JPEGs faster than Pillow, to the same pixels; it may raise RuntimeError
+        where it cannot.
       limits: what is too large.
 
     Raises:
@@ -139,7 +139,7 @@ def decode_at_least(
         return decode_at_least(data, side, None, limits)
 
 
-def check_not_blank(pixels: Any) -> None:
+def check_not_blank(pixels: np.ndarray) -> None:
     """Refuses a photograph in which there is nothing to find.
 
     Args:

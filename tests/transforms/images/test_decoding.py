@@ -7,7 +7,6 @@ import pytest
 import torch
 from PIL import EpsImagePlugin, Image
 
-from camboxes.models import decode_jpeg
 from camboxes.transforms.images.decoding import (
     ACCEPTED,
     DEFAULT_LIMITS,
@@ -17,6 +16,7 @@ from camboxes.transforms.images.decoding import (
     decode,
     decode_at_least,
 )
+from camboxes.transforms.inference.jpegs import decode_jpeg
 
 QUARTERS = np.zeros((40, 60, 3), np.uint8)  # red, green / blue, white: no two orientations look alike
 QUARTERS[:20, :30] = 255, 0, 0

@@ -15,16 +15,15 @@ READER = """
 import hashlib, json, resource, sys
 from pathlib import Path
 
-from camboxes.models.jpegs import decode_jpeg, decode_jpegs
 from camboxes.transforms.contents.image_files import locate, read_image
 from camboxes.transforms.images.decoding import BadImageError, Limits, decode_at_least
+from camboxes.transforms.inference.jpegs import decode_jpeg
 
 root, most = sys.argv[1], int(sys.argv[2])
-decode = {"alone": decode_jpeg, "together": lambda data: decode_jpegs("cpu", [data])[0].numpy()}[sys.argv[3]]
 
 def outcome(name):
     try:
-        photograph = decode_at_least(read_image(locate(root, name)), 64, decode, Limits(max_pixels=most))
+        photograph = decode_at_least(read_image(locate(root, name)), 64, decode_jpeg, Limits(max_pixels=most))
     except BadImageError as error:
         return {"code": error.code, "reason": str(error)}
     pixels = photograph.pixels
@@ -42,18 +41,14 @@ print(json.dumps({"outcomes": outcomes, "growth": growth}))
 """
 
 
-def _read(hostile_images, decoded):
-    call = [sys.executable, "-c", READER, str(hostile_images), str(MOST_PIXELS), decoded]
+@pytest.fixture(scope="module")
+def read(hostile_images):
+    """What became of each file, twice, and by how many bytes the process grew."""
+    call = [sys.executable, "-c", READER, str(hostile_images), str(MOST_PIXELS)]
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
     reader = subprocess.run(call, check=False, capture_output=True, text=True, timeout=300, env=one_thread)
     assert reader.returncode == 0, f"a file ended the process: {reader.returncode}\n{reader.stderr[-2000:]}"
     return json.loads(reader.stdout.splitlines()[-1])
-
-
-@pytest.fixture(scope="module")
-def read(hostile_images):
-    """What became of each file, twice, and by how many bytes the process grew."""
-    return _read(hostile_images, "alone")
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +90,6 @@ def test_each_kind_ends_as_it_should(outcomes):
 def test_reasons_and_pixels_are_the_same_every_time(read):
     """No address, no machine's path, nothing that was in memory before: shards are promised to be byte-equal."""
     assert {name for name, (first, second) in read["outcomes"].items() if first != second} == set()
-
-
-def test_the_way_of_a_gpu_ends_in_the_same_reasons_and_pixels(hostile_images, outcomes):
-    """Here on the CPU: what is handed to the GPU, and what is not for it."""
-    together = _read(hostile_images, "together")["outcomes"]
-    assert {name: first for name, (first, _) in together.items()} == outcomes
 
 
 def test_memory_stays_bounded(read):
