@@ -18,8 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from quality import DELTAS, PLAIN, best_iou, boxes_by_pair, label
 
-from camboxes.transforms import PlannedRun, storage
-from camboxes.transforms.planning.plan import shard_file
+from camboxes.transforms import PlannedRun
 
 Pair = tuple[str, str]  # the name of a photograph without what stands behind its point, and a label
 
@@ -63,12 +62,11 @@ def is_large(path: Path, side: int) -> bool:
 
 
 def first_boxes(output: str) -> dict[Pair, list[float]]:
-    run, boxes = PlannedRun.load(output), {}
-    for key in run.shards:
-        for row in storage.read_table(shard_file(output, key)).to_pylist():
-            names = {entry["category_id"]: entry["label"] for entry in row["labels"]}
-            for box in row["boxes"]:
-                boxes.setdefault((Path(row["path"]).stem, names[box["category_id"]]), box["bbox"])
+    boxes = {}
+    for row in PlannedRun.load(output).rows(["path", "labels", "boxes"]):
+        names = {entry["category_id"]: entry["label"] for entry in row["labels"]}
+        for box in row["boxes"]:
+            boxes.setdefault((Path(row["path"]).stem, names[box["category_id"]]), box["bbox"])
     return boxes
 
 

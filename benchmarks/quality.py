@@ -32,10 +32,9 @@ from camboxes.pipeline.evaluation.average_precision import Boxes, match_boxes, p
 from camboxes.pipeline.evaluation.figures import true_boxes
 from camboxes.pipeline.evaluation.judging import judge
 from camboxes.pipeline.formats.ground_truth import read_ground_truth
-from camboxes.transforms import BoxRule, PlannedRun, boxes_from_map, storage
+from camboxes.transforms import BoxRule, PlannedRun, boxes_from_map
 from camboxes.transforms.boxes.second_look import is_whole
 from camboxes.transforms.boxes.stored_maps import StoredMap
-from camboxes.transforms.planning.plan import shard_file
 
 # What `camboxes label` did before its defaults were the best that is known: Zhou et al.'s maps, on squashed images.
 PLAIN = ["--method", "cam", "--scales", "224", "--no-fine-scales", "--aspect", "squash", "--no-compete",
@@ -174,13 +173,11 @@ def boxes_by_pair(truth: dict) -> dict[tuple[str, str], list[list[float]]]:
 
 def maps_of(output: str):
     """File name, category name, map, width and height of every map of a run."""
-    run = PlannedRun.load(output)
-    for key in run.shards:
-        for image in storage.read_table(shard_file(output, key)).to_pylist():
-            names = {label["category_id"]: label["label"] for label in image["labels"]}
-            for stored in (stored for stored in image["maps"] if is_whole(stored, image)):
-                name = Path(image["path"]).name, names[stored["category_id"]]
-                yield *name, StoredMap.of(stored), image["width"], image["height"]
+    for image in PlannedRun.load(output).rows():
+        names = {label["category_id"]: label["label"] for label in image["labels"]}
+        for stored in (stored for stored in image["maps"] if is_whole(stored, image)):
+            name = Path(image["path"]).name, names[stored["category_id"]]
+            yield *name, StoredMap.of(stored), image["width"], image["height"]
 
 
 def draw(stored: StoredMap, width: int, height: int, threshold: float | str, which: str = "largest"):

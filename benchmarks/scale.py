@@ -30,7 +30,7 @@ from camboxes.models import ModelSpec
 from camboxes.pipeline.commands import demo
 from camboxes.pipeline.jobs.beam_options import beam_options
 from camboxes.transforms import BoxesFromMaps, InferClassMaps, Plan, PlannedRun, Shard, storage
-from camboxes.transforms.planning.plan import shard_file
+from camboxes.transforms.planning.plan import read_shard, shard_file
 from camboxes.transforms.read import PlannedShards
 from camboxes.transforms.records import LABELED, table
 from camboxes.transforms.write import merge
@@ -69,7 +69,7 @@ def job(folder: Path, images: int, inferred: int) -> dict[str, float]:
     keys = [key for key, end in zip(run.shards, ends, strict=True) if end <= inferred]
     link_photographs(folder, run, keys)
     _, seconds["inference"] = timed(lambda: infer(run, keys, tiny_network(folder)))
-    settings = Shard(keys[0], storage.read_table(shard_file(output, keys[0]), [])).settings
+    settings = read_shard(output, keys[0], []).settings
     for key in set(run.shards) - set(keys):
         rows = [row | MADE_UP for row in run.planned_rows(key).select(["image_id", "path"]).to_pylist()]
         storage.write_table(shard_file(output, key), table(rows, LABELED, settings))

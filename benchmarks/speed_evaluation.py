@@ -21,7 +21,7 @@ from pathlib import Path
 from camboxes.pipeline.evaluation.judging import MOST_REDRAWN
 from camboxes.transforms import Plan, PlannedRun, storage
 from camboxes.transforms.planning.plan import shard_file
-from camboxes.transforms.records import LABELED, Shard, table
+from camboxes.transforms.records import LABELED, table
 from camboxes.transforms.write import merge
 
 FEW, MANY = 2 * MOST_REDRAWN, 22 * MOST_REDRAWN
@@ -56,8 +56,7 @@ def repeat(source: Path, run: Path, images: int) -> None:
     """Writes a finished run of so many images, whose rows are those of another one over and over."""
     planned = PlannedRun.load(str(source))
     assert planned is not None, f"{source} was labelled before"
-    shards = [Shard(key, storage.read_table(shard_file(str(source), key))) for key in planned.shards]
-    rows = [row for shard in shards for row in shard.rows.to_pylist()]
+    rows = list(planned.rows())
     run.mkdir()
     labels = [[label["label"] for label in row["labels"]] for row in rows]
     lines = [json.dumps({"path": f"{n}.jpg", "labels": labels[n % len(rows)]}) for n in range(images)]
@@ -69,7 +68,7 @@ def repeat(source: Path, run: Path, images: int) -> None:
         made = []
         for row in repeated.planned_rows(key).select(["image_id", "path"]).to_pylist():
             made.append(rows[int(row["path"].removesuffix(".jpg")) % len(rows)] | row)
-        storage.write_table(shard_file(str(run), key), table(made, LABELED, shards[0].settings))
+        storage.write_table(shard_file(str(run), key), table(made, LABELED, planned.recorded_settings()))
 
 
 def evaluate(run: Path) -> float:

@@ -36,7 +36,6 @@ from camboxes.transforms.contents.image_files import read_image
 from camboxes.transforms.images.decoding import decode_at_least
 from camboxes.transforms.inference.jpegs import decode_jpeg
 from camboxes.transforms.ordered_threads import batched
-from camboxes.transforms.planning.plan import shard_file
 from camboxes.transforms.records import LABELED, table
 
 WARM_UP = 30  # by when a pass has become a program
@@ -88,8 +87,7 @@ def of_pixels(localizer: Localizer, rows: list[dict]) -> dict[str, float]:
 def of_rows(run: PlannedRun, images: int) -> dict[str, float]:
     """Seconds an image of the stages behind the stored map."""
     rule = BoxRule(**run.settings["rule"])
-    shards = (storage.read_table(shard_file(run.output, key)).to_pylist() for key in run.shards)
-    drawn, boxes = each(lambda row: draw(row, rule), itertools.islice(itertools.chain.from_iterable(shards), images))
+    drawn, boxes = each(lambda row: draw(row, rule), itertools.islice(run.rows(), images))
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder, "shard.parquet"))
         _, write = each(lambda rows: storage.write_table(path, table(rows, LABELED, {})), [drawn])

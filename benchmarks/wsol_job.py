@@ -20,8 +20,7 @@ import numpy as np
 from camboxes.pipeline.evaluation.matching import match
 from camboxes.pipeline.formats.ground_truth import read_ground_truth
 from camboxes.pipeline.jobs.beam_options import beam_options
-from camboxes.transforms import PlannedRun, storage
-from camboxes.transforms.planning.plan import shard_file
+from camboxes.transforms import PlannedRun
 from camboxes.transforms.wsol.combiners import BoxedMap, MaxBoxAcc
 
 
@@ -80,15 +79,14 @@ def peak() -> float:
 def boxed_maps(run: str, ground_truth: str):
     planned = PlannedRun.load(run)
     truths = match(planned, read_ground_truth(ground_truth)).truths
-    for key in planned.shards:
-        for row in storage.read_table(shard_file(run, key)).to_pylist():
-            names = {label["category_id"]: label["label"] for label in row["labels"]}
-            for stored in row["maps"]:
-                true = truths[row["path"]].boxes.get(names[stored["category_id"]])
-                if true is not None:
-                    cells = np.frombuffer(stored["cells"], np.uint8).reshape(stored["height"], stored["width"])
-                    corners = np.concatenate([true[:, :2], true[:, :2] + true[:, 2:]], axis=1).tolist()
-                    yield BoxedMap(row["path"], cells.astype(np.float32), corners, row["width"], row["height"])
+    for row in planned.rows(["path", "width", "height", "labels", "maps"]):
+        names = {label["category_id"]: label["label"] for label in row["labels"]}
+        for stored in row["maps"]:
+            true = truths[row["path"]].boxes.get(names[stored["category_id"]])
+            if true is not None:
+                cells = np.frombuffer(stored["cells"], np.uint8).reshape(stored["height"], stored["width"])
+                corners = np.concatenate([true[:, :2], true[:, :2] + true[:, 2:]], axis=1).tolist()
+                yield BoxedMap(row["path"], cells.astype(np.float32), corners, row["width"], row["height"])
 
 
 if __name__ == "__main__":

@@ -15,8 +15,7 @@ import pytest
 
 from camboxes.pipeline import cli
 from camboxes.pipeline.commands import demo, doctor
-from camboxes.transforms import PlannedRun, storage
-from camboxes.transforms.planning.plan import shard_file
+from camboxes.transforms import PlannedRun
 
 _CHROMIUM = "/usr/bin/chromium"
 _FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
@@ -231,8 +230,7 @@ def rows():
     """Reads all rows of a run's shards."""
 
     def read(output):
-        planned = PlannedRun.load(str(output))
-        return [row for key in planned.shards for row in storage.read_table(shard_file(str(output), key)).to_pylist()]
+        return list(PlannedRun.load(str(output)).rows())
 
     return read
 

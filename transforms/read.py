@@ -8,7 +8,7 @@ import apache_beam as beam
 
 from camboxes.transforms import storage
 from camboxes.transforms.planning.listing import Listing
-from camboxes.transforms.planning.plan import Plan, PlannedRun, shard_file, shards_folder
+from camboxes.transforms.planning.plan import Plan, PlannedRun, read_shard, shards_folder
 from camboxes.transforms.records import PLANNED, LabeledImage, Shard, table
 
 
@@ -90,12 +90,8 @@ class ReadShards(beam.PTransform):
             pipeline
             | "Keys" >> beam.Create(keys, reshuffle=False)
             | "Spread" >> beam.Reshuffle().with_input_types(str)
-            | "Rows" >> beam.Map(_read_shard, run=self._run).with_output_types(Shard)
+            | "Rows" >> beam.Map(lambda key, run: read_shard(run, key), run=self._run).with_output_types(Shard)
         )
-
-
-def _read_shard(key: str, run: str) -> Shard:
-    return Shard(key, storage.read_table(shard_file(run, key)))
 
 
 @beam.typehints.with_input_types(LabeledImage)

@@ -16,7 +16,7 @@ from camboxes.transforms import coco, storage
 from camboxes.transforms.counters import count, milliseconds
 from camboxes.transforms.doubts.label_doubts import Doubts
 from camboxes.transforms.doubts.same_bytes import SameBytes
-from camboxes.transforms.planning.plan import PlannedRun, shard_file
+from camboxes.transforms.planning.plan import PlannedRun, read_shard, shard_file
 from camboxes.transforms.records import REJECTED, Shard
 
 # What can change the bytes of a result, or a person's trust in it.
@@ -222,7 +222,7 @@ def _rows(output: str, keys: Iterable[str], settings: Mapping[str, Any]) -> Iter
     """The rows of shards, each of which must have been made with these settings."""
     columns = [*_FOR_JSON, *Doubts.about(settings).columns]
     for key in keys:
-        shard = Shard(key, storage.read_table(shard_file(output, key), columns))
+        shard = read_shard(output, key, columns)
         if shard.settings != settings:
             raise ValueError(
                 f"shard {key} of {output!r} was made with {shard.settings}, the ones before it with {settings}"
@@ -248,4 +248,4 @@ def _numbered_by_path(output: str, keys: Iterable[str], settings: Mapping[str, A
 
 def _settings(output: str, keys: Iterable[str]) -> dict[str, Any]:
     """What the first shard was made with."""
-    return next((Shard(key, storage.read_table(shard_file(output, key), [])).settings for key in keys), {})
+    return next((read_shard(output, key, []).settings for key in keys), {})

@@ -27,8 +27,7 @@ from camboxes.transforms.contents.shard_contents import seen
 from camboxes.transforms.doubts.same_bytes import SameBytes
 from camboxes.transforms.images.decoding import ACCEPTED, BadImageError, decode, opened, orientation
 from camboxes.transforms.images.depth import is_plain
-from camboxes.transforms.planning.plan import shard_file
-from camboxes.transforms.records import OK, PERSON, REJECTED, Shard, score_of, source_of
+from camboxes.transforms.records import OK, PERSON, REJECTED, score_of, source_of
 from camboxes.transforms.review.decisions import Decision
 from camboxes.transforms.review.keep_decided import keep
 from camboxes.transforms.sources.entries import Split
@@ -211,11 +210,10 @@ class Export:
             endings[row["image_id"]] = _ENDINGS.index(posixpath.splitext(name)[1]) + 1
 
         def rows(split: str) -> Iterator[Row]:
-            for key in self.source.shards:
-                for row in self._rows(key):
-                    if (ending := endings[row["image_id"]]) and self.selection.split(row) == split:
-                        name = stem(row["path"]) + _ENDINGS[ending - 1]
-                        yield self.selection.decided(row) | {"path": name}
+            for row in self.source.rows(_COLUMNS):
+                if (ending := endings[row["image_id"]]) and self.selection.split(row) == split:
+                    name = stem(row["path"]) + _ENDINGS[ending - 1]
+                    yield self.selection.decided(row) | {"path": name}
 
         categories = [{"id": number, "name": name} for number, name in enumerate(self.categories, start=1)]
         files = [f"annotations/instances_{split}.json" for split in self.selection.sides]
@@ -279,20 +277,17 @@ class Export:
             storage.replacing(str(self.output / "boxes.parquet")) as file,
             pq.ParquetWriter(file, _BOXES, compression="zstd") as table,
         ):
-            for key in self.source.shards:
+            for _, shard in self.source.tables(_COLUMNS):
                 rows: list[Row] = []
-                for row, split in self._taken(key):
+                for row, split in self._taken(shard):
                     self._count(row, split)
                     rows += _box_rows(row, split, self.categories, self._provenance)
                 table.write_table(pa.Table.from_pylist(rows, _BOXES))
         return ["boxes.parquet"]
 
-    def _rows(self, key: str) -> list[Row]:
-        return storage.read_table(shard_file(self.source.output, key), _COLUMNS).to_pylist()
-
-    def _taken(self, key: str) -> Iterator[tuple[Row, str]]:
+    def _taken(self, shard: pa.Table) -> Iterator[tuple[Row, str]]:
         """A shard's images that are to be exported, with their exported boxes and their side."""
-        for row in self._rows(key):
+        for row in shard.to_pylist():
             if reason := self.selection.left_out_for(row):
                 self.left_out[reason] += 1
             else:
@@ -303,8 +298,8 @@ class Export:
         for split in self.selection.sides:
             folder(split).mkdir(parents=True, exist_ok=True)
         with tqdm(total=self.source.images, unit="image", disable=None) as bar:
-            for key, images in self.source.shards.items():
-                for row, split in self._taken(key):
+            for _, shard in self.source.tables(_COLUMNS):
+                for row, split in self._taken(shard):
                     location = self.source.location(row["path"])
                     try:
                         data = read_image(location, ACCEPTED)
@@ -318,7 +313,7 @@ class Export:
                         storage.write_bytes(str(target), picture.data)
                     self._count(row, split)
                     yield row, split, name
-                bar.update(images)
+                bar.update(shard.num_rows)
 
     def _provenance(self, box: Mapping[str, Any]) -> Row:
         """Where a box comes from: a person, or which network, method and threshold."""
@@ -328,8 +323,7 @@ class Export:
     @functools.cached_property
     def _drawn_with(self) -> Row:
         """The network and the method that all boxes of the run come from."""
-        first = storage.read_table(shard_file(self.source.output, next(iter(self.source.shards))), [])
-        settings = Shard("", first).settings
+        settings = self.source.recorded_settings()
         return {"model": settings["model"]["name"], "method": settings["method"]}
 
     def _count(self, row: Row, split: str) -> None:

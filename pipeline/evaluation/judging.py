@@ -20,13 +20,11 @@ from tqdm import tqdm
 from camboxes.pipeline.errors import CallError
 from camboxes.pipeline.evaluation.matching import Matching, match
 from camboxes.pipeline.formats.ground_truth import GroundTruth
-from camboxes.transforms import BoxRule, PlannedRun, storage
+from camboxes.transforms import BoxRule, PlannedRun
 from camboxes.transforms.boxes.from_map import Threshold, WorkingMap, best_iou, iou
 from camboxes.transforms.boxes.second_look import merge
 from camboxes.transforms.boxes.stored_maps import StoredMap
 from camboxes.transforms.boxes_from_maps import working_map
-from camboxes.transforms.planning.plan import shard_file
-from camboxes.transforms.records import Shard
 from camboxes.transforms.wsol import metrics
 
 THRESHOLDS = np.arange(2, 92, 2) / 100
@@ -123,7 +121,6 @@ def judge(run: PlannedRun, truth: GroundTruth) -> Judged:
       CallError: nothing matches, or no labelled pair has a true box.
     """
     matching = match(run, truth)
-    settings = Shard("", storage.read_table(shard_file(run.output, next(iter(run.shards))), [])).settings
     categories = [category.name for category in run.categories]
     of_shards: list[_OfShard] = []
     first = 0
@@ -152,7 +149,7 @@ def judge(run: PlannedRun, truth: GroundTruth) -> Judged:
             labelled_without_true_box=counts["labelled_without_true_box"],
             true_without_label=counts["true_without_label"],
         ),
-        settings=settings,
+        settings=run.recorded_settings(),
     )
 
 
@@ -237,8 +234,7 @@ class _RedrawnPair(NamedTuple):
 
 def _rows(run: PlannedRun, matching: Matching, columns: list[str]) -> Iterator[pa.Table]:
     """The judged images' rows of one shard after another that has any."""
-    for key in run.shards:
-        rows = storage.read_table(shard_file(run.output, key), columns)
+    for _, rows in run.tables(columns):
         judged = [path in matching.truths for path in rows["path"].to_pylist()]
         if any(judged):
             yield rows.filter(pa.array(judged))

@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 from camboxes.pipeline.errors import CallError
 from camboxes.pipeline.formats.ground_truth import GroundTruth, TrueImage
-from camboxes.transforms import PlannedRun, storage
-from camboxes.transforms.planning.plan import shard_file
+from camboxes.transforms import PlannedRun
 from camboxes.transforms.records import REJECTED
 
 
@@ -109,12 +108,10 @@ class _Seen(NamedTuple):
 
 def _seen(run: PlannedRun) -> dict[str, _Seen]:
     """All images of a run by path, in the order of their ids."""
-    seen = {}
-    for key in run.shards:
-        rows = storage.read_table(shard_file(run.output, key), ["path", "width", "height", "status"])
-        for row in rows.to_pylist():
-            seen[row["path"]] = _Seen(row["width"], row["height"], row["status"] == REJECTED)
-    return seen
+    return {
+        row["path"]: _Seen(row["width"], row["height"], row["status"] == REJECTED)
+        for row in run.rows(["path", "width", "height", "status"])
+    }
 
 
 def _pairs(seen: Iterable[str], true: Iterable[str]) -> tuple[dict[str, str], dict[str, list[str]]]:

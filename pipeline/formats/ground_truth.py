@@ -25,7 +25,6 @@ import numpy as np
 
 from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.boxes.from_map import best_iou
-from camboxes.transforms.planning.plan import shard_file
 from camboxes.transforms.review.decisions import FILE, Decision
 from camboxes.transforms.review.keep_decided import decided
 
@@ -112,12 +111,10 @@ def reviewed(run: PlannedRun) -> GroundTruth:
       ValueError: nobody accepted a box, or the decisions cannot be read.
     """
     decisions, images = decided(run), {}
-    for key in run.shards:
-        rows = storage.read_table(shard_file(run.output, key), ["path", "width", "height", "labels"])
-        for row in rows.to_pylist():
-            decision = decisions.get(row["path"])
-            if decision is not None and decision.verdict in ("accepted", "rejected"):
-                images[row["path"]] = _reviewed_image(row, decision)
+    for row in run.rows(["path", "width", "height", "labels"]):
+        decision = decisions.get(row["path"])
+        if decision is not None and decision.verdict in ("accepted", "rejected"):
+            images[row["path"]] = _reviewed_image(row, decision)
     source = storage.join(run.output, FILE)
     if not any(image.boxes for image in images.values()):
         raise ValueError(f"review {source!r} holds no accepted box; expected at least one to judge by")

@@ -16,13 +16,12 @@ import heapq
 import importlib.resources
 import io
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import jinja2
 import numpy as np
-import pyarrow as pa
 from markupsafe import Markup
 from PIL import Image
 
@@ -34,7 +33,6 @@ from camboxes.transforms.boxes.stored_maps import StoredMap
 from camboxes.transforms.contents.image_files import read_image
 from camboxes.transforms.contents.shard_contents import seen
 from camboxes.transforms.images.decoding import ACCEPTED, decode_at_least
-from camboxes.transforms.planning.plan import shard_file
 from camboxes.transforms.records import NO_BOX, OK, PERSON, REJECTED, SKIPPED, score_of, source_of
 
 if TYPE_CHECKING:
@@ -75,10 +73,9 @@ def write(output: str, evaluation: "Section | None" = None, folder: str | None =
     summary = storage.read_json(storage.join(output, "summary.json"))
     charts = _Charts()
     sizes: collections.Counter[_Stratum] = collections.Counter()
-    for rows in _shards(run, _COLUMNS):
-        for row in rows.to_pylist():
-            sizes[_stratum(row, summary)] += 1
-            charts.add(row)
+    for row in run.rows(_COLUMNS):
+        sizes[_stratum(row, summary)] += 1
+        charts.add(row)
     rejected = {stratum: size for stratum, size in sizes.items() if stratum.status == REJECTED}
     others = {stratum: size for stratum, size in sizes.items() if stratum.status != REJECTED}
     sample = _sample(run, summary, {**_dealt(others, _PICTURES), **_dealt(rejected, _ROWS)})
@@ -125,13 +122,8 @@ def _shortened(value: Any) -> Any:
 def _photographs(run: PlannedRun, evaluation: "Section") -> dict[str, Markup | None]:
     """Of each example of an evaluation the photograph, by path."""
     paths = {example.path for example in (*evaluation.best, *evaluation.worst)}
-    rows = (row for shard in _shards(run, ["path", "digest"]) for row in shard.to_pylist() if row["path"] in paths)
+    rows = (row for row in run.rows(["path", "digest"]) if row["path"] in paths)
     return dict.fromkeys(paths) | {row["path"]: _thumbnail(run, row) for row in rows}
-
-
-def _shards(run: PlannedRun, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    for key in run.shards:
-        yield storage.read_table(shard_file(run.output, key), columns)
 
 
 class _Charts:
@@ -202,7 +194,7 @@ def _sample(run: PlannedRun, summary: Mapping[str, Any], places: Mapping[_Stratu
     a folder's files do not all begin with its first.
     """
     kept: dict[_Stratum, list[tuple[int, dict[str, Any]]]] = {stratum: [] for stratum in places}
-    for rows in _shards(run):
+    for _, rows in run.tables():
         for position, row in enumerate(rows.select(_COLUMNS).to_pylist()):
             stratum = _stratum(row, summary)
             heap, rank = kept[stratum], -_hash(row["path"])

@@ -20,7 +20,6 @@ from camboxes.pipeline.review import fiftyone_samples
 from camboxes.pipeline.untrusted_text import on_one_line
 from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.ordered_threads import batched
-from camboxes.transforms.planning.plan import shard_file
 from camboxes.transforms.records import NO_BOX, REJECTED
 from camboxes.transforms.review.decisions import Decision, read_decisions
 
@@ -342,8 +341,8 @@ def _decided_elsewhere(dataset: "fo.Dataset", key: str, row: Row, decision: Deci
 
 
 def _rows(planned: PlannedRun) -> Iterator[Row]:
-    for key in planned.shards:
-        for row in storage.read_table(shard_file(planned.output, key), COLUMNS).to_pylist():
+    for key, rows in planned.tables(COLUMNS):
+        for row in rows.to_pylist():
             yield row | {"shard": key}
 
 

@@ -2,9 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import fiftyone as fo
@@ -42,7 +41,7 @@ def load_dataset(run: str, name: str | None = None, *, cache_limit: float = CACH
     planned = finished_run(run)
     if not storage.is_local(run):
         raise ValueError(f"run {run!r} is on a store, where decisions cannot be kept; review a local copy of it")
-    rows = list(_rows(planned))
+    rows = list(planned.rows(["path", "digest", "status", "review"]))
     in_containers = any(member_names.split(row["path"]) for row in rows)
     if storage.is_local(planned.root) and not in_containers:
         with tqdm(total=planned.images, unit="photograph", desc="comparing", disable=None) as bar:
@@ -74,16 +73,6 @@ def finished_run(run: str) -> "PlannedRun":
         return running.finished(run)
     except CallError as error:  # whoever calls load_dataset gave no --run
         raise ValueError(str(error)) from error
-
-
-def _rows(planned: "PlannedRun") -> Iterator[dict[str, Any]]:
-    from camboxes.transforms import storage
-    from camboxes.transforms.planning.plan import shard_file
-
-    for key in planned.shards:
-        yield from storage.read_table(
-            shard_file(planned.output, key), ["path", "digest", "status", "review"]
-        ).to_pylist()
 
 
 def _cache() -> Path:

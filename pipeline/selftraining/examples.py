@@ -11,11 +11,10 @@ from tqdm import tqdm
 from camboxes.models.training.selftraining import Examples, FeatureReader
 from camboxes.pipeline.errors import CallError
 from camboxes.pipeline.training.data import number_of
-from camboxes.transforms import PlannedRun, storage
+from camboxes.transforms import PlannedRun
 from camboxes.transforms.images.decoding import BadImageError
 from camboxes.transforms.inference.selftrained_maps import can_be_regressed, on_grid, read_unchanged
 from camboxes.transforms.ordered_threads import Batches, ThroughNetwork
-from camboxes.transforms.planning.plan import shard_file
 
 _Read = tuple[Mapping[str, Any], torch.Tensor | None]  # of the run: a row, and the image as the network takes it
 
@@ -90,10 +89,9 @@ def _rows(run: PlannedRun) -> list[Mapping[str, Any]]:
     """Of the images with a map that can be learnt from, those whose paths have the lowest hashes."""
 
     def candidates() -> Iterator[tuple[int, str, Mapping[str, Any]]]:
-        for key in run.shards:
-            for row in storage.read_table(shard_file(run.output, key)).to_pylist():
-                if any(can_be_regressed(row, entry) for entry in row["maps"]):
-                    yield number_of(row["path"]), row["path"], row
+        for row in run.rows():
+            if any(can_be_regressed(row, entry) for entry in row["maps"]):
+                yield number_of(row["path"]), row["path"], row
 
     lowest = heapq.nsmallest(IMAGES, candidates(), key=lambda found: found[:2])
     return [row for _, _, row in lowest]

@@ -17,12 +17,11 @@ import numpy as np
 
 from camboxes.pipeline.evaluation.matching import Matching
 from camboxes.pipeline.tuning.thresholds import folds
-from camboxes.transforms import BoxRule, PlannedRun, storage
+from camboxes.transforms import BoxRule, PlannedRun
 from camboxes.transforms.boxes.calibration import Calibration, standardise
 from camboxes.transforms.boxes.evidence import Evidence, evidence
 from camboxes.transforms.boxes_from_maps import drawn_labels
 from camboxes.transforms.ordered_threads import ahead
-from camboxes.transforms.planning.plan import shard_file
 
 _FEWEST = 10  # boxes, and
 _FEWEST_OF_A_KIND = 3  # right ones, and wrong ones: below, the base rate is all that can be said
@@ -90,7 +89,8 @@ def samples(run: PlannedRun, matching: Matching, rule: BoxRule) -> Samples:
     image, seen, right = [], [], []
     numbers = {path: number for number, path in enumerate(matching.truths)}
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        rows = (row for row in _rows(run) if row["path"] in numbers or row["image_id"] % step == 0)
+        columns = ["image_id", "path", "width", "height", "labels", "maps"]
+        rows = (row for row in run.rows(columns) if row["path"] in numbers or row["image_id"] % step == 0)
         for path, of_run, boxed in ahead("evidence", threads, of_row, rows, _AHEAD):
             average += of_run
             for found, is_right in boxed:
@@ -102,12 +102,6 @@ def samples(run: PlannedRun, matching: Matching, rule: BoxRule) -> Samples:
         Sample(np.array(image, np.int64), np.array(seen).reshape(-1, fields), np.array(right, bool)),
         np.array(average or seen).reshape(-1, fields),
     )
-
-
-def _rows(run: PlannedRun) -> Iterator[dict[str, Any]]:
-    for key in run.shards:
-        columns = ["image_id", "path", "width", "height", "labels", "maps"]
-        yield from storage.read_table(shard_file(run.output, key), columns).to_pylist()
 
 
 class Trust(NamedTuple):

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -21,7 +21,7 @@ from camboxes.transforms.contents.image_files import locate
 from camboxes.transforms.contents.shard_contents import first_not_seen
 from camboxes.transforms.planning.label_matching import Category, ClassNames, LabelMap, LabelMatcher
 from camboxes.transforms.planning.listing import Listing, check_labels, read_source
-from camboxes.transforms.records import PLANNED, REJECTED, table
+from camboxes.transforms.records import PLANNED, REJECTED, Shard, table
 from camboxes.transforms.sources.entries import Listed, Split
 from camboxes.transforms.sources.passed_over import Tally
 
@@ -107,9 +107,34 @@ class PlannedRun:
         So workers that get them in turn, as a local runner's do, have nearly as many images each, and at half time more
         than half of them can be written.
         """
-        written = set(storage.names(shards_folder(self.output), ".parquet"))
-        keys = [key for key in self.shards if f"{key}.parquet" not in written]
-        return sorted(keys, key=self.shards.__getitem__)
+        written = set(self.written())
+        return sorted((key for key in self.shards if key not in written), key=self.shards.__getitem__)
+
+    def written(self) -> list[str]:
+        """The keys of the finished shards, in the order of their images' ids."""
+        files = set(storage.names(shards_folder(self.output), ".parquet"))
+        return [key for key in self.shards if f"{key}.parquet" in files]
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[tuple[str, pa.Table]]:
+        """Reads a finished run, one shard at a time, in the order of the images' ids.
+
+        Args:
+          columns: of the schema LABELED; None for all.
+
+        Yields:
+          The shard's key and its rows.
+        """
+        for key in self.shards:
+            yield key, read_shard(self.output, key, columns).rows
+
+    def rows(self, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """The rows of a finished run, one for each image, in the order of their ids. Argument: see `tables`."""
+        for _, rows in self.tables(columns):
+            yield from rows.to_pylist()
+
+    def recorded_settings(self) -> dict[str, Any]:
+        """The settings that are recorded in a finished run's first shard."""
+        return read_shard(self.output, next(iter(self.shards)), []).settings
 
     def location(self, path: str) -> str | None:
         """Where to read an image; None where its path leads outside the root."""
@@ -132,12 +157,11 @@ class PlannedRun:
           codes: of the reasons for which an image was rejected; None for all.
         """
         found = False
-        for key in set(self.shards) - set(self.missing()):
-            path = shard_file(self.output, key)
-            rows = storage.read_table(path, ["status", "reason"]).to_pylist()
+        for key in self.written():
+            rows = read_shard(self.output, key, ["status", "reason"]).rows.to_pylist()
             reasons = {row["reason"].partition(":")[0] for row in rows if row["status"] == REJECTED}
             if reasons & (reasons if codes is None else {*codes}):
-                storage.write_bytes(shard_file(self.aside, key), storage.read_bytes(path))
+                storage.write_bytes(shard_file(self.aside, key), storage.read_bytes(shard_file(self.output, key)))
                 found = True
         if found:
             dataclasses.replace(self, output=self.aside).save()
@@ -322,6 +346,17 @@ def shard_file(output: str, key: str) -> str:
     return storage.join(output, "shards", f"{key}.parquet")
 
 
+def read_shard(output: str, key: str, columns: Sequence[str] | None = None) -> Shard:
+    """Reads a finished shard of a run.
+
+    Args:
+      output: the run's folder.
+      key: the shard's.
+      columns: of the schema LABELED; None for all.
+    """
+    return Shard(key, storage.read_table(shard_file(output, key), columns))
+
+
 def shard_key(number: int, count: int) -> str:
     """The key of a shard of so many; sorted keys are in the order of their numbers."""
     width = max(5, len(str(count)))
@@ -376,8 +411,8 @@ def _check_moved(before: PlannedRun, moved: PlannedRun) -> None:
 
     All of these images are read, since a sample would not find a few others. The network took many times as long.
     """
-    for key in sorted(set(before.shards) - set(before.missing())):
-        digests = storage.read_table(shard_file(before.output, key), ["digest"]).column("digest").to_pylist()
+    for key in before.written():
+        digests = read_shard(before.output, key, ["digest"]).rows.column("digest").to_pylist()
         if changed := first_not_seen(moved.planned_rows(key).to_pylist(), digests):
             path, reason = changed
             raise PlanConflictError(
@@ -389,10 +424,8 @@ def _check_moved(before: PlannedRun, moved: PlannedRun) -> None:
 
 def _check_same_images(before: PlannedRun, source: PlannedRun) -> None:
     """Refuses to replace a run by one over other images of the same paths, below another root."""
-    for key in set(before.shards) - set(before.missing()) - set(source.missing()):
-        seen = (
-            storage.read_table(shard_file(run.output, key), ["path", "digest"]).to_pylist() for run in (before, source)
-        )
+    for key in set(before.written()) & set(source.written()):
+        seen = (read_shard(run.output, key, ["path", "digest"]).rows.to_pylist() for run in (before, source))
         for then, now in zip(*seen, strict=True):
             if then["digest"] and now["digest"] and then["digest"] != now["digest"]:
                 raise PlanConflictError(

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from camboxes.transforms import storage
-from camboxes.transforms.planning.plan import PlannedRun, shards_folder
+from camboxes.transforms.planning.plan import PlannedRun, read_shard
 from camboxes.transforms.records import OK, REJECTED, SKIPPED
 
 _Row = dict[str, Any]
@@ -33,10 +32,10 @@ class ReusableRows:
         """
         planned = reusable(run, settings)
         self._classes = {category.name: list(category.class_indices) for category in planned.categories}
-        self._files = [storage.join(shards_folder(run), name) for name in storage.names(shards_folder(run), ".parquet")]
+        self._keys = planned.written()
         digests, places = [], []
-        for file, path in enumerate(self._files):
-            columns = storage.read_table(path, ["digest", "status"]).to_pydict()
+        for file, key in enumerate(self._keys):
+            columns = read_shard(run, key, ["digest", "status"]).rows.to_pydict()
             for number, (digest, status) in enumerate(zip(*columns.values(), strict=True)):
                 if status != REJECTED:
                     digests.append(bytes.fromhex(digest))
@@ -44,7 +43,7 @@ class ReusableRows:
         order = np.argsort(np.array(digests, "S32"), kind="stable")
         self._digests = np.array(digests, "S32")[order]
         self._places = np.array(places, np.int32).reshape(-1, 2)[order]
-        self._shard = functools.lru_cache(maxsize=64)(storage.read_table)
+        self._shard = functools.lru_cache(maxsize=64)(functools.partial(read_shard, run))
 
     def find(self, digest: str, planned: _Row) -> _Row | None:
         """The row of an image, as inference would give it; None where it has to be inferred.
@@ -56,7 +55,7 @@ class ReusableRows:
         place = int(np.searchsorted(self._digests, bytes.fromhex(digest)))
         while place < len(self._digests) and self._digests[place].ljust(32, b"\0") == bytes.fromhex(digest):
             file, number = self._places[place]
-            row = self._shard(self._files[file]).slice(number, 1).to_pylist()[0]
+            row = self._shard(self._keys[file]).rows.slice(number, 1).to_pylist()[0]
             if self._same_labels(row["labels"], planned["labels"]):
                 return _taken_over(row, planned)
             place += 1

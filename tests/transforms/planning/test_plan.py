@@ -218,3 +218,22 @@ def test_no_machine_path_is_in_what_is_promised_to_be_equal(manifest, tmp_path):
     for path in (tmp_path / "out" / "plan" / "shards").iterdir():
         assert str(tmp_path).encode() not in path.read_bytes()
     assert json.loads((tmp_path / "out" / "plan" / "plan.json").read_text())["root"] == str(tmp_path)
+
+
+def test_the_rows_of_a_finished_run(manifest, tmp_path):
+    run = Plan(str(tmp_path / "out"), NAMES, shards=3).make(manifest([f"{number}.jpg" for number in range(20)]))
+    settings = {"rule": {"threshold": 0.3}}
+    first, *others = sorted(run.shards, reverse=True)
+    for key in others:
+        rows = [row | {"status": "ok", "labels": []} for row in run.planned_rows(key).to_pylist()]
+        storage.write_table(shard_file(run.output, key), table(rows, LABELED, settings))
+    assert run.written() == sorted(others) and run.missing() == [first]
+    rows = [row | {"status": "rejected", "labels": []} for row in run.planned_rows(first).to_pylist()]
+    storage.write_table(shard_file(run.output, first), table(rows, LABELED, settings))
+
+    assert [row["image_id"] for row in run.rows()] == list(range(1, 21))
+    assert next(run.rows(["path", "status"])).keys() == {"path", "status"}
+    assert [(key, rows.num_rows, rows.column_names) for key, rows in run.tables(["status"])] == [
+        (key, images, ["status"]) for key, images in run.shards.items()
+    ]
+    assert run.recorded_settings()["rule"] == {"threshold": 0.3}
