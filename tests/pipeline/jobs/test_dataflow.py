@@ -220,7 +220,8 @@ def test_a_small_job_stages_the_source_and_has_no_hints(cpu):
     assert [name for name in names if name.endswith(".tar.gz")] == ["workflow.tar.gz"]
     with tarfile.open(cpu.staged / "workflow.tar.gz") as source:
         members = {member.partition("/")[2] for member in source.getnames()}
-    assert {"setup.py", "pyproject.toml", "models/cam/class_activation.py", "transforms/infer.py", "pipeline/commands/label.py"} <= members
+    modules = {"models/cam/class_activation.py", "transforms/infer.py", "pipeline/commands/label.py"}
+    assert {"setup.py", "pyproject.toml", *modules} <= members
     assert all(not environment.resource_hints for environment in _environments(cpu.pipeline).values())
     model = _infer(cpu.pipeline)._model
     assert (model.device, model.precision, model.compile, model.batch_size) == ("cpu", "fp32", "off", 4)
