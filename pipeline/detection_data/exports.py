@@ -21,6 +21,7 @@ import yaml
 from PIL import Image
 from tqdm import tqdm
 
+from camboxes.pipeline.sampling import in_share
 from camboxes.transforms import PlannedRun, coco, storage
 from camboxes.transforms.contents.image_files import read_image
 from camboxes.transforms.contents.shard_contents import seen
@@ -124,8 +125,7 @@ class Selection:
         side = split_of(row["path"], self.splits) if self.given else None
         if side and (side != "train" or "val" in self.given):
             return side
-        place = int.from_bytes(hashlib.sha256(f"{self.seed}:{row['digest']}".encode()).digest()[:8], "big") / 2**64
-        return "val" if place < self.val else "train"
+        return "val" if in_share(row["digest"], self.val, self.seed) else "train"
 
     def decided(self, row: Row) -> Row:
         """An image with the boxes that are exported: those that were accepted, or none where they were rejected."""

@@ -7,7 +7,6 @@ or for a resample of them.
 
 import collections
 import dataclasses
-import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
+from camboxes.pipeline import sampling
 from camboxes.pipeline.errors import CallError
 from camboxes.pipeline.evaluation.matching import Matching, match
 from camboxes.pipeline.formats.ground_truth import GroundTruth
@@ -186,15 +186,11 @@ def redraw(run: PlannedRun, judged: Judged) -> Redrawn:
 
 
 def sampled(judged: Judged, most: int) -> Judged:
-    """What was judged on at most so many of the images that have a pair: those whose paths have the smallest hashes.
-
-    The same paths give the same images, in whatever order they come. Where there are no more, `judged` as it is.
-    """
+    """What was judged on a sample by path of the images that have a pair; `judged` as it is where there are no more."""
     with_pairs = np.unique(judged.image).tolist()
     if len(with_pairs) <= most:
         return judged
-    hashes = {place: hashlib.sha256(judged.paths[place].encode()).digest() for place in with_pairs}
-    chosen = sorted(sorted(with_pairs, key=hashes.__getitem__)[:most])
+    chosen = sorted(sampling.first(with_pairs, most, judged.paths.__getitem__))
     pairs = np.flatnonzero(np.isin(judged.image, chosen))
     return restricted(judged, [judged.paths[place] for place in chosen], judged.categories, pairs)
 

@@ -26,6 +26,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from camboxes.pipeline.reports import remarks
+from camboxes.pipeline.sampling import number_of
 from camboxes.pipeline.untrusted_text import shortened
 from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.boxes.second_look import is_whole
@@ -190,24 +191,19 @@ def _dealt(sizes: Mapping[_Stratum, int], places: int) -> dict[_Stratum, int]:
 def _sample(run: PlannedRun, summary: Mapping[str, Any], places: Mapping[_Stratum, int]) -> list[dict[str, Any]]:
     """As many rows of each stratum as it has places, in the order of their paths.
 
-    Those with the smallest hash of their path are taken, so that the same run gives the same sample, and the samples of
-    a folder's files do not all begin with its first.
+    The rule of `pipeline.sampling` takes them, so the same run gives the same sample, and not a folder's first files.
     """
     kept: dict[_Stratum, list[tuple[int, dict[str, Any]]]] = {stratum: [] for stratum in places}
     for _, rows in run.tables():
         for position, row in enumerate(rows.select(_COLUMNS).to_pylist()):
             stratum = _stratum(row, summary)
-            heap, rank = kept[stratum], -_hash(row["path"])
+            heap, rank = kept[stratum], -number_of(row["path"])
             if len(heap) < places[stratum]:
                 heapq.heappush(heap, (rank, rows.slice(position, 1).to_pylist()[0]))
             elif heap and rank > heap[0][0]:
                 heapq.heapreplace(heap, (rank, rows.slice(position, 1).to_pylist()[0]))
     found = (row for _, row in itertools.chain.from_iterable(kept.values()))
     return sorted(found, key=lambda row: row["path"])
-
-
-def _hash(path: str) -> int:
-    return int.from_bytes(hashlib.sha256(path.encode()).digest(), "big")
 
 
 def _card(run: PlannedRun, row: Mapping[str, Any]) -> dict[str, Any]:

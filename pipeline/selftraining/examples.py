@@ -1,6 +1,5 @@
 """What a self-training learns from: a sample of a run's images, their features and its own boxes on them."""
 
-import heapq
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -9,8 +8,8 @@ import torch
 from tqdm import tqdm
 
 from camboxes.models.training.selftraining import Examples, FeatureReader
+from camboxes.pipeline import sampling
 from camboxes.pipeline.errors import CallError
-from camboxes.pipeline.training.data import number_of
 from camboxes.transforms import PlannedRun
 from camboxes.transforms.images.decoding import BadImageError
 from camboxes.transforms.inference.selftrained_maps import can_be_regressed, on_grid, read_unchanged
@@ -40,12 +39,13 @@ class Sampled(NamedTuple):
 
 
 def sample(run: PlannedRun, reader: FeatureReader) -> Sampled:
-    """Reads at most IMAGES images of a run again; a hash of their paths decides which.
+    """Reads a sample by path of a run's images again, at most IMAGES of them.
 
     Raises:
       CallError: none of the run's maps is one that a box can come from, or more than half of the images changed.
     """
-    rows = _rows(run)
+    candidates = (row for row in run.rows() if any(can_be_regressed(row, entry) for entry in row["maps"]))
+    rows = sampling.first(candidates, IMAGES, lambda row: row["path"])
     if not rows:
         raise CallError(
             f"--run {run.output!r} holds no map that a box can come from; expected a run of camboxes label with boxes"
@@ -83,18 +83,6 @@ def sample(run: PlannedRun, reader: FeatureReader) -> Sampled:
             f"{path!r} ({reason}); expected them below {run.root!r}, unchanged: label them again"
         )
     return _sampled(read_rows, torch.cat(features), dict(sorted(unread.items())))
-
-
-def _rows(run: PlannedRun) -> list[Mapping[str, Any]]:
-    """Of the images with a map that can be learnt from, those whose paths have the lowest hashes."""
-
-    def candidates() -> Iterator[tuple[int, str, Mapping[str, Any]]]:
-        for row in run.rows():
-            if any(can_be_regressed(row, entry) for entry in row["maps"]):
-                yield number_of(row["path"]), row["path"], row
-
-    lowest = heapq.nsmallest(IMAGES, candidates(), key=lambda found: found[:2])
-    return [row for _, _, row in lowest]
 
 
 def _sampled(rows: list[Mapping[str, Any]], features: torch.Tensor, unread: dict[str, str]) -> Sampled:

@@ -8,6 +8,8 @@ import json
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
+from camboxes.pipeline import sampling
+
 if TYPE_CHECKING:
     from camboxes.pipeline.training.copies import Copies
     from camboxes.transforms.planning.listing import Listing
@@ -109,7 +111,7 @@ class TrainingData:
         chosen: set[str] = set()
         for of_stratum in strata.values():
             wanted = min(max(1, round(share * len(of_stratum))), len(of_stratum) - 1) if share else 0
-            chosen.update(sorted(of_stratum, key=lambda picture: number_of(f"{seed}:{picture}"))[:wanted])
+            chosen.update(sampling.first(of_stratum, wanted, str, seed))
         trained = set().union(*(pictures[picture] for picture in pictures.keys() - chosen))
         chosen = {picture for picture in chosen if pictures[picture] <= trained}
         if not any(pictures[picture] for picture in chosen):  # nothing but images without a label
@@ -135,8 +137,3 @@ class TrainingData:
         known = [(path, trained[first[path]]) for path in sides["val"] if first[path] in trained]
         left_out = {path for path, _ in known}
         return sides["train"], [path for path in sides["val"] if path not in left_out], known
-
-
-def number_of(text: str) -> int:
-    """A number that looks random and that the text alone decides, below 2 ** 56."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")

@@ -16,8 +16,9 @@ from camboxes.models.networks.gap_conversions import GapNetwork
 from camboxes.models.networks.preprocessing import Preprocessing
 from camboxes.models.training.examples import Examples, augment
 from camboxes.models.training.lightning_module import frozen_features
+from camboxes.pipeline.sampling import number_of
 from camboxes.pipeline.training.copies import Print, print_of
-from camboxes.pipeline.training.data import TrainingData, number_of
+from camboxes.pipeline.training.data import TrainingData
 from camboxes.transforms import storage
 from camboxes.transforms.contents.image_files import locate, read_image
 from camboxes.transforms.images.decoding import BadImageError, check_not_blank, decode
@@ -111,7 +112,7 @@ def read_view(path: str, epoch: int | None, *, root: str, preprocessing: Preproc
     photograph = decode(read_image(locate(root, path)))
     if epoch is None:
         return preprocessing.resize(photograph)
-    return augment(photograph, preprocessing.size, number_of(f"{seed}:{epoch}:{path}"))
+    return augment(photograph, preprocessing.size, number_of(path, f"{seed}:{epoch}") >> 200)  # 56 bits
 
 
 def examples(data: TrainingData, paths: Sequence[str], read: Callable[[str, int | None], torch.Tensor]) -> Examples:
