@@ -4,7 +4,10 @@ import dataclasses
 import functools
 import re
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+
+if TYPE_CHECKING:
+    from camboxes.models.classifier import Classifier
 
 Aspect = Literal["squash", "keep"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -174,6 +177,25 @@ class MapSpec:
             raise ValueError(f"scales are {', '.join(map(str, self.scales))}; expected positive numbers, each once")
         _ = self.terms
 
+    @classmethod
+    def default_for(cls, classifier: "Classifier") -> "MapSpec":
+        """The maps that `camboxes label` makes of a network by default.
+
+        They are fused from two scales, the network's own size and twice that, of competing labels, and refined along
+        the network's own features. Measured: docs/refinement.md.
+
+        Args:
+          classifier: a loaded classifier; its name and its size are read, from `spec`.
+
+        Raises:
+          ValueError: the spec leaves the size open.
+        """
+        name, size = classifier.spec.name, classifier.spec.size
+        if size is None:
+            raise ValueError(f"the size of {name} is open; expected the classifier that load_classifier gives")
+        maps = LITE_MAPS if "efficientnet_lite" in name else DEFAULT_MAPS
+        return dataclasses.replace(maps, scales=(size, 2 * size))
+
     @functools.cached_property
     def terms(self) -> tuple[Term, ...]:
         """The summands of the method.
@@ -235,3 +257,8 @@ def check_statistics(field: str, values: Sequence[float]) -> None:
 def _check(field: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{field} is {value!r}; expected one of {', '.join(allowed)}")
+
+
+# What `MapSpec.default_for` gives, without the scales; the second is of EfficientNet-Lite.
+DEFAULT_MAPS = MapSpec("cam*layercam@16", compete=True, refine="affinity")
+LITE_MAPS = dataclasses.replace(DEFAULT_MAPS, method="cam*layercam@32[-2]*layercam@16", fine_scales=True)

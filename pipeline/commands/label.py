@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 from camboxes.models.networks.class_names import shown
-from camboxes.models.spec import CELLS, METHODS, Compilation, MapSpec, Precision, Refinement
+from camboxes.models.spec import CELLS, DEFAULT_MAPS, LITE_MAPS, METHODS, Compilation, MapSpec, Precision, Refinement
 from camboxes.pipeline.jobs.remote import Accelerator
 from camboxes.pipeline.options.network import (
     add_class_arguments,
@@ -34,17 +34,10 @@ if TYPE_CHECKING:
 
     from camboxes.models import Classifier, Localizer, ModelSpec
     from camboxes.transforms import BoxRule, Plan
-    from camboxes.transforms.boxes.from_map import Threshold
     from camboxes.transforms.images.decoding import Limits
     from camboxes.transforms.planning.label_matching import Category
     from camboxes.transforms.planning.listing import Listing
 
-
-# Measured: docs/evaluation.md, docs/refinement.md.
-_METHOD = "cam*layercam@16"
-_LITE, _LITE_METHOD = "efficientnet_lite", "cam*layercam@32[-2]*layercam@16"  # and fine scales
-_THRESHOLDS: dict[Refinement, "Threshold"] = {"none": 0.25, "affinity": "1*otsu"}
-_NETWORK_THRESHOLDS = {f"timm:tf_efficientnet_lite{number}": 0.15 for number in (1, 2)}  # of maps not refined
 
 _IMPORTED_BY_WORKERS = ("camboxes.transforms", "camboxes.models.localization.localizer", "timm", "torchvision")
 
@@ -90,11 +83,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     maps = add_map_arguments(
         parser,
         "[WEIGHT*]METHOD[@LAYER]+…",
-        f"{_METHOD}; of EfficientNet-Lite {_LITE_METHOD}",
+        f"{DEFAULT_MAPS.method}; of EfficientNet-Lite {LITE_MAPS.method}",
         "--size and twice that",
         "on for EfficientNet-Lite, else off",
     )
-    parser.set_defaults(fine_scales=None, compete=True, refine="affinity")
+    parser.set_defaults(fine_scales=None, compete=DEFAULT_MAPS.compete, refine=DEFAULT_MAPS.refine)
     maps.add_argument(
         "--keep-plain", action="store_true", help="store the maps before refinement, too, for camboxes rebox --plain"
     )
@@ -250,15 +243,6 @@ def _limits(arguments: argparse.Namespace) -> "Limits":
     return Limits(**{name: value for name, value in options.items() if value is not None})
 
 
-def _default_rule(classifier: "Classifier", refine: Refinement) -> "BoxRule":
-    """What was measured to suit the network and its maps."""
-    from camboxes.transforms import BoxRule
-
-    if refine == "none" and classifier.spec.name in _NETWORK_THRESHOLDS:
-        return BoxRule(_NETWORK_THRESHOLDS[classifier.spec.name], boxes="peak")
-    return BoxRule(_THRESHOLDS[refine], boxes="peak")
-
-
 def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     """Runs the command.
 
@@ -298,7 +282,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         source = _source(arguments, options)  # before torch is loaded: a wrong path is told at once
         maps, localizer = _localizer(arguments, options)
         classifier = localizer.classifier
-        rule = box_rule(arguments, _default_rule(classifier, arguments.refine))
+        rule = box_rule(arguments, BoxRule.default_for(classifier, maps))
         plan = Plan(
             arguments.output,
             classifier.class_names,
@@ -392,7 +376,7 @@ def _source(arguments: argparse.Namespace, options: "PipelineOptions") -> "Listi
 def _localizer(arguments: argparse.Namespace, options: "PipelineOptions") -> "tuple[MapSpec, Localizer]":
     """The maps that the options ask for, and what makes them, here or on the workers that Beam's options ask for."""
     kept = {"keep_plain": arguments.keep_plain, "second_look": arguments.second_look}
-    maps = dataclasses.replace(map_spec(arguments, arguments.method or _METHOD), **kept)
+    maps = dataclasses.replace(map_spec(arguments, arguments.method or DEFAULT_MAPS.method), **kept)
 
     from camboxes.models import Localizer
     from camboxes.pipeline.jobs.remote import load
@@ -401,12 +385,12 @@ def _localizer(arguments: argparse.Namespace, options: "PipelineOptions") -> "tu
     given = {name: getattr(arguments, name) for name in ("aspect", "batch_size")}
     spec = dataclasses.replace(spec, **given, **_execution(arguments))
     classifier = load(spec, options, arguments.accelerator)
-    if not maps.scales:
-        size = classifier.preprocessing.size
-        maps = dataclasses.replace(maps, scales=(size, 2 * size))
-    if _LITE in classifier.spec.name:
-        fine = arguments.fine_scales is not False and len(maps.scales) > 1
-        maps = dataclasses.replace(maps, method=arguments.method or _LITE_METHOD, fine_scales=fine)
+    default = MapSpec.default_for(classifier)
+    scales = maps.scales or default.scales
+    fine = default.fine_scales if arguments.fine_scales is None else arguments.fine_scales
+    if default.fine_scales and len(scales) == 1:
+        fine = False
+    maps = dataclasses.replace(maps, method=arguments.method or default.method, scales=scales, fine_scales=fine)
     return maps, Localizer(classifier, maps)
 
 

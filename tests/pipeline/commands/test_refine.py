@@ -1,16 +1,15 @@
 """What camboxes label does by default: refinement by affinity, competing labels, the component at the peak."""
 
-import argparse
+import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from camboxes.models import ModelSpec
-from camboxes.models.classifier import Classifier
-from camboxes.models.networks.by_name import empty_network
+from camboxes.models import MapSpec, ModelSpec
 from camboxes.pipeline import cli
-from camboxes.pipeline.commands import label
-from camboxes.transforms import BoxRule
+from camboxes.transforms import BoxRule, PlannedRun
 from camboxes.transforms.boxes.from_map import WorkingMap
 from camboxes.transforms.boxes.stored_maps import StoredMap
 
@@ -54,24 +53,36 @@ def test_the_default_threshold_adapts_to_each_map(refined, rows):
     assert len(set(levels.values())) > 4, "two maps may have one level by chance: it is one of 256"
 
 
+@pytest.fixture(scope="module")
+def lite1(tmp_path_factory):
+    """Options that name an EfficientNet-Lite1, untrained."""
+    import timm
+
+    weights = tmp_path_factory.mktemp("lite1") / "weights.pth"
+    torch.save(timm.create_model("tf_efficientnet_lite1").state_dict(), weights)
+    return "--model", "efficientnet_lite1", "--weights", str(weights)
+
+
 @pytest.mark.parametrize(
-    ("network", "options", "threshold"),
+    ("options", "maps", "threshold"),
     [
-        ("timm:tf_efficientnet_lite0", [], "1*otsu"),
-        ("timm:tf_efficientnet_lite0", ["--refine", "none"], 0.25),
-        ("timm:tf_efficientnet_lite2", ["--refine", "none"], 0.15),
-        ("timm:tf_efficientnet_lite1", [], "1*otsu"),
-        ("timm:tf_efficientnet_lite1", ["--threshold", "0.3"], 0.3),
+        (["--size", "64"], {}, "1*otsu"),
+        (["--size", "64", "--method", "cam"], {"method": "cam"}, "1*otsu"),
+        (["--scales", "64"], {"scales": [64], "fine_scales": False}, "1*otsu"),
+        (["--size", "64", "--no-fine-scales", "--no-compete"], {"fine_scales": False, "compete": False}, "1*otsu"),
+        (["--scales", "64,96", "--refine", "none"], {"scales": [64, 96], "refine": "none"}, 0.15),
+        (["--size", "64", "--threshold", "0.3"], {}, 0.3),
     ],
 )
-def test_default_thresholds_suit_network_and_maps(network, options, threshold):
-    parser = argparse.ArgumentParser()
-    label.add_arguments(parser)
-    arguments = parser.parse_args(["--input", "photos", "--output", "boxes", *options])
-    module = empty_network(network)
-    classifier = Classifier(module.module, module.preprocessing, ModelSpec(network))
-    rule = label.box_rule(arguments, label._default_rule(classifier, arguments.refine))
-    assert rule == BoxRule(threshold, boxes="peak")
+def test_what_is_not_given_is_the_network_s_default(options, maps, threshold, lite1, photographs, tmp_path):
+    """As the plan records it."""
+    call = ["label", "--input", str(photographs), "--output", str(tmp_path / "boxes"), *lite1]
+    assert cli.main([*call, *options]) == 0
+    recorded = PlannedRun.load(str(tmp_path / "boxes")).settings
+    classifier = SimpleNamespace(spec=ModelSpec("timm:tf_efficientnet_lite1", size=64))
+    default = dataclasses.asdict(MapSpec.default_for(classifier)) | {"scales": [64, 128]} | maps
+    assert {name: recorded[name] for name in default} == default
+    assert recorded["rule"] == dataclasses.asdict(BoxRule(threshold, boxes="peak"))
 
 
 def test_rebox_draws_the_same(refined, tmp_path, results):

@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -7,6 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from camboxes.models import MapSpec, ModelSpec
 from camboxes.transforms import BoxRule, boxes_from_map
 from camboxes.transforms.boxes.from_map import Cut, WorkingMap, box_uid
 from camboxes.transforms.boxes.stored_maps import StoredMap, quantize
@@ -265,6 +267,23 @@ def test_a_label_may_have_a_threshold_of_its_own():
     assert rule.of("dog") == BoxRule(0.2)
     assert rule.of("cat") == BoxRule("otsu")
     assert rule.of("cow") == BoxRule(0.5)
+
+
+@pytest.mark.parametrize(
+    ("network", "refine", "threshold"),
+    [
+        ("timm:tf_efficientnet_lite0", "affinity", "1*otsu"),
+        ("timm:tf_efficientnet_lite0", "none", 0.25),
+        ("timm:tf_efficientnet_lite1", "affinity", "1*otsu"),
+        ("timm:tf_efficientnet_lite1", "none", 0.15),
+        ("timm:tf_efficientnet_lite2", "none", 0.15),
+        ("torchvision:resnet50", "affinity", "1*otsu"),
+        ("torchvision:resnet50", "none", 0.25),
+    ],
+)
+def test_the_default_suits_network_and_maps(network, refine, threshold):
+    classifier = SimpleNamespace(spec=ModelSpec(network))
+    assert BoxRule.default_for(classifier, MapSpec(refine=refine)) == BoxRule(threshold, boxes="peak")
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, "nan", "1.5", "3*otsu", "-1*otsu", "otsu*0.8", "0.8*", "", "half"])
