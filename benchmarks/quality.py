@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from camboxes.pipeline.evaluation.average_precision import Boxes, match_boxes, precision
+from camboxes.pipeline.evaluation.average_precision import match_boxes, precision
 from camboxes.pipeline.evaluation.figures import true_boxes
 from camboxes.pipeline.evaluation.judging import judge
 from camboxes.pipeline.formats.ground_truth import read_ground_truth
@@ -152,9 +152,8 @@ def row(folder: Path, output: str) -> str:
 
 def ap50(folder: Path, output: str) -> float:
     judged = judge(PlannedRun.load(output), read_ground_truth(str(folder / "instances.json")))
-    found = judged.detections
-    drawn = Boxes(found.image, found.category, found.bbox, found.score, np.zeros(len(found.score), bool))
-    return precision(match_boxes(true_boxes(judged), drawn), np.ones((1, len(judged.paths)))).ap50[0]
+    matches = match_boxes(true_boxes(judged), judged.detections)
+    return precision(matches, np.ones((1, len(judged.paths)))).ap50[0]
 
 
 def _shown(values) -> str:

@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from camboxes.pipeline.evaluation.judging import MOST_REDRAWN
+from camboxes.pipeline.evaluation.redrawing import MOST_REDRAWN
 from camboxes.transforms import Plan, PlannedRun, storage
 from camboxes.transforms.planning.plan import shard_file
 from camboxes.transforms.records import LABELED, table

@@ -10,18 +10,15 @@ curves and the best and worst boxes.
 import argparse
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from camboxes.pipeline.untrusted_text import on_one_line
 
 if TYPE_CHECKING:
-    from camboxes.pipeline.evaluation.figures import Evaluation, Figure
+    from camboxes.pipeline.evaluation.figures import Evaluation
     from camboxes.pipeline.evaluation.judging import Judged
-    from camboxes.pipeline.evaluation.matching import Matching
     from camboxes.pipeline.evaluation.resampling import Estimate
 
-_KNOWN = ("gt_known_30", "gt_known_50", "gt_known_70")  # for each of the IoUs
 _LEFT_OUT = {
     "images_only_in_run": "images only in the run",
     "images_only_in_truth": "images only in the ground truth",
@@ -38,7 +35,6 @@ _PAIRS = {
     "true_without_label": "true categories that the images are not labelled with (missed in AR)",
 }
 _CLASSES_SHOWN = 10
-_FLATTERING = "chosen on the very boxes that they are judged on, which flatters"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,124 +58,28 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
       CallError: the call cannot be carried out as it was made.
       Exception: the job failed.
     """
-    from camboxes.pipeline.errors import CallError, blaming_the_call
-    from camboxes.pipeline.evaluation.figures import evaluate
-    from camboxes.pipeline.evaluation.judging import MOST_REDRAWN, judge, redraw, sampled
-    from camboxes.pipeline.formats.ground_truth import read_ground_truth
-    from camboxes.pipeline.jobs import running
-    from camboxes.pipeline.reports import run_report
-    from camboxes.pipeline.reports.evaluation_report import section
-    from camboxes.pipeline.tuning.tuning_file import Tuning
-    from camboxes.transforms import storage
+    from camboxes.pipeline.errors import refuse_unknown
+    from camboxes.pipeline.evaluate_job import EvaluateJob, evaluate
 
-    output = arguments.output or arguments.run
-    with blaming_the_call():
-        check_call("evaluate", beam_arguments)
-        source = running.finished(arguments.run)
-        if storage.is_local(output) and Path(output).is_file():
-            raise CallError(f"--output {output!r} is a file; expected a folder")
-        truth = read_ground_truth(arguments.ground_truth)
-        tuning = Tuning.drawn_with(source)
-    judged = judge(source, truth)
-    redrawn = redraw(source, sampled(judged, MOST_REDRAWN))
-    evaluation = evaluate(judged, redrawn)
-    fitted = set(tuning.images if tuning else ())
-    _print_matching(judged.matching, len(judged.image))
-    _print_figures(judged, evaluation)
-    _print_classes(evaluation)
-    if tuned := fitted.intersection(judged.paths):
-        print(f"this run was tuned on {len(tuned)} of these {len(judged.paths)} images: figures on them flatter\n")
-    path = storage.join(output, "evaluation.json")
-    storage.write_json(path, _record(arguments, judged, evaluation))
-    print(f"wrote {path}")
-    run_report.write(arguments.run, section(judged, redrawn, evaluation, fitted), output)
-    print(f"look at {storage.join(output, 'report.html')}")
+    refuse_unknown(beam_arguments, "see camboxes evaluate --help")
+    found = evaluate(EvaluateJob(arguments.run, arguments.ground_truth, arguments.output))
+    _print_matching(found.judged)
+    _print_figures(found.judged, found.evaluation)
+    _print_classes(found.evaluation)
+    if found.tuned:
+        images = len(found.judged.paths)
+        print(f"this run was tuned on {found.tuned} of these {images} images: figures on them flatter\n")
+    print(f"wrote {found.json}")
+    print(f"look at {found.report}")
     call = ["camboxes", "tune", "--run", arguments.run, "--ground-truth", arguments.ground_truth]
     print(f"choose thresholds: {shlex.join(call)}")
 
 
-def check_call(command: str, beam_arguments: Sequence[str]) -> None:
-    """Refuses what no command that judges boxes can do.
-
-    Raises:
-      CallError: there are options that nobody knows, or a library is missing.
-    """
-    import importlib.util
-
-    from camboxes.pipeline.errors import CallError, refuse_unknown
-
-    refuse_unknown(beam_arguments, f"see camboxes {command} --help")
-    for library in ("pycocotools", "sklearn"):
-        if importlib.util.find_spec(library) is None:
-            raise CallError(f'judging boxes needs {library}, which is not installed: pip install ".[eval]"')
-
-
-def _record(arguments: argparse.Namespace, judged: "Judged", evaluation: "Evaluation") -> dict[str, Any]:
-    """What evaluation.json holds: figures in percent."""
-    from camboxes.pipeline.evaluation import figures, resampling
-
+def _print_matching(judged: "Judged") -> None:
     matching = judged.matching
-    best = evaluation.best
-    deltas = [f"{delta:g}" for delta in figures.IOUS]
-    return {
-        "run": arguments.run,
-        "ground_truth": arguments.ground_truth,
-        "settings": judged.settings,
-        "judged": {
-            "images": len(judged.paths),
-            "categories": matching.categories,
-            "pairs": len(judged.image),
-        },
-        "left_out": {name: getattr(matching, name) for name in (*_LEFT_OUT, *_PAIRS)},
-        "intervals": {
-            "percent": resampling.LEVEL,
-            "of": "percentiles over resamples of the images",
-            "resamples": figures.RESAMPLES,
-            "resamples_of_detection": figures.RESAMPLES_OF_DETECTION,
-            "detection": list(figures.DETECTION),
-            "seed": figures.SEED,
-        },
-        "figures": {name: _figure(figure) for name, figure in evaluation.figures.items()},
-        "best_thresholds": {
-            "note": _FLATTERING + _sample(judged, evaluation),
-            "images": best.images,
-            "own_rule": {
-                "threshold": dict(zip(deltas, best.threshold, strict=True)),
-                **{name: _figure(figure) for name, figure in zip(_KNOWN, best.gt_known, strict=True)},
-                "v2": _figure(best.v2),
-            },
-            "literature": {
-                "threshold": dict(zip(deltas, best.literature_threshold, strict=True)),
-                "max_box_acc": round(best.max_box_acc, 4),
-                "max_box_acc_v2": round(best.max_box_acc_v2, 4),
-            },
-        },
-        "classes": {
-            name: {"pairs": of_class.pairs}
-            | {figure: _figure(getattr(of_class, figure)) for figure in ("gt_known_50", "mean_iou", "ap50")}
-            for name, of_class in evaluation.classes.items()
-        },
-    }
-
-
-def _sample(judged: "Judged", evaluation: "Evaluation") -> str:
-    """What to say of the images that were drawn again; nothing where they are all of them."""
-    images, all_images = evaluation.best.images, len(judged.paths)
-    return "" if images == all_images else f"; of {images:,} of {all_images:,} images, chosen by a hash of their paths"
-
-
-def _figure(figure: "Figure") -> dict[str, dict[str, float | None]]:
-    """Rounded to what no change in the order of a sum reaches."""
-    return {
-        variant: {name: None if value is None else round(value, 4) for name, value in estimate._asdict().items()}
-        for variant, estimate in figure._asdict().items()
-    }
-
-
-def _print_matching(matching: "Matching", pairs: int) -> None:
     print(
-        f"judged: {len(matching.truths)} images, {len(matching.categories)} categories, {pairs} pairs of an image "
-        "and a label that has true boxes there"
+        f"judged: {len(judged.paths)} images, {len(matching.categories)} categories, {len(judged.image)} pairs of an "
+        "image and a label that has true boxes there"
     )
     for name, words in _LEFT_OUT.items():
         if left_out := getattr(matching, name):
@@ -202,9 +102,9 @@ def _print_figures(judged: "Judged", evaluation: "Evaluation") -> None:
     print(_line(f"at the run's threshold, {threshold}", "run", "centred box of 80%", "whole image"))
     for name, figure in evaluation.figures.items():
         print(_line(figures.NAMES[name], *map(_shown, figure)))
-    print(f"\nBest thresholds, {_FLATTERING}{_sample(judged, evaluation)}:\n")
+    print(f"\nBest thresholds, {best.caveat}:\n")
     print(_line("by the run's rule", "run", "centred box of 80%", "whole image"))
-    for name, at, figure in zip(_KNOWN, best.threshold, best.gt_known, strict=True):
+    for name, at, figure in zip(figures.GT_KNOWN, best.threshold, best.gt_known, strict=True):
         print(_line(f"{figures.NAMES[name]}, t {at:.2f}", *map(_shown, figure)))
     print(_line("V2: mean of the three", *map(_shown, best.v2)))
     print(f"by the literature's rule: MaxBoxAcc {best.max_box_acc:.1f}, MaxBoxAccV2 {best.max_box_acc_v2:.1f}")

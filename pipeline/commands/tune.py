@@ -12,16 +12,14 @@ to the calibration of scores they, and boxes that reach IoU 0.5 with them, are w
 import argparse
 import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from camboxes.pipeline.commands.evaluate import add_truth_argument, check_call
+from camboxes.pipeline.commands.evaluate import add_truth_argument
 from camboxes.pipeline.untrusted_text import on_one_line
 
 if TYPE_CHECKING:
-    from camboxes.pipeline.evaluation.judging import Redrawn
-    from camboxes.pipeline.tuning.calibrating import Trust
-    from camboxes.pipeline.tuning.thresholds import Choice
-    from camboxes.transforms import BoxRule
+    from camboxes.pipeline.evaluation.redrawing import Redrawn
+    from camboxes.pipeline.tune_job import TunedRun
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,59 +38,34 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
       CallError: the call cannot be carried out as it was made.
       Exception: the job failed.
     """
-    from camboxes.pipeline.errors import blaming_the_call
-    from camboxes.pipeline.evaluation.judging import judge, redraw
-    from camboxes.pipeline.formats.ground_truth import read_ground_truth, reviewed
-    from camboxes.pipeline.jobs import running
-    from camboxes.pipeline.tuning import calibrating, thresholds
-    from camboxes.pipeline.tuning.tuning_file import FILE, Tuning, maps_settings
-    from camboxes.transforms import BoxRule, storage
+    from camboxes.pipeline.errors import refuse_unknown
+    from camboxes.pipeline.tune_job import TuneJob, tune
 
-    check_call("tune", beam_arguments)
-    output = arguments.output or storage.join(arguments.run, FILE)
-    with blaming_the_call():
-        running.check_output(output, arguments.ground_truth)
-        planned = running.finished(arguments.run)
-        truth = reviewed(planned) if arguments.from_review else read_ground_truth(arguments.ground_truth)
-    judged = redraw(planned, judge(planned, truth))
-    choice = thresholds.choose(judged)
-    before = BoxRule(**judged.settings["rule"])
-    rule = BoxRule(choice.threshold, before.min_area, before.boxes, choice.thresholds)
-    boxed, of_run = calibrating.samples(planned, judged.matching, rule)
-    calibration = calibrating.fit(boxed, of_run)
-    trust = None
-    if any(calibration.weights.values()):
-        scores = calibrating.held_out(boxed, of_run)
-        trust = calibrating.trust(scores.mean(axis=0), boxed.right, float(boxed.right.mean()))
-    figures = {
-        "pairs": len(judged.iou),
-        "thresholds": {name: expected._asdict() for name, expected in choice.expected.items()},
-        "shrinkage": choice.shrinkage,
-        "calibration": None if trust is None else trust._asdict(),
-    }
-    Tuning(rule, calibration, maps_settings(planned), sorted(judged.matching.truths), figures).write(output)
-    _describe(judged, choice, rule)
+    refuse_unknown(beam_arguments, "see camboxes tune --help")
+    found = tune(TuneJob(arguments.run, arguments.ground_truth, arguments.from_review, arguments.output))
+    _print_candidates(found.redrawn)
+    _print_choice(found)
     if arguments.from_review:
         print("boxes that were accepted as they were drawn count as true, which flatters the threshold that drew them")
-    _describe_scores(len(boxed.right), float(boxed.right.mean()) if len(boxed.right) else 0.0, trust)
-    print(f"wrote {output}")
+    _print_scores(found)
+    print(f"wrote {found.path}")
     tuned = f"{arguments.run.rstrip('/')}-tuned"
-    call = ["camboxes", "rebox", "--run", arguments.run, "--output", tuned, "--thresholds", output]
+    call = ["camboxes", "rebox", "--run", arguments.run, "--output", tuned, "--thresholds", found.path]
     print(f"draw with them: {shlex.join(call)}")
 
 
-def _describe(judged: "Redrawn", choice: "Choice", rule: "BoxRule") -> None:
-    """Prints the curve, what was chosen, and what is expected of it."""
+def _print_candidates(redrawn: "Redrawn") -> None:
+    """Prints the curves over the candidate thresholds."""
     from camboxes.pipeline.tuning.thresholds import Candidates
 
-    candidates = Candidates.of(judged)
-    matching = judged.matching
+    matching = redrawn.matching
     boxed = sum(bool(true.boxes) for true in matching.truths.values())
     print(
-        f"boxed: {boxed} images, {len(judged.iou)} pairs of an image and a label that has true boxes "
+        f"boxed: {boxed} images, {len(redrawn.iou)} pairs of an image and a label that has true boxes "
         f"there; {len(matching.images_only_in_run)} images of the run are without"
     )
     print("\nGT-known Loc at IoU 0.5 and mean IoU on these images, in percent, by threshold:\n")
+    candidates = Candidates.of(redrawn)
     for family in candidates.families:
         for number in range(family.start, family.stop, 2):
             iou = candidates.iou[:, number]
@@ -100,30 +73,33 @@ def _describe(judged: "Redrawn", choice: "Choice", rule: "BoxRule") -> None:
             bar = "#" * round(known / 2)
             print(f"  {candidates.thresholds[number]!s:>9}  {known:5.1f}  {100 * float(iou.mean()):5.1f}  {bar}")
         print()
-    if "overall" not in choice.expected:
+
+
+def _print_choice(found: "TunedRun") -> None:
+    """Prints the chosen thresholds, and what they are expected to give."""
+    expected, rule = found.choice.expected, found.tuning.rule
+    if "overall" not in expected:
         print(
-            f"{len(judged.iou)} pairs are too few to choose a threshold from; expected at least 10. "
+            f"{len(found.redrawn.iou)} pairs are too few to choose a threshold from; expected at least 10. "
             f"The run's own stays: {rule.threshold}"
         )
         return
     print("Expected on images that were not seen (five folds, four times), in percent, with one standard error:\n")
-    for name, expected in choice.expected.items():
-        print(
-            f"  {name:<10}  GT-known Loc, IoU 0.5: {expected.known:5.1f} ± {expected.error:.1f}   "
-            f"mean IoU: {expected.mean_iou:.1f}"
-        )
+    for name, of in expected.items():
+        print(f"  {name:<10}  GT-known Loc, IoU 0.5: {of.known:5.1f} ± {of.error:.1f}   mean IoU: {of.mean_iou:.1f}")
     by_class = f", and another for {len(rule.thresholds)} of the classes" if rule.thresholds else ", for every class"
     print(f"\nchosen: threshold {rule.threshold}{by_class}")
     if rule.thresholds:
-        shown: Any = sorted(rule.thresholds.items())[:10]
+        shown = sorted(rule.thresholds.items(), key=lambda item: item[0])[:10]
         print("        " + ", ".join(f"{on_one_line(name)} {threshold}" for name, threshold in shown))
 
 
-def _describe_scores(boxes: int, rate: float, trust: "Trust | None") -> None:
+def _print_scores(found: "TunedRun") -> None:
+    trust = found.trust
     if trust is None:
         print(
-            f"scores: {boxes} boxes, {100 * rate:.0f}% of them right, are too few to calibrate (10, with 3 right and 3 "
-            "wrong ones, are needed): every box gets the base rate"
+            f"scores: {found.boxes} boxes, {100 * found.right:.0f}% of them right, are too few to calibrate (10, with "
+            "3 right and 3 wrong ones, are needed): every box gets the base rate"
         )
         return
     auroc = "-" if trust.auroc is None else f"{trust.auroc:.2f}"

@@ -1,18 +1,18 @@
-"""The figures of a judged run: each with its interval, and with the two floors that it is read against.
+"""Computes the figures of a judged run, each with an interval and with two floors to compare it with.
 
-A floor is what the same figure gives for a box that knows nothing of the photograph: a centred box of 80% of each
-side, or the whole image. All figures are in percent.
+A floor is the same figure for a box that does not depend on the photograph: a centred box of 80% of each side, or the
+whole image. All figures are in percent.
 
     gt_known_30, _50, _70   pairs whose own box reaches that IoU with a true box of the category
     top1_loc, top5_loc      pairs whose box reaches 0.5 and whose class is the network's first, or among its first five
-    top1_error, top5_error  what these leave of 100
-    corloc                  gt_known_50 of each category, as a mean over categories
-    mean_iou                of the own boxes; a pair without one counts 0
+    top1_error, top5_error  100 minus these
+    corloc                  mean over categories of gt_known_50
+    mean_iou                mean IoU of the own boxes; a pair without a box counts as 0
     ap, ap50, ar            COCO's, as pycocotools gives them, over the judged images and categories, ar with 100 boxes
-                            an image; true boxes that the run was not asked for are missed, boxes of labels without a
-                            true box are wrong
+                            an image; true boxes of a category that the image is not labelled with are missed, and boxes
+                            of labels without a true box are wrong
 
-An interval of AP leans upwards where categories are rare: a resample holds fewer different images of each.
+Intervals of AP are biased upwards for rare categories: a resample holds fewer different images of each.
 """
 
 import dataclasses
@@ -24,7 +24,8 @@ import numpy as np
 from tqdm import tqdm
 
 from camboxes.pipeline.evaluation.average_precision import Boxes, Matches, match_boxes, precision
-from camboxes.pipeline.evaluation.judging import CENTRE, Judged, Redrawn, floor_boxes
+from camboxes.pipeline.evaluation.judging import CENTRE, Judged, floor_boxes
+from camboxes.pipeline.evaluation.redrawing import Redrawn
 from camboxes.pipeline.evaluation.resampling import Estimate, estimates, image_weights
 from camboxes.transforms.wsol import metrics
 
@@ -44,18 +45,9 @@ NAMES = {
 }
 HEADLINE = tuple(name for name in NAMES if name not in ("top1_loc", "top5_loc"))  # the errors say the same
 IOUS = (0.3, 0.5, 0.7)
-LOCALIZATION = (
-    "gt_known_30",
-    "gt_known_50",
-    "gt_known_70",
-    "top1_loc",
-    "top1_error",
-    "top5_loc",
-    "top5_error",
-    "corloc",
-    "mean_iou",
-)
+GT_KNOWN = ("gt_known_30", "gt_known_50", "gt_known_70")  # one for each of IOUS
 DETECTION = ("ap", "ap50", "ar")
+LOCALIZATION = tuple(name for name in NAMES if name not in DETECTION)
 
 RESAMPLES, RESAMPLES_OF_DETECTION, SEED = 1000, 200, 0
 
@@ -71,11 +63,11 @@ class Figure(NamedTuple):
 
 
 class ClassFigures(NamedTuple):
-    """Figures of one category. Without intervals where all of its pairs are on one image.
+    """Figures of one category; without intervals if all of its pairs are on one image.
 
     Attributes:
-      pairs: labelled pairs with a true box.
-      gt_known_50, mean_iou, ap50: see the module; the first two are None throughout where there is no pair.
+      pairs: number of labelled pairs with a true box.
+      gt_known_50, mean_iou, ap50: see the module; every value of the first two is None if there is no pair.
     """
 
     pairs: int
@@ -85,17 +77,19 @@ class ClassFigures(NamedTuple):
 
 
 class BestThresholds(NamedTuple):
-    """Figures at thresholds chosen on the very boxes that they are judged on, which flatters.
+    """Figures at the best thresholds. These are chosen on the boxes that they are judged on, so the figures flatter.
 
     Attributes:
-      images: how many these figures are of; fewer than were judged, where those were too many to draw all again.
-      threshold: the best for each of IOUS by the product's own rule; among equals the lowest.
-      gt_known: at these; an interval chooses anew in each resample.
-      v2: their mean.
-      max_box_acc, max_box_acc_v2: by the literature's rule (transforms/wsol.py), from the stored maps, over the pairs.
-      literature_threshold: of MaxBoxAccV2, for each of IOUS; a share of the map's maximum.
+      judged: number of judged images.
+      images: number of images that these figures cover; fewer if those were too many to redraw.
+      threshold: the best threshold of the run's rule for each of IOUS; of equals, the lowest.
+      gt_known: GT-known Loc at these thresholds. For the interval, each resample chooses its own thresholds.
+      v2: mean of gt_known.
+      max_box_acc, max_box_acc_v2: by the literature's rule (`transforms.wsol`), from the stored maps, over the pairs.
+      literature_threshold: best thresholds of MaxBoxAccV2 for each of IOUS, as shares of the map's maximum.
     """
 
+    judged: int
     images: int
     threshold: list[float]
     gt_known: list[Figure]
@@ -104,15 +98,23 @@ class BestThresholds(NamedTuple):
     max_box_acc_v2: float
     literature_threshold: list[float]
 
+    @property
+    def caveat(self) -> str:
+        """What a reader of these figures must know."""
+        caveat = "chosen on the very boxes that they are judged on, which flatters"
+        if self.images == self.judged:
+            return caveat
+        return f"{caveat}; of {self.images:,} of {self.judged:,} images, chosen by a hash of their paths"
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
     """All figures of a run.
 
     Attributes:
-      figures: at the run's own threshold, by the names that the module lists.
-      best: at the best thresholds.
-      classes: by category name, those that have a true box on the judged images.
+      figures: figures at the run's own threshold, by the names that the module lists.
+      best: figures at the best thresholds.
+      classes: figures by category name, for categories that have a true box on the judged images.
     """
 
     figures: dict[str, Figure]
@@ -121,7 +123,7 @@ class Evaluation:
 
 
 class Localization(NamedTuple):
-    """Figures of the own boxes for each row of image weights; NaN where nothing of a weight is left to judge.
+    """Figures of the own boxes for each row of image weights; NaN if no image with a weight is judged.
 
     Attributes:
       overall: float64 [rows, LOCALIZATION, 3], the last axis: run, centre, whole.
@@ -134,7 +136,7 @@ class Localization(NamedTuple):
 
 
 class Detection(NamedTuple):
-    """Figures of all boxes for each row of image weights; likewise.
+    """Figures of all boxes for each row of image weights; NaN likewise.
 
     Attributes:
       overall: float64 [rows, DETECTION, 3].
@@ -148,15 +150,15 @@ class Detection(NamedTuple):
 Rows = TypeVar("Rows", Localization, Detection)
 
 
-def evaluate(judged: Judged, redrawn: Redrawn) -> Evaluation:
-    """All figures of a judged run, their intervals from RESAMPLES resamples of its images (AP and AR: fewer).
+def compute_figures(judged: Judged, redrawn: Redrawn) -> Evaluation:
+    """Computes all figures of a judged run, with intervals from RESAMPLES resamples of its images (AP and AR: fewer).
 
     Args:
       judged: the run.
-      redrawn: it, or what was `sampled` of it: the best thresholds are those of its images.
+      redrawn: the same run or a sample of it, redrawn: the best thresholds are chosen on its images.
     """
     true = true_boxes(judged)
-    matches = [match_boxes(true, boxes) for boxes in _drawn(judged)]
+    matches = [match_boxes(true, boxes) for boxes in (judged.detections, *_floors(judged))]
     samples, samples_of_detection = [], []
     with tqdm(total=RESAMPLES + RESAMPLES_OF_DETECTION, unit="resample", disable=None) as bar:
         for weights in image_weights(judged.paths, RESAMPLES, SEED):
@@ -172,7 +174,7 @@ def evaluate(judged: Judged, redrawn: Redrawn) -> Evaluation:
     figures = [*_figures(found.overall, sampled.overall), *_figures(detected.overall, sampled_detection.overall)]
     return Evaluation(
         figures=dict(zip([*LOCALIZATION, *DETECTION], figures, strict=True)),
-        best=_best(redrawn),
+        best=_best(len(judged.paths), redrawn),
         classes=_classes(
             judged,
             matches[0],
@@ -184,7 +186,7 @@ def evaluate(judged: Judged, redrawn: Redrawn) -> Evaluation:
 
 
 def localization(judged: Judged, weights: np.ndarray) -> Localization:
-    """The figures of the own boxes for each row of image weights, [rows, images]."""
+    """Computes the figures of the own boxes for each row of image weights, [rows, images]."""
     iou = np.stack([judged.iou, judged.centre, judged.whole], axis=1)
     at_30, at_50, at_70 = (np.where(iou >= delta, 100.0, 0.0) for delta in IOUS)
     top1, top5 = (at_50 * first[:, None] for first in (judged.top1, judged.top5))
@@ -205,26 +207,31 @@ def localization(judged: Judged, weights: np.ndarray) -> Localization:
 
 
 def detection(matches: Sequence[Sequence[Matches]], weights: np.ndarray) -> Detection:
-    """The figures of all boxes for each row of image weights; matches are those of the run and of both floors."""
+    """Computes the figures of all boxes for each row of image weights.
+
+    Args:
+      matches: those of the run and of both floors, or of any runs to compare: the last axis of the figures.
+      weights: [rows, images].
+    """
     found = [precision(each, weights) for each in matches]
     overall = np.stack([np.stack([each.ap, each.ap50, each.ar], axis=1) for each in found], axis=2)
     return Detection(overall, np.stack([each.ap50_of for each in found], axis=2))
 
 
 def known_at_best(judged: Redrawn, weights: np.ndarray) -> np.ndarray:
-    """GT-known Loc at the threshold that is best for it, for each row of image weights and of IOUS: [rows, 3]."""
+    """GT-known Loc at its best threshold for each row of image weights and each of IOUS: [rows, 3]."""
     return np.stack([_known_at(judged, weights, delta).max(axis=1) for delta in IOUS], axis=1)
 
 
-def _known_at_best(redrawn: Redrawn, weights: np.ndarray) -> np.ndarray:
-    """The same beside the floors, which depend on no threshold: [rows, 3, 3], the last axis: run, centre, whole."""
+def _best_and_floors(redrawn: Redrawn, weights: np.ndarray) -> np.ndarray:
+    """`known_at_best` beside the floors, which have no threshold: [rows, 3, 3], the last axis: run, centre, whole."""
     known = localization(redrawn, weights).overall[:, : len(IOUS)]
     known[:, :, 0] = known_at_best(redrawn, weights)
     return known
 
 
 def true_boxes(judged: Judged) -> Boxes:
-    """The true boxes of the judged images and categories, crowds marked as such."""
+    """Collects the true boxes and the crowds of the judged images and categories."""
     numbers = {name: number for number, name in enumerate(judged.categories)}
     names = set(judged.matching.categories)
     image, category, bbox, crowd = [], [], [], []
@@ -240,26 +247,23 @@ def true_boxes(judged: Judged) -> Boxes:
     return Boxes(np.array(image), np.array(category), np.array(bbox), np.zeros(len(image)), np.array(crowd))
 
 
-def _drawn(judged: Judged) -> Iterator[Boxes]:
-    """The run's boxes, and each floor's: one for each pair that has boxes, with the highest of their scores."""
+def _floors(judged: Judged) -> Iterator[Boxes]:
+    """The boxes of each floor: one for each pair that has boxes, with the highest of their scores."""
     found = judged.detections
-    no_crowd = np.zeros(len(found.score), bool)
-    yield Boxes(found.image, found.category, found.bbox, found.score, no_crowd)
     order = np.argsort(-found.score, kind="stable")
     pairs = found.image[order] * len(judged.categories) + found.category[order]
-    first = order[np.unique(pairs, return_index=True)[1]]
-    image, category, score = found.image[first], found.category[first], found.score[first]
+    highest = found.some(order[np.unique(pairs, return_index=True)[1]])
     for share in (CENTRE, 1.0):
-        yield Boxes(image, category, floor_boxes(judged.sizes[image], share), score, no_crowd[first])
+        yield highest._replace(bbox=floor_boxes(judged.sizes[highest.image], share))
 
 
 def _known_at(judged: Redrawn, weights: np.ndarray, delta: float) -> np.ndarray:
-    """GT-known Loc for each row of image weights and each threshold: [rows, thresholds]."""
+    """GT-known Loc at IoU delta for each row of image weights and each threshold: [rows, thresholds]."""
     return _mean(weights[:, judged.image], np.where(judged.iou_at >= delta, 100.0, 0.0))
 
 
 def _mean(of_pair: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Means of [pairs, columns] for each row of the pairs' weights: [rows, columns]."""
+    """Weighted means of values [pairs, columns] for each row of weights [rows, pairs]: [rows, columns]."""
     with np.errstate(invalid="ignore"):
         return of_pair @ values / of_pair.sum(axis=1, keepdims=True)
 
@@ -270,26 +274,27 @@ def _chunks(weights: np.ndarray, pairs: int) -> Iterator[np.ndarray]:
 
 
 def _joined(kind: type[Rows], chunks: Sequence[Rows]) -> Rows:
-    """The figures of several chunks of rows."""
+    """Concatenates chunks of rows."""
     return kind(*map(np.concatenate, zip(*chunks, strict=True)))
 
 
 def _figures(values: np.ndarray, samples: np.ndarray) -> list[Figure]:
-    """Figures of [1, figures, 3] and of their resamples, [rows, figures, 3]."""
+    """Figures from values [1, figures, 3] and resampled values [rows, figures, 3]."""
     found = estimates(values.reshape(-1), samples.reshape(len(samples), -1))
     return [Figure(*found[start : start + 3]) for start in range(0, len(found), 3)]
 
 
-def _best(redrawn: Redrawn) -> BestThresholds:
+def _best(judged: int, redrawn: Redrawn) -> BestThresholds:
     ones = np.ones((1, len(redrawn.paths)))
     curves = [_known_at(redrawn, ones, delta)[0] for delta in IOUS]
-    known, samples = _known_at_best(redrawn, ones), []
+    known, samples = _best_and_floors(redrawn, ones), []
     for weights in image_weights(redrawn.paths, RESAMPLES, SEED):
-        samples += [_known_at_best(redrawn, some) for some in _chunks(weights, len(redrawn.image))]
+        samples += [_best_and_floors(redrawn, some) for some in _chunks(weights, len(redrawn.image))]
     sampled = np.concatenate(samples)
     accuracy = redrawn.literature.result()
     shares = metrics.thresholds(redrawn.literature.step)
     return BestThresholds(
+        judged=judged,
         images=len(redrawn.paths),
         threshold=[float(redrawn.thresholds[curve.argmax()]) for curve in curves],
         gt_known=_figures(known, sampled),
@@ -303,7 +308,7 @@ def _best(redrawn: Redrawn) -> BestThresholds:
 def _classes(
     judged: Judged, matches: Sequence[Matches], known: list[Figure], iou: list[Figure], ap50: list[Figure]
 ) -> dict[str, ClassFigures]:
-    """Figures by category; known and iou are of those that have pairs, matches and ap50 of all with true boxes."""
+    """Figures by category; `known` and `iou` of those that have pairs, the others of those with true boxes."""
     numbers, pairs = np.unique(judged.category, return_counts=True)
     of_pairs = dict(zip(numbers.tolist(), zip(pairs.tolist(), known, iou, strict=True), strict=True))
     undefined = Figure(*[Estimate(None, None, None)] * 3)

@@ -1,14 +1,12 @@
-"""A run's boxes beside the true ones: for every labelled pair of an image and a category how well they agree.
+"""Compares a run's boxes with the true ones: how well each labelled pair of an image and a category is localized.
 
-`judge` looks at the boxes that the run has; `redraw` draws others, from its maps at every threshold, which takes by far
-the longer, so that `sampled` may choose the images. Nothing here is a figure yet: `figures` makes those, for all images
-or for a resample of them.
+Nothing here is a figure yet: `figures` computes those, for all images or for a resample of them.
 """
 
-import collections
 import dataclasses
+import importlib.util
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,65 +14,42 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from camboxes.pipeline import sampling
 from camboxes.pipeline.errors import CallError
+from camboxes.pipeline.evaluation.average_precision import Boxes
 from camboxes.pipeline.evaluation.matching import Matching, match
 from camboxes.pipeline.formats.ground_truth import GroundTruth
-from camboxes.transforms import BoxRule, PlannedRun
-from camboxes.transforms.boxes.from_map import Threshold, WorkingMap, best_iou, iou
-from camboxes.transforms.boxes.second_look import merge
-from camboxes.transforms.boxes.stored_maps import StoredMap
-from camboxes.transforms.boxes_from_maps import working_map
-from camboxes.transforms.wsol import metrics
+from camboxes.transforms import PlannedRun
+from camboxes.transforms.boxes.from_map import iou
 
-THRESHOLDS = np.arange(2, 92, 2) / 100
-OTSU_SHARES = np.arange(30, 151, 5) / 100
-CENTRE = 0.8  # of each side: the floor that a figure is read against
-LITERATURE_STEP = 0.001  # of the thresholds of the literature's rule
-MOST_REDRAWN = 1000  # images; a share of that many has a standard error of 1.6 points at the most
+CENTRE = 0.8  # share of each side: the centred box that figures are compared with
 
-_ALL_THRESHOLDS: list[Threshold] = [*THRESHOLDS.tolist(), *(f"{share}*otsu" for share in OTSU_SHARES)]
+_NONE = -1  # no class, no box
+_NULLS = {"class_index": _NONE, "calibrated_score": np.nan}  # what stands for null in a column
 
-_NO_CLASS = _NO_BOX = -1
-
-Row = Mapping[str, Any]
-
-
-class Detections(NamedTuple):
-    """All boxes that the run has in the judged images and categories, as results.json holds them.
-
-    Attributes:
-      image, category: int64 [boxes], as in `Judged`.
-      bbox: float64 [boxes, 4], x, y, width, height in pixels.
-      score: float64 [boxes], calibrated where it is.
-    """
-
-    image: np.ndarray
-    category: np.ndarray
-    bbox: np.ndarray
-    score: np.ndarray
+Columns = dict[str, np.ndarray]  # columns of equal length by name
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Judged:
     """Every labelled pair of a judged image and a judged category that has true boxes there.
 
-    In the order of the image's id, then of the category's. A pair's own box is the label's of highest score (calibrated
-    where it is), among equals of lowest rank; its IoU is that with the best true box.
+    Pairs are sorted by the image's id, then by the category's. A pair's own box is the box of highest score (calibrated
+    if it is) that the run has for the label; of equal scores, the one of lowest rank. Its IoU is the largest with any
+    true box of the pair.
 
     Attributes:
       categories: names of the run, in the order of their ids.
-      paths: of the judged images, also those without such a pair, in the order of their ids.
+      paths: the judged images, including those without a pair, in the order of their ids.
       sizes: int64 [images, 2], width and height in pixels.
       image, category: int64 [pairs], indices into paths and categories.
-      iou: float64 [pairs], of the own box; 0 where there is no box.
-      score: float64 [pairs], of the own box as results.json carries it; NaN where there is no box.
-      raw_score, calibrated: float64 [pairs], likewise, before and after calibration; NaN where there is none.
+      iou: float64 [pairs], IoU of the own box; 0 if there is no box.
+      score: float64 [pairs], score of the own box as in results.json; NaN if there is no box.
+      raw_score, calibrated: float64 [pairs], its score before and after calibration; NaN if there is none.
       centre, whole: float64 [pairs], IoU of a centred box of 80% of each side, and of the whole image.
       top1, top5: bool [pairs], whether the label's class is the network's first, or among its first five.
-      detections: every box of the run.
+      detections: every box of the run in the judged images and categories, with its score as in results.json.
       matching: what is judged, and what was left out.
-      settings: what the run's shards were made with, its box rule under "rule".
+      settings: the settings that the run's shards were made with, its box rule under "rule".
     """
 
     categories: list[str]
@@ -90,350 +65,183 @@ class Judged:
     whole: np.ndarray
     top1: np.ndarray
     top5: np.ndarray
-    detections: Detections
+    detections: Boxes
     matching: Matching
     settings: dict[str, Any]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Redrawn(Judged):
-    """What was judged, and what other thresholds make of the pairs.
+def check_libraries() -> None:
+    """Checks that the libraries of the `eval` extra are installed.
 
-    Attributes:
-      thresholds: float64 [thresholds].
-      otsu_shares: float64 [shares], thresholds as shares of the Otsu level.
-      iou_at: float32 [pairs, thresholds], IoU of the own box that the run's rule gives with each of them for its own.
-      iou_at_otsu: float32 [pairs, shares], likewise.
-      literature: by the rule of `transforms.wsol`, from the stored maps, over the pairs.
+    Raises:
+      CallError: one is missing.
     """
-
-    thresholds: np.ndarray
-    otsu_shares: np.ndarray
-    iou_at: np.ndarray
-    iou_at_otsu: np.ndarray
-    literature: metrics.BoxCounts
+    for library in ("pycocotools", "sklearn"):
+        if importlib.util.find_spec(library) is None:
+            raise CallError(f'judging boxes needs {library}, which is not installed: pip install ".[eval]"')
 
 
 def judge(run: PlannedRun, truth: GroundTruth) -> Judged:
-    """Judges the boxes of a finished run, one shard after the other.
+    """Judges the boxes of a finished run.
 
     Raises:
       CallError: nothing matches, or no labelled pair has a true box.
     """
     matching = match(run, truth)
-    categories = [category.name for category in run.categories]
-    of_shards: list[_OfShard] = []
-    first = 0
-    counts: collections.Counter[str] = collections.Counter()
-    with tqdm(total=len(matching.truths), unit="image", disable=None) as bar:
-        for rows in _rows(run, matching, ["path", "width", "height", "labels", "top5", "boxes"]):
-            of_shards.append(_judge_shard(rows, matching, categories, first))
-            counts.update(of_shards[-1].counts)
-            first += len(rows)
-            bar.update(len(rows))
-    pairs = {name: np.concatenate([of_shard.pairs[name] for of_shard in of_shards]) for name in _OF_PAIRS}
-    if not len(pairs["image"]):
+    rows = _read(run, matching)
+    truths, categories = list(matching.truths.values()), [category.name for category in run.categories]
+
+    def keys(columns: Columns) -> np.ndarray:
+        """One number for each image and category: int64."""
+        return columns["image"] * len(categories) + columns["category"]
+
+    labels = _some(rows.labels, np.isin(categories, matching.categories)[rows.labels["category"]])
+    boxes = _some(rows.boxes, np.isin(keys(rows.boxes), keys(labels)))
+    true_of_label = [
+        truths[image].boxes.get(categories[category])
+        for image, category in zip(labels["image"].tolist(), labels["category"].tolist(), strict=True)
+    ]
+    true = [boxes_of_label for boxes_of_label in true_of_label if boxes_of_label is not None]
+    if not true:
         raise CallError(
             f"none of the {len(matching.truths)} images that run and ground truth {truth.source!r} share has a true "
             "box of a category that it is labelled with; expected labels and boxes of the same things"
         )
+    pairs = _some(labels, np.array([boxes_of_label is not None for boxes_of_label in true_of_label]))
+    score = np.where(np.isnan(boxes["calibrated_score"]), boxes["score"], boxes["calibrated_score"])
+    own = _own_boxes(keys(pairs), keys(boxes), score, boxes["rank"])
+    has_box, own_iou = own != _NONE, np.zeros(len(own))
+    own_iou[has_box] = _best_ious(boxes["bbox"][own[has_box]], list(itertools.compress(true, has_box)))
+    of_own = {
+        name: np.append(values, np.nan)[own]
+        for name, values in (("score", score), ("raw_score", boxes["score"]), ("calibrated", boxes["calibrated_score"]))
+    }
+    names = set(matching.categories)
     return Judged(
         categories=categories,
         paths=list(matching.truths),
-        sizes=np.concatenate([of_shard.sizes for of_shard in of_shards]),
-        **pairs,
-        detections=Detections(*map(np.concatenate, zip(*(of_shard.boxes for of_shard in of_shards), strict=True))),
+        sizes=rows.sizes,
+        image=pairs["image"],
+        category=pairs["category"],
+        iou=own_iou,
+        **of_own,
+        centre=_best_ious(floor_boxes(rows.sizes[pairs["image"]], CENTRE), true),
+        whole=_best_ious(floor_boxes(rows.sizes[pairs["image"]], 1.0), true),
+        top1=_among_first(rows.top5, pairs, 1),
+        top5=_among_first(rows.top5, pairs, 5),
+        detections=Boxes(boxes["image"], boxes["category"], boxes["bbox"], score, np.zeros(len(score), bool)),
         matching=dataclasses.replace(
             matching,
-            labelled_without_class=counts["labelled_without_class"],
-            labelled_without_true_box=counts["labelled_without_true_box"],
-            true_without_label=counts["true_without_label"],
+            labelled_without_class=int((rows.labels["class_index"] == _NONE).sum()),
+            labelled_without_true_box=len(true_of_label) - len(true),
+            true_without_label=sum(len(names & image.boxes.keys()) for image in truths) - len(true),
         ),
         settings=run.recorded_settings(),
     )
 
 
-def redraw(run: PlannedRun, judged: Judged) -> Redrawn:
-    """Draws the boxes of every judged pair again from the run's stored maps, at each threshold.
-
-    Raises:
-      CallError: a judged pair has no stored map.
-    """
-    rule = BoxRule(**judged.settings["rule"])
-    pairs_of: dict[str, list[int]] = collections.defaultdict(list)
-    for pair, image in enumerate(judged.image.tolist()):
-        pairs_of[judged.paths[image]].append(pair)
-
-    iou_at = np.empty((len(judged.image), len(_ALL_THRESHOLDS)), np.float32)
-    literature = metrics.BoxCounts.none(LITERATURE_STEP)
-    rows = _rows(run, judged.matching, ["path", "width", "height", "labels", "maps"])
-    every = itertools.chain.from_iterable(of_shard.to_pylist() for of_shard in rows)
-    for row in tqdm(every, total=len(judged.paths), unit="image", disable=None):
-        labels = {label["label"]: label for label in row["labels"]}
-        for pair in pairs_of.get(row["path"], ()):
-            name = judged.categories[judged.category[pair]]
-            redrawn = _redraw_pair(row, labels[name], judged.matching.truths[row["path"]].boxes[name], rule)
-            iou_at[pair] = redrawn.iou_at
-            literature += redrawn.literature
-    return Redrawn(
-        **vars(judged),
-        thresholds=THRESHOLDS,
-        otsu_shares=OTSU_SHARES,
-        iou_at=iou_at[:, : len(THRESHOLDS)],
-        iou_at_otsu=iou_at[:, len(THRESHOLDS) :],
-        literature=literature,
-    )
-
-
-def sampled(judged: Judged, most: int) -> Judged:
-    """What was judged on a sample by path of the images that have a pair; `judged` as it is where there are no more."""
-    with_pairs = np.unique(judged.image).tolist()
-    if len(with_pairs) <= most:
-        return judged
-    chosen = sorted(sampling.first(with_pairs, most, judged.paths.__getitem__))
-    pairs = np.flatnonzero(np.isin(judged.image, chosen))
-    return restricted(judged, [judged.paths[place] for place in chosen], judged.categories, pairs)
-
-
-def floor_boxes(sizes: np.ndarray, share: float) -> np.ndarray:
-    """A centred box of a share of each side, for each of sizes [images, 2]: float64 [images, 4]."""
-    return np.concatenate([(1 - share) / 2 * sizes, share * sizes], axis=1)
-
-
-_OF_PAIRS = ("image", "category", "iou", "score", "raw_score", "calibrated", "centre", "whole", "top1", "top5")
-_Columns = dict[str, np.ndarray]  # of what a shard holds of one kind, by name
-_Placed = tuple[Sequence[int], WorkingMap]  # the rectangle of the image that a map covers, and the map
-
-
-class _OfShard(NamedTuple):
-    """What a shard adds to `Judged`.
-
-    Attributes:
-      sizes: int64 [images, 2].
-      pairs: those of _OF_PAIRS.
-      boxes: of `Judged.detections`.
-      counts: fields of `Matching`.
-    """
-
-    sizes: np.ndarray
-    pairs: _Columns
-    boxes: Detections
-    counts: dict[str, int]
-
-
-class _RedrawnPair(NamedTuple):
-    """What a pair adds to `Redrawn`; `iou_at` is float64 [_ALL_THRESHOLDS]."""
-
-    iou_at: np.ndarray
-    literature: metrics.BoxCounts
-
-
-def _rows(run: PlannedRun, matching: Matching, columns: list[str]) -> Iterator[pa.Table]:
-    """The judged images' rows of one shard after another that has any."""
+def judged_rows(run: PlannedRun, matching: Matching, columns: list[str]) -> Iterator[pa.Table]:
+    """The judged images' rows, one table for each shard that has any; `columns` must include "path"."""
     for _, rows in run.tables(columns):
         judged = [path in matching.truths for path in rows["path"].to_pylist()]
         if any(judged):
             yield rows.filter(pa.array(judged))
 
 
-def _judge_shard(rows: pa.Table, matching: Matching, categories: list[str], first: int) -> _OfShard:
-    """Judges all pairs of a shard together.
+def floor_boxes(sizes: np.ndarray, share: float) -> np.ndarray:
+    """A centred box with a share of each side, for each of sizes [images, 2]: float64 [images, 4]."""
+    return np.concatenate([(1 - share) / 2 * sizes, share * sizes], axis=1)
 
-    Args:
-      rows: of its judged images.
-      matching: what is judged, and the true boxes.
-      categories: of the run.
-      first: the index of the first of these images.
+
+class _Rows(NamedTuple):
+    """The judged images' rows as columns, in the order of their ids. `image` is the index of an entry's image.
+
+    Attributes:
+      sizes: int64 [images, 2], width and height.
+      labels: image, category, class_index, sorted by image, then by category.
+      top5: image, class_index, for each image the network's first classes in their order.
+      boxes: image, category, rank, bbox, score, calibrated_score.
     """
-    truths = [matching.truths[path] for path in rows["path"].to_pylist()]
-    sizes = np.stack([rows[name].to_numpy() for name in ("width", "height")], axis=1).astype(np.int64)
-    labels, boxes = _labels(rows["labels"]), _boxes(rows["boxes"])
-    counts = {"labelled_without_class": int((labels["class_index"] == _NO_CLASS).sum())}
-    labels = _some(labels, np.isin(categories, matching.categories)[labels["category"]])
-    boxes = _some(boxes, np.isin(_place(boxes, categories), _place(labels, categories)))
 
-    places = zip(labels["row"].tolist(), labels["category"].tolist(), strict=True)
-    found = [truths[row].boxes.get(categories[category]) for row, category in places]
-    truth = [true for true in found if true is not None]
-    names = set(matching.categories)
-    counts["labelled_without_true_box"] = len(found) - len(truth)
-    counts["true_without_label"] = sum(len(names & image.boxes.keys()) for image in truths) - len(truth)
-    pairs = _some(labels, np.array([true is not None for true in found], bool))
-
-    own = _own_boxes(boxes, _place(boxes, categories), _place(pairs, categories))
-    has_box, of_own = own != _NO_BOX, np.zeros(len(own))
-    of_own[has_box] = _best_ious(boxes["bbox"][own[has_box]], list(itertools.compress(truth, has_box)))
-    columns = {
-        "image": pairs["row"] + first,
-        "category": pairs["category"],
-        "iou": of_own,
-        **{name: np.append(boxes[name], np.nan)[own] for name in ("score", "raw_score", "calibrated")},
-        "centre": _best_ious(floor_boxes(sizes[pairs["row"]], CENTRE), truth),
-        "whole": _best_ious(floor_boxes(sizes[pairs["row"]], 1.0), truth),
-        "top1": _among_first(rows["top5"], pairs, 1),
-        "top5": _among_first(rows["top5"], pairs, 5),
-    }
-    detections = Detections(boxes["row"] + first, boxes["category"], boxes["bbox"], boxes["score"])
-    return _OfShard(sizes, columns, detections, counts)
+    sizes: np.ndarray
+    labels: Columns
+    top5: Columns
+    boxes: Columns
 
 
-def _labels(column: pa.ChunkedArray) -> _Columns:
-    """A shard's labels by row, then by category: int64 [labels] row, category and class_index (_NO_CLASS for none)."""
-    row, labels = _entries(column)
-    category = _numbers(labels, "category_id") - 1
-    found = {"row": row, "category": category, "class_index": _numbers(labels, "class_index", _NO_CLASS)}
-    return _some(found, np.lexsort([category, row]))
+def _read(run: PlannedRun, matching: Matching) -> _Rows:
+    tables: dict[str, list[pa.Table]] = {"labels": [], "top5": [], "boxes": []}
+    sizes, first = [], 0
+    with tqdm(total=len(matching.truths), unit="image", disable=None) as bar:
+        for rows in judged_rows(run, matching, ["path", "width", "height", *tables]):
+            sizes.append(np.stack([rows[name].to_numpy() for name in ("width", "height")], axis=1).astype(np.int64))
+            tables["labels"].append(_entries(rows["labels"], first, ["category_id", "class_index"]))
+            tables["top5"].append(_entries(rows["top5"], first, ["class_index"]))
+            fields = ["category_id", "rank", "bbox", "score", "calibrated_score"]
+            tables["boxes"].append(_entries(rows["boxes"], first, fields))
+            first += len(rows)
+            bar.update(len(rows))
+    labels, top5, boxes = (_columns(pa.concat_tables(of_shards)) for of_shards in tables.values())
+    return _Rows(np.concatenate(sizes), _some(labels, np.lexsort([labels["category"], labels["image"]])), top5, boxes)
 
 
-def _boxes(column: pa.ChunkedArray) -> _Columns:
-    """A shard's boxes as they stand.
-
-    Returns:
-      row, category, rank: int64 [boxes].
-      bbox: float64 [boxes, 4].
-      score, raw_score, calibrated: float64 [boxes], as in `Judged`.
-    """
-    row, boxes = _entries(column)
-    raw_score, calibrated = _numbers(boxes, "score"), _numbers(boxes, "calibrated_score", np.nan)
-    return {
-        "row": row,
-        "category": _numbers(boxes, "category_id") - 1,
-        "rank": _numbers(boxes, "rank"),
-        "bbox": pc.struct_field(boxes, "bbox").flatten().to_numpy().reshape(-1, 4),
-        "score": np.where(np.isnan(calibrated), raw_score, calibrated),
-        "raw_score": raw_score,
-        "calibrated": calibrated,
-    }
+def _entries(lists: pa.ChunkedArray, first: int, fields: Sequence[str]) -> pa.Table:
+    """The entries of a column of lists, with some of their fields and `image`, which counts rows from `first`."""
+    rows = lists.combine_chunks()
+    entries = pc.list_flatten(rows)
+    image = pc.add(pc.list_parent_indices(rows), first)
+    return pa.table({"image": image} | {field: pc.struct_field(entries, field) for field in fields})
 
 
-def _entries(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.StructArray]:
-    """The row of each entry of a column of lists, int64 [entries], and the entries."""
-    lists = column.combine_chunks()
-    return pc.list_parent_indices(lists).to_numpy().astype(np.int64), pc.list_flatten(lists)
+def _columns(entries: pa.Table) -> Columns:
+    """A table's columns, int64 or float64 [entries]; bbox is float64 [entries, 4]; category ids become indices."""
+    found = {}
+    for name in entries.column_names:
+        column = entries[name].combine_chunks()
+        if name == "bbox":
+            found[name] = column.flatten().to_numpy().reshape(-1, 4)
+            continue
+        values = column.fill_null(_NULLS.get(name, 0)).to_numpy()
+        found[name] = values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
+    if "category_id" in found:
+        found["category"] = found.pop("category_id") - 1
+    return found
 
 
-def _numbers(entries: pa.StructArray, name: str, null: float = 0) -> np.ndarray:
-    """A field of each entry, int64 or float64 [entries]; `null` where it has none."""
-    values = pc.struct_field(entries, name).fill_null(null).to_numpy()
-    return values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
-
-
-def _some(columns: _Columns, which: np.ndarray) -> _Columns:
+def _some(columns: Columns, which: np.ndarray) -> Columns:
     return {name: column[which] for name, column in columns.items()}
 
 
-def _place(columns: _Columns, categories: Sequence[str]) -> np.ndarray:
-    """A number for each row and category: int64."""
-    return columns["row"] * len(categories) + columns["category"]
+def _own_boxes(pairs: np.ndarray, boxes: np.ndarray, score: np.ndarray, rank: np.ndarray) -> np.ndarray:
+    """The index of each pair's own box, intp [pairs]; _NONE if there is none.
 
-
-def _own_boxes(boxes: _Columns, of_boxes: np.ndarray, of_pairs: np.ndarray) -> np.ndarray:
-    """Each pair's own box, see `Judged`: intp [pairs]; _NO_BOX where there is none. Both have their `_place`."""
-    order = np.lexsort([boxes["rank"], -boxes["score"], of_boxes])
-    places, first = np.unique(of_boxes[order], return_index=True)
-    own = np.full(len(of_pairs), _NO_BOX)
-    has_box = np.isin(of_pairs, places)
-    own[has_box] = order[first[np.searchsorted(places, of_pairs[has_box])]]
+    Args:
+      pairs: int64 [pairs], the key of each.
+      boxes: int64 [boxes], the key of each.
+      score: float64 [boxes]; the highest wins,
+      rank: int64 [boxes]; of equal scores the lowest.
+    """
+    order = np.lexsort([rank, -score, boxes])
+    with_box, first = np.unique(boxes[order], return_index=True)
+    own = np.full(len(pairs), _NONE)
+    has_box = np.isin(pairs, with_box)
+    own[has_box] = order[first[np.searchsorted(with_box, pairs[has_box])]]
     return own
 
 
-def _among_first(top: pa.ChunkedArray, pairs: _Columns, number: int) -> np.ndarray:
-    """Whether each pair's class is among the network's first so many of its row: bool [pairs]."""
-    row, entries = _entries(top)
-    class_index = _numbers(entries, "class_index")
-    first = np.arange(len(row)) - np.searchsorted(row, row) < number
-    classes = 1 + max(of.max(initial=0) for of in (class_index, pairs["class_index"]))
-    looked_for = pairs["row"] * classes + pairs["class_index"]
-    return np.isin(looked_for, (row * classes + class_index)[first]) & (pairs["class_index"] != _NO_CLASS)
+def _among_first(top5: Columns, pairs: Columns, number: int) -> np.ndarray:
+    """Whether each pair's class is among the network's first `number` classes of its image: bool [pairs]."""
+    image = top5["image"]
+    first = np.arange(len(image)) - np.searchsorted(image, image) < number
+    classes = 1 + max(columns["class_index"].max(initial=0) for columns in (top5, pairs))
+    key, first_key = (columns["image"] * classes + columns["class_index"] for columns in (pairs, _some(top5, first)))
+    return np.isin(key, first_key) & (pairs["class_index"] != _NONE)
 
 
-def _best_ious(boxes: np.ndarray, truth: Sequence[np.ndarray]) -> np.ndarray:
-    """`best_iou` of each box [boxes, 4] with true boxes of its own: float64 [boxes]."""
+def _best_ious(boxes: np.ndarray, true: Sequence[np.ndarray]) -> np.ndarray:
+    """`best_iou` of each of boxes [boxes, 4] with true boxes of its own: float64 [boxes]."""
     if not len(boxes):
         return np.zeros(0)
-    counts = [len(true) for true in truth]
-    ious = iou(np.repeat(boxes, counts, axis=0), np.concatenate(truth))
+    counts = [len(each) for each in true]
+    ious = iou(np.repeat(boxes, counts, axis=0), np.concatenate(true))
     return np.maximum.reduceat(ious, np.cumsum([0, *counts[:-1]]))
-
-
-def _redraw_pair(row: Row, label: Row, truth: np.ndarray, rule: BoxRule) -> _RedrawnPair:
-    entries = [stored for stored in row["maps"] if stored["category_id"] == label["category_id"]]
-    maps = [(stored["rectangle"], working_map(stored)) for stored in entries]
-    if not maps:
-        raise CallError(
-            f"the run has no map of {label['label']!r} on {row['path']!r} to draw its boxes from at other "
-            "thresholds; judge the run that camboxes label or rebox wrote, with its maps"
-        )
-    return _RedrawnPair(
-        _iou_at_thresholds(maps, (row["width"], row["height"]), label["probability"], truth, rule),
-        _by_the_literature(row, maps[0][1].stored, truth),
-    )
-
-
-def _iou_at_thresholds(
-    maps: Sequence[_Placed], size: tuple[int, int], probability: float, truth: np.ndarray, rule: BoxRule
-) -> np.ndarray:
-    """IoU of the box that the rule gives at each threshold, chosen among several as the own box is."""
-    if len(maps) == 1 and rule.boxes in ("largest", "peak"):
-        found = maps[0][1].outlines(rule, _ALL_THRESHOLDS)
-    else:
-        found = []
-        for threshold in _ALL_THRESHOLDS:
-            at = dataclasses.replace(rule, threshold=threshold, thresholds={})
-            seen = merge([(rectangle, working.draw(at)) for rectangle, working in maps], *size)
-            own = max(seen, key=lambda box: round(probability * box.share, 6), default=None)  # among equals the first
-            found.append(None if own is None else own.bbox)
-    ious = np.zeros(len(found))
-    drawn = [number for number, bbox in enumerate(found) if bbox is not None]
-    if drawn:
-        ious[drawn] = best_iou(np.array([found[number] for number in drawn]), truth)
-    return ious
-
-
-def _by_the_literature(row: Row, stored: StoredMap, truth: np.ndarray) -> metrics.BoxCounts:
-    """A pair's points on the literature's curves, from the map as it is stored."""
-    values = stored.raw_min + stored.cells / 255 * (stored.raw_max - stored.raw_min)
-    corners = np.concatenate([truth[:, :2], truth[:, :2] + truth[:, 2:]], axis=1)
-    scaled = metrics.scale_boxes(corners.tolist(), row["width"], row["height"])
-    return metrics.BoxCounts.of(row["path"], metrics.scale_map(values), scaled, LITERATURE_STEP)
-
-
-def restricted(judged: Judged, paths: Sequence[str], categories: Sequence[str], pairs: np.ndarray) -> Judged:
-    """A part of what was judged, in an order of the caller's, so that two runs can be compared pair by pair.
-
-    Boxes stay where their image and category do, whether or not their pair does. What `matching` says of left-out
-    things is not counted anew.
-
-    Args:
-      judged: a judged run.
-      paths: the images to keep.
-      categories: the names to keep.
-      pairs: int64 [pairs], indices of those to keep, each of an image and a category that are kept.
-    """
-    places = {path: place for place, path in enumerate(judged.paths)}
-    numbers = {name: number for number, name in enumerate(judged.categories)}
-    images_kept = np.array([places[path] for path in paths], np.int64)
-    categories_kept = np.array([numbers[name] for name in categories], np.int64)
-    image, category = np.full(len(places), -1), np.full(len(numbers), -1)
-    image[images_kept] = np.arange(len(paths))
-    category[categories_kept] = np.arange(len(categories))
-    columns = {name: getattr(judged, name)[pairs] for name in _OF_PAIRS}
-    columns |= {"image": image[columns["image"]], "category": category[columns["category"]]}
-    found = judged.detections
-    boxes = np.flatnonzero((image[found.image] >= 0) & (category[found.category] >= 0))
-    boxes = boxes[np.argsort(image[found.image[boxes]], kind="stable")]
-    return Judged(
-        categories=list(categories),
-        paths=list(paths),
-        sizes=judged.sizes[images_kept],
-        **columns,
-        detections=Detections(
-            image[found.image[boxes]], category[found.category[boxes]], found.bbox[boxes], found.score[boxes]
-        ),
-        matching=dataclasses.replace(
-            judged.matching,
-            truths={path: judged.matching.truths[path] for path in paths},
-            categories=sorted(set(judged.matching.categories) & set(categories)),
-        ),
-        settings=judged.settings,
-    )

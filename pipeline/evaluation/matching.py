@@ -1,7 +1,7 @@
-"""Which images and categories of a run and of a ground truth are the same, and what is left out: never by guessing.
+"""Matches a run's images and categories with those of a ground truth, and lists what is left out. Nothing is guessed.
 
-Images are the same where their paths are, or where one path is the tail of the other at a folder boundary
-("photos/a.jpg" and "a.jpg") and that holds for one image on each side alone. Categories are the same by exact name.
+Two images match if their paths are equal, or if one path is the tail of the other at a folder boundary
+("photos/a.jpg" and "a.jpg") and neither has another candidate. Categories match by exact name.
 """
 
 import dataclasses
@@ -18,20 +18,20 @@ from camboxes.transforms.records import REJECTED
 
 @dataclasses.dataclass(frozen=True)
 class Matching:
-    """What of a run and a ground truth belongs together, and what was left out.
+    """The images and categories that are judged, and those that are left out.
 
     Attributes:
-      truths: the images that are judged, by the run's path, in the order of their ids.
-      categories: the names that are judged, sorted.
+      truths: the judged images, by the run's path, in the order of their ids.
+      categories: the judged names, sorted.
       images_only_in_run, images_only_in_truth: paths without a counterpart.
-      ambiguous_images: the run's paths that may be several images of the ground truth, or share one, with those.
-      images_of_other_size: matched, with both sizes: their true boxes are in another frame than the run's.
-      rejected_images: matched, and rejected by the run.
+      ambiguous_images: the run's paths that have several candidates in the ground truth, or share one; with these.
+      images_of_other_size: matched images whose sizes differ, with both sizes: their true boxes are in another frame.
+      rejected_images: matched images that the run rejected.
       categories_only_in_run, categories_only_in_truth: names without a counterpart.
       categories_without_class: names on both sides that stand for no class of the network.
-      labelled_without_class: labelled pairs of an image that is judged and a label that stands for no class.
-      labelled_without_true_box: labelled pairs of an image and a category that are judged, of which no box is known.
-      true_without_label: pairs likewise of which boxes are known, and which the run was not asked for.
+      labelled_without_class: number of labels of judged images that stand for no class.
+      labelled_without_true_box: number of labels of judged images and categories that have no true box there.
+      true_without_label: number of judged categories that have true boxes on a judged image without being its label.
     """
 
     truths: dict[str, TrueImage]
@@ -48,12 +48,17 @@ class Matching:
     labelled_without_true_box: int = 0
     true_without_label: int = 0
 
+    @property
+    def left_out(self) -> dict[str, list[str] | int]:
+        """Everything but the judged images and categories, by name."""
+        return {name: value for name, value in vars(self).items() if name not in ("truths", "categories")}
+
 
 def match(run: PlannedRun, truth: GroundTruth) -> Matching:
-    """Matches a finished run with a ground truth; the counts of pairs are left at 0.
+    """Matches a finished run with a ground truth. The counts of pairs stay 0; `judge` fills them in.
 
     Raises:
-      CallError: no image or no category is left to judge; shows names of both sides.
+      CallError: no image or no category is left to judge. The message shows names of both sides.
     """
     seen = _seen(run)
     pairs, ambiguous = _pairs(seen, truth.images)
@@ -115,7 +120,7 @@ def _seen(run: PlannedRun) -> dict[str, _Seen]:
 
 
 def _pairs(seen: Iterable[str], true: Iterable[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """For the run's paths the ground truth's, where there is but one; and those of the ambiguous ones."""
+    """Maps the run's paths to the ground truth's, and the ambiguous ones to all their candidates."""
     true = set(true)
     pairs = {path: path for path in seen if path in true}
     remaining = true - set(pairs)
@@ -138,7 +143,7 @@ def _pairs(seen: Iterable[str], true: Iterable[str]) -> tuple[dict[str, str], di
 
 
 def _tails(path: str) -> Iterator[str]:
-    """The path itself, and what is left of it after each of its folders."""
+    """The path itself, then the path without its first folder, without its first two, and so on."""
     yield path
     while "/" in path:
         path = path.partition("/")[2]
@@ -160,13 +165,13 @@ def _why_no_image(matching: Matching, seen: Iterable[str], true: Iterable[str]) 
 
 
 def _named(names: Iterable[str]) -> str:
-    """The first names, for one line."""
+    """The first three names, for one line."""
     first, *others = [repr(name) for name in sorted(names)] or ["nothing"]
     return ", ".join([first, *others[:2], *(["..."] if len(others) > 2 else [])])
 
 
 def _case(ours: Iterable[str], theirs: Iterable[str]) -> str:
-    """Points to a name that differs in upper and lower case alone."""
+    """A hint about a name that differs in upper and lower case only; empty if there is none."""
     by_lower = {name.lower(): name for name in ours}
     for name in sorted(theirs):
         if (other := by_lower.get(name.lower(), name)) != name:

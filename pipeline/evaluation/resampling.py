@@ -1,6 +1,6 @@
-"""The bootstrap over images: how often each is drawn, and the intervals that figures of the resamples give.
+"""Bootstraps over images: draws the weights of each resample, and computes intervals from the resampled figures.
 
-Images are drawn, not pairs: labels of one image are not independent.
+Images are drawn, not pairs, because the labels of one image are not independent.
 """
 
 from collections.abc import Iterator, Sequence
@@ -8,17 +8,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-LEVEL = 95  # percent of the resamples inside an interval
+LEVEL = 95  # percent of the resamples that lie inside an interval
 
 _CELLS = 2**21  # of a chunk of weights: 16 MiB
 
 
 class Estimate(NamedTuple):
-    """A figure and its percentile interval; None where it is not defined.
+    """A figure with its percentile interval; None where it is not defined.
 
     Attributes:
-      value: over all images.
-      low, high: what LEVEL percent of the resamples lie between.
+      value: the figure over all images.
+      low, high: bounds of the interval that holds LEVEL percent of the resamples.
     """
 
     value: float | None
@@ -27,13 +27,13 @@ class Estimate(NamedTuple):
 
 
 def image_weights(paths: Sequence[str], resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each image is drawn, for one resample after another: float64 [some of the resamples, images].
+    """Yields how often each image is drawn, in chunks of resamples: float64 [resamples of the chunk, images].
 
-    Each resample draws as many images as there are. A path's weights depend on the set of paths and the seed, not on
-    their order, so that two runs over the same images share their resamples; fewer resamples are the first of more.
+    Each resample draws as many images as there are. Weights depend on the set of paths and on the seed, not on the
+    order of the paths, so two runs over the same images get the same resamples. Fewer resamples are the first of more.
     """
     count = len(paths)
-    places = np.argsort(np.array(paths, object))  # of the path that is n-th by name
+    places = np.argsort(np.array(paths, object))  # the index of the path that is n-th by name
     random = np.random.default_rng(seed)
     chunk = max(1, _CELLS // count)
     for start in range(0, resamples, chunk):
@@ -44,7 +44,7 @@ def image_weights(paths: Sequence[str], resamples: int, seed: int) -> Iterator[n
 
 
 def estimates(values: np.ndarray, resampled: np.ndarray) -> list[Estimate]:
-    """Estimates of several figures.
+    """Computes values with intervals for several figures.
 
     Args:
       values: [figures]; NaN where one is not defined.

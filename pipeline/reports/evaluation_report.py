@@ -13,7 +13,8 @@ import numpy as np
 
 from camboxes.pipeline.evaluation.average_precision import Boxes, match_boxes
 from camboxes.pipeline.evaluation.figures import HEADLINE, IOUS, NAMES, ClassFigures, Evaluation, Figure, true_boxes
-from camboxes.pipeline.evaluation.judging import Judged, Redrawn
+from camboxes.pipeline.evaluation.judging import Judged
+from camboxes.pipeline.evaluation.redrawing import Redrawn
 from camboxes.pipeline.tuning.calibrating import Trust, trust
 from camboxes.transforms.boxes.from_map import Cut, best_iou
 
@@ -186,10 +187,8 @@ def _accuracy(judged: Redrawn) -> Accuracy:
 
 def _precision_recall(judged: Judged) -> PrecisionRecall:
     """A category without any true box is no part of it, as it is none of AP."""
-    true, found = true_boxes(judged), judged.detections
-    drawn = Boxes(found.image, found.category, found.bbox, found.score, np.zeros(len(found.score), bool))
-    looked_for = np.isin(drawn.category, true.category[~true.crowd])
-    drawn = Boxes(*(column[looked_for] for column in drawn))
+    true = true_boxes(judged)
+    drawn = judged.detections.some(np.isin(judged.detections.category, true.category[~true.crowd]))
     [matches] = match_boxes(*(_as_one_category(boxes, len(judged.categories)) for boxes in (true, drawn)))
     hits, misses = matches.hit[0], matches.miss[0]
     hits, misses = (np.cumsum(kind[hits | misses]) for kind in (hits, misses))

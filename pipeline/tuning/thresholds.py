@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from camboxes.pipeline.evaluation.judging import Redrawn
+from camboxes.pipeline.evaluation.redrawing import Redrawn
 from camboxes.transforms.boxes.from_map import Threshold
 
 _SOFTNESS = 0.05  # of IoU

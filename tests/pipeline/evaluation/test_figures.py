@@ -4,18 +4,19 @@ import numpy as np
 import pytest
 
 from camboxes.pipeline.evaluation import figures
-from camboxes.pipeline.evaluation.average_precision import match_boxes
+from camboxes.pipeline.evaluation.average_precision import Boxes, match_boxes
 from camboxes.pipeline.evaluation.figures import (
     BestThresholds,
     Figure,
-    evaluate,
+    compute_figures,
     known_at_best,
     localization,
     true_boxes,
 )
-from camboxes.pipeline.evaluation.judging import Detections, Redrawn, restricted
 from camboxes.pipeline.evaluation.matching import Matching
+from camboxes.pipeline.evaluation.redrawing import Redrawn
 from camboxes.pipeline.evaluation.resampling import Estimate
+from camboxes.pipeline.evaluation.selection import restricted
 from camboxes.pipeline.formats.ground_truth import TrueImage
 from camboxes.transforms.wsol import metrics
 
@@ -66,11 +67,12 @@ def judged():
         iou_at=AT,
         iou_at_otsu=AT[:, :1],
         literature=_literature([[3, 2, 1], [3, 3, 2]]),
-        detections=Detections(
+        detections=Boxes(
             np.array([0, 1, 1, 1]),
             np.array([CAT, CAT, DOG, DOG]),
             np.array([[0, 0, 10, 10], [0, 0, 5, 2], [0, 0, 10, 10], [0, 0, 6, 10.0]]),
             np.array([0.9, 0.8, 0.7, 0.6]),
+            np.zeros(4, bool),
         ),
         matching=Matching(images, ["cat", "cow", "dog"], [], [], [], [], [], [], [], []),
         settings={},
@@ -122,7 +124,7 @@ def test_the_best_threshold_is_chosen_for_each_row(judged):
 
 
 def test_evaluation_by_hand(judged):
-    found = evaluate(judged, judged)
+    found = compute_figures(judged, judged)
     best = found.best
     assert isinstance(best, BestThresholds)
     assert best.threshold == [0.4, 0.2, 0.2], "the lowest among equals"
@@ -148,8 +150,8 @@ def test_best_thresholds_of_a_sample(judged):
         iou_at_otsu=AT[1:, :1],
         literature=_literature([[3, 2, 1], [3, 3, 2]]),
     )
-    found = evaluate(judged, redrawn)
-    assert found.figures == evaluate(judged, judged).figures
+    found = compute_figures(judged, redrawn)
+    assert found.figures == compute_figures(judged, judged).figures
     best = found.best
     assert best.images == 1
     # Of these two pairs 2, 2, 1 are correct at 0.3; 2, 1, 0 at 0.5; 1, 0, 0 at 0.7. The whole image has IoU 0.25, 0.6.
@@ -180,13 +182,13 @@ def test_best_thresholds_of_a_sample(judged):
 
 
 def test_intervals_hold_the_value_and_are_the_same_each_time(judged, monkeypatch):
-    found = evaluate(judged, judged)
+    found = compute_figures(judged, judged)
     for name, figure in found.figures.items():
         for estimate in figure:
             assert estimate.low <= estimate.value <= estimate.high, name
     assert found.figures["gt_known_50"].run.low < found.figures["gt_known_50"].run.high
     monkeypatch.setattr(figures, "_CELLS", 7)
-    assert evaluate(judged, judged) == found, "whatever the chunks"
+    assert compute_figures(judged, judged) == found, "whatever the chunks"
     order = [2, 0, 1]  # another order of the images: the same resamples
     turned = dataclasses.replace(
         judged,
@@ -194,7 +196,7 @@ def test_intervals_hold_the_value_and_are_the_same_each_time(judged, monkeypatch
         image=np.argsort(order)[judged.image],
         detections=judged.detections._replace(image=np.argsort(order)[judged.detections.image]),
     )
-    for name, figure in evaluate(turned, turned).figures.items():
+    for name, figure in compute_figures(turned, turned).figures.items():
         for there, here in zip(figure, found.figures[name], strict=True):
             assert there == pytest.approx(here), name
 
@@ -211,9 +213,9 @@ def test_a_category_that_the_run_was_never_asked_for_is_missed(judged):
             name: getattr(judged, name)[unasked]
             for name in ("centre", "whole", "top1", "top5", "iou_at", "iou_at_otsu")
         },
-        detections=Detections(*(column[:2] for column in judged.detections)),
+        detections=judged.detections.some(np.arange(2)),
     )
-    found = evaluate(fewer, fewer)
+    found = compute_figures(fewer, fewer)
     undefined = Estimate(None, None, None)
     assert found.classes["dog"].pairs == 0
     assert found.classes["dog"].gt_known_50 == Figure(undefined, undefined, undefined)

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from camboxes.pipeline.evaluation.figures import evaluate
-from camboxes.pipeline.evaluation.judging import Detections, Redrawn
+from camboxes.pipeline.evaluation.average_precision import Boxes
+from camboxes.pipeline.evaluation.figures import compute_figures
 from camboxes.pipeline.evaluation.matching import Matching
+from camboxes.pipeline.evaluation.redrawing import Redrawn
 from camboxes.pipeline.formats.ground_truth import TrueImage
 from camboxes.pipeline.reports import run_report
 from camboxes.pipeline.reports.evaluation_report import Example, section
@@ -85,11 +86,12 @@ def make(images, pairs, boxes, categories=(CAT, COW, DOG), rule=None):
         iou_at=at,
         iou_at_otsu=at[:, :1],
         literature=metrics.BoxCounts(0.5, 1, np.zeros((2, 3, 2), np.int64)),
-        detections=Detections(
+        detections=Boxes(
             np.array([paths.index(each) for each in of_box[0]], np.int64),
             np.array([categories.index(each) for each in of_box[1]], np.int64),
             np.array(of_box[2], float).reshape(-1, 4),
             np.array(of_box[3], float),
+            np.zeros(len(boxes), bool),
         ),
         matching=Matching(truths, sorted(categories), [], [], [], [], [], [], [], []),
         settings={"rule": {"threshold": 0.25} | (rule or {})},
@@ -97,7 +99,7 @@ def make(images, pairs, boxes, categories=(CAT, COW, DOG), rule=None):
 
 
 def shown(judged, fitted=frozenset()):
-    return section(judged, judged, evaluate(judged, judged), fitted)
+    return section(judged, judged, compute_figures(judged, judged), fitted)
 
 
 WHOLE = [0, 0, 10, 10]
@@ -177,7 +179,7 @@ def test_precision_and_recall_by_hand(judged, page, visit):
     assert found.top == 0.4
     chart = visit(page).locator(".precision")
     assert chart.locator("polyline").get_attribute("points") == "215.0,15.0 215.0,102.5 390.0,73.3"
-    ap50 = evaluate(judged, judged).figures["ap50"].run.value
+    ap50 = compute_figures(judged, judged).figures["ap50"].run.value
     assert f"AP50, a mean over labels, is {ap50:.1f}." in chart.locator("p").text_content()
 
 

@@ -1,0 +1,210 @@
+"""Compares two judged runs: how large is each difference, and could it be chance?
+
+Both runs are judged on what they share: images that both have and the ground truth knows, and pairs of an image and a
+label for which both have a true box. The bootstrap is paired: each resample draws the same images for both runs, so
+that an image that is hard for both does not blur the difference. A difference is run 2 minus run 1. Its p-value is
+twice the smaller share of resamples on either side of 0. Nothing corrects it for the number of figures and classes.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from camboxes.pipeline.errors import CallError
+from camboxes.pipeline.evaluation import figures
+from camboxes.pipeline.evaluation.average_precision import match_boxes
+from camboxes.pipeline.evaluation.judging import Judged
+from camboxes.pipeline.evaluation.resampling import Estimate, estimates, image_weights
+from camboxes.pipeline.evaluation.selection import restricted
+
+FEWEST_PAIRS = 5  # of a category whose difference is reported
+
+_CELLS = 2**21  # of one array of resamples by pairs: 16 MiB
+
+
+class Shared(NamedTuple):
+    """Two runs restricted to what they share.
+
+    Attributes:
+      first, second: the runs, with the same images, categories and pairs in the same order.
+      images: the ground truth's paths of the images.
+      left_out: for each run, how many images, categories and pairs only that run has.
+    """
+
+    first: Judged
+    second: Judged
+    images: list[str]
+    left_out: list[dict[str, int]]
+
+
+class Difference(NamedTuple):
+    """One figure of both runs, in percent.
+
+    Attributes:
+      first, second: the figure of each run; None where there is nothing to judge.
+      difference: second minus first, with its interval.
+      p: two-sided, at least 1 / resamples; None where the difference is not defined.
+    """
+
+    first: float | None
+    second: float | None
+    difference: Estimate
+    p: float | None
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether the interval excludes 0."""
+        low, high = self.difference.low, self.difference.high
+        return low is not None and high is not None and (low > 0 or high < 0)
+
+
+class Comparison(NamedTuple):
+    """Differences between two runs.
+
+    AP and AR count every box of the shared images and categories, including boxes of a label that only one run has.
+
+    Attributes:
+      figures: the headline figures by name.
+      classes: by category name the number of pairs and GT-known Loc at IoU 0.5, of categories with at least
+        FEWEST_PAIRS pairs; the largest differences first.
+      both_right, first_right, second_right, neither_right: number of pairs whose box reaches IoU 0.5 in both runs, in
+        one run only, or in neither.
+    """
+
+    figures: dict[str, Difference]
+    classes: dict[str, tuple[int, Difference]]
+    both_right: int
+    first_right: int
+    second_right: int
+    neither_right: int
+
+
+def shared_part(first: Judged, second: Judged) -> Shared:
+    """Restricts two runs to what they share. Two images are the same if they match the same image of the ground truth.
+
+    Raises:
+      CallError: they share no pair.
+    """
+    own_paths = [{each.matching.truths[path].path: path for path in each.paths} for each in (first, second)]
+    images = [path for path in own_paths[0] if path in own_paths[1]]
+    categories = sorted(set(first.matching.categories) & set(second.matching.categories))
+    places = {path: place for place, path in enumerate(images)}
+    pairs = [_pairs(each) for each in (first, second)]
+    common = sorted(pairs[0].keys() & pairs[1].keys(), key=lambda pair: (places[pair[0]], pair[1]))
+    if not common:
+        raise CallError(
+            f"the two runs share {len(images)} judged images, {len(categories)} judged categories, and no pair of an "
+            "image and a label with a true box; expected runs over the same photographs with the same labels"
+        )
+    one, two = (
+        restricted(each, [own[path] for path in images], categories, np.array([of[pair] for pair in common]))
+        for each, own, of in zip((first, second), own_paths, pairs, strict=True)
+    )
+    left_out = [
+        {
+            "images": len(each.paths) - len(images),
+            "categories": len(each.matching.categories) - len(categories),
+            "pairs": len(each.image) - len(common),
+        }
+        for each in (first, second)
+    ]
+    return Shared(one, two, images, left_out)
+
+
+def _pairs(judged: Judged) -> dict[tuple[str, str], int]:
+    """The index of each pair, by the ground truth's path and the category's name."""
+    paths = [judged.matching.truths[path].path for path in judged.paths]
+    pairs = zip(judged.image.tolist(), judged.category.tolist(), strict=True)
+    return {(paths[image], judged.categories[category]): number for number, (image, category) in enumerate(pairs)}
+
+
+def compare_shared(both: Shared) -> Comparison:
+    """Compares two runs, with intervals from a paired bootstrap over their images."""
+    localization, of_classes = _localization(both)
+    overall = dict(zip((*figures.LOCALIZATION, *figures.DETECTION), [*localization, *_detection(both)], strict=True))
+    numbers, counts = np.unique(both.first.category, return_counts=True)
+    classes = {
+        both.first.categories[number]: (count, of_class)
+        for number, count, of_class in zip(numbers.tolist(), counts.tolist(), of_classes, strict=True)
+        if count >= FEWEST_PAIRS
+    }
+    first, second = both.first.iou >= 0.5, both.second.iou >= 0.5
+    return Comparison(
+        figures={name: overall[name] for name in figures.HEADLINE},
+        classes=dict(sorted(classes.items(), key=lambda item: (-abs(item[1][1].difference.value or 0.0), item[0]))),
+        both_right=int((first & second).sum()),
+        first_right=int((first & ~second).sum()),
+        second_right=int((~first & second).sum()),
+        neither_right=int((~first & ~second).sum()),
+    )
+
+
+def _localization(both: Shared) -> tuple[list[Difference], list[Difference]]:
+    """Differences of figures.LOCALIZATION, and of GT-known Loc at IoU 0.5 for each category that has pairs."""
+
+    def of_weights(weights: np.ndarray) -> np.ndarray:
+        """[rows, runs, figures] for image weights [rows, images]."""
+        found = [figures.localization(run, weights) for run in (both.first, both.second)]
+        return np.stack([np.concatenate([of.overall, of.gt_known_50], axis=1)[:, :, 0] for of in found], axis=1)
+
+    rows = max(1, _CELLS // len(both.first.image))
+    samples = [
+        of_weights(weights[start : start + rows])
+        for weights in image_weights(both.images, figures.RESAMPLES, figures.SEED)
+        for start in range(0, len(weights), rows)
+    ]
+    found = differences(of_weights(np.ones((1, len(both.images))))[0], np.concatenate(samples))
+    return found[: len(figures.LOCALIZATION)], found[len(figures.LOCALIZATION) :]
+
+
+def _detection(both: Shared) -> list[Difference]:
+    """Differences of figures.DETECTION."""
+    true = figures.true_boxes(both.first)
+    matches = [match_boxes(true, run.detections) for run in (both.first, both.second)]
+
+    def of_weights(weights: np.ndarray) -> np.ndarray:
+        """[rows, runs, figures] for image weights [rows, images]."""
+        return figures.detection(matches, weights).overall.swapaxes(1, 2)
+
+    resamples = image_weights(both.images, figures.RESAMPLES_OF_DETECTION, figures.SEED)
+    return differences(
+        of_weights(np.ones((1, len(both.images))))[0], np.concatenate([of_weights(weights) for weights in resamples])
+    )
+
+
+def differences(values: np.ndarray, resampled: np.ndarray) -> list[Difference]:
+    """Differences of several figures.
+
+    Args:
+      values: [runs, figures] in percent; NaN where one is not defined.
+      resampled: [resamples, runs, figures]; a resample in which a figure is NaN is left out.
+    """
+    samples = resampled[:, 1] - resampled[:, 0]
+    found = []
+    for number, estimate in enumerate(estimates(values[1] - values[0], samples)):
+        first, second = (None if np.isnan(value) else float(value) for value in values[:, number])
+        sample = samples[~np.isnan(samples[:, number]), number]
+        p = None
+        if estimate.low is not None:
+            p = min(1.0, max(2 * min((sample <= 0).mean(), (sample >= 0).mean()), 1 / len(sample)))
+        found.append(Difference(first, second, estimate, None if p is None else float(p)))
+    return found
+
+
+def settings_that_differ(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings of two runs that differ, by dotted name; None where a run does not have one.
+
+    A calibration counts as one setting: its weights tell a reader nothing.
+    """
+    flat = [dict(_flat(settings)) for settings in (first, second)]
+    names = dict.fromkeys([*flat[0], *flat[1]])
+    return {name: values for name in names if (values := (flat[0].get(name), flat[1].get(name)))[0] != values[1]}
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, dict) and name != "calibration":
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
