@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from camboxes.models import ModelSpec, load_classifier, passes_side_by_side, use_one_core
+from camboxes.models import ModelSpec, load_classifier
+from camboxes.models.execution.process import passes_side_by_side, use_one_core
 
 SIZES = (1, 2, 4, 8, 16)
 IMAGES = 96
@@ -40,7 +41,7 @@ def main() -> None:
     for _ in range(arguments.rounds):
         for size, batch in batches.items():
             rates.setdefault(("all cores", size), []).append(rate(classifier, batch, 1, all_cores))
-            lanes = passes_side_by_side(classifier)
+            lanes = passes_side_by_side(classifier.spec.device)
             rates.setdefault(("a core each", size), []).append(rate(classifier, batch, lanes, use_one_core))
     print(f"{classifier.spec.name} at {side}, images/s | " + " | ".join(map(str, SIZES)))
     for mode in ("all cores", "a core each"):

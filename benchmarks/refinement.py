@@ -13,7 +13,8 @@ import time
 
 import numpy as np
 
-from camboxes.models import Localizer, MapSpec, load_classifier, use_one_core
+from camboxes.models import Localizer, MapSpec, load_classifier
+from camboxes.models.execution.process import use_one_core
 
 SETTINGS = {
     "cam, 224": MapSpec(),

@@ -28,7 +28,8 @@ from typing import Any
 
 import torch
 
-from camboxes.models import Localizer, ModelSpec, load_classifier, use_one_core
+from camboxes.models import Localizer, ModelSpec, load_classifier
+from camboxes.models.execution.process import use_one_core
 from camboxes.transforms import BoxRule, PlannedRun, storage
 from camboxes.transforms.boxes.stored_maps import quantize
 from camboxes.transforms.boxes_from_maps import draw

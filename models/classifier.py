@@ -17,17 +17,13 @@ from torch.nn import functional
 
 from camboxes.models.execution import executable
 from camboxes.models.execution.devices import sent
-from camboxes.models.introspection.parts import (
-    LAST,
-    Recording,
-    Tap,
-    last_norm,
-    outermost_layers,
-    recording,
-    run_once,
-    take_apart,
-    tapped,
-)
+from camboxes.models.execution.process import keep_freed_memory
+from camboxes.models.introspection.influence import last_norm
+from camboxes.models.introspection.layers import outermost_layers
+from camboxes.models.introspection.parts import take_apart
+from camboxes.models.introspection.probing import run_once
+from camboxes.models.introspection.recording import LAST, Recording, recording
+from camboxes.models.introspection.taps import Tap, tapped
 from camboxes.models.introspection.tokens import Tokens, layout_of
 from camboxes.models.networks.checkpoints import DESCRIPTION, WEIGHTS, Description, find_network
 from camboxes.models.networks.class_names import known_names, names_from_json
@@ -448,7 +444,7 @@ def load_classifier(model: str | ModelSpec) -> Classifier:
     device: Device = ("cuda" if torch.cuda.is_available() else "cpu") if spec.device == "auto" else spec.device
     classifier = _load(dataclasses.replace(spec, device=device)).to(device).to(memory_format=torch.channels_last)
     classifier.settle()
-    executable.keep_freed_memory()
+    keep_freed_memory()
     return classifier
 
 

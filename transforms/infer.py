@@ -156,7 +156,8 @@ class _InferClassMaps(beam.DoFn):
         self._shared.acquire(lambda: localizer)
 
     def setup(self) -> None:
-        from camboxes.models import Localizer, keep_freed_memory
+        from camboxes.models import Localizer
+        from camboxes.models.execution.process import keep_freed_memory
 
         self._localizer = self._shared.acquire(lambda: Localizer(stored_classifier.load(self._model), self._maps))
         keep_freed_memory()  # not what staging the network took

@@ -112,9 +112,9 @@ class ThroughNetwork(Generic[Item, Decoded, Batch, Result]):
           batches: the batches that are complete with what was decoded last, in the caller's thread: see `Batches`.
           forward: run in threads that each have one core.
         """
-        from camboxes.models import passes_side_by_side, use_one_core
+        from camboxes.models.execution.process import passes_side_by_side, use_one_core
 
-        size, side_by_side = classifier.spec.batch_size, passes_side_by_side(classifier)
+        size, side_by_side = classifier.spec.batch_size, passes_side_by_side(classifier.spec.device)
         assert size is not None, "a loaded classifier's spec is resolved"
         most = math.ceil(_BATCHES_AHEAD * size / _TOGETHER)
         decoders = ThreadPoolExecutor(_decoders(classifier.spec.device, side_by_side), initializer=use_one_core)

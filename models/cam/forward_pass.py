@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from camboxes.models.classifier import Classifier
-from camboxes.models.introspection.parts import LAST
+from camboxes.models.introspection.recording import LAST
 
 
 class ForwardPass:

@@ -15,7 +15,7 @@ from camboxes.models.cam.projections import PROJECTIONS, check_rectified, check_
 from camboxes.models.cam.relevance import check_attention, relevance
 from camboxes.models.cam.scorecam import score_cam
 from camboxes.models.classifier import Classifier
-from camboxes.models.introspection.parts import ATTENTION, LAST
+from camboxes.models.introspection.recording import ATTENTION, LAST
 from camboxes.models.networks.by_name import OPEN_CLIP
 from camboxes.models.spec import BY_STRIDE, CELLS, OF_ATTENTION, Factor, MapSpec
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from camboxes.models.cam.forward_pass import ForwardPass
 from camboxes.models.classifier import Classifier
-from camboxes.models.introspection.parts import ATTENTION
+from camboxes.models.introspection.recording import ATTENTION
 from camboxes.models.introspection.tokens import Tokens
 from camboxes.models.introspection.windows import Windows, windows_of
 

@@ -1,7 +1,6 @@
 """How a network's layers are executed: in which precision, fused into larger kernels or one by one, in which memory."""
 
 import copy
-import ctypes
 import re
 from pathlib import Path
 
@@ -22,24 +21,6 @@ _SAME, _NEAR = 1e-3, 0.1
 _NORMS = nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm
 
 _CPUINFO = Path("/proc/cpuinfo")
-
-_M_MMAP_THRESHOLD, _M_TOP_PAD, _M_TRIM_THRESHOLD = -3, -2, -1  # of glibc's malloc.h
-
-
-def keep_freed_memory() -> None:
-    """Lets this process keep the memory of maps and photographs for the next ones; with glibc, else nothing happens.
-
-    By default what a thread other than the first one frees goes back to the system at once, and every pass begins with
-    the system's zeros: up to a fifth of a job's time (measured: docs/speed.md). What is free at this time goes back: to
-    load a network takes several times its size.
-    """
-    libc = ctypes.CDLL(None)
-    mallopt = getattr(libc, "mallopt", None)
-    if mallopt is not None:
-        libc.malloc_trim(0)
-        mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that glibc allows
-        mallopt(_M_TOP_PAD, 64 << 20)
-        mallopt(_M_TRIM_THRESHOLD, 1 << 30)  # what an arena keeps at its end: more than is ever free there
 
 
 def resolve(

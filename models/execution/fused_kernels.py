@@ -19,7 +19,8 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import fx, nn
 from torch.nn import functional
 
-from camboxes.models.introspection.parts import Tap, observe
+from camboxes.models.introspection.probing import observe
+from camboxes.models.introspection.taps import Tap
 
 # Activations, by what oneDNN calls them.
 _KERNELS = {

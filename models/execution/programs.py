@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from camboxes.models.introspection.parts import ATTENTION, Recording, active_recording, recording
+from camboxes.models.introspection.recording import ATTENTION, Recording, active_recording, recording
 
 _PATIENCE = 20  # passes of a shape before its program is written, which takes four, and .1 s
 _TRIALS = 2  # TorchScript takes the first run of a function to find out how to do the others

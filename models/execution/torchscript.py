@@ -9,7 +9,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from camboxes.models.execution.programs import Passed, Program, there_and_back
-from camboxes.models.introspection.parts import Recording
+from camboxes.models.introspection.recording import Recording
 
 # Of operations whose results depend on values rather than on shapes.
 _UNSTEADY = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}

@@ -32,6 +32,10 @@ class Layout(NamedTuple):
             return patches.unflatten(2, grid(patches.shape[2], size[0] / size[1]))
         return output
 
+    def rows(self, shape: Sequence[int]) -> int:
+        """How many rows of cells the maps have in an output of a shape, for a square image."""
+        return self.maps(torch.empty(shape, device="meta"), (1, 1)).shape[2]
+
     def output(self, maps: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
         """The inverse of `maps`; of the output before only the prefix tokens are used."""
         if self.axes == "NHWC":

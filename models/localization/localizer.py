@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import math
-import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -45,33 +44,6 @@ class Localization(NamedTuple):
     plain: np.ndarray | None
     coherence: np.ndarray
     agreement: np.ndarray
-
-
-def use_one_core() -> None:
-    """Makes the calling thread run its forward passes on one core: the initializer of a pool of such threads.
-
-    The last bits of a convolution depend on the number of threads that share it (measured: oneDNN, channels_last), so
-    passes that take all cores would give other bytes on a machine with more cores, or with two worker processes. One
-    pass a core, side by side, gives the same bytes everywhere, and is no slower: benchmarks/passes.py.
-    """
-    torch.set_num_threads(1)
-
-
-def passes_side_by_side(classifier: Classifier) -> int:
-    """How many threads of `use_one_core` keep the device busy: the cores that this process may use; 1 for a GPU."""
-    if classifier.spec.device != "cpu":
-        return 1
-    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    if asked.isdecimal():
-        return max(1, int(asked))
-    # Only Linux says which cores this process may use.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether an error says that a pass did not fit into the memory of its device."""
-    # PyTorch has no type of its own for what the CPU's allocator raises.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 class Localizer:

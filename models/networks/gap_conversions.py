@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from camboxes.models.introspection.parts import Parts, cut_behind, take_apart
+from camboxes.models.introspection.parts import Parts, take_apart
+from camboxes.models.introspection.traced import cut_behind
 from camboxes.models.networks.by_name import Network
 
 # What the paper cuts behind, by torchvision's names: conv5, conv5-3 and inception4e, each with its ReLU.

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import nn
 
-from camboxes.models.introspection.parts import observe
+from camboxes.models.introspection.probing import observe
 
 
 def lower_stride(network: nn.Module, stride: int, probe: torch.Tensor) -> None:

@@ -113,7 +113,8 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         _check_output(arguments.output, arguments.image)
         photograph = _read(arguments.image)  # before torch is loaded: a wrong path is told at once
 
-        from camboxes.models import Localizer, load_classifier, use_one_core
+        from camboxes.models import Localizer, load_classifier
+        from camboxes.models.execution.process import use_one_core
 
         spec = with_classes(model_spec(arguments, arguments.scales), arguments)
         classifier = load_classifier(dataclasses.replace(spec, batch_size=1))

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from camboxes.models import Classifier, passes_side_by_side, use_one_core
+from camboxes.models import Classifier
+from camboxes.models.execution.process import passes_side_by_side, use_one_core
 from camboxes.models.networks.gap_conversions import GapNetwork
 from camboxes.models.networks.preprocessing import Preprocessing
 from camboxes.models.training.examples import Examples, augment
@@ -41,7 +42,8 @@ class Read(NamedTuple):
 
 def compute_features(data: TrainingData, base: Classifier, network: GapNetwork, folder: Path) -> Read:
     """Writes the features of all images, _CHUNK of them a file; files that there are already are kept."""
-    size, batch_size, side_by_side = base.preprocessing.size, base.spec.batch_size or 1, passes_side_by_side(base)
+    size, batch_size = base.preprocessing.size, base.spec.batch_size or 1
+    side_by_side = passes_side_by_side(base.spec.device)
     rejected: dict[str, str] = {}
     prints: dict[str, Print] = {}
 

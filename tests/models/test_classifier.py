@@ -24,9 +24,8 @@ from camboxes.models import (
     class_activation_maps,
     class_maps,
     load_classifier,
-    load_for_elsewhere,
 )
-from camboxes.models.classifier import Classifier
+from camboxes.models.classifier import Classifier, load_for_elsewhere
 from camboxes.models.execution import programs
 from camboxes.models.localization import affinity
 from camboxes.models.networks.by_name import empty_network, qualified_name

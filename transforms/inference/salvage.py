@@ -60,7 +60,7 @@ def localize(localizer: "Localizer", questions: Sequence[Question]) -> tuple[lis
 def _localize(
     localizer: "Localizer", questions: Sequence[Question]
 ) -> tuple[list["Localization | BadImageError"], int]:
-    from camboxes.models import out_of_memory
+    from camboxes.models.execution.process import out_of_memory
 
     try:
         return list(localizer.localize(*zip(*questions, strict=True))), 0
@@ -89,7 +89,7 @@ def _check_with_noise(localizer: "Localizer", question: Question) -> None:
     Raises:
       BrokenNetworkError: that fails, too.
     """
-    from camboxes.models import out_of_memory
+    from camboxes.models.execution.process import out_of_memory
 
     try:
         localizer.localize([localizer.resize(_NOISE)], [question.candidates])

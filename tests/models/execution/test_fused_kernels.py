@@ -14,7 +14,7 @@ from camboxes.models import ModelSpec, class_maps, load_classifier
 from camboxes.models.execution import executable, fused_kernels
 from camboxes.models.execution.executable import resolve
 from camboxes.models.execution.fused_kernels import FusedConvolution, FusedSameConvolution, FusedSum, fold, fuse
-from camboxes.models.introspection.parts import Tap, tapped
+from camboxes.models.introspection.taps import Tap, tapped
 
 
 def random_norm(norm):

@@ -11,7 +11,8 @@ from camboxes.models import load_classifier
 from camboxes.models.cam.forward_pass import ForwardPass
 from camboxes.models.execution import programs, torchscript
 from camboxes.models.execution.programs import Programmed
-from camboxes.models.introspection.parts import LAST, Tap, recording
+from camboxes.models.introspection.recording import LAST, recording
+from camboxes.models.introspection.taps import Tap
 
 
 @pytest.fixture(autouse=True)

@@ -248,8 +248,8 @@ def _localizer(network, **options):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"scales": (64, 96)}, r"tokens takes no images of 96 x 96 pixels .*no other --scales"),
-        ({"aspect": "keep"}, r"tokens takes no images of 64 x (96|128) pixels .*--aspect squash"),
+        ({"scales": (64, 96)}, r"tokens takes no images of 96 x 96 pixels .*no other scales"),
+        ({"aspect": "keep"}, r"tokens takes no images of 64 x (96|128) pixels .*aspect squash"),
     ],
 )
 def test_a_network_for_one_size(options, message):

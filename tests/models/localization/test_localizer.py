@@ -1,5 +1,4 @@
 import dataclasses
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,10 +11,9 @@ from camboxes.models import (
     ModelSpec,
     class_maps,
     load_classifier,
-    passes_side_by_side,
-    use_one_core,
 )
 from camboxes.models.classifier import Classifier
+from camboxes.models.execution.process import use_one_core
 from camboxes.models.localization.fusion import fuse
 from camboxes.models.networks.by_name import empty_network
 
@@ -79,15 +77,6 @@ def test_an_image_has_the_same_bits_with_any_number_of_threads_in_the_process(lo
                 [f for batch in passes.map(lambda b: localizer.localize(b, [[[7]]] * 4), batches) for f in batch]
             )
     assert all(np.array_equal(one.maps, two.maps) for one, two in zip(*found, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("asked", "expected"),
-    [("3", 3), ("4,2", 4), ("0", 1), ("", len(os.sched_getaffinity(0))), ("many", len(os.sched_getaffinity(0)))],
-)
-def test_passes_side_by_side(classifier, monkeypatch, asked, expected):
-    monkeypatch.setenv("OMP_NUM_THREADS", asked)
-    assert passes_side_by_side(classifier) == expected
 
 
 def test_sizes_of_batches():

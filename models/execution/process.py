@@ -1,0 +1,55 @@
+"""How a process that runs forward passes uses its cores and its memory."""
+
+import ctypes
+import os
+
+import torch
+
+_M_MMAP_THRESHOLD, _M_TOP_PAD, _M_TRIM_THRESHOLD = -3, -2, -1  # of glibc's malloc.h
+
+
+def use_one_core() -> None:
+    """Makes the calling thread run its forward passes on one core: the initializer of a pool of such threads.
+
+    The last bits of a convolution depend on the number of threads that share it (measured: oneDNN, channels_last).
+    Passes that take all cores would give other bytes on a machine with more cores, or with two worker processes. One
+    pass a core, side by side, gives the same bytes everywhere, and is no slower: benchmarks/passes.py.
+    """
+    torch.set_num_threads(1)
+
+
+def passes_side_by_side(device: str) -> int:
+    """How many threads of `use_one_core` keep a device busy: the cores that this process may use; 1 for a GPU.
+
+    Args:
+      device: "cpu" or "cuda".
+    """
+    if device != "cpu":
+        return 1
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    if asked.isdecimal():
+        return max(1, int(asked))
+    # Only Linux says which cores this process may use.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that a pass did not fit into the memory of its device."""
+    # PyTorch has no type of its own for what the CPU's allocator raises.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def keep_freed_memory() -> None:
+    """Makes glibc keep freed memory in this process for the next maps and photographs; elsewhere does nothing.
+
+    By default glibc returns what other threads than the first free to the system at once, and each pass starts with
+    newly zeroed pages: up to a fifth of a job's time (measured: docs/speed.md). What is free at the time of the call is
+    returned: loading a network takes several times its size.
+    """
+    libc = ctypes.CDLL(None)
+    mallopt = getattr(libc, "mallopt", None)
+    if mallopt is not None:
+        libc.malloc_trim(0)
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that glibc allows
+        mallopt(_M_TOP_PAD, 64 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 1 << 30)  # what an arena keeps at its end: more than is ever free there
