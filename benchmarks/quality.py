@@ -31,7 +31,7 @@ import numpy as np
 from camboxes.pipeline.evaluation.average_precision import match_boxes, precision
 from camboxes.pipeline.evaluation.figures import true_boxes
 from camboxes.pipeline.evaluation.judging import judge
-from camboxes.pipeline.formats.ground_truth import read_ground_truth
+from camboxes.pipeline.formats.readers import read_ground_truth
 from camboxes.transforms import BoxRule, PlannedRun, boxes_from_map
 from camboxes.transforms.boxes.second_look import is_whole
 from camboxes.transforms.boxes.stored_maps import StoredMap

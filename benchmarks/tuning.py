@@ -30,7 +30,7 @@ from sklearn.linear_model import LogisticRegression
 from camboxes.pipeline.evaluation.judging import judge
 from camboxes.pipeline.evaluation.matching import match
 from camboxes.pipeline.evaluation.redrawing import Redrawn, redraw
-from camboxes.pipeline.formats.ground_truth import read_ground_truth
+from camboxes.pipeline.formats.readers import read_ground_truth
 from camboxes.pipeline.tuning import calibrating
 from camboxes.pipeline.tuning.thresholds import Candidates, choose
 from camboxes.transforms import BoxRule, PlannedRun

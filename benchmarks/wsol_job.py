@@ -18,7 +18,7 @@ import apache_beam as beam
 import numpy as np
 
 from camboxes.pipeline.evaluation.matching import match
-from camboxes.pipeline.formats.ground_truth import read_ground_truth
+from camboxes.pipeline.formats.readers import read_ground_truth
 from camboxes.pipeline.jobs.beam_options import beam_options
 from camboxes.transforms import PlannedRun
 from camboxes.transforms.wsol.combiners import BoxedMap, MaxBoxAcc

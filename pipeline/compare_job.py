@@ -7,7 +7,7 @@ from camboxes.pipeline.errors import CallError, blaming_the_call
 from camboxes.pipeline.evaluation.comparison import Comparison, Difference, Shared, compare_shared, shared_part
 from camboxes.pipeline.evaluation.json_files import comparison_json
 from camboxes.pipeline.evaluation.judging import check_libraries, judge
-from camboxes.pipeline.formats.ground_truth import read_ground_truth
+from camboxes.pipeline.formats.readers import read_ground_truth
 from camboxes.pipeline.jobs import running
 from camboxes.transforms import storage
 

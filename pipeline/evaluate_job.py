@@ -9,7 +9,7 @@ from camboxes.pipeline.evaluation.json_files import evaluation_json
 from camboxes.pipeline.evaluation.judging import Judged, check_libraries, judge
 from camboxes.pipeline.evaluation.redrawing import MOST_REDRAWN, redraw
 from camboxes.pipeline.evaluation.selection import sampled
-from camboxes.pipeline.formats.ground_truth import read_ground_truth
+from camboxes.pipeline.formats.readers import read_ground_truth
 from camboxes.pipeline.jobs import running
 from camboxes.pipeline.reports import run_report
 from camboxes.pipeline.reports.evaluation_report import section

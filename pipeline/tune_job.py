@@ -5,7 +5,7 @@ import dataclasses
 from camboxes.pipeline.errors import CallError, blaming_the_call
 from camboxes.pipeline.evaluation.judging import check_libraries, judge
 from camboxes.pipeline.evaluation.redrawing import Redrawn, redraw
-from camboxes.pipeline.formats.ground_truth import read_ground_truth, reviewed
+from camboxes.pipeline.formats.readers import read_ground_truth, reviewed
 from camboxes.pipeline.jobs import running
 from camboxes.pipeline.tuning import calibrating, thresholds
 from camboxes.pipeline.tuning.calibrating import Trust

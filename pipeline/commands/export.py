@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from camboxes.pipeline.detection_data.exports import Export
+    from camboxes.pipeline.detection_data.datasets import Exported
+    from camboxes.pipeline.detection_data.selection import Selection
     from camboxes.transforms import PlannedRun
 
 # What an export may leave in its folder; export.json marks it as one, and goes last.
@@ -87,8 +88,10 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
       CallError: the call cannot be carried out as it was made.
       Exception: the job failed, or files of images are gone or changed.
     """
-    from camboxes.pipeline.detection_data import exports
+    from camboxes.pipeline.detection_data.datasets import DatasetWriter
+    from camboxes.pipeline.detection_data.selection import Selection
     from camboxes.pipeline.errors import blaming_the_call, refuse_unknown
+    from camboxes.pipeline.formats import class_list
     from camboxes.pipeline.jobs import running
     from camboxes.transforms import storage
     from camboxes.transforms.review.keep_decided import decided
@@ -96,7 +99,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     with blaming_the_call():
         refuse_unknown(beam_arguments, "see camboxes export --help")
         source = running.finished(arguments.run)
-        selection = exports.Selection(
+        selection = Selection(
             _VAL if arguments.val is None else arguments.val,
             arguments.seed,
             arguments.min_score,
@@ -110,9 +113,8 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
                 f"{', '.join(sorted(source.splits))}; leave --val out"
             )
         _check_output(arguments, source)
-        export = exports.Export(source, selection, Path(arguments.output), arguments.copy)
         if arguments.format in ("yolo", "voc"):
-            exports.check_labels(export.categories)
+            class_list.write([category.name for category in source.categories])  # refuses names that it cannot hold
     if arguments.overwrite:
         running.remove(arguments.output, _CONTENTS)
     mark = storage.join(arguments.output, "export.json")
@@ -126,20 +128,20 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     }
     with blaming_the_call():  # the first write checks the output
         storage.write_json(mark, record)
-    written = export.write(arguments.format)
+    export = DatasetWriter(source, selection, Path(arguments.output), arguments.copy).write(arguments.format)
     record |= {
         "images": {
             "planned": source.images,
-            **{split: export.images[split] for split in selection.sides},
+            **{split: export.images[split] for split in selection.splits},
             "left_out": dict(sorted(export.left_out.items())),
             "unreadable": len(export.unreadable),
         },
-        "boxes": {split: export.boxes[split] for split in selection.sides},
+        "boxes": {split: export.boxes[split] for split in selection.splits},
         "copies": export.copies.found().images,
         "unreadable": export.unreadable,
     }
     storage.write_json(mark, record)
-    _conclude(export, [*written, "export.json"])
+    _conclude(source, selection, export, arguments.output)
 
 
 def _check_output(arguments: argparse.Namespace, source: "PlannedRun") -> None:
@@ -175,18 +177,18 @@ def _check_output(arguments: argparse.Namespace, source: "PlannedRun") -> None:
             )
 
 
-def _conclude(export: "Export", written: Sequence[str]) -> None:
+def _conclude(source: "PlannedRun", selection: "Selection", export: "Exported", output: str) -> None:
     from camboxes.pipeline.reports import remarks
 
     left_out = export.left_out
     why = f" ({', '.join(f'{number} {status}' for status, number in sorted(left_out.items()))})" if left_out else ""
-    sides = ", ".join(f"{export.images[side]} {side}" for side in export.selection.sides)
+    sides = ", ".join(f"{export.images[split]} {split}" for split in selection.splits)
     print(
-        f"{export.source.images} images: {export.images.total()} exported ({sides}) with {export.boxes.total()} boxes, "
+        f"{source.images} images: {export.images.total()} exported ({sides}) with {export.boxes.total()} boxes, "
         f"{left_out.total()} left out{why}, {len(export.unreadable)} unreadable"
     )
-    if export.selection.given:
-        print(f"the split of the input's folders is kept: {', '.join(sorted(export.source.splits))}")
+    if selection.given:
+        print(f"the split of the input's folders is kept: {', '.join(sorted(source.splits))}")
     copies = export.copies.found()
     if copies.example:
         print(remarks.of_copies(copies.images, copies.example))
@@ -202,11 +204,11 @@ def _conclude(export: "Export", written: Sequence[str]) -> None:
         print(f"{export.empty} of the exported images have no box: a person found nothing there, or nothing right")
     if export.partial:
         print(f"{export.partial} of the exported images have a label without a box: a trainer takes it for absent")
-    print(f"wrote {', '.join(str(export.output / name) for name in written)}")
+    print(f"wrote {', '.join(str(Path(output) / name) for name in [*export.files, 'export.json'])}")
     if export.unreadable:
         path, reason = next(iter(export.unreadable.items()))
         raise RuntimeError(
-            f"{len(export.unreadable)} of {export.source.images} images are not in the export, for their files are "
+            f"{len(export.unreadable)} of {source.images} images are not in the export, for their files are "
             f"gone or changed since the run, as {path!r} ({reason}); all of them are listed in "
-            f"{export.output / 'export.json'}. Put them back, or run camboxes label again, and export with --overwrite"
+            f"{Path(output) / 'export.json'}. Put them back, or run camboxes label again, and export with --overwrite"
         )

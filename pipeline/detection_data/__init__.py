@@ -1,4 +1,4 @@
-"""A run becomes a data set to train a detector on: which images and boxes go out, and where to.
+"""Makes a run a data set that a detector is trained on: which images and boxes, in which split, in which files.
 
-May import `camboxes.transforms` and `camboxes.pipeline.formats`.
+May import `camboxes.transforms`, `camboxes.pipeline.formats` and `sampling`.
 """

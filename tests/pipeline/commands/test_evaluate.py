@@ -7,7 +7,9 @@ import pytest
 
 from camboxes.pipeline import evaluate_job
 from camboxes.pipeline.cli import main
-from camboxes.pipeline.detection_data.exports import voc_xml
+from camboxes.pipeline.formats import voc
+
+PERSONS = {"source": "person", "model": None, "method": None, "threshold": None}
 
 
 def _evaluate(run, truth, *options):
@@ -135,8 +137,8 @@ def test_each_kind_of_ground_truth_gives_the_same_figures(run, truth, tmp_path):
             rows.append(
                 f"{image['file_name']},{names[annotation['category_id']]},{corners},{image['width']},{image['height']}"
             )
-        file, sorted_names = Path(image["file_name"]).name, [names[number] for number in sorted(names)]
-        xml = voc_xml(image | {"boxes": of_image}, file, sorted_names, lambda box: {"source": "person"})
+        boxes = [PERSONS | {"bbox": a["bbox"], "category": names[a["category_id"]]} for a in of_image]
+        xml = voc.write(image | {"path": Path(image["file_name"]).name, "boxes": boxes})
         (tmp_path / "voc" / f"{image['id']}.xml").write_text(xml)
     truth.write_text(json.dumps(data))
     (tmp_path / "boxes.csv").write_text("\n".join(rows))

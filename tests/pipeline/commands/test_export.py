@@ -15,13 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 import supervision as sv
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from pycocotools.coco import COCO
 
 from camboxes.pipeline.cli import main
-from camboxes.pipeline.detection_data.exports import Selection, picture_for_trainers, stem, voc_xml, yolo_lines
+from camboxes.pipeline.detection_data.selection import Selection
+from camboxes.pipeline.detection_data.trainer_images import stem
 from camboxes.transforms import Plan, PlannedRun, storage
 from camboxes.transforms.planning.plan import shard_file
 from camboxes.transforms.records import LABELED, table
@@ -203,7 +202,7 @@ def test_parquet_has_a_row_for_each_box(run, tmp_path, annotations):
         }
         assert (row["path"], row["width"], row["height"]) == (image["file_name"], image["width"], image["height"])
         assert row["category"] == labels[a["category_id"]]
-        assert row["split"] == _side(0.5, 0, row["digest"])
+        assert row["split"] == Selection(0.5, 0, 0).split(row)
         assert row["calibrated_score"] is None
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["boxes.parquet", "export.json"]
 
@@ -234,31 +233,6 @@ def test_torchvision_reads_voc_and_coco(run, tmp_path):
             assert corners == pytest.approx([x + 1, y + 1, x + width, y + height], abs=0.5)
             seen += 1
     assert seen == 5
-
-
-def _of_a_person(box):
-    return {"source": "person", "model": None, "method": None, "threshold": None}
-
-
-def test_label_files_by_hand():
-    row = {"width": 200, "height": 100, "boxes": [{"bbox": [10.4, 20.6, 30.2, 9.6], "category_id": 2}]}
-    # centres 25.5 / 200 and 25.4 / 100
-    assert yolo_lines(row) == "1 0.12750000 0.25400000 0.15100000 0.09600000\n"
-    xml = voc_xml(row, "x.jpg", ["a", "b"], _of_a_person)
-    # 10.4 -> 10, the 11th pixel; 40.6 -> the 41st; 20.6 -> 21, the 22nd; 30.2 -> the 30th
-    for edge, value in {"xmin": 11, "ymin": 22, "xmax": 41, "ymax": 30}.items():
-        assert f"<{edge}>{value}</{edge}>" in xml
-    edge = voc_xml(row | {"boxes": [{"bbox": [199.7, 99.6, 0.3, 0.4], "category_id": 1}]}, "x.jpg", ["a"], _of_a_person)
-    assert "<xmin>200</xmin>" in edge and "<xmax>200</xmax>" in edge, "one pixel, inside"
-    assert "<ymin>100</ymin>" in edge and "<ymax>100</ymax>" in edge
-
-
-def test_digits_are_enough_for_large_images():
-    size = 99_999
-    for bbox in ([0.01, 33_333.33, 99_998.98, 0.02], [77_777.77, 0.0, 22_221.23, 99_999.0]):
-        [line] = yolo_lines({"width": size, "height": size, "boxes": [{"bbox": bbox, "category_id": 1}]}).splitlines()
-        x, y, width, height = (float(share) * size for share in line.split()[1:])
-        assert [x - width / 2, y - height / 2, width, height] == pytest.approx(bbox, abs=0.005)
 
 
 HOSTILE = [
@@ -407,68 +381,6 @@ def test_links_and_copies(made, tmp_path, monkeypatch):
             file = files[path.split(".")[0]]
             assert file.read_bytes() == data and file.stat().st_nlink == 1
     assert links["trailer"].read_bytes() == images["trailer.jpg"][0]
-
-
-def test_pictures_may_be_linked_only_as_they_are():
-    assert picture_for_trainers(_encoded(), jpeg=True) == (".jpg", _encoded(), True)
-    suffix, data, linkable = picture_for_trainers(_encoded("PNG"), jpeg=True)
-    assert (suffix, Image.open(io.BytesIO(data)).format, linkable) == (".jpg", "JPEG", False)
-
-
-@pytest.mark.parametrize("jpeg", [False, True])
-def test_trainers_get_the_picture_that_the_run_saw(jpeg):
-    """Transparent pixels on white, and 16 bits as 8: trainers would see hidden colours, and white."""
-    levels = np.linspace(0, 65535, 48 * 64).astype(np.uint16).reshape(48, 64)
-    colours = np.zeros((48, 64, 4), np.uint8)
-    colours[:, 32:] = 200, 30, 30, 255
-    for stored, seen in (
-        (levels, np.dstack([levels >> 8] * 3)),
-        (colours, np.where(colours[..., 3:], colours, 255)[..., :3]),
-    ):
-        file = io.BytesIO()
-        Image.fromarray(stored).save(file, "PNG")
-        suffix, data, linkable = picture_for_trainers(file.getvalue(), jpeg=jpeg)
-        assert (suffix, linkable) == (".jpg" if jpeg else ".png", False)
-        found = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
-        assert np.abs(found - seen)[:, :28].max() <= (8 if jpeg else 0)
-        assert np.array_equal(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB), found) or jpeg
-
-
-def test_an_opaque_picture_of_eight_bits_is_linked_as_it_is():
-    for data in (_encoded("PNG"), _encoded("WEBP"), _encoded("BMP")):
-        assert picture_for_trainers(data, jpeg=False)[1:] == (data, True)
-
-
-def _side(share, seed, digest, path="a.jpg", splits=None):
-    return Selection(share, seed, 0, splits=splits or {}).split({"digest": digest, "path": path})
-
-
-def test_a_split_depends_on_seed_and_content_alone():
-    digests = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(20_000)]
-    sides = {digest: _side(0.2, 0, digest) for digest in digests}
-    assert sides == {digest: _side(0.2, 0, digest, f"{digest[:9]}.png") for digest in digests}, "whatever their names"
-    assert list(sides.values()).count("val") / len(digests) == pytest.approx(0.2, abs=0.01)
-    more = {digest: _side(0.3, 0, digest) for digest in digests}
-    assert all(more[digest] == "val" for digest in digests if sides[digest] == "val"), "a larger share only adds"
-    other = [_side(0.2, 1, digest) for digest in digests]
-    assert sum(a == b == "val" for a, b in zip(sides.values(), other, strict=True)) / len(digests) == pytest.approx(
-        0.04, abs=0.01
-    ), "seeds are independent"
-    assert {_side(0, 0, digest) for digest in digests} == {"train"}
-    # printf '0:a.jpg' | sha256sum begins with 2d1a, which is 0.1761 of the way; '1:a.jpg' with 0b1e, 0.0434
-    assert [_side(share, 0, "a.jpg") for share in (0.176, 0.177)] == ["train", "val"]
-    assert [_side(share, 1, "a.jpg") for share in (0.043, 0.044)] == ["train", "val"]
-
-
-@given(st.text("0123456789abcdef", min_size=64, max_size=64), st.sampled_from(["train", "val", "test"]))
-def test_a_split_by_folders_is_kept(digest, folder):
-    by_content, path = _side(0.5, 0, digest), f"{folder}/cat/a.jpg"
-    assert _side(0.5, 0, digest, path, {"train": "train", "val": "val", "test": "test"}) == folder
-    assert _side(0.5, 0, digest, path, {"val": "val", "test": "test"}) == by_content, "without train it is no split"
-    if folder != "val":  # without val, a part of train is held out
-        assert _side(0.5, 0, digest, path, {"train": "train", "test": "test"}) == (
-            "test" if folder == "test" else by_content
-        )
 
 
 @pytest.mark.parametrize("kind", ["coco", "yolo", "voc", "parquet"])

@@ -1,0 +1,75 @@
+"""Reads true boxes: from a file in one of the formats, or from a run's review."""
+
+import posixpath
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from camboxes.pipeline.formats import coco, csv, voc
+from camboxes.pipeline.formats.ground_truth import GroundTruth, TrueImage, box_arrays
+from camboxes.transforms import PlannedRun, storage
+from camboxes.transforms.review.decisions import FILE, Decision
+from camboxes.transforms.review.keep_decided import decided
+
+_OF_FILES = {".json": coco.read, ".csv": csv.read}
+
+
+def read_ground_truth(path: str) -> GroundTruth:
+    """Reads true boxes.
+
+    Args:
+      path: a .json or .csv file, local or on any Beam filesystem, or a local folder with Pascal VOC .xml files at any
+        depth.
+
+    Raises:
+      ValueError: it is none of these, cannot be understood, or holds no box. The error names the file and the line or
+        id.
+    """
+    if storage.is_local(path) and Path(path).is_dir():
+        files = sorted(Path(path).rglob("*.xml"))
+        if not files:
+            raise ValueError(
+                f"ground truth {path!r} holds no .xml files; expected a folder of Pascal VOC annotations, or name a "
+                ".json or .csv file"
+            )
+        return voc.read(((str(file), file.read_bytes()) for file in files), path)
+    read = _OF_FILES.get(posixpath.splitext(path)[1].lower())
+    if read is None or not storage.exists(path):
+        problem = "is none of these" if storage.exists(path) else "does not exist"
+        raise ValueError(
+            f"ground truth {path!r} {problem}; expected COCO annotations (.json), a .csv of boxes, or a local folder "
+            "of Pascal VOC .xml files"
+        )
+    return read(storage.read_bytes(path), path)
+
+
+def reviewed(run: PlannedRun) -> GroundTruth:
+    """Reads true boxes from a finished run's review.
+
+    The boxes of an accepted image are all boxes of each of its labels. The boxes of a rejected image are wrong, and so
+    is every box of the same label that reaches IoU 0.5 with one of them; nothing else is known of that image.
+
+    Raises:
+      ValueError: nobody accepted a box, or the decisions cannot be read.
+    """
+    decisions, images = decided(run), {}
+    for row in run.rows(["path", "width", "height", "labels"]):
+        decision = decisions.get(row["path"])
+        if decision is not None and decision.verdict in ("accepted", "rejected"):
+            images[row["path"]] = _reviewed_image(row, decision)
+    source = storage.join(run.output, FILE)
+    if not any(image.boxes for image in images.values()):
+        raise ValueError(f"review {source!r} holds no accepted box; expected at least one to judge by")
+    return GroundTruth(source, tuple(sorted(category.name for category in run.categories)), images)
+
+
+def _reviewed_image(row: Mapping[str, Any], decision: Decision) -> TrueImage:
+    of_label: defaultdict[str, list[list[float]]] = defaultdict(list)
+    for box in decision.boxes:
+        of_label[box.label].append(list(box.bbox))
+    boxes = box_arrays(of_label)
+    if decision.verdict == "rejected":
+        return TrueImage(row["path"], row["width"], row["height"], {}, {}, boxes)
+    wrong = {label["label"]: None for label in row["labels"] if label["label"] not in boxes}
+    return TrueImage(row["path"], row["width"], row["height"], boxes, {}, wrong)
