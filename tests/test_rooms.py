@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from camboxes import transforms
+
 ROOT = Path(__file__).parent.parent
 ROOMS = ("models", "transforms", "pipeline")
 PACKAGES = sorted(path.parent for room in ROOMS for path in (ROOT / room).rglob("__init__.py"))
@@ -48,6 +50,16 @@ def _loaded(code, *modules):
 
 def test_the_transforms_import_without_torch():
     assert _loaded("import camboxes.transforms, camboxes.models", "torch", "torchvision", "timm") == "[]"
+
+
+def test_the_transforms_list_their_public_names():
+    assert dir(transforms) == sorted(transforms.__all__)
+    assert all(getattr(transforms, name).__doc__ for name in transforms.__all__)
+    documented = set()
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for names in re.findall(r"from camboxes\.transforms import ([\w, ]+)", page.read_text()):
+            documented |= set(names.split(", "))
+    assert documented and documented <= {*transforms.__all__}
 
 
 def test_help_imports_nothing_heavy():
