@@ -1,1 +1,47 @@
-"""What a person runs: the command `camboxes`, and the jobs that it assembles from the transforms."""
+"""What a person runs: the command `camboxes`, and its jobs as functions.
+
+Each job is a dataclass of its options, and a function that carries it out:
+
+    from camboxes.pipeline import LabelJob, label
+
+    run = label(LabelJob(input="photos/", output="boxes/"))
+    for image in run.images():
+        print(image.path, image.boxes)
+
+What is named here is imported when it is first asked for.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from camboxes.pipeline.explain_job import ExplainJob as ExplainJob
+    from camboxes.pipeline.explain_job import explain as explain
+    from camboxes.pipeline.label_job import LabelJob as LabelJob
+    from camboxes.pipeline.label_job import label as label
+    from camboxes.pipeline.rebox_job import ReboxJob as ReboxJob
+    from camboxes.pipeline.rebox_job import rebox as rebox
+    from camboxes.pipeline.run import Run as Run
+
+_HOMES = {
+    "ExplainJob": "explain_job",
+    "LabelJob": "label_job",
+    "ReboxJob": "rebox_job",
+    "Run": "run",
+    "explain": "explain_job",
+    "label": "label_job",
+    "rebox": "rebox_job",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

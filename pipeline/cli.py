@@ -1,7 +1,6 @@
 """The command `camboxes`. Every heavy import happens in the command that needs it, so that --help answers at once."""
 
 import argparse
-import gc
 import importlib
 import importlib.metadata
 import logging
@@ -9,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from camboxes.pipeline.errors import CallError
+from camboxes.pipeline.errors import CallError, refuse_unknown
+from camboxes.pipeline.jobs import collector
 from camboxes.pipeline.untrusted_text import error_text
 
 _COMMANDS = {
@@ -27,7 +27,6 @@ _COMMANDS = {
     "demo": "the whole way on a few real photographs",
 }
 _RESUMABLE = ("label", "train", "selftrain")
-_JOBS = ("label", "rebox", "selftrain", "demo")  # what they do is done by runs.execute
 
 
 class _Parser(argparse.ArgumentParser):
@@ -55,12 +54,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         command.add_argument("--verbose", action="store_true", help="log what happens, and tracebacks of errors")
         modules[name].add_arguments(command)
-    known, beam_arguments = parser.parse_known_args(arguments)
+    known, beam_options = parser.parse_known_args(arguments)
     logging.basicConfig(
         format="%(levelname)s %(name)s: %(message)s", level="INFO" if known.verbose else "ERROR", force=True
     )
+    module = modules[known.command]
     try:
-        modules[known.command].run(known, beam_arguments)
+        if not getattr(module, "TAKES_BEAM_OPTIONS", False):
+            refuse_unknown(beam_options, f"see camboxes {known.command} --help")
+            collector.resume()  # where Beam runs a job, `execution` does
+        module.run(known, beam_options)
     except CallError as error:
         logging.getLogger("camboxes").info("the call was wrong", exc_info=True)
         print(f"camboxes {known.command}: {error_text(error)}", file=sys.stderr)
@@ -77,17 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def command() -> int:
-    """`main` in a process of its own.
-
-    Python's collector of garbage would go through all that is imported time and again, and once more at the end: two
-    of a job's first six seconds. So it rests until the job runs, and then leaves alone what was there before.
-    """
-    if set(sys.argv[1:2]) & set(_JOBS):
-        gc.disable()
-    try:
+    """`main` in a process of its own: see `collector`."""
+    with collector.resting():
         return main()
-    finally:
-        gc.freeze()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from camboxes.pipeline.evaluation.comparison import Comparison, Difference, Shar
 from camboxes.pipeline.evaluation.json_files import comparison_json
 from camboxes.pipeline.evaluation.judging import check_libraries, judge
 from camboxes.pipeline.formats.readers import read_ground_truth
-from camboxes.pipeline.jobs import running
+from camboxes.pipeline.jobs import run_folder
 from camboxes.transforms import storage
 
 
@@ -57,12 +57,12 @@ def compare(job: CompareJob) -> ComparedRuns:
     with blaming_the_call():
         check_libraries()
         if job.output:
-            running.check_output(job.output, job.ground_truth)
+            run_folder.check_output(job.output, job.ground_truth)
         if _same_folder(job.first, job.second):
             raise CallError(f"OUT1 {job.first!r} and OUT2 {job.second!r} are one run; expected two")
         if job.output and storage.is_local(job.output) and Path(job.output).is_dir():
             raise CallError(f"--output {job.output!r} is a folder; expected a file, as {job.output}/c.json")
-        runs = [running.finished(folder) for folder in (job.first, job.second)]
+        runs = [run_folder.finished(folder) for folder in (job.first, job.second)]
         truth = read_ground_truth(job.ground_truth)
     both = shared_part(*(judge(run, truth) for run in runs))
     comparison = compare_shared(both)

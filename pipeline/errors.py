@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EIO, errno.EMFILE, errno.ENFILE}
 
 
-class CallError(Exception):
-    """What the user asked for cannot be done as asked: one line with the remedy, exit code 2."""
+class CallError(ValueError):
+    """What was asked for cannot be done as asked. Its text is one line with the remedy; the exit code is 2."""
 
 
 @contextlib.contextmanager

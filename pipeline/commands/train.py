@@ -25,8 +25,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from camboxes.pipeline.commands.label import add_source_arguments
-from camboxes.pipeline.options.network import add_model_arguments, assumed, model_spec
+from camboxes.pipeline.options import fields
+from camboxes.pipeline.options.network import NetworkOptions, assumed
+from camboxes.pipeline.options.source import SourceOptions
 from camboxes.pipeline.training.data import TrainingData
 
 if TYPE_CHECKING:
@@ -46,9 +47,9 @@ _CONTENTS = ("classifier.json", "weights.safetensors", "rejected.csv", "copies.c
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
-    add_source_arguments(parser)
+    fields.add_arguments(parser, SourceOptions)
     parser.add_argument("--output", required=True, metavar="CKPT", help="local folder for the classifier")
-    add_model_arguments(parser)
+    fields.add_arguments(parser, NetworkOptions)
     parser.add_argument(
         "--train", choices=["head", "all"], default="head", help="new layers, or after that all (default: head)"
     )
@@ -74,7 +75,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
       Exception: the job failed.
     """
     from camboxes.pipeline.errors import blaming_the_call, refuse_unknown
-    from camboxes.pipeline.jobs import running
+    from camboxes.pipeline.jobs import run_folder
     from camboxes.transforms import storage
     from camboxes.transforms.planning.listing import check_labels, read_source
 
@@ -82,7 +83,7 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
         with blaming_the_call():
             refuse_unknown(beam_arguments, "see camboxes train --help")
             _check(arguments)
-            running.check_output(arguments.output, arguments.input, arguments.model, contents=_CONTENTS)
+            run_folder.check_output(arguments.output, arguments.input, arguments.model, contents=_CONTENTS)
             source = read_source(arguments.input, arguments.root)  # before torch: a wrong path is told at once
             check_labels(source.labels(), source.containers)
             data = TrainingData.of(source)
@@ -91,9 +92,9 @@ def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
             base = _load(arguments)
             converted = _converted(arguments, data, base)
             record = _record(arguments, data, base, share)
-            held.enter_context(running.locked(arguments.output))
+            held.enter_context(run_folder.locked(arguments.output))
             if arguments.overwrite and Path(arguments.output, "training.json").exists():
-                running.remove(arguments.output, _CONTENTS)
+                run_folder.remove(arguments.output, _CONTENTS)
             _check_before(arguments.output, record)
         if Path(arguments.output, "classifier.json").exists():
             print(f"{arguments.output} holds this training, finished; --overwrite trains again")
@@ -141,7 +142,7 @@ def _share(arguments: argparse.Namespace, data: TrainingData) -> float | None:
 def _load(arguments: argparse.Namespace) -> "Classifier":
     from camboxes.models import load_classifier
 
-    spec = model_spec(arguments)
+    spec = fields.job_from(arguments, NetworkOptions).model_spec()
     # Without weights of its own a conversion begins with those of the network that it converts.
     return load_classifier(spec if spec.weights else dataclasses.replace(spec, name=spec.name.removeprefix("gap:")))
 
@@ -230,7 +231,7 @@ def _announce(arguments: argparse.Namespace, source: "Listing", data: TrainingDa
         f"{len(data.labels)} images, {len(data.classes)} labels, {kind}; "
         f"{base.spec.name} at {base.spec.size} on {base.spec.device}: {what}"
     )
-    for note in assumed(arguments, base):
+    for note in assumed(fields.job_from(arguments, NetworkOptions), base):
         _say(note)
     if not base.spec.name.startswith("gap:"):
         _say(f"it is trained as its GAP conversion, gap:{base.spec.name}")
@@ -372,7 +373,7 @@ def _write_table(file: Path, header: Sequence[str], rows: Iterable[Sequence[str]
 
 
 def _write(output: Path, trained: "Classifier", record: Mapping[str, Any], outcome: "Outcome") -> None:
-    from camboxes.pipeline.jobs import running
+    from camboxes.pipeline.jobs import run_folder
     from camboxes.transforms import storage
 
     figures = {
@@ -382,7 +383,7 @@ def _write(output: Path, trained: "Classifier", record: Mapping[str, Any], outco
     epochs = {"epochs": outcome.epochs, "epoch_chosen_on": "validation" if outcome.metrics else None}
     for name, content in trained.files({**record, **epochs, **figures}).items():
         storage.write_bytes(str(output / name), content)
-    running.remove(str(output), _WORKING)  # what only a training that was cut short needs
+    run_folder.remove(str(output), _WORKING)  # what only a training that was cut short needs
 
 
 def _conclude(arguments: argparse.Namespace, outcome: "Outcome", lists: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from camboxes.pipeline.errors import CallError
+from camboxes.pipeline.reporter import LOG, Reporter
 from camboxes.transforms import storage
 
 # Seconds. Six renewals may fail before another job takes over.
@@ -29,13 +30,13 @@ _SETTLES_IN = 2.0
 
 
 @contextlib.contextmanager
-def held(folder: str) -> Iterator[None]:
+def held(folder: str, reporter: Reporter = LOG) -> Iterator[None]:
     """Holds the lease of a folder. A process that finds it lost ends, at once, with exit code 1.
 
     Raises:
       CallError: another job holds it.
     """
-    lease = _Lease(folder)
+    lease = _Lease(folder, reporter)
     try:
         lease.take()
         with _renewed(lease):
@@ -58,8 +59,9 @@ def _renewed(lease: "_Lease") -> Iterator[None]:
 
 
 class _Lease:
-    def __init__(self, folder: str):
+    def __init__(self, folder: str, reporter: Reporter):
         self._folder = folder
+        self._reporter = reporter
         self._path = storage.join(folder, ".lease")
         self._mine: dict[str, Any] = {
             "owner": uuid.uuid4().hex,
@@ -85,10 +87,9 @@ class _Lease:
 
     def _outlive(self, found: dict[str, Any]) -> None:
         """Waits until a lease has run out."""
-        print(
+        self._reporter.say(
             f"{self._folder} belongs to a job {_of(found)}; if that one was killed, this one begins in "
-            f"{_VALID_FOR:.0f} s",
-            file=sys.stderr,
+            f"{_VALID_FOR:.0f} s"
         )
         end = time.monotonic() + _VALID_FOR
         while time.monotonic() < end:

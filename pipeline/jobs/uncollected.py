@@ -1,4 +1,4 @@
-"""Its import rests Python's collector of garbage, which would go through all that is imported next, again and again."""
+"""Rests the garbage collector by its import: a fork server is told which modules to import, and nothing else."""
 
 import gc
 

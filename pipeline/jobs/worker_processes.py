@@ -1,13 +1,17 @@
 """Worker processes of Beam's local runner: forked, supervised, with a log of their own.
 
-Beam starts an interpreter for each of them once the job runs, which takes as long to import everything as this process
-took before. Here a fork server imports it, beside this process while that prepares the job, and each worker is a fork
-of it: ready at once, with what is imported in memory once. It is `multiprocessing`'s own, a process without threads.
+Beam itself starts an interpreter for each worker once the job runs, and each imports everything again. Here a fork
+server imports it, while this process still prepares the job, and each worker is a fork of that server: ready at once,
+with the imported modules in memory once. The server is `multiprocessing`'s own, a process without threads.
+
+Beam waits for ever for a worker that has died. Here the job fails, with what the worker died of.
+
+Where processes cannot be forked so, as on Windows, Beam's own workers do the job.
 """
 
 import contextlib
+import dataclasses
 import functools
-import gc
 import json
 import logging
 import multiprocessing
@@ -23,7 +27,7 @@ from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.portability import python_urns
@@ -33,20 +37,37 @@ from apache_beam.runners.portability.fn_api_runner.worker_handlers import (
 )
 from apache_beam.runners.worker.sdk_worker_main import create_harness
 
+from camboxes.pipeline.jobs import collector
 from camboxes.pipeline.jobs.beam_options import available_cores, local_processes
+from camboxes.pipeline.reporter import LOG, Reporter
 
-_CONTEXT = multiprocessing.get_context("forkserver")
+_FORKS = "forkserver" in multiprocessing.get_all_start_methods()
 _THREADS = "OMP_NUM_THREADS"
 _INTERRUPT = {signal.SIGINT}
 
 
+class DeadWorkerError(RuntimeError):
+    """A worker process ended too early.
+
+    Attributes:
+      death: what it died of.
+      log: the path of the workers' log.
+    """
+
+    def __init__(self, death: str, log: str):
+        super().__init__(f"a worker process died ({death}); the workers' log is {log}")
+        self.death, self.log = death, log
+
+
 def import_ahead(*modules: str) -> None:
     """Begins to import what workers will need in the process that they are forked from, beside this one."""
-    _CONTEXT.set_forkserver_preload([f"{__package__}.uncollected", __name__, *modules])
-    resource_tracker.ensure_running()  # which the server would start, and that unblocks what is blocked here
+    if not _FORKS:
+        return
+    multiprocessing.get_context("forkserver").set_forkserver_preload([f"{__package__}.uncollected", __name__, *modules])
+    resource_tracker.ensure_running()  # the server would start it, and that unblocks the signals that are blocked here
     threads, blocked = os.environ.get(_THREADS), signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPT)
-    # What that process begins with. Threads that share a pass would wait for each other, in every worker for those of
-    # the others; and who interrupts this process need not read where the other one was.
+    # The server begins with one thread: with several, the threads of all workers would wait for each other. And an
+    # interrupt is for this process to answer.
     os.environ[_THREADS] = "1"
     try:
         forkserver.ensure_running()
@@ -57,50 +78,55 @@ def import_ahead(*modules: str) -> None:
             os.environ[_THREADS] = threads
 
 
-class _Job(NamedTuple):
-    """What its workers have in common.
+@dataclasses.dataclass
+class _Job:
+    """What the workers of a job have in common.
 
     Attributes:
       environment: the variables of each worker.
       log: the file that their stderr goes to.
-      died: called in place of a worker that ended too early, with what is known of that.
-      peaks: of each worker that has ended the memory that it held at most, as getrusage counts it.
+      peaks: the most memory that each worker held which has ended, as getrusage counts it.
+      workers: those that were started.
+      death: what the first one died of that ended too early; None while all live.
     """
 
     environment: Mapping[str, str]
     log: str
-    died: Callable[[str], None]
-    peaks: list[int]
+    peaks: list[int] = dataclasses.field(default_factory=list)
+    workers: "list[_ForkedWorker]" = dataclasses.field(default_factory=list)
+    death: str | None = None
 
 
 @contextlib.contextmanager
-def supervised(options: PipelineOptions, died: Callable[[str, str], None]) -> Iterator[list[int]]:
-    """Runs the worker processes that a job asks for, for the time of the job; where it asks for none, does nothing.
+def supervised(options: PipelineOptions, reporter: Reporter = LOG) -> Iterator[list[int]]:
+    """Runs the worker processes that a job asks for, while the job runs; where it asks for none, does nothing.
 
     The cores are shared among them, Beam's options reach them, and their log is kept where the job fails.
 
     Args:
       options: the job's.
-      died: called when a worker process dies, for which Beam would wait forever; with the log's path and what it
-        died of.
+      reporter: is told where the log of a failed job is.
 
     Returns:
       The peaks of `_Job`; of all workers once the job has ended.
+
+    Raises:
+      DeadWorkerError: a worker process died, and the job with it.
     """
-    peaks: list[int] = []
-    if options.view_as(DirectOptions).direct_running_mode != "multi_processing":
-        yield peaks
+    if options.view_as(DirectOptions).direct_running_mode != "multi_processing" or not _FORKS:
+        yield []
         return
     threads = os.environ.get(_THREADS, str(max(1, available_cores() // local_processes(options))))
     given = json.dumps(options.get_all_options(drop_default=True), default=str)
     with tempfile.NamedTemporaryFile("w", prefix="camboxes-workers-", suffix=".log", delete=False) as log:
-        environment = {**os.environ, _THREADS: threads, "PIPELINE_OPTIONS": given}
-        job = _Job(environment, log.name, functools.partial(died, log.name), peaks)
+        job = _Job({**os.environ, _THREADS: threads, "PIPELINE_OPTIONS": given}, log.name)
         try:
             with _started_by(functools.partial(_ForkedWorker, job)), _noted_in(log):
-                yield peaks
-        except BaseException:
-            print(f"camboxes: the workers' log is {log.name}", file=sys.stderr)
+                yield job.peaks
+        except BaseException as error:
+            if job.death and isinstance(error, Exception):
+                raise DeadWorkerError(job.death, log.name) from error
+            reporter.say(f"camboxes: the workers' log is {log.name}")
             raise
     Path(log.name).unlink()
 
@@ -134,23 +160,34 @@ class _ForkedWorker(GrpcWorkerHandler):
             "CONTROL_API_SERVICE_DESCRIPTOR": str(self.control_api_service_descriptor()),
         }
         import_ahead()  # where that has not begun
-        self._peak, peak = _CONTEXT.Pipe(duplex=False)
-        self._process = _CONTEXT.Process(target=_work, args=(environment, self._job.log, peak))
+        context = multiprocessing.get_context("forkserver")
+        self._peak, peak = context.Pipe(duplex=False)
+        self._process = context.Process(target=_work, args=(environment, self._job.log, peak))
         with _no_main_module():
             self._process.start()
         peak.close()
+        self._job.workers.append(self)
+        self._stopping = threading.Event()
         self._watching = threading.Thread(target=self._watch)
         self._watching.start()
 
     def stop_worker(self) -> None:
+        self._stopping.set()
         self._watching.join()
 
     def _watch(self) -> None:
         self._process.join()
-        if self._process.exitcode:
-            self._job.died(f"exit code {self._process.exitcode}")
-        else:
+        if not self._process.exitcode:
             self._job.peaks.append(self._peak.recv())
+            return
+        if self._job.death is None:
+            self._job.death = f"exit code {self._process.exitcode}"
+            for worker in self._job.workers:
+                worker._process.kill()
+        error = RuntimeError("a worker process died")
+        while not self._stopping.wait(0.5):  # again and again: Beam may be about to ask it something, or for its data
+            self.control_conn.abort(error)
+            self.data_conn._exception = error
 
 
 def _work(environment: dict[str, str], log: str, peak: Connection) -> None:
@@ -160,8 +197,7 @@ def _work(environment: dict[str, str], log: str, peak: Connection) -> None:
     os.environ.update(environment)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPT)
     logging.basicConfig(force=True)
-    gc.freeze()  # what was imported stays as it is, and is shared with the other workers
-    gc.enable()
+    collector.resume()  # what was imported stays as it is, and is shared with the other workers
     _, harness, _ = create_harness(environment)
     harness.run()
     peak.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

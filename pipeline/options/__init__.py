@@ -1,4 +1,4 @@
-"""Groups of command-line options that several commands share, with their help.
+"""Options as fields of dataclasses: each has its default, its help and its place on the command line once.
 
 May import `camboxes.models` and `camboxes.transforms`, where they are used.
 """

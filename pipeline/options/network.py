@@ -2,123 +2,17 @@
 
 import argparse
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from camboxes.pipeline.options.fields import Options, option
 
 if TYPE_CHECKING:
     from camboxes.models import Classifier, ModelSpec
     from camboxes.models.networks.class_names import Names
 
-
-def add_model_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Declares the options that `model_spec` takes; gives their group."""
-    model = parser.add_argument_group("network")
-    model.add_argument(
-        "--model",
-        default="efficientnet_lite0",
-        metavar="[torchvision:|timm:|open_clip:]NAME|CKPT",
-        help="a classifier by name, or the folder that camboxes train wrote (default: %(default)s)",
-    )
-    model.add_argument(
-        "--weights",
-        metavar="FILE",
-        help="local safetensors or state-dict file (default: the library's pretrained weights)",
-    )
-    for name in ("mean", "std"):
-        model.add_argument(
-            f"--{name}",
-            type=_statistics,
-            metavar="R,G,B",
-            help=f"{name} of the images that the weights were trained with, for pixels from 0 to 1 (default: the "
-            "library's, or the checkpoint's)",
-        )
-    model.add_argument(
-        "--size", type=int, metavar="PIXELS", help="short side of the network's input (default: the weights')"
-    )
-    model.add_argument(
-        "--map-stride", type=int, metavar="N", help="lower the last strides, for maps of N input pixels per cell"
-    )
-    model.add_argument(
-        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: cuda where there is one"
-    )
-    return model
-
-
-def add_class_arguments(model: argparse._ArgumentGroup) -> None:
-    """Declares the options that `with_classes` takes: what the network's outputs are."""
-    model.add_argument(
-        "--classes",
-        metavar="FILE",
-        help="the class names in the order of the network's outputs: a text with one a line, or .json with a list or "
-        "an object, such as ImageFolder's class_to_idx (default: the checkpoint's, or ImageNet's; see "
-        "docs/own_networks.md)",
-    )
-    model.add_argument(
-        "--multilabel",
-        action="store_const",
-        const=True,
-        help="read each output by itself, by its sigmoid (default: what the checkpoint says, else softmax; of a single "
-        "output always)",
-    )
-    model.add_argument(
-        "--prompts",
-        metavar="FILE",
-        help="for open_clip:NAME: the classes, one label a line, or LABEL: NAME, NAME (docs/prompts.md)",
-    )
-
-
-def model_spec(arguments: argparse.Namespace, scales: Sequence[int] = ()) -> "ModelSpec":
-    """The spec that the options of `add_model_arguments` ask for; the first of several scales is its size.
-
-    Raises:
-      ValueError: a value out of its range, or both a size and scales.
-    """
-    from camboxes.models import ModelSpec
-
-    if scales and arguments.size:
-        raise ValueError(f"--size {arguments.size} and --scales were both given; the first of the scales is the size")
-    return ModelSpec(
-        arguments.model,
-        arguments.weights,
-        scales[0] if scales else arguments.size,
-        map_stride=arguments.map_stride,
-        device=arguments.device,
-        mean=arguments.mean,
-        std=arguments.std,
-    )
-
-
-def with_classes(spec: "ModelSpec", arguments: argparse.Namespace) -> "ModelSpec":
-    """The spec with what the options of `add_class_arguments` say.
-
-    Raises:
-      ValueError: there is no such file, or it cannot be read as what it should be.
-      OSError: it cannot be read.
-    """
-    prompts = None if arguments.prompts is None else tuple(_text("prompts", arguments.prompts).splitlines())
-    names = None if arguments.classes is None else _class_names(arguments.classes)
-    return dataclasses.replace(spec, prompts=prompts, classes=names, multilabel=arguments.multilabel)
-
-
-def assumed(arguments: argparse.Namespace, classifier: "Classifier") -> list[str]:
-    """A line on what was assumed of weights from a file, of which it says nothing itself; none where nothing was."""
-    if arguments.weights is None or classifier.spec.name.startswith("open_clip:"):
-        return []
-    spec, count = classifier.spec, len(classifier.class_names)
-    of_imagenet = f"the names of ImageNet's {count:,} classes"
-    values = {
-        "classes": of_imagenet if classifier.class_names[0] else f"no names for its {count:,} classes",
-        "mean": f"mean {_joined(spec.mean)}",
-        "std": f"std {_joined(spec.std)}",
-        "multilabel": "sigmoid, for it has a single output" if count == 1 else "softmax",
-    }
-    left_out = {name: text for name, text in values.items() if name in arguments and getattr(arguments, name) is None}
-    options = ", ".join(f"--{name}" for name in left_out)
-    return [f"assumed of {arguments.weights}: {', '.join(left_out.values())} ({options})"] if left_out else []
-
-
-def _joined(values: "Sequence[float] | None") -> str:
-    return ",".join(f"{value:g}" for value in values or ())
+_option = functools.partial(option, group="network")
 
 
 def _statistics(text: str) -> tuple[float, ...]:
@@ -130,6 +24,116 @@ def _statistics(text: str) -> tuple[float, ...]:
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not R,G,B, such as 0.5,0.5,0.5 ({error})") from None
     return values
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkOptions(Options):
+    """Which network runs, and on what."""
+
+    model: str = _option(
+        "efficientnet_lite0",
+        "a classifier by name, or the folder that camboxes train wrote",
+        metavar="[torchvision:|timm:|open_clip:]NAME|CKPT",
+    )
+    weights: str | None = _option(
+        None, "local safetensors or state-dict file", stated="the library's pretrained weights", metavar="FILE"
+    )
+    mean: tuple[float, ...] | None = _option(
+        None,
+        "mean of the images that the weights were trained with, for pixels from 0 to 1",
+        stated="the library's, or the checkpoint's",
+        type=_statistics,
+        metavar="R,G,B",
+    )
+    std: tuple[float, ...] | None = _option(
+        None,
+        "std of the images that the weights were trained with, for pixels from 0 to 1",
+        stated="the library's, or the checkpoint's",
+        type=_statistics,
+        metavar="R,G,B",
+    )
+    size: int | None = _option(
+        None, "short side of the network's input", stated="the weights'", type=int, metavar="PIXELS"
+    )
+    map_stride: int | None = _option(
+        None, "lower the last strides, for maps of N input pixels per cell", type=int, metavar="N"
+    )
+    device: str = _option("auto", stated="cuda where there is one", choices=["auto", "cpu", "cuda"])
+
+    def model_spec(self, scales: Sequence[int] = ()) -> "ModelSpec":
+        """The spec that is asked for; the first of several scales is its size.
+
+        Raises:
+          ValueError: a value out of its range, both a size and scales, or a file that cannot be read as what it
+            should be.
+          OSError: a file cannot be read.
+        """
+        from camboxes.models import ModelSpec
+
+        if scales and self.size:
+            raise ValueError(f"--size {self.size} and --scales were both given; the first of the scales is the size")
+        return ModelSpec(
+            self.model,
+            self.weights,
+            scales[0] if scales else self.size,
+            map_stride=self.map_stride,
+            device=self.device,
+            mean=self.mean,
+            std=self.std,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassOptions(NetworkOptions):
+    """Which network runs, and what its outputs are."""
+
+    classes: str | None = _option(
+        None,
+        "the class names in the order of the network's outputs: a text with one a line, or .json with a list or an "
+        "object, such as ImageFolder's class_to_idx",
+        stated="the checkpoint's, or ImageNet's; see docs/own_networks.md",
+        metavar="FILE",
+    )
+    multilabel: bool | None = _option(
+        None,
+        "read each output by itself, by its sigmoid",
+        stated="what the checkpoint says, else softmax; of a single output always",
+        action="store_const",
+        const=True,
+    )
+    prompts: str | None = _option(
+        None,
+        "for open_clip:NAME: the classes, one label a line, or LABEL: NAME, NAME (docs/prompts.md)",
+        metavar="FILE",
+    )
+
+    def model_spec(self, scales: Sequence[int] = ()) -> "ModelSpec":
+        """See `NetworkOptions.model_spec`."""
+        prompts = None if self.prompts is None else tuple(_text("prompts", self.prompts).splitlines())
+        names = None if self.classes is None else _class_names(self.classes)
+        spec = super().model_spec(scales)
+        return dataclasses.replace(spec, prompts=prompts, classes=names, multilabel=self.multilabel)
+
+
+def assumed(options: NetworkOptions, classifier: "Classifier") -> list[str]:
+    """A line on what was assumed of weights from a file that does not say it; none where nothing was assumed."""
+    if options.weights is None or classifier.spec.name.startswith("open_clip:"):
+        return []
+    spec, count = classifier.spec, len(classifier.class_names)
+    of_imagenet = f"the names of ImageNet's {count:,} classes"
+    values = {
+        "classes": of_imagenet if classifier.class_names[0] else f"no names for its {count:,} classes",
+        "mean": f"mean {_joined(spec.mean)}",
+        "std": f"std {_joined(spec.std)}",
+        "multilabel": "sigmoid, for it has a single output" if count == 1 else "softmax",
+    }
+    left_out = {name: text for name, text in values.items() if getattr(options, name, text) is None}
+    names = ", ".join(f"--{name}" for name in left_out)
+    return [f"assumed of {options.weights}: {', '.join(left_out.values())} ({names})"] if left_out else []
+
+
+def _joined(values: "Sequence[float] | None") -> str:
+    return ",".join(f"{value:g}" for value in values or ())
 
 
 def _class_names(path: str) -> "Names":

@@ -67,10 +67,10 @@ def finished_run(run: str) -> "PlannedRun":
       ValueError: there is none in the folder.
     """
     from camboxes.pipeline.errors import CallError
-    from camboxes.pipeline.jobs import running
+    from camboxes.pipeline.jobs import run_folder
 
     try:
-        return running.finished(run)
+        return run_folder.finished(run)
     except CallError as error:  # whoever calls load_dataset gave no --run
         raise ValueError(str(error)) from error
 

@@ -280,5 +280,5 @@ def test_a_database_server_that_does_not_answer(broken, package, monkeypatch):
 def test_an_unknown_option(capsys):
     assert main(["doctor", "--fix"]) == 2
     assert capsys.readouterr().err == (
-        "camboxes doctor: unknown option --fix; doctor takes none but --verbose\n"
+        "camboxes doctor: unknown option --fix; see camboxes doctor --help\n"
     )  # fmt: skip

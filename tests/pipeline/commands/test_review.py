@@ -244,7 +244,7 @@ def test_what_cannot_be_reviewed(run, tmp_path, capsys):
     assert cli.main(["review", "--run", str(tmp_path), "--port", port]) == 2
     assert "holds no run; expected the --output of camboxes label" in capsys.readouterr().err
     assert cli.main(["review", "--run", str(run), "--threshold", "0.4"]) == 2
-    assert "unknown option --threshold 0.4; camboxes review --help lists them" in capsys.readouterr().err
+    assert "unknown option --threshold 0.4; see camboxes review --help" in capsys.readouterr().err
     with pytest.raises(ValueError, match="holds no run"):
         load_dataset(str(tmp_path))
 

@@ -9,7 +9,8 @@ import time
 import pytest
 
 from camboxes.pipeline.errors import CallError
-from camboxes.pipeline.jobs import leases, running
+from camboxes.pipeline.jobs import leases, run_folder
+from camboxes.pipeline.reporter import TERMINAL
 from camboxes.transforms import storage
 
 ANOTHER = {"owner": "0" * 32, "host": "elsewhere", "since": "2026-01-01T00:00:00+00:00", "renewed": 7}
@@ -36,7 +37,7 @@ def test_while_a_job_holds_a_folder_another_is_refused(store):
         host = re.escape(storage.read_json(f"{folder}/.lease")["host"])
         with (
             pytest.raises(CallError, match=rf"another job, of {host}, begun 20.*, is writing to '{folder}'; wait for"),
-            running.locked(folder),
+            run_folder.locked(folder),
         ):
             pytest.fail("two jobs hold one folder")
         _until(lambda: storage.read_json(f"{folder}/.lease")["renewed"] > renewed + 1)
@@ -51,7 +52,7 @@ def test_a_dead_jobs_lease_is_taken_over(store, capsys, monkeypatch):
     storage.write_json(f"{folder}/.lease", ANOTHER)
     unfinished = f"{folder}/annotations.json.{'a' * 32}.tmp"
     storage.write_bytes(unfinished, b"[")
-    with running.locked(folder):
+    with run_folder.locked(folder, TERMINAL):
         assert storage.read_json(f"{folder}/.lease")["owner"] != ANOTHER["owner"]
         assert not storage.exists(unfinished)
     said = capsys.readouterr().err
@@ -100,9 +101,9 @@ def test_of_two_that_begin_at_once_one_goes_on(store, monkeypatch):
 def test_a_job_that_finds_its_lease_taken_over_ends(s3):
     folder = f"{s3}/lost"
     code = (
-        "import time; from camboxes.pipeline.jobs import leases, running\n"
+        "import time; from camboxes.pipeline.jobs import leases, run_folder\n"
         "leases._SETTLES_IN = leases._RENEWED_EVERY = 0.1\n"
-        f"with running.locked('{folder}'): print('held', flush=True); time.sleep(600)"
+        f"with run_folder.locked('{folder}'): print('held', flush=True); time.sleep(600)"
     )
     call = [sys.executable, "-c", code]
     with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:

@@ -13,6 +13,7 @@ from apache_beam.options.pipeline_options import S3Options
 
 from camboxes.pipeline.jobs.beam_options import beam_options
 from camboxes.pipeline.jobs.worker_processes import supervised
+from camboxes.pipeline.reporter import TERMINAL
 
 TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
 
@@ -20,7 +21,7 @@ TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processi
 def _run(work, options):
     """Runs work on each of a hundred numbers; the peaks of the workers."""
     asked = beam_options(options)
-    with supervised(asked, pytest.fail) as peaks, beam.Pipeline(options=asked) as p:
+    with supervised(asked, TERMINAL) as peaks, beam.Pipeline(options=asked) as p:
         p | beam.Create(range(100)) | beam.Reshuffle() | beam.Map(work)
     return peaks
 
@@ -61,7 +62,7 @@ def look(_):
 
 import_ahead("camboxes.transforms")
 options = beam_options({TWO_PROCESSES!r})
-with supervised(options, print), beam.Pipeline(options=options) as p:
+with supervised(options), beam.Pipeline(options=options) as p:
     p | beam.Create([1]) | beam.Map(look)
 assert gc.isenabled()
 """)

@@ -10,7 +10,7 @@ import pytest
 
 from camboxes.pipeline.cli import main
 from camboxes.pipeline.errors import CallError, blaming_the_call
-from camboxes.pipeline.jobs import running
+from camboxes.pipeline.jobs import run_folder
 
 
 def _files(folder):
@@ -21,7 +21,7 @@ def _files(folder):
 def test_a_call_that_fails_removes_what_it_made_and_nothing_else(tmp_path, there):
     for name in there:
         (tmp_path / name).touch() if name.endswith(".txt") else (tmp_path / name).mkdir()
-    with pytest.raises(ValueError, match="the first error"), running.locked(str(tmp_path / "a" / "b")):
+    with pytest.raises(ValueError, match="the first error"), run_folder.locked(str(tmp_path / "a" / "b")):
         assert (tmp_path / "a" / "b").is_dir()
         raise ValueError("the first error")
     assert _files(tmp_path) == there
@@ -37,7 +37,7 @@ def test_a_failed_call_on_the_current_folder(tmp_path, monkeypatch, capsys):
 
 
 def test_what_was_written_stays(tmp_path):
-    with contextlib.suppress(ValueError), running.locked(str(tmp_path / "out")):
+    with contextlib.suppress(ValueError), run_folder.locked(str(tmp_path / "out")):
         (tmp_path / "out" / "plan").mkdir()
         raise ValueError
     assert _files(tmp_path) == ["out", "out/plan"]
@@ -51,7 +51,7 @@ def test_calls_that_come_to_nothing_on_one_new_folder(tmp_path):
         end = time.monotonic() + 1.5
         while time.monotonic() < end:
             try:
-                with running.locked(folder):
+                with run_folder.locked(folder):
                     inside.append(number)
                     if inside != [number]:
                         wrong.append(list(inside))
@@ -74,7 +74,7 @@ def test_calls_that_come_to_nothing_on_one_new_folder(tmp_path):
 
 def test_a_lock_that_a_killed_job_left(tmp_path):
     (tmp_path / ".lock").touch()
-    with running.locked(str(tmp_path)):
+    with run_folder.locked(str(tmp_path)):
         pass
     assert _files(tmp_path) == []
 
@@ -85,7 +85,7 @@ def test_a_folder_that_cannot_be_made(tmp_path, output):
     (tmp_path / "link").symlink_to("nowhere")
     folder = output if output.startswith("/") else str(tmp_path / output)
     said = rf"--output '{folder}' cannot be written to \(.*\); choose"
-    with pytest.raises(OSError, match=said), running.locked(folder):
+    with pytest.raises(OSError, match=said), run_folder.locked(folder):
         pytest.fail("there is no such folder")
     assert _files(tmp_path) == ["file", "link"]
 
@@ -96,7 +96,7 @@ def test_a_full_disk_is_no_wrong_call(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.mkdir", full)
     with pytest.raises(OSError, match=r"cannot be written to .*No space left"), blaming_the_call():  # noqa: SIM117
-        with running.locked(str(tmp_path / "out")):
+        with run_folder.locked(str(tmp_path / "out")):
             pytest.fail("there is no such folder")
 
 
@@ -117,7 +117,7 @@ def test_files_of_somebody_elses_that_are_called_as_a_runs(photographs, run, tmp
 @pytest.mark.parametrize("left", ["plan", "plan/shards", "plan/weights.safetensors"])
 def test_what_a_killed_call_left_is_no_obstacle(tmp_path, left):
     (tmp_path / left).mkdir(parents=True)
-    running.check_contents(str(tmp_path))
+    run_folder.check_contents(str(tmp_path))
 
 
 def test_a_run_is_not_replaced_by_what_is_read_from_it(run, tmp_path, capsys):
@@ -133,5 +133,5 @@ def test_overwrite_replaces_the_parts_of_a_large_run(tmp_path):
     parts = ["annotations-00001-of-00002.json", "annotations-00002-of-00002.json", "results-00001-of-00002.json"]
     for name in (*parts, "annotations-mine.json", "plan/plan.json"):
         (tmp_path / name).touch()
-    running.remove(str(tmp_path))
+    run_folder.remove(str(tmp_path))
     assert _files(tmp_path) == ["annotations-mine.json"]

@@ -1,0 +1,52 @@
+"""What the commands say of a run that they have written, and what to do next."""
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Iterator
+
+from camboxes.pipeline.run import Run
+from camboxes.pipeline.untrusted_text import on_one_line
+
+
+@contextlib.contextmanager
+def concluded(output: str) -> Iterator[None]:
+    """Prints what the job inside has written to a folder, also where it rejected too many images."""
+    from camboxes.transforms import storage
+    from camboxes.transforms.write import TooManyRejectedError
+
+    try:
+        yield
+    except TooManyRejectedError:
+        _conclude(Run(output))
+        raise
+    if storage.exists(storage.join(output, "summary.json")):  # not of a job that a launcher is to start later
+        _conclude(Run(output))
+
+
+def _conclude(run: Run) -> None:
+    from camboxes.pipeline.reports import remarks
+    from camboxes.transforms import storage
+
+    summary, counts = run.summary, run.counts
+    reasons = "".join(f" ({code} {number})" for code, number in summary["rejected"].items())
+    print(
+        f"{counts.planned} images: {counts.ok} with boxes, {counts.no_box} without, "
+        f"{counts.skipped} skipped, {counts.rejected} rejected{reasons}; "
+        f"{counts.boxes} boxes in {summary['run']['seconds']:.1f} s"
+    )
+    for remark in remarks.of_rejected(summary["rejected"], summary["input"].get("root", "")):
+        print(remark)
+    if found := summary["copies"]["example"]:
+        example = [(image["path"], image["labels"]) for image in found]
+        remark = remarks.of_other_labels(summary["copies"]["with_other_labels"], example)
+        print(f"{remark}. Now each has boxes of its own labels, and labels of different copies do not compete")
+    for warning in summary["warnings"]:
+        print(f"WARNING: {on_one_line(warning, 1000)}", file=sys.stderr)
+    print(f"wrote {', '.join([run.annotations, run.results, storage.join(run.path, 'summary.json')])}")
+    print(f"look at {run.report}")
+    if summary["failure"]:
+        return
+    again = f"{run.path.rstrip('/')}-t40"
+    call = ["camboxes", "rebox", "--run", run.path, "--output", again, "--threshold", "0.4"]
+    print(f"draw again: {shlex.join(call)}")

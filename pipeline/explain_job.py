@@ -1,0 +1,173 @@
+"""One photograph, several methods, side by side: the job of `camboxes explain`."""
+
+import dataclasses
+import functools
+import io
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from camboxes.models.networks.class_names import shown
+from camboxes.models.spec import Factor
+from camboxes.pipeline.errors import blaming_the_call
+from camboxes.pipeline.options.fields import Options, changed, option
+from camboxes.pipeline.options.maps import MapOptions
+from camboxes.pipeline.options.network import ClassOptions, assumed
+from camboxes.pipeline.reports.method_sheet import Column, Row, figure
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+    from camboxes.models import Classifier, Localization, Localizer
+
+_CAM = Factor("cam", None)
+_METHODS = "cam,gradcam++,layercam@16,cam*layercam@16,eigencam"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Photograph(Options):
+    image: str = option(help="a photograph", metavar="IMAGE", positional=True)
+    labels: str | None = option(
+        None, "classes to explain, by name", stated="the network's first two", metavar="LABEL,…"
+    )
+    output: str = option("grid.png", "the figure, in any format that Pillow writes", metavar="FILE")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExplainJob(MapOptions, ClassOptions, _Photograph):
+    """What to explain, and how. Its fields are the options of `camboxes explain`, whose help describes them."""
+
+    method: str = changed(MapOptions, "method", _METHODS, metavar="[WEIGHT*]METHOD[@LAYER]+…,…")
+    threshold: float = option(
+        0.25, "smallest foreground value of the min-max scaled map, 0 to 1", type=float, metavar="T"
+    )
+
+
+class Explanation(NamedTuple):
+    """What several methods see in a photograph.
+
+    Attributes:
+      output: the path of the figure.
+      columns: the methods.
+      rows: the classes.
+      notes: what was assumed or left out.
+    """
+
+    output: str
+    columns: list[Column]
+    rows: list[Row]
+    notes: list[str]
+
+
+def explain(job: ExplainJob) -> Explanation:
+    """Draws the heat maps of several methods over one photograph, in one figure.
+
+    Raises:
+      CallError: the call cannot be carried out as it was made.
+      Exception: the network failed.
+    """
+    from camboxes.transforms import storage
+    from camboxes.transforms.boxes.from_map import BoxRule, boxes_from_map
+    from camboxes.transforms.boxes.stored_maps import quantize
+
+    with blaming_the_call():
+        rule = BoxRule(job.threshold)
+        methods = [job.map_spec(text.strip()) for text in job.method.split(",")]
+        _check_output(job.output, job.image)
+        photograph = _read(job.image)  # before torch is loaded: a wrong path is told at once
+
+        from camboxes.models import Localizer, load_classifier
+        from camboxes.models.execution.process import use_one_core
+
+        classifier = load_classifier(dataclasses.replace(job.model_spec(job.scales), batch_size=1))
+        notes = assumed(job, classifier)
+        if classifier.inexact_because and job.method == _METHODS:
+            notes.append(f"cam is left out: it is not exact for {classifier.spec.name}")
+            methods = [maps for maps in methods if not any(_CAM in term.factors for term in maps.terms)]
+        localizers = [Localizer(classifier, maps) for maps in methods]
+        classes = None if job.labels is None else _classes(classifier, job.labels)
+    if classes is None:
+        classes = _first_classes(classifier, localizers[0], photograph)
+    with ThreadPoolExecutor(1, initializer=use_one_core) as core:  # as each of label's passes has
+        passes = list(core.map(functools.partial(_timed, photograph=photograph, classes=classes), localizers))
+    columns = [Column(maps.method, milliseconds) for maps, (_, milliseconds) in zip(methods, passes, strict=True)]
+    rows = []
+    for number, index in enumerate(classes):
+        stored = [quantize(localization.maps[number]) for localization, _ in passes]
+        drawn = [boxes_from_map(of_method, photograph.shape[1], photograph.shape[0], rule) for of_method in stored]
+        name, probability = shown(classifier.class_names, index), float(passes[0][0].probabilities[index])
+        rows.append(Row(index, name, probability, list(zip(stored, drawn, strict=True))))
+    scales = " and ".join(map(str, localizers[0].scales)) + (", flipped too," if job.flip else "")
+    below = (classifier.spec.name, f"at {scales} on {classifier.spec.device}")
+    picture = figure(photograph, columns, rows, job.threshold, below)
+    storage.write_bytes(job.output, _encoded(picture, job.output))
+    return Explanation(job.output, columns, rows, notes)
+
+
+def _check_output(output: str, image: str) -> None:
+    """Refuses a file that could not be written when the work is done, or that is the photograph itself."""
+    from PIL import Image
+
+    from camboxes.pipeline.jobs import run_folder
+    from camboxes.transforms import storage
+
+    run_folder.check_output(output, image)
+    folder = Path(output).parent
+    if storage.is_local(output) and not folder.is_dir():
+        raise ValueError(f"--output {output!r}: there is no folder {str(folder)!r}; make it, or choose another")
+    try:
+        _encoded(Image.new("RGB", (1, 1)), output)
+    except (KeyError, ValueError, OSError):
+        raise ValueError(
+            f"--output {output!r} ends in {Path(output).suffix!r}, which Pillow cannot write; expected .png, .jpg, "
+            ".webp or the like"
+        ) from None
+
+
+def _encoded(picture: "Image.Image", output: str) -> bytes:
+    """A picture in the format that the ending of a file's name asks for."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    picture.save(file, Image.registered_extensions()[Path(output).suffix.lower()])
+    return file.getvalue()
+
+
+def _read(path: str) -> "np.ndarray":
+    from camboxes.transforms import storage
+    from camboxes.transforms.images.decoding import BadImageError, check_not_blank, decode
+
+    try:
+        photograph = decode(storage.read_bytes(path))
+        check_not_blank(photograph)
+        return photograph
+    except FileNotFoundError:
+        raise ValueError(f"image {path!r}: there is no file at this path") from None
+    except BadImageError as error:
+        raise ValueError(f"image {path!r} cannot be used: {error}") from error
+
+
+def _first_classes(classifier: "Classifier", localizer: "Localizer", photograph: "np.ndarray") -> list[int]:
+    """The two classes that the network finds most probable."""
+    logits = classifier.infer(localizer.resize(photograph)[0][None]).logits[0]
+    return logits.argsort(descending=True, stable=True)[:2].tolist()
+
+
+def _classes(classifier: "Classifier", labels: str) -> list[int]:
+    """The classes that the labels stand for, in their order."""
+    from camboxes.transforms.planning.label_matching import LabelMatcher
+
+    matcher = LabelMatcher(classifier.class_names)
+    return list(dict.fromkeys(index for label in labels.split(",") for index in matcher.match(label)))
+
+
+def _timed(localizer: "Localizer", photograph: "np.ndarray", classes: Sequence[int]) -> "tuple[Localization, float]":
+    """The classes' maps, and the milliseconds of the pass; the first one, which sets things up, does not count."""
+    pixels, candidates = localizer.resize(photograph), [[index] for index in classes]
+    localizer.localize([pixels], [candidates])
+    start = time.perf_counter()
+    [localization] = localizer.localize([pixels], [candidates])
+    return localization, 1000 * (time.perf_counter() - start)

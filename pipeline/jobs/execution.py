@@ -1,0 +1,134 @@
+"""Runs a job into a run's folder: the pipeline, the record of how it ran, the report."""
+
+import contextlib
+import logging
+import resource
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+
+from camboxes.pipeline.jobs import collector, worker_processes
+from camboxes.pipeline.jobs.beam_options import local_processes
+from camboxes.pipeline.jobs.progress import remark_on_input, shard_progress
+from camboxes.pipeline.reporter import Reporter
+from camboxes.pipeline.reports import run_report
+from camboxes.transforms import PlannedRun, storage
+from camboxes.transforms.write import TooManyRejectedError
+
+
+def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, output: str, reporter: Reporter) -> None:
+    """Runs the job that `build` assembles, and writes the report.
+
+    Args:
+      build: applies the job's transforms to a pipeline.
+      options: Beam's.
+      output: the folder that the job writes to; it has a plan, unless the job makes one.
+      reporter: is told of progress, and of remarks on the input that could not be told before.
+
+    Raises:
+      TooManyRejectedError: more images were rejected than `WriteCoco` was told to allow; all files are written.
+      RuntimeError: a worker process died.
+      Exception: whatever else made the job fail.
+    """
+    start = time.monotonic()
+    collector.resume()
+    planned_before = PlannedRun.load(output) is not None
+    pipeline = beam.Pipeline(options=options)
+    build(pipeline)
+    path = storage.join(output, "summary.json")
+    try:
+        with (
+            shard_progress(output, reporter),
+            worker_processes.supervised(options, reporter) as peaks,
+            _without_traceback(TooManyRejectedError),
+        ):
+            try:
+                result = pipeline.run()
+                result.wait_until_finish()
+            except Exception:
+                if not _failed_when_written(path):
+                    raise
+                result = None
+    except worker_processes.DeadWorkerError as error:
+        raise RuntimeError(_of_dead_worker(output, error)) from None
+    seconds = time.monotonic() - start
+    summary = storage.read_json(path)  # first: a job that wrote nothing has failed, whatever its runner says
+    counters = None if result is None else _counters(result)
+    summary["run"] = {
+        "runner": str(options.view_as(StandardOptions).runner),
+        "processes": local_processes(options),
+        "seconds": round(seconds, 2),
+        "peak_memory_bytes": _bytes(max([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, *peaks])),
+    }
+    if counters is not None:
+        images = counters.get("written", 0)
+        rate = round(images / seconds, 2)
+        summary["run"] |= {"images": images, "images_per_second": rate, "counters": counters}
+    storage.write_json(path, summary)
+    gone = run_report.write(output)
+    if not planned_before and (run := PlannedRun.load(output)):
+        remark_on_input(run, reporter)  # `announce` could not
+    if gone:
+        reporter.say(
+            f"{gone} of the photographs in report.html are gone, or their files were replaced since the run: the boxes "
+            "are those of the earlier files. For boxes of the new ones give another --output, with "
+            f"--reuse {shlex.quote(output)} to take over what is the same"
+        )
+    if summary["failure"]:
+        raise TooManyRejectedError(
+            f"{summary['failure']}; each has its reason in {storage.join(output, 'report.html')}, "
+            "--retry-rejected tries them again, and --max-reject-rate allows for more"
+        )
+
+
+@contextlib.contextmanager
+def _without_traceback(kind: type[Exception]) -> Iterator[None]:
+    """Keeps Beam from logging errors of a kind that a step raises: they are told in one line at the end."""
+    beam = logging.getLogger("apache_beam.runners.common")
+
+    def other(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], kind))
+
+    beam.addFilter(other)
+    try:
+        yield
+    finally:
+        beam.removeFilter(other)
+
+
+def _counters(result: Any) -> dict[str, int]:
+    """What a job has counted. Beam's local runner tells it of those alone that do not fail."""
+    return {
+        counter.key.metric.name: counter.committed
+        for counter in result.metrics().query()["counters"]
+        if counter.key.metric.namespace == "camboxes"
+    }
+
+
+def _failed_when_written(path: str) -> bool:
+    """Whether a job has written its summary, and failed for what stands in it.
+
+    A summary that an earlier job left holds `run`, which is added to it last.
+    """
+    summary = storage.read_json(path) if storage.exists(path) else {"run": {}}
+    return "run" not in summary and summary.get("failure") is not None
+
+
+def _bytes(peak: int) -> int:
+    return peak if sys.platform == "darwin" else 1024 * peak  # getrusage counts in bytes on macOS, in KiB on Linux
+
+
+def _of_dead_worker(output: str, error: worker_processes.DeadWorkerError) -> str:
+    run = PlannedRun.load(output)
+    shards = len(run.shards) if run else 0
+    written = shards - len(run.missing()) if run else 0
+    return (
+        f"a worker process died ({error.death}); {written} of {shards} shards are written, and the same command "
+        "continues with the rest. If it dies again, was it killed for its memory? Then ask for fewer workers or a "
+        f"smaller --batch-size. The workers' log is {error.log}"
+    )

@@ -1,0 +1,160 @@
+"""A run's folder: what may be written there, who writes there, and whether a run in it is finished."""
+
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import filelock
+
+from camboxes.pipeline.errors import CallError
+from camboxes.pipeline.jobs import leases
+from camboxes.pipeline.reporter import LOG, Reporter
+from camboxes.transforms import PlannedRun, storage
+
+# What a run leaves in its folder; the plan, which marks it as one, goes last.
+CONTENTS = (
+    "annotations.json",
+    "results.json",
+    "summary.json",
+    "report.html",
+    "evaluation.json",
+    "tuning.json",
+    "shards",
+    "plan",
+)
+# What the folder of a plan may hold before plan.json.
+_PLAN = {"shards", "classifier.json", "weights.safetensors", "regressor.safetensors", "selftraining.json", "retried"}
+_PARTS = re.compile(r"(annotations|results)-\d{5,}-of-\d{5,}\.json")  # of a large run
+# Folders that a run or a training writes to. Any other folder may be another job's.
+_FOLDERS = ("shards", "plan", "features", "head", "everything")
+
+
+def check_output(output: str, *inputs: str | None, contents: Sequence[str] = CONTENTS) -> None:
+    """Refuses a folder where what is read would be replaced or deleted.
+
+    Args:
+      output: the folder.
+      inputs: what is read; None is passed over.
+      contents: the names in the folder that are written to.
+
+    Raises:
+      CallError: an input is the output, or lies where the output is written.
+    """
+    folder = Path(output).resolve()
+    for path in inputs:
+        if path is None or not (storage.is_local(path) and storage.is_local(output)):
+            continue
+        place = Path(path).resolve()
+        if place == folder:
+            raise CallError(f"--output {output!r} is the input itself; choose another")
+        if place.is_relative_to(folder) and place.relative_to(folder).parts[0] in contents:
+            raise CallError(f"{path!r} lies where --output {output!r} is written; choose another folder")
+
+
+def check_contents(output: str) -> None:
+    """Refuses a folder where a file that no run has left there would be replaced or deleted.
+
+    Raises:
+      CallError: it holds no run, and a name that a run would write to.
+    """
+    plan = storage.join(output, "plan")
+    if storage.exists(storage.join(plan, "plan.json")):
+        return
+    inside = storage.names(plan, "")
+    unfinished = not inside or any(name in _PLAN for name in inside)  # as a call leaves it that was killed
+    names = [name for name in CONTENTS if not (name == "plan" and unfinished)]
+    if others := [name for name in names if storage.exists(storage.join(output, name))]:
+        raise CallError(
+            f"--output {output!r} holds {', '.join(others)}, which no run has left there (plan/plan.json is missing); "
+            "choose another folder"
+        )
+
+
+@contextlib.contextmanager
+def locked(output: str, reporter: Reporter = LOG) -> Iterator[None]:
+    """Keeps other jobs off a folder, and deletes what a killed job left half-written.
+
+    A local folder's lock ends with the process that holds it, however it ends; on a store: see `leases`. Folders that
+    this call makes are removed again if nothing is written to them.
+
+    Args:
+      output: the folder.
+      reporter: is told of a lease that has to run out first.
+
+    Raises:
+      CallError: another job is writing to the folder.
+      OSError: the folder cannot be made.
+    """
+    with leases.held(output, reporter) if not storage.is_local(output) else _file_lock(output):
+        storage.sweep(output, _FOLDERS)
+        yield
+
+
+@contextlib.contextmanager
+def _file_lock(output: str) -> Iterator[None]:
+    folder, attempts = Path(output), 100
+    lock = filelock.FileLock(folder / ".lock")
+    with contextlib.ExitStack() as undo:
+        while not lock.is_locked:
+            try:
+                _make(folder, undo)
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                raise CallError(
+                    f"another job is writing to {output!r}; wait for it, or choose another --output"
+                ) from None
+            except OSError as error:
+                attempts -= 1
+                if isinstance(error, FileNotFoundError | FileExistsError) and attempts:
+                    continue  # perhaps another call has just removed the folder that it made
+                raise OSError(f"--output {output!r} cannot be written to ({error}); choose another folder") from error
+        undo.callback(lock.release)
+        undo.callback(_unlink, folder / ".lock")  # while it is held; whoever has it open notices, and makes a new one
+        yield
+
+
+def _make(folder: Path, undo: contextlib.ExitStack) -> None:
+    """Makes a folder and its parents, as far as they are missing."""
+    for path in [*reversed(folder.parents), folder]:
+        try:
+            path.mkdir()
+        except OSError:
+            if not path.is_dir():
+                raise
+        else:
+            undo.callback(_remove_empty, path)
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # it is not empty
+        folder.rmdir()
+
+
+def _unlink(file: Path) -> None:
+    with contextlib.suppress(OSError):  # the error that ended the block must come through
+        file.unlink()
+
+
+def finished(path: str) -> PlannedRun:
+    """The run that a folder holds.
+
+    Raises:
+      CallError: there is none, or it is not finished.
+    """
+    run = PlannedRun.load(path)
+    if run is None:
+        raise CallError(f"--run {path!r} holds no run; expected the --output of camboxes label")
+    if missing := run.missing():
+        raise CallError(
+            f"--run {path!r} is not finished: {len(missing)} of {len(run.shards)} shards are missing; "
+            "camboxes label with the options that it was begun with finishes it"
+        )
+    return run
+
+
+def remove(output: str, contents: Sequence[str] = CONTENTS) -> None:
+    """Deletes what a run, or another command, left in a folder, and nothing else that lies there."""
+    parts = [name for name in storage.names(output, ".json") if _PARTS.fullmatch(name)] if contents is CONTENTS else []
+    for name in [*parts, *contents]:
+        storage.delete(storage.join(output, name))

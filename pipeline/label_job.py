@@ -1,0 +1,403 @@
+"""Pseudo-boxes for a data set with image-level labels: the job of `camboxes label`."""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, get_args
+
+from camboxes.models.spec import DEFAULT_MAPS, LITE_MAPS, Compilation, MapSpec, Precision, Refinement
+from camboxes.pipeline.errors import CallError, blaming_the_call
+from camboxes.pipeline.jobs.remote import Accelerator
+from camboxes.pipeline.options.boxes import BoxOptions
+from camboxes.pipeline.options.fields import changed, option
+from camboxes.pipeline.options.maps import MapOptions
+from camboxes.pipeline.options.network import ClassOptions, assumed
+from camboxes.pipeline.options.source import SourceOptions
+from camboxes.pipeline.reporter import LOG, Reporter
+from camboxes.pipeline.run import Run
+
+if TYPE_CHECKING:
+    from apache_beam import PCollection, Pipeline
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from camboxes.models import Classifier, Localizer, ModelSpec
+    from camboxes.transforms import BoxRule, Plan, PlanOnWorkers, ReadLabeledImages
+    from camboxes.transforms.images.decoding import Limits
+    from camboxes.transforms.planning.listing import Listing
+
+_IMPORTED_BY_WORKERS = ("camboxes.transforms", "camboxes.models.localization.localizer", "timm", "torchvision")
+
+_network_option = functools.partial(option, group="network")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Folders(SourceOptions):
+    output: str = option(help="folder for the run", metavar="OUT")
+    label_map: str | Mapping[str, Any] | None = option(
+        None,
+        "JSON object: label -> class names or indices of the network",
+        stated="match names",
+        metavar="FILE",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Network(ClassOptions):
+    aspect: str = _network_option(
+        "keep", "bring the whole image to a square, or keep its aspect ratio", choices=["squash", "keep"]
+    )
+    accelerator: Accelerator | None = _network_option(
+        None,
+        "on other machines: run the network on workers with this kind of GPU, in this type of machine, such as "
+        "nvidia-l4:g2-standard-8 (docs/dataflow.md)",
+        type=Accelerator.parse,
+        metavar="KIND[:MACHINE]",
+    )
+    batch_size: int | None = _network_option(
+        None, stated="at 224 pixels 4 on a CPU, 64 on a GPU", type=int, metavar="N"
+    )
+    precision: Precision = _network_option(
+        "auto",
+        "of the network's layers",
+        stated="bf16 on a GPU, a CPU with AMX or AMD's from Zen 5 on, else fp32",
+        choices=get_args(Precision),
+    )
+    compile: Compilation = _network_option(
+        "auto",
+        "fuse each convolution with what follows it, and run a pass as one program",
+        stated="wherever that gives the same maps",
+        choices=get_args(Compilation),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Maps(MapOptions):
+    method: str | None = changed(MapOptions, "method", None, stated=f"{DEFAULT_MAPS.method}; of EfficientNet-Lite {LITE_MAPS.method}")
+    scales: tuple[int, ...] = changed(MapOptions, "scales", (), stated="--size and twice that")
+    fine_scales: bool | None = changed(MapOptions, "fine_scales", None, stated="on for EfficientNet-Lite, else off")
+    compete: bool = changed(MapOptions, "compete", DEFAULT_MAPS.compete)
+    refine: Refinement = changed(MapOptions, "refine", DEFAULT_MAPS.refine)
+    keep_plain: bool = option(False, "store the maps before refinement, too, for camboxes rebox --plain", group="maps")
+    second_look: bool = option(
+        False,
+        "look at four overlapping quarters of each image, too, for small objects: five times as long",
+        group="maps",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Boxes(BoxOptions):
+    threshold: float | str | None = changed(
+        BoxOptions,
+        "threshold",
+        None,
+        stated="1*otsu; with --refine none 0.25, of efficientnet_lite1 and _lite2 0.15",
+    )
+    min_area: float | None = changed(BoxOptions, "min_area", None, stated="0")
+    boxes: str | None = changed(BoxOptions, "boxes", None, stated="peak")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelJob(_Boxes, _Maps, _Network, _Folders):
+    """What to label, and how. Its fields are the options of `camboxes label`, whose help describes them."""
+
+    shards: int | None = option(None, stated="one per 64 to 256 images", type=int, metavar="N")
+    overwrite: bool = option(False, "replace the run that OUT holds")
+    dry_run: bool = option(False, "print the plan, write nothing")
+    max_reject_rate: float = option(
+        0.5,
+        "share of rejected images above which the job fails, keeping what it has",
+        type=float,
+        metavar="R",
+    )
+    max_bytes: int | None = option(
+        None, "size of a file above which an image is rejected", stated="256 MiB", type=int, metavar="N"
+    )
+    max_pixels: int | None = option(
+        None,
+        "width x height above which an image is rejected, at most 178956970",
+        stated="120000000",
+        type=int,
+        metavar="N",
+    )
+    retry_rejected: bool = option(False, "try the rejected images of the run in OUT again", one_of="again")
+    reuse: str | None = option(
+        None,
+        "take over what another run found for images of the same content and labels",
+        one_of="again",
+        metavar="OUT1",
+    )
+
+    def limits(self) -> "Limits":
+        """How large an image may be.
+
+        Raises:
+          ValueError: a value out of its range.
+        """
+        from camboxes.transforms.images.decoding import Limits
+
+        options = {"max_bytes": self.max_bytes, "max_pixels": self.max_pixels}
+        return Limits(**{name: value for name, value in options.items() if value is not None})
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A job that has been checked, and of which nothing is written yet.
+
+    Attributes:
+      options: Beam's.
+      source: the images and labels; None where the workers list them.
+      maps: which are made.
+      localizer: makes the maps.
+      rule: how boxes are drawn from them.
+      limits: how large an image may be.
+      plan: how the images are planned.
+    """
+
+    options: "PipelineOptions"
+    source: "Listing | None"
+    maps: MapSpec
+    localizer: "Localizer"
+    rule: "BoxRule"
+    limits: "Limits"
+    plan: "Plan"
+
+    def describe_network(self) -> str:
+        """The maps, the network and how it is executed, on one line."""
+        spec, settings = self.localizer.classifier.spec, self.localizer.settings
+        scales = " and ".join(map(str, settings["scales"])) + (", equally fine" if settings["fine_scales"] else "")
+        scales += ", flipped too" if settings["flip"] else ""
+        refined = ", labels competing" if settings["compete"] else ""
+        refined += ", refined by affinity" if settings["refine"] == "affinity" else ""
+        refined += ", with a second look" if settings["second_look"] else ""
+        executed = f"{spec.precision}, fused" if spec.compile == "on" else spec.precision
+        return (
+            f"{settings['method']}{refined} of {spec.name} at {scales} ({spec.aspect}) on {spec.device} in {executed}"
+        )
+
+
+def label(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter = LOG) -> Run:
+    """Draws pseudo-boxes for a data set with image-level labels.
+
+    Called again for the same job, it continues where it was cut short.
+
+    Args:
+      job: what to label, and how.
+      beam_options: of Apache Beam, as on the command line: ["--direct_num_workers=2"].
+      reporter: is told what a person should know, and the progress.
+
+    Returns:
+      The run. Where a flex template's launcher asked only for a description of the job, there is nothing in it yet.
+
+    Raises:
+      CallError: the call cannot be carried out as it was made.
+      TooManyRejectedError: more images were rejected than `max_reject_rate` allows; all files are written.
+      Exception: the job failed.
+    """
+    from camboxes.pipeline.jobs import execution, progress, remote, run_folder
+    from camboxes.pipeline.jobs.beam_options import fit_processes, local_processes
+    from camboxes.transforms import BoxesFromMaps, InferClassMaps, ReadLabeledImages, WriteCoco, storage
+
+    if job.dry_run:
+        raise CallError("dry_run is for the command, which prints the plan; leave it out")
+    ready = prepare(job, beam_options, reporter)
+    options, localizer, rule = ready.options, ready.localizer, ready.rule
+    with contextlib.ExitStack() as held:
+        with blaming_the_call():
+            held.enter_context(run_folder.locked(job.output, reporter))
+            read = _reading(job, ready)
+        aside = _set_aside(job)
+        spec = _staged(localizer.classifier, job.output)
+        if isinstance(read, ReadLabeledImages) and spec.device == "cpu":
+            images = sum(read.planned.shards[key] for key in read.planned.missing())
+            fit_processes(options, images, localizer.classifier.weights_bytes)
+        hints = job.accelerator.hints if job.accelerator else {}
+        infer = InferClassMaps(
+            spec,
+            ready.maps,
+            reuse=aside or job.reuse,
+            limits=ready.limits,
+            loaded=None if ready.source is None else localizer,  # for workers elsewhere it was not tried out here
+        )
+
+        def build(p: "Pipeline") -> "PCollection[dict[str, Any]]":
+            return (
+                p
+                | read.with_resource_hints(**hints)
+                | infer.with_resource_hints(**hints)
+                | BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes).with_resource_hints(**hints)
+                | WriteCoco(job.output, job.max_reject_rate).with_resource_hints(**hints)
+            )
+
+        work = f"{ready.describe_network()}, processes: {local_processes(options)}"
+        progress.announce(job.output, work, reporter)
+        for remark in _remarks(job, ready):
+            reporter.say(remark)
+        if remote.describes_only(options):
+            remote.describe(build, options)
+            return Run(job.output)
+        execution.execute(build, options, job.output, reporter)
+        if aside:
+            storage.delete(aside)
+    return Run(job.output)
+
+
+def prepare(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter = LOG) -> Prepared:
+    """Checks a job, lists its images and loads its network. Arguments: see `label`.
+
+    Raises:
+      CallError: the call cannot be carried out as it was made.
+    """
+    from camboxes.pipeline.jobs import beam_options as beams
+    from camboxes.pipeline.jobs import remote, run_folder
+    from camboxes.transforms import BoxRule, Plan
+    from camboxes.transforms.boxes_from_maps import drawing_settings
+    from camboxes.transforms.planning.reuse import reusable
+
+    with blaming_the_call():
+        options = beams.beam_options(beam_options)
+        job.box_rule(BoxRule())  # a wrong value is told at once
+        limits = job.limits()
+        if not 0 <= job.max_reject_rate <= 1:
+            raise ValueError(f"--max-reject-rate is {job.max_reject_rate}; expected a share from 0 to 1")
+        run_folder.check_output(job.output, job.input, job.reuse)
+        remote.check_stores(options, output=job.output, input=job.input, root=job.root, reuse=job.reuse)
+        label_map = _read_label_map(job.label_map)
+        source = _source(job, options, reporter)  # before torch is loaded: a wrong path is told at once
+        maps, localizer = _localizer(job, options)
+        rule = job.box_rule(BoxRule.default_for(localizer.classifier, maps))
+        plan = Plan(
+            job.output,
+            localizer.classifier.class_names,
+            label_map=label_map,
+            root=job.root,
+            settings={**localizer.settings, **limits.settings, **drawing_settings(rule, None)},
+            shards=job.shards,
+        )
+        if job.reuse:
+            reusable(job.reuse, localizer.settings)
+    return Prepared(options, source, maps, localizer, rule, limits, plan)
+
+
+def _reading(job: LabelJob, ready: Prepared) -> "PlanOnWorkers | ReadLabeledImages":
+    """Plans the run, and gives the step that reads it; what --overwrite replaces is gone then.
+
+    Raises:
+      ValueError, OSError: the plan cannot be made, or the folder holds something else.
+    """
+    from camboxes.pipeline.jobs import run_folder
+    from camboxes.transforms import PlanOnWorkers, ReadLabeledImages
+
+    run_folder.check_contents(job.output)
+    if job.overwrite:
+        if ready.source is not None:
+            ready.plan.draft(ready.source)  # a call that cannot succeed must not cost the run that it would replace
+        run_folder.remove(job.output)
+    return PlanOnWorkers(job.input, ready.plan) if ready.source is None else ReadLabeledImages(ready.source, ready.plan)
+
+
+def _set_aside(job: LabelJob) -> str | None:
+    """Where finished shards lie whose rejected images are tried again; None where there are none."""
+    from camboxes.transforms import PlannedRun
+
+    run = PlannedRun.load(job.output)
+    if run is None:
+        return None
+    if job.retry_rejected:
+        run.set_aside()
+    return run.aside if PlannedRun.load(run.aside) else None
+
+
+def _source(job: LabelJob, options: "PipelineOptions", reporter: Reporter) -> "Listing | None":
+    """The images and labels, where they are listed here; if they are many, workers begin to import what they need.
+
+    Raises:
+      ValueError, OSError: see `read_source`.
+    """
+    from camboxes.pipeline.jobs import worker_processes
+    from camboxes.pipeline.jobs.beam_options import fitting_processes, workers_elsewhere
+    from camboxes.transforms.planning.listing import read_source
+
+    if workers_elsewhere(options) and not job.dry_run:
+        source, listed = None, ""
+    else:
+        source = read_source(job.input, job.root)
+        listed = f"{source.images} images listed; "
+        on_cpu = not job.dry_run and job.device != "cuda"  # as far as is known before torch is loaded
+        if on_cpu and fitting_processes(options, source.images) > 1:
+            worker_processes.import_ahead(*_IMPORTED_BY_WORKERS)
+    if reporter.shows_progress:  # some seconds follow in which nothing else is said
+        reporter.say(f"{listed}loading {job.model}")
+    return source
+
+
+def _localizer(job: LabelJob, options: "PipelineOptions") -> "tuple[MapSpec, Localizer]":
+    """The maps that are asked for, and what makes them, here or on the workers that Beam's options ask for."""
+    maps = dataclasses.replace(
+        job.map_spec(job.method or DEFAULT_MAPS.method), keep_plain=job.keep_plain, second_look=job.second_look
+    )
+
+    from camboxes.models import Localizer
+    from camboxes.pipeline.jobs.remote import load
+
+    spec = dataclasses.replace(
+        job.model_spec(maps.scales), aspect=job.aspect, batch_size=job.batch_size, **_execution(job)
+    )
+    classifier = load(spec, options, job.accelerator)
+    default = MapSpec.default_for(classifier)
+    scales = maps.scales or default.scales
+    fine = default.fine_scales if job.fine_scales is None else job.fine_scales
+    if default.fine_scales and len(scales) == 1:
+        fine = False
+    maps = dataclasses.replace(maps, method=job.method or default.method, scales=scales, fine_scales=fine)
+    return maps, Localizer(classifier, maps)
+
+
+def _staged(classifier: "Classifier", output: str) -> "ModelSpec":
+    """Writes the network into the plan, and gives the spec by which workers load it from there, and nothing else."""
+    from camboxes.transforms import storage
+
+    checkpoint = storage.join(output, "plan")
+    for name, content in classifier.files().items():
+        if not storage.exists(storage.join(checkpoint, name)):
+            storage.write_bytes(storage.join(checkpoint, name), content)
+    return dataclasses.replace(classifier.spec, name=checkpoint, weights_sha256=classifier.weights_sha256)
+
+
+def _execution(job: LabelJob) -> dict[str, Any]:
+    """How the network is executed: what is left open was settled when the run was begun, maybe on another processor."""
+    from camboxes.transforms import PlannedRun
+
+    begun = None if job.overwrite else PlannedRun.load(job.output)
+    then = begun.settings.get("model", {}) if begun else {}
+    given = {"precision": job.precision, "compile": job.compile}
+    return {name: then.get(name, "auto") if value == "auto" else value for name, value in given.items()}
+
+
+def _remarks(job: LabelJob, ready: Prepared) -> Iterator[str]:
+    """What a person should know before the job: of the network, and of images and labels where they are listed here."""
+    from camboxes.pipeline.reports import remarks
+
+    yield from assumed(job, ready.localizer.classifier)
+    if ready.source is not None:
+        yield from remarks.of_label_map(ready.plan.label_map or {}, [*ready.source.labels()])
+        yield from filter(None, [remarks.look_up(ready.source).remark()])
+
+
+def _read_label_map(label_map: str | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    from camboxes.transforms import storage
+
+    if label_map is None or isinstance(label_map, Mapping):
+        return label_map
+    try:
+        found = storage.read_json(label_map)
+    except FileNotFoundError:
+        raise ValueError(f"label map {label_map!r}: there is no file at this path") from None
+    except ValueError as error:
+        raise ValueError(f"label map {label_map!r} is not JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise ValueError(
+            f'label map {label_map!r} holds a {type(found).__name__}; expected an object, as {{"dog": [151, 152]}}'
+        )
+    return found

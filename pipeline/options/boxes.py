@@ -1,0 +1,47 @@
+"""How boxes are drawn from maps."""
+
+import contextlib
+import dataclasses
+from typing import TYPE_CHECKING
+
+from camboxes.pipeline.options.fields import Options, option
+
+if TYPE_CHECKING:
+    from camboxes.transforms import BoxRule
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BoxOptions(Options):
+    """A BoxRule; None for what suits the maps, which each job says."""
+
+    threshold: float | str | None = option(
+        None,
+        "smallest foreground value of the min-max scaled map, 0 to 1; or, to suit each image, as a share of the map's "
+        "Otsu level: 0.8*otsu",
+        group="boxes",
+        metavar="T",
+    )
+    min_area: float | None = option(
+        None, "smallest component, as a share of the image", group="boxes", type=float, metavar="A"
+    )
+    boxes: str | None = option(
+        None,
+        "of each label's components: the largest, the one that holds the map's peak, all, or instances: all, taken "
+        "apart at the map's saddles, without the small ones",
+        group="boxes",
+        choices=["largest", "peak", "all", "instances"],
+    )
+
+    def box_rule(self, default: "BoxRule") -> "BoxRule":
+        """The rule that is asked for; what is None is the default's.
+
+        Raises:
+          ValueError: a value out of its range.
+        """
+        options = {"threshold": self.threshold, "min_area": self.min_area, "boxes": self.boxes}
+        given = {name: value for name, value in options.items() if value is not None}
+        if "threshold" in given:
+            given["thresholds"] = {}
+            with contextlib.suppress(ValueError):  # any other text is for the rule to read
+                given["threshold"] = float(given["threshold"])
+        return dataclasses.replace(default, **given)

@@ -1,0 +1,131 @@
+"""An option is a field of a frozen dataclass: its default and its help stand there, and nowhere else.
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class ReboxJob(BoxOptions):
+        run: str = option(help="a finished run's folder", metavar="OUT")
+        plain: bool = option(False, "draw from the maps before refinement")
+
+A command's parser is made from the fields of its job, in their order. Dataclasses put a base class's fields before the
+class's own; of several base classes the last one's come first.
+"""
+
+import argparse
+import dataclasses
+import os
+from typing import Any, TypeVar
+
+from camboxes.pipeline.errors import blaming_the_call
+
+_Job = TypeVar("_Job", bound="Options")
+
+
+def option(
+    default: Any = dataclasses.MISSING,
+    help: str = "",
+    *,
+    stated: str | None = None,
+    group: str | None = None,
+    one_of: str | None = None,
+    needed: bool = False,
+    positional: bool = False,
+    **argparse: Any,
+) -> Any:
+    """Declares a field that is an option, too, under the field's name with hyphens.
+
+    Args:
+      default: its value where it is not given; without a default it must be given. False makes it a flag.
+      help: what it does, without its default.
+      stated: its default in words; None to state the value, if there is one.
+      group: the group that it stands in in the help; None for the command's own.
+      one_of: a name that several options share where at most one of them may be given.
+      needed: whether one of those must be given.
+      positional: whether it is given by its place, without a name.
+      argparse: for `ArgumentParser.add_argument`: type, metavar, choices, action.
+    """
+    values = {"help": help, "stated": stated, "group": group, "one_of": one_of, "needed": needed}
+    values |= {"positional": positional, "argparse": argparse}
+    return dataclasses.field(default=default, metadata=values)
+
+
+def changed(options: "type[Options]", name: str, default: Any, **changes: Any) -> Any:
+    """Declares a field of a base class again, with another default and other arguments of `option`."""
+    values = dict({field.name: field for field in dataclasses.fields(options)}[name].metadata)
+    return option(default, **{**values.pop("argparse"), **values, **changes})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What every job has in common: it checks its values when it is made.
+
+    Raises:
+      ValueError: a value that is not among its field's choices, or options together that exclude each other.
+    """
+
+    def __post_init__(self) -> None:
+        given: dict[str, str] = {}
+        for field in dataclasses.fields(self):
+            value, choices = getattr(self, field.name), field.metadata["argparse"].get("choices")
+            if isinstance(value, os.PathLike):
+                object.__setattr__(self, field.name, os.fspath(value))
+            if choices and value not in choices and value is not field.default:
+                raise ValueError(f"{field.name} is {value!r}; expected one of {', '.join(choices)}")
+            group = field.metadata["one_of"]
+            if group and value != field.default:
+                if group in given:
+                    raise ValueError(f"{given[group]} and {field.name} were both given; leave one out")
+                given[group] = field.name
+        for field in dataclasses.fields(self):
+            if field.metadata["needed"] and field.metadata["one_of"] not in given:
+                raise ValueError(f"{field.name} is not given; expected it, or what takes its place")
+
+
+def add_arguments(parser: argparse.ArgumentParser, job: type[Options]) -> None:
+    """Declares an option for each field of a job."""
+    groups: dict[str | None, Any] = {None: parser}
+    for field in dataclasses.fields(job):
+        values = field.metadata
+        if values["group"] not in groups:
+            groups[values["group"]] = parser.add_argument_group(values["group"])
+        if values["one_of"] and values["one_of"] not in groups:
+            groups[values["one_of"]] = parser.add_mutually_exclusive_group(required=values["needed"])
+        given = {"help": help_text(field).replace("%", "%%"), **values["argparse"]}
+        if not values["positional"]:
+            given |= {"required": True} if is_required(field) else {"default": field.default}
+        if is_flag(field):
+            given["action"] = "store_true"
+        groups[values["one_of"] or values["group"]].add_argument(option_name(field), **given)
+
+
+def job_from(arguments: argparse.Namespace, job: type[_Job]) -> _Job:
+    """The job that parsed arguments ask for.
+
+    Raises:
+      CallError: see `Options`.
+    """
+    with blaming_the_call():
+        return job(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(job)})
+
+
+def option_name(field: "dataclasses.Field[Any]") -> str:
+    """What an option is called on the command line."""
+    return field.name if field.metadata["positional"] else f"--{field.name.replace('_', '-')}"
+
+
+def help_text(field: "dataclasses.Field[Any]") -> str:
+    """What an option does, and its default."""
+    text, stated = field.metadata["help"], field.metadata["stated"]
+    if stated is None and not is_required(field) and not is_flag(field) and field.default is not None:
+        stated = str(field.default)
+    if stated is None:
+        return text
+    return f"{text} (default: {stated})" if text else f"default: {stated}"
+
+
+def is_flag(field: "dataclasses.Field[Any]") -> bool:
+    """Whether an option takes no value, and is off unless it is given."""
+    return field.default is False and "action" not in field.metadata["argparse"]
+
+
+def is_required(field: "dataclasses.Field[Any]") -> bool:
+    """Whether an option must be given."""
+    return field.default is dataclasses.MISSING

@@ -1,0 +1,18 @@
+"""Which images and labels a job reads."""
+
+import dataclasses
+
+from camboxes.pipeline.options.fields import Options, option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceOptions(Options):
+    """A data set: see `camboxes.transforms.planning.listing.read_source`."""
+
+    input: str = option(help="class folders, a manifest or containers (see above)", metavar="DATA")
+    root: str | None = option(
+        None,
+        "what paths are relative to, and nothing is read outside of",
+        stated="DATA, or the manifest's folder",
+        metavar="DIR",
+    )

@@ -1,0 +1,128 @@
+"""Boxes again from a run's stored maps: the job of `camboxes rebox`."""
+
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from camboxes.pipeline.errors import blaming_the_call
+from camboxes.pipeline.options.boxes import BoxOptions
+from camboxes.pipeline.options.fields import Options, changed, option
+from camboxes.pipeline.reporter import LOG, Reporter
+from camboxes.pipeline.run import Run
+
+if TYPE_CHECKING:
+    import apache_beam as beam
+
+    from camboxes.transforms import BoxRule, PlannedRun
+    from camboxes.transforms.boxes.calibration import Calibration
+
+_OWN = "the run's own"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Folders(Options):
+    run: str = option(help="a finished run's folder", metavar="OUT")
+    output: str = option(help="folder for the new run", metavar="OUT2")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReboxJob(BoxOptions, _Folders):
+    """What to draw again, and how. Its fields are the options of `camboxes rebox`, whose help describes them."""
+
+    threshold: float | str | None = changed(BoxOptions, "threshold", None, stated=_OWN)
+    min_area: float | None = changed(BoxOptions, "min_area", None, stated=_OWN)
+    boxes: str | None = changed(BoxOptions, "boxes", None, stated=_OWN)
+    thresholds: str | None = option(
+        None, "what camboxes tune wrote: thresholds, and how scores are calibrated", metavar="FILE"
+    )
+    plain: bool = option(False, "draw from the maps before refinement, which label --keep-plain stores")
+    overwrite: bool = option(False, "replace the run that OUT2 holds")
+
+
+def rebox(job: ReboxJob, beam_options: Sequence[str] = (), reporter: Reporter = LOG) -> Run:
+    """Draws a run's boxes again from its stored maps, without the network and the photographs.
+
+    What was decided in a review is carried over: accepted images keep exactly their boxes.
+
+    Args:
+      job: what to draw again, and how.
+      beam_options: of Apache Beam, as on the command line.
+      reporter: is told what a person should know, and the progress.
+
+    Raises:
+      CallError: the call cannot be carried out as it was made.
+      Exception: the job failed.
+    """
+    from camboxes.pipeline.jobs import beam_options as beams
+    from camboxes.pipeline.jobs import execution, progress, run_folder
+    from camboxes.pipeline.tuning.tuning_file import FILE
+    from camboxes.transforms import BoxesFromMaps, PlainMaps, ReadShards, WriteCoco, storage
+    from camboxes.transforms.boxes_from_maps import drawing_settings
+    from camboxes.transforms.review.decisions import carry_decisions, check_carried
+    from camboxes.transforms.review.keep_decided import KeepDecided, decided
+
+    with blaming_the_call():
+        options = beams.beam_options(beam_options)
+        run_folder.check_output(job.output, job.run)
+        source = run_folder.finished(job.run)
+        if job.plain:
+            source = _plain(source)
+        rule, calibration = _rule(job, source)
+        tuning = storage.read_bytes(job.thresholds) if job.thresholds is not None else None
+        decisions = decided(source)
+    with contextlib.ExitStack() as held:
+        with blaming_the_call():
+            held.enter_context(run_folder.locked(job.output, reporter))
+            run_folder.check_contents(job.output)
+            check_carried(job.run, job.output)
+            if job.overwrite:
+                run_folder.remove(job.output)
+            source.copy(job.output, {**source.settings, **drawing_settings(rule, calibration)})
+        # All is drawn anew: the run that the shards come from may have grown.
+        run_folder.remove(job.output, ["shards", "evaluation.json", "tuning.json"])
+        if tuning is not None:
+            storage.write_bytes(storage.join(job.output, FILE), tuning)
+        carry_decisions(job.run, job.output)
+        carried = f"; {len(decisions)} decisions carried over" if decisions else ""
+        progress.announce(job.output, f"boxes from the maps stored in {job.run}{carried}", reporter)
+
+        # No limit to what is rejected: the run that the images come from had its own.
+        def build(p: "beam.Pipeline") -> None:
+            shards = p | ReadShards(job.run)
+            if job.plain:
+                shards |= PlainMaps()
+            boxes = BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes, rule.thresholds, calibration)
+            shards | boxes | KeepDecided(decisions) | WriteCoco(job.output, max_reject_rate=1)
+
+        execution.execute(build, options, job.output, reporter)
+    return Run(job.output)
+
+
+def _plain(source: "PlannedRun") -> "PlannedRun":
+    """The run with the settings of its plain maps."""
+    from camboxes.transforms.plain_maps import PLAIN
+
+    if not source.settings.get("keep_plain"):
+        raise ValueError(f"--run {source.output!r} keeps no plain maps; expected a run of camboxes label --keep-plain")
+    return dataclasses.replace(source, settings={**source.settings, **PLAIN})
+
+
+def _rule(job: ReboxJob, source: "PlannedRun") -> "tuple[BoxRule, Calibration | None]":
+    """The rule of the options, or of the file of camboxes tune; what is not given stays as it is in the run."""
+    from camboxes.pipeline.tuning.tuning_file import Tuning
+    from camboxes.transforms import BoxRule
+
+    if job.thresholds is None:
+        return job.box_rule(BoxRule(**source.settings["rule"])), None
+
+    for name in ("threshold", "min_area", "boxes"):
+        if getattr(job, name) is not None:
+            option = name.replace("_", "-")
+            raise ValueError(
+                f"--{option} and --thresholds were both given; {job.thresholds!r} holds the whole rule, and its "
+                f"scores are calibrated for it: leave --{option} out"
+            )
+    tuning = Tuning.read(job.thresholds)
+    tuning.check_maps(source)
+    return tuning.rule, tuning.calibration
