@@ -87,6 +87,7 @@ class _Job:
       log: the file that their stderr goes to.
       peaks: the most memory that each worker held which has ended, as getrusage counts it.
       workers: those that were started.
+      ending: set once Beam asks them nothing more.
       death: what the first one died of that ended too early; None while all live.
     """
 
@@ -94,6 +95,7 @@ class _Job:
     log: str
     peaks: list[int] = dataclasses.field(default_factory=list)
     workers: "list[_ForkedWorker]" = dataclasses.field(default_factory=list)
+    ending: threading.Event = dataclasses.field(default_factory=threading.Event)
     death: str | None = None
 
 
@@ -128,6 +130,8 @@ def supervised(options: PipelineOptions, reporter: Reporter = LOG) -> Iterator[l
                 raise DeadWorkerError(job.death, log.name) from error
             reporter.say(f"camboxes: the workers' log is {log.name}")
             raise
+        finally:
+            job.ending.set()
     Path(log.name).unlink()
 
 
@@ -167,12 +171,11 @@ class _ForkedWorker(GrpcWorkerHandler):
             self._process.start()
         peak.close()
         self._job.workers.append(self)
-        self._stopping = threading.Event()
         self._watching = threading.Thread(target=self._watch)
         self._watching.start()
 
     def stop_worker(self) -> None:
-        self._stopping.set()
+        self._job.ending.set()
         self._watching.join()
 
     def _watch(self) -> None:
@@ -185,7 +188,7 @@ class _ForkedWorker(GrpcWorkerHandler):
             for worker in self._job.workers:
                 worker._process.kill()
         error = RuntimeError("a worker process died")
-        while not self._stopping.wait(0.5):  # again and again: Beam may be about to ask it something, or for its data
+        while not self._job.ending.wait(0.5):  # again and again: Beam may be about to ask it something, or for its data
             self.control_conn.abort(error)
             self.data_conn._exception = error
 
