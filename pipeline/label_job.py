@@ -73,7 +73,9 @@ class _Network(ClassOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Maps(MapOptions):
-    method: str | None = changed(MapOptions, "method", None, stated=f"{DEFAULT_MAPS.method}; of EfficientNet-Lite {LITE_MAPS.method}")
+    method: str | None = changed(
+        MapOptions, "method", None, stated=f"{DEFAULT_MAPS.method}; of EfficientNet-Lite {LITE_MAPS.method}"
+    )
     scales: tuple[int, ...] = changed(MapOptions, "scales", (), stated="--size and twice that")
     fine_scales: bool | None = changed(MapOptions, "fine_scales", None, stated="on for EfficientNet-Lite, else off")
     compete: bool = changed(MapOptions, "compete", DEFAULT_MAPS.compete)

@@ -141,7 +141,7 @@ class Run:
         """All rows: see `camboxes.transforms.records` for the columns."""
         import pyarrow as pa
 
-        return pa.concat_tables(self._plan.tables(), promote_options="default")
+        return pa.concat_tables([rows for _, rows in self._plan.tables()], promote_options="default")
 
     @functools.cached_property
     def _plan(self) -> "PlannedRun":
