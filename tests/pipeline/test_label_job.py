@@ -27,7 +27,7 @@ def test_wrong_values_are_value_errors(photographs, tmp_path):
         LabelJob(**job, refine="afinity")
     with pytest.raises(ValueError, match="retry_rejected and reuse were both given; leave one out"):
         LabelJob(**job, retry_rejected=True, reuse="other")
-    with pytest.raises(CallError, match="threshold is 2.0; expected a share from 0 to 1"):
+    with pytest.raises(CallError, match=r"threshold is 2\.0; expected a share from 0 to 1"):
         label(LabelJob(**job, threshold=2))
     with pytest.raises(CallError, match="unknown option --nothing"):
         label(LabelJob(**job), ["--nothing"])
