@@ -11,7 +11,8 @@ from camboxes.models.spec import METHODS, MapSpec, ModelSpec
 if TYPE_CHECKING:
     from camboxes.models.cam.class_activation import class_activation_maps
     from camboxes.models.cam.methods import class_maps
-    from camboxes.models.classifier import Activations, Classifier, load_classifier
+    from camboxes.models.classifier import Activations, Classifier
+    from camboxes.models.loading import load_classifier
     from camboxes.models.localization.localizer import Localization, Localizer
     from camboxes.models.networks.preprocessing import Preprocessing
 
@@ -37,7 +38,7 @@ _HOMES = {
     "Preprocessing": "networks.preprocessing",
     "class_activation_maps": "cam.class_activation",
     "class_maps": "cam.methods",
-    "load_classifier": "classifier",
+    "load_classifier": "loading",
 }
 
 

@@ -1,4 +1,4 @@
-"""The same layers, executed faster. Without this package everything gives the same boxes.
+"""The same layers, executed faster; and how a process runs them. Without it everything gives the same boxes.
 
 May import `camboxes.models.introspection`.
 """

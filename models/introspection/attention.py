@@ -1,4 +1,4 @@
-"""Attention computed openly, so that its weights can be recorded, whichever way a network asks for it."""
+"""Computes attention step by step, so that its weights can be recorded, whichever way a network calls it."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,15 +12,15 @@ _SOFTMAX = (torch.softmax, torch.Tensor.softmax, functional.softmax)
 
 
 class OpenAttention(TorchFunctionMode):
-    """Shows the weights of every attention of the calling thread's passes, and goes on with what it is given for them.
+    """Hands the weights of every attention of the calling thread's passes to a function, and goes on with its result.
 
-    Networks ask for attention in three ways: by a fused function that keeps the weights to itself
-    (`scaled_dot_product_attention`), by `nn.MultiheadAttention`, or step by step, with a softmax over a square matrix.
-    The first two are computed as the third is. Nothing is hooked, and no network is changed.
+    Networks call attention in three ways: a fused function that does not return the weights
+    (`scaled_dot_product_attention`), `nn.MultiheadAttention`, or step by step, with a softmax over a square matrix. The
+    first two are computed like the third. Nothing is hooked, and no network is changed.
     """
 
     def __init__(self, take: Callable[[torch.Tensor], torch.Tensor]):
-        """Takes who is shown the weights, [n, heads, queries, keys], each row with a sum of 1."""
+        """Takes the function that gets the weights, [n, heads, queries, keys], each row with a sum of 1."""
         super().__init__()
         self._take = take
 
@@ -46,7 +46,7 @@ class OpenAttention(TorchFunctionMode):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> torch.Tensor:
-        """`functional.scaled_dot_product_attention` by its definition; without dropout, as in evaluation mode."""
+        """Computes `functional.scaled_dot_product_attention` by its definition, without dropout."""
         scores = query @ key.transpose(-2, -1) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
         if is_causal:
             attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
@@ -57,7 +57,7 @@ class OpenAttention(TorchFunctionMode):
         return self._take(scores.softmax(-1)) @ value
 
     def _attend_with_heads(self, args: Sequence[Any], attn_mask: torch.Tensor | None) -> tuple[torch.Tensor, None]:
-        """`functional.multi_head_attention_forward` of sequences [length, n, channels]; see `_is_packed`."""
+        """Computes `functional.multi_head_attention_forward` of sequences [length, n, channels]; see `_is_packed`."""
         *sequences, _, heads, in_weight, in_bias, _, _, _, _, out_weight, out_bias = args
         biases = (None, None, None) if in_bias is None else in_bias.chunk(3)
         query, key, value = (
@@ -69,7 +69,7 @@ class OpenAttention(TorchFunctionMode):
 
 
 def _is_packed(query: torch.Tensor, *args: Any, **options: Any) -> bool:
-    """Whether attention with heads is asked for as vision transformers do: one weight for queries, keys and values."""
+    """Whether it is attention as in vision transformers: one packed weight for queries, keys and values, no extras."""
     _, _, _, _, _, _, extra_key, extra_value, zeros, *_ = args
     extra = extra_key is not None or extra_value is not None or zeros or options["key_padding_mask"] is not None
     return query.dim() == 3 and not (extra or options["use_separate_proj_weight"] or options["need_weights"])

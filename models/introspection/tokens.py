@@ -1,4 +1,4 @@
-"""Tokens as maps: what a transformer gives for each patch of an image, laid out as the patches lie.
+"""Tokens as maps: the tokens of an image's patches, laid out as the patches lie in the image.
 
 A vision transformer (Dosovitskiy et al., ICLR 2021) hands a sequence from layer to layer: class, distillation and
 register tokens first, then one token for each patch, row by row.
@@ -24,7 +24,12 @@ class Layout(NamedTuple):
     prefix: int = 0
 
     def maps(self, output: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-        """The maps in an output, [n, channels, height, width]; `size` is the input's height and width in pixels."""
+        """Reads the maps from an output, [n, channels, height, width].
+
+        Args:
+          output: of the layer.
+          size: height and width of the images, in pixels.
+        """
         if self.axes == "NHWC":
             return output.permute(0, 3, 1, 2)
         if self.axes == "NLC":
@@ -37,7 +42,7 @@ class Layout(NamedTuple):
         return self.maps(torch.empty(shape, device="meta"), (1, 1)).shape[2]
 
     def output(self, maps: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-        """The inverse of `maps`; of the output before only the prefix tokens are used."""
+        """Writes maps back into an output, the inverse of `maps`; prefix tokens are taken from the output `before`."""
         if self.axes == "NHWC":
             return maps.permute(0, 2, 3, 1)
         if self.axes == "NLC":
@@ -45,22 +50,22 @@ class Layout(NamedTuple):
         return maps
 
 
-MAPS = Layout()  # as they are
+MAPS = Layout()  # [n, channels, height, width]
 
 
 class Tokens(NamedTuple):
     """Which tokens of the last sequence of a network its logits depend on.
 
     Attributes:
-      prefix: for each token before those of the patches, whether they do.
-      patches: whether they do on those of the patches.
+      prefix: for each token before those of the patches, whether the logits depend on it.
+      patches: whether they depend on the tokens of the patches.
     """
 
     prefix: tuple[bool, ...]
     patches: bool
 
     def share(self, patches: int) -> torch.Tensor:
-        """Of each token of a sequence with so many patches its share in the logits, float32, with a sum of 1."""
+        """The share of each token in the logits, float32, with a sum of 1, for a sequence with so many patches."""
         read = torch.tensor([*self.prefix, *[self.patches] * patches]).float()
         return read / read.sum()
 
@@ -69,9 +74,9 @@ def layout_of(shape: Sequence[int], prefix: int | None) -> Layout | None:
     """The layout of a layer's output for a square image; None where it holds no maps of more than one cell.
 
     Args:
-      shape: that of the output.
-      prefix: how many tokens the network puts before those of the patches; a sequence may still be one without.
-        None for a network that does not work on tokens.
+      shape: the output's.
+      prefix: how many tokens the network puts before those of the patches; a layer may give the patches alone. None for
+        a network that does not work on tokens.
     """
     if len(shape) == 4 and shape[2] == shape[3] > 1:
         return Layout()
@@ -85,11 +90,11 @@ def layout_of(shape: Sequence[int], prefix: int | None) -> Layout | None:
 
 @functools.lru_cache
 def grid(patches: int, aspect: float) -> tuple[int, int]:
-    """Height and width, in patches, of an image of so many patches: the product whose aspect ratio is nearest.
+    """Height and width of an image in patches: the factors of their number whose ratio is nearest to the image's.
 
     Args:
       patches: their number.
-      aspect: the image's height by its width.
+      aspect: the image's height divided by its width.
     """
     heights = [height for height in range(1, patches + 1) if patches % height == 0]
     height = min(heights, key=lambda height: abs(math.log(height * height / (patches * aspect))))
@@ -100,8 +105,8 @@ def prefix_tokens(network: Any, shape: Sequence[int]) -> int | None:
     """How many tokens a network puts before those of the patches; None where it is not known to work on tokens.
 
     Args:
-      network: one that says so, as timm's do, at any depth; else what is too much for a square is taken for it.
-      shape: that of its last features for a square image.
+      network: timm's networks say it, at any depth. Of any other, the tokens beyond the largest square are taken.
+      shape: the shape of its last features for a square image.
     """
     for part in network.modules():
         if hasattr(part, "num_prefix_tokens"):

@@ -15,11 +15,11 @@ from camboxes.models.introspection.tokens import Tokens
 
 
 class Windows(NamedTuple):
-    """Those of a layer.
+    """The windows of a layer: cells in one window attend to one another, and to no others.
 
     Attributes:
-      size: height and width of the layer's maps; of a sequence (1, its length).
-      cells: for each window its cells in the order of its attention, counted from 1 row by row; 0 for padding. int64
+      size: height and width of the layer's maps; (1, length) for a sequence.
+      cells: the cells of each window in the order of its attention, counted from 1 row by row; 0 for padding. int64
         [windows, cells].
     """
 
@@ -30,14 +30,14 @@ class Windows(NamedTuple):
 def windows_of(
     network: nn.Module, tokens: Tokens | None, images: Sequence[int], size: torch.Size, layers: int
 ) -> list[Windows]:
-    """The windows of each layer of ViT or of Swin; of another network they are not those of its attention.
+    """The windows of each layer of a ViT or a Swin; for any other network the result does not fit its attention.
 
     Args:
-      network: with attention.
-      tokens: which of its last tokens the logits depend on; None of a network that does not work on tokens.
+      network: a network with attention.
+      tokens: which of its last tokens the logits depend on; None for a network that does not work on tokens.
       images: the shape of the images.
       size: height and width of the last maps.
-      layers: how many have attention.
+      layers: how many layers have attention.
     """
     if tokens is None:
         return _swin_windows(network, images[2], images[3])
@@ -46,11 +46,11 @@ def windows_of(
 
 
 def _swin_windows(network: nn.Module, height: int, width: int) -> list[Windows]:
-    """Those of a Swin transformer (Liu et al., ICCV 2021), timm's or torchvision's; none of any other network.
+    """The windows of a Swin transformer (Liu et al., ICCV 2021), timm's or torchvision's; none for other networks.
 
-    What shifts cells, pads them and deals them out are the layers themselves, which are given the cells' numbers.
+    The layers themselves shift cells, pad them and cut them into windows: they are run on the numbers of the cells.
     """
-    blocks: list[tuple[Any, Any]] = []  # each with what runs it
+    blocks: list[tuple[Any, Any]] = []  # the attention of each block, and what runs it on maps
     for part in network.modules():
         if isinstance(part, SwinTransformerBlock | SwinTransformerV2Block):
             blocks.append((part.attn, part._attn))
@@ -61,7 +61,7 @@ def _swin_windows(network: nn.Module, height: int, width: int) -> list[Windows]:
         if number == 0:
             [stride, *_] = [part.stride for part in network.modules() if isinstance(part, nn.Conv2d)]
             height, width = height // stride[0], width // stride[1]
-        elif attention.num_heads != blocks[number - 1][0].num_heads:  # two by two patches were merged in between
+        elif attention.num_heads != blocks[number - 1][0].num_heads:  # a layer in between merged 2 x 2 patches
             height, width = -(-height // 2), -(-width // 2)
         numbers = torch.arange(1.0, height * width + 1).view(1, height, width, 1)
         with _UpToLinear() as dealt, torch.inference_mode():
@@ -71,10 +71,10 @@ def _swin_windows(network: nn.Module, height: int, width: int) -> list[Windows]:
 
 
 class _UpToLinear(TorchFunctionMode):
-    """Ends its block at the first linear layer over the cells' numbers, maps of one channel.
+    """Leaves the block at the first linear layer over the numbers of cells, which are maps of one channel.
 
     Attributes:
-      given: what that layer is given.
+      given: the input of that layer.
     """
 
     given: torch.Tensor

@@ -65,7 +65,7 @@ def load(spec: "ModelSpec", options: "PipelineOptions", accelerator: Accelerator
     Raises:
       ValueError: an accelerator for workers on this machine, or see `settled`; and `load_classifier`'s errors.
     """
-    from camboxes.models.classifier import load_classifier, load_for_elsewhere
+    from camboxes.models.loading import load_classifier, load_for_elsewhere
     from camboxes.pipeline.jobs.beam_options import workers_elsewhere
 
     if workers_elsewhere(options):

@@ -25,8 +25,9 @@ from camboxes.models import (
     class_maps,
     load_classifier,
 )
-from camboxes.models.classifier import Classifier, load_for_elsewhere
-from camboxes.models.execution import programs
+from camboxes.models.classifier import Classifier
+from camboxes.models.execution.torchscript import scripted_layers
+from camboxes.models.loading import load_for_elsewhere
 from camboxes.models.localization import affinity
 from camboxes.models.networks.by_name import empty_network, qualified_name
 from camboxes.models.networks.gap_conversions import gap_network
@@ -103,7 +104,7 @@ def test_a_norm_before_the_linear_layer_makes_cam_inexact():
 
 def test_a_network_without_a_stage_to_refine_by_is_refused():
     classifier = Classifier(Tiny().eval(), PLAIN, SPEC)
-    with pytest.raises(ValueError, match=r"no layer at stride 16; .* has layers at 1: a --method without @ and"):
+    with pytest.raises(ValueError, match=r"no layer at stride 16; .* has layers at 1: methods without @, and"):
         Localizer(classifier, MapSpec(refine="affinity"))
 
 
@@ -454,9 +455,9 @@ def used(classifier):
     localizer = Localizer(classifier, maps)
     images = [localizer.resize(np.random.default_rng(0).integers(0, 256, (100, 120, 3), np.uint8))]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(programs, "_PATIENCE", 0)
+        patched.setattr(scripted_layers, "_PATIENCE", 0)
         found = [localizer.localize(images, [[[285], [7]]]) for _ in range(2)][-1]
-    assert classifier.spec.compile == "on" and classifier._executable[0]._programs
+    assert classifier.spec.compile == "on" and classifier._executed()._programs
     return localizer, images, found[0]
 
 

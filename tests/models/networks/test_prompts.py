@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from camboxes.models import Localizer, MapSpec, ModelSpec, class_maps, load_classifier
-from camboxes.models.classifier import load_for_elsewhere
+from camboxes.models.loading import load_for_elsewhere
 from camboxes.models.networks.prompts import Prompt, embed, read_prompts
 
 PROMPTS = ("cat", "", "coffee_mug", "couch: couch, sofa")

@@ -64,11 +64,11 @@ def test_the_first_two_classes_of_the_network(cat, plain_run, rows, tmp_path, dr
 
 
 def test_one_network_for_all_methods(cat, tmp_path, drawn, monkeypatch):
-    from camboxes.models import classifier
+    from camboxes.models import loading
 
     loaded = []
-    load = classifier.load_classifier
-    monkeypatch.setattr(classifier, "load_classifier", lambda spec: loaded.append(spec) or load(spec))
+    load = loading.load_classifier
+    monkeypatch.setattr(loading, "load_classifier", lambda spec: loaded.append(spec) or load(spec))
     methods = "cam,layercam@16, cam+layercam@16"
     call = ["explain", cat, "--method", methods, "--scales", "192,224", "--flip", "--output", str(tmp_path / "g.png")]
     assert main(call) == 0

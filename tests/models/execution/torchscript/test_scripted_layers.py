@@ -9,8 +9,8 @@ from torch import nn
 
 from camboxes.models import load_classifier
 from camboxes.models.cam.forward_pass import ForwardPass
-from camboxes.models.execution import programs, torchscript
-from camboxes.models.execution.programs import Programmed
+from camboxes.models.execution.torchscript import scripted_layers
+from camboxes.models.execution.torchscript.scripted_layers import ScriptedLayers
 from camboxes.models.introspection.recording import LAST, recording
 from camboxes.models.introspection.taps import Tap
 
@@ -18,7 +18,7 @@ from camboxes.models.introspection.taps import Tap
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """A program after the first pass of a shape: when it is written is a matter of costs, and changes no results."""
-    monkeypatch.setattr(programs, "_PATIENCE", 1)
+    monkeypatch.setattr(scripted_layers, "_PATIENCE", 1)
 
 
 def counted(layers):
@@ -42,28 +42,28 @@ def images():
     )
 
 
-def run(programmed, images, layers=frozenset(), gradients=frozenset()):
+def run(scripted, images, layers=frozenset(), gradients=frozenset()):
     with recording(layers, images.shape[2:], gradients) as found:
-        output = programmed(images)
+        output = scripted(images)
     return output, found.maps
 
 
 def noted(layers, images, *wanted):
     """Layers that have their program for such images."""
-    programmed = Programmed(layers, torchscript.write)
+    scripted = ScriptedLayers(layers)
     for _ in range(2):
-        run(programmed, images, *wanted)
-    assert programmed._programs
-    return programmed
+        run(scripted, images, *wanted)
+    assert scripted._programs
+    return scripted
 
 
 def test_a_program_runs_without_python_and_gives_the_same_bits(images):
     convolution = nn.Conv2d(3, 4, 3, padding=1)
     layers = counted(nn.Sequential(convolution, Tap("middle"), nn.ReLU6(inplace=True), nn.MaxPool2d(2)))
-    programmed = noted(layers, images, frozenset(["middle"]))
+    scripted = noted(layers, images, frozenset(["middle"]))
     before = layers.calls
     for given in (images, 2 * images):
-        again, shown = run(programmed, given, frozenset(["middle"]))
+        again, shown = run(scripted, given, frozenset(["middle"]))
         assert layers.calls == before
         with torch.inference_mode():
             assert torch.equal(shown["middle"], convolution(given))
@@ -72,25 +72,25 @@ def test_a_program_runs_without_python_and_gives_the_same_bits(images):
 
 def test_each_shape_and_each_choice_of_layers_has_a_program_of_its_own(images):
     layers = counted(nn.Sequential(nn.Conv2d(3, 4, 3), Tap("middle"), nn.Flatten(2)))
-    programmed = Programmed(layers, torchscript.write)
+    scripted = ScriptedLayers(layers)
     for calls in (4, 12, 12):  # two passes more for each: one to note the operations down, and one to compare
-        assert not run(programmed, images)[1]
-        assert list(run(programmed, images, frozenset(["middle"]))[1]) == ["middle"]
-        assert run(programmed, images[:, :, :5])[0].shape == (2, 4, 18)
-        assert run(programmed, images[:1])[0].shape == (1, 4, 36)
+        assert not run(scripted, images)[1]
+        assert list(run(scripted, images, frozenset(["middle"]))[1]) == ["middle"]
+        assert run(scripted, images[:, :, :5])[0].shape == (2, 4, 18)
+        assert run(scripted, images[:1])[0].shape == (1, 4, 36)
         assert layers.calls == calls
 
 
 def test_a_program_is_written_for_a_shape_that_comes_often(images, monkeypatch):
-    monkeypatch.setattr(programs, "_PATIENCE", 5)
+    monkeypatch.setattr(scripted_layers, "_PATIENCE", 5)
     layers = counted(nn.Conv2d(3, 4, 3))
-    programmed = Programmed(layers, torchscript.write)
+    scripted = ScriptedLayers(layers)
     for _ in range(5):
-        run(programmed, images)
-    assert layers.calls == 5 and not programmed._programs
+        run(scripted, images)
+    assert layers.calls == 5 and not scripted._programs
     for _ in range(2):
-        run(programmed, images)
-    assert layers.calls == 7 and programmed._programs
+        run(scripted, images)
+    assert layers.calls == 7 and scripted._programs
 
 
 class Skipping(nn.Module):
@@ -114,10 +114,10 @@ def test_gradients_come_from_a_program_to_the_last_bit(images, asked):
     torch.manual_seed(0)
     layers = counted(Skipping())
     wanted = frozenset(["middle", "late"]), frozenset(asked)
-    programmed = noted(layers, images, *wanted)
+    scripted = noted(layers, images, *wanted)
     before = layers.calls
     for given in (images, 2 * images):
-        (ours, maps), (theirs, expected) = (run(one, given, *wanted) for one in (programmed, layers.inner))
+        (ours, maps), (theirs, expected) = (run(one, given, *wanted) for one in (scripted, layers.inner))
         assert layers.calls == before
         assert [maps[name].requires_grad for name in asked] == [True] * len(asked)
         for towards in (torch.ones_like(theirs), torch.randn_like(theirs)):  # as for two labels
@@ -149,11 +149,11 @@ def test_gradients_by_hand(images):
 def test_nothing_is_kept_of_a_pass_that_is_over(images):
     layers = nn.Sequential(Tap("first"), nn.Conv2d(3, 3, 1), nn.Sigmoid(), nn.Conv2d(3, 3, 1))
     wanted = frozenset(["first"]), frozenset(["first"])
-    programmed = noted(layers, images, *wanted)
+    scripted = noted(layers, images, *wanted)
     gc.collect()
     gc.disable()  # which would free circles
     try:
-        output, maps = run(programmed, images.clone(), *wanted)
+        output, maps = run(scripted, images.clone(), *wanted)
         kept = [weakref.ref(part) for part in output.grad_fn.kept]
         assert kept
         del output, maps
@@ -194,10 +194,10 @@ def test_gradients_that_are_not_the_same_each_time_stay_in_python(images, functi
             return function.apply(maps)
 
     wanted = frozenset(["first"]), frozenset(["first"])
-    programmed = noted(nn.Sequential(Tap("first"), Layer()), abs(images), *wanted)
+    scripted = noted(nn.Sequential(Tap("first"), Layer()), abs(images), *wanted)
     gradients = []
     for given in (abs(images), abs(images), -abs(images)):
-        output, maps = run(programmed, given, *wanted)
+        output, maps = run(scripted, given, *wanted)
         gradients.append(torch.autograd.grad(output.sum(), maps["first"])[0])
     if function is Steep:
         assert [set(gradient.unique().tolist()) for gradient in gradients] == [{2.0}, {2.0}, {1.0}]
@@ -250,29 +250,29 @@ class Hidden(nn.Module):
 
 @pytest.mark.parametrize("layers", [Hidden(), nn.ReLU(inplace=True)], ids=["hidden", "in place"])
 def test_images_are_seen_as_they_are(images, layers):
-    programmed = noted(copy.deepcopy(layers), images.clone())
+    scripted = noted(copy.deepcopy(layers), images.clone())
     for factor in (1, 1, 3, -2):
         with torch.inference_mode():
             expected = layers(factor * images)
-        assert torch.equal(run(programmed, factor * images)[0], expected)
+        assert torch.equal(run(scripted, factor * images)[0], expected)
 
 
 @pytest.mark.parametrize("layers", [Doubled(), Noisy(), Counting()], ids=lambda layers: type(layers).__name__)
 def test_what_is_not_the_same_each_time_stays_in_python(images, layers):
-    programmed = noted(layers, abs(images))
-    found = [run(programmed, abs(images))[0] for _ in range(3)]
-    assert torch.equal(run(programmed, -abs(images))[0], -abs(images)) or not isinstance(layers, Doubled)
+    scripted = noted(layers, abs(images))
+    found = [run(scripted, abs(images))[0] for _ in range(3)]
+    assert torch.equal(run(scripted, -abs(images))[0], -abs(images)) or not isinstance(layers, Doubled)
     assert not torch.equal(found[1], found[2]) or isinstance(layers, Doubled)
 
 
 def test_threads_that_meet_a_shape_at_the_same_time(images):
     layers = nn.Sequential(Tap("first"), nn.Conv2d(3, 4, 3), nn.ReLU())
     wanted = frozenset(["first"]), frozenset(["first"])
-    programmed, found = Programmed(layers, torchscript.write), []
+    scripted, found = ScriptedLayers(layers), []
 
     def work():
         for _ in range(6):
-            output, maps = run(programmed, images, *wanted)
+            output, maps = run(scripted, images, *wanted)
             found.append((output, *torch.autograd.grad(output.sum(), maps["first"])))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -285,7 +285,7 @@ def test_threads_that_meet_a_shape_at_the_same_time(images):
     expected.sum().backward()
     assert len(found) == 24
     assert all(torch.equal(output, expected) and torch.equal(gradient, leaf.grad) for output, gradient in found)
-    assert list(programmed._programs.values()) != [None]
+    assert list(scripted._programs.values()) != [None]
 
 
 @pytest.mark.parametrize("gradients", [False, True])

@@ -1,4 +1,4 @@
-"""A network's passes as functions of TorchScript: the operations of one, noted down."""
+"""Writes a pass as functions of TorchScript, by noting down its operations while it runs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,45 +8,45 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from camboxes.models.execution.programs import Passed, Program, there_and_back
+from camboxes.models.execution.torchscript.program import Passed, Program, there_and_back
 from camboxes.models.introspection.recording import Recording
 
-# Of operations whose results depend on values rather than on shapes.
+# Tags of operations whose shapes or Python values depend on the values of tensors.
 _UNSTEADY = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
 
 def write(layers: nn.Module, images: torch.Tensor, active: Recording) -> Program:
-    """A program of the operations that layers do on images: the same ones in the same order, to the last bit.
+    """Writes the program of the operations that layers do on images: the same ones, in the same order.
 
     Raises:
-      RuntimeError: an operation cannot be noted down, or is none that TorchScript takes.
+      RuntimeError: an operation cannot be noted down, or TorchScript does not know it.
     """
     notes = _Notes(images)
     return notes.program(there_and_back(layers, images, active, notes, notes.turned))
 
 
 class _UnwritableError(RuntimeError):
-    """Something that a program cannot say."""
+    """An operation or a value that a program cannot express."""
 
 
 class _Notes(TorchDispatchMode):
-    """Notes down the operations of the calling thread."""
+    """Notes down the operations of the calling thread as lines of TorchScript."""
 
     def __init__(self, images: torch.Tensor):
         super().__init__()
         self._names = {_place(images): "images"}
         self._constants: list[torch.Tensor] = []
-        self._ways: list[list[str]] = [[]]
-        self._before: set[str] = set()  # names of the way there
-        self._kept: dict[str, None] = {}  # those of them that are met on the way back
-        # Where copies are made, what could be said instead, and whose storages are to stay as they are for that.
+        self._ways: list[list[str]] = [[]]  # lines of the forward pass, then of the backward pass
+        self._before: set[str] = set()  # names that the forward pass defines
+        self._kept: dict[str, None] = {}  # those of them that the backward pass uses
+        # For each copy: its place, the line without a copy, and the storages that must not change for that line.
         self._copies: list[tuple[list[str], int, str, set[Any]]] = []
-        self._changed: set[Any] = set()  # storages
+        self._changed: set[Any] = set()  # storages that an operation writes to
         self._unwritable = False
 
     def turned(self, gradient: torch.Tensor) -> "_Notes":
-        """These, from the beginning of the way back on."""
-        self._before = set(filter(str.isidentifier, self._names.values()))  # constants are at hand on both
+        """The same notes, from the beginning of the backward pass on."""
+        self._before = set(filter(str.isidentifier, self._names.values()))  # both passes have the constants
         self._ways.append([])
         self._names[_place(gradient)] = "gradient"
         return self
@@ -68,12 +68,12 @@ class _Notes(TorchDispatchMode):
             self._copies.append((self._ways[-1], len(self._ways[-1]), instead, _storages([args[0], result])))
         self._ways[-1].append(f"{', '.join(names)} = {asked}")
         for value, name in zip(results, names, strict=True):
-            if value is not None:  # a gradient that nobody wanted
+            if value is not None:  # as a gradient that nobody wants is
                 self._names.setdefault(_place(value), name)
         return result
 
     def program(self, passed: Passed) -> Program:
-        """What was noted, from the images to what came of them.
+        """The program of what was noted, from the images to the results of the pass.
 
         Raises:
           _UnwritableError: something could not be noted.
@@ -102,7 +102,7 @@ class _Notes(TorchDispatchMode):
         written = []
         for place, (name, value) in zip(arguments, given, strict=False):
             argument, text = arguments[name or place], self._written(value)
-            if isinstance(value, list | tuple):  # an empty one by itself would be one of tensors
+            if isinstance(value, list | tuple):  # TorchScript takes an empty one for one of tensors
                 text = f"torch.jit.annotate({argument.type.annotation_str}, {text})"
             if argument.alias_info is not None and argument.alias_info.is_write:
                 self._changed |= _storages(value)
@@ -145,16 +145,16 @@ def _gives_tensors(schema: Any) -> bool:
 
 
 def _place(value: torch.Tensor) -> Any:
-    """What two tensors have in common that are the same one: autograd has objects of its own for what it keeps.
+    """A key that is equal for two objects that stand for one tensor: autograd keeps tensors as objects of its own.
 
-    No other gets it while it is kept, though what it stands for be freed.
+    No other tensor gets the key while it is kept, even when the tensor is freed.
     """
-    if value.is_mkldnn:  # opaque: weights, which a program keeps
+    if value.is_mkldnn:  # opaque weights, which a program keeps
         return id(value)
     return StorageWeakRef(value.untyped_storage()), value.storage_offset(), value.shape, value.stride(), value.dtype
 
 
 def _storages(value: Any) -> set[Any]:
-    """Those of a tensor, or of several."""
+    """The storages of a tensor, or of several."""
     parts = value if isinstance(value, list | tuple) else [value]
     return {StorageWeakRef(part.untyped_storage()) for part in parts if isinstance(part, torch.Tensor)}

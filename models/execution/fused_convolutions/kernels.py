@@ -1,0 +1,257 @@
+"""A convolution, the norm behind it and the activation behind that, in one oneDNN kernel on a CPU.
+
+Run one after the other, the three bring every map to memory and back three times. oneDNN does them in one pass, with
+weights that are laid out once as its kernel wants them. It is what torch.compile makes of convolutions, at once rather
+than in half a minute, and for images of any shape: docs/speed.md has both.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from timm.layers.conv2d_same import Conv2dSame
+from torch import nn
+from torch.nn import functional
+
+# Activations that the kernels have, by oneDNN's names.
+KERNELS = {
+    nn.Identity: "none",
+    nn.ReLU: "relu",
+    nn.ReLU6: "hardtanh",
+    nn.Hardtanh: "hardtanh",
+    nn.SiLU: "swish",
+    nn.Hardswish: "hardswish",
+}
+
+# The limits of activations that clip. Applied twice they change nothing more, and their gradient is 0 or 1.
+LIMITS: dict[type, Callable[[Any], tuple[float, ...]]] = {
+    nn.Identity: lambda _: (),
+    nn.ReLU: lambda _: (0.0, math.inf),
+    nn.ReLU6: lambda activation: (activation.min_val, activation.max_val),
+    nn.Hardtanh: lambda activation: (activation.min_val, activation.max_val),
+}
+
+
+class FusedConvolution(nn.Module):
+    """A convolution, a norm and an activation in one kernel. Gradients flow through it, at more cost.
+
+    Attributes:
+      precision: of the kernel and its weights.
+      activation: the last of the three.
+      widened: whether its output is converted to float32.
+    """
+
+    def __init__(
+        self,
+        convolution: nn.Conv2d,
+        norm: nn.BatchNorm2d | None,
+        activation: nn.Module | None,
+        precision: torch.dtype,
+    ):
+        """Folds the norm into the weights.
+
+        Args:
+          convolution: with float32 weights, and its padding as numbers.
+          norm: in evaluation mode.
+          activation: one of KERNELS.
+          precision: of the kernel and its weights; maps are converted to it.
+        """
+        super().__init__()
+        weight, bias = folded(convolution, norm)
+        # No parameters: weights that are laid out for a kernel cannot be moved or saved.
+        self._weight = weight.to(precision)
+        self._bias = bias.to(precision)
+        self.precision = precision
+        self.activation = activation or nn.Identity()
+        self._padding: list[int] = [*map(int, convolution.padding)]
+        self._stride, self._dilation = list(convolution.stride), list(convolution.dilation)
+        self._groups = convolution.groups
+        # Such an output is added to others, which loses least in float32; where it is narrow, that costs little.
+        self.widened = type(self.activation) is nn.Identity and convolution.out_channels < convolution.in_channels
+        self._reach = [step * (size - 1) for step, size in zip(self._dilation, weight.shape[2:], strict=True)]
+        self._around = [reach - padding for reach, padding in zip(self._reach, self._padding, strict=True)]
+        self._packed = _Packed(self._weight, self._padding, self._stride, self._dilation, self._groups)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Maps [n, channels, height, width] to maps."""
+        maps = maps.to(self.precision)
+        if not maps.requires_grad:
+            return self.convolve(maps, self.activation)
+        if type(self.activation) in LIMITS:
+            return _Convolution.apply(maps, self, self.activation, None)
+        return self.activation(_Convolution.apply(maps, self, nn.Identity(), None))
+
+    def convolve(self, maps: torch.Tensor, activation: nn.Module, others: torch.Tensor | None = None) -> torch.Tensor:
+        """Convolution and norm of the maps, plus `others` where they are given, then the activation."""
+        limits = [activation.min_val, activation.max_val] if isinstance(activation, nn.Hardtanh) else []
+        kernel, weight = KERNELS[type(activation)], self._packed.to_meet(maps)
+        convolution = weight, self._bias, self._padding, self._stride, self._dilation, self._groups
+        if others is not None:
+            return torch.ops.mkldnn._convolution_pointwise.binary(
+                maps, others, *convolution, "add", 1.0, kernel, limits, ""
+            )
+        found = torch.ops.mkldnn._convolution_pointwise(maps, *convolution, kernel, limits, "")
+        return found.float() if self.widened else found
+
+    def backward(self, gradient: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """The gradient with respect to maps of height x width, from the one with respect to the convolution's output.
+
+        It is a convolution in the same kernels, of the gradient, with zeros where the stride skipped cells, with the
+        flipped weights. PyTorch's own backward takes ten times as long in bfloat16.
+        """
+        gradient = gradient.to(self.precision)
+        if self._stride != [1, 1]:
+            rows, columns = (
+                side + 2 * padding - reach
+                for side, padding, reach in zip((height, width), self._padding, self._reach, strict=True)
+            )
+            size = (*gradient.shape[:2], rows, columns)
+            spread = torch.empty(size, dtype=self.precision, memory_format=torch.channels_last).zero_()
+            spread[:, :, :: self._stride[0], :: self._stride[1]] = gradient
+            gradient = spread
+        return torch.ops.mkldnn._convolution_pointwise(
+            gradient,
+            self._turned.to_meet(gradient),
+            None,
+            self._around,
+            [1, 1],
+            self._dilation,
+            self._groups,
+            "none",
+            [],
+            "",
+        )
+
+    @functools.cached_property
+    def _turned(self) -> "_Packed":
+        """Weights for gradients: flipped, and within each group outputs and inputs exchanged."""
+        exchanged = self._weight.unflatten(0, (self._groups, -1)).transpose(1, 2).flatten(0, 1)
+        return _Packed(exchanged.flip(2, 3), self._around, [1, 1], self._dilation, self._groups)
+
+
+class FusedSum(nn.Module):
+    """A convolution, the addition of other maps, and a rectifier, in one kernel."""
+
+    def __init__(self, convolution: FusedConvolution):
+        """Takes a convolution without an activation."""
+        super().__init__()
+        self._convolution = convolution
+        self._rectifier = nn.ReLU()
+
+    def forward(self, maps: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        """Maps [n, channels, height, width], and the maps to add to their convolution, to maps."""
+        maps, others = maps.to(self._convolution.precision), others.to(self._convolution.precision)
+        if maps.requires_grad or others.requires_grad:
+            return _Convolution.apply(maps, self._convolution, self._rectifier, others)
+        return self._convolution.convolve(maps, self._rectifier, others)
+
+
+class FusedSameConvolution(nn.Module):
+    """A `FusedConvolution` with timm's padding "same", which pads one line more behind the maps where it is odd.
+
+    The maps are not copied: one more line of zeros in front of the kernel's weights gives the same with equal padding
+    on both sides.
+    """
+
+    def __init__(
+        self,
+        convolution: Conv2dSame,
+        norm: nn.BatchNorm2d | None,
+        activation: nn.Module | None,
+        precision: torch.dtype,
+    ):
+        """Arguments: those of `FusedConvolution`."""
+        super().__init__()
+        self._layers = convolution, norm, activation  # no submodules: they stay in float32
+        self._precision = precision
+        self._fused: dict[tuple[int, ...], FusedConvolution] = {}  # by padding, both sides together
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Maps [n, channels, height, width] to maps."""
+        convolution = self._layers[0]
+        padding = tuple(
+            max(0, (math.ceil(side / stride) - 1) * stride + dilation * (size - 1) + 1 - side)
+            for side, size, stride, dilation in zip(
+                maps.shape[2:], convolution.kernel_size, convolution.stride, convolution.dilation, strict=True
+            )
+        )
+        if padding not in self._fused:
+            self._fused[padding] = self._fuse(*padding)
+        return self._fused[padding](maps)
+
+    def _fuse(self, rows: int, columns: int) -> FusedConvolution:
+        convolution, norm, activation = self._layers
+        with torch.inference_mode(False), torch.no_grad():  # whatever the mode of the first pass
+            weight = functional.pad(convolution.weight, (columns % 2, 0, rows % 2, 0))
+            padded = nn.Conv2d(
+                convolution.in_channels,
+                convolution.out_channels,
+                (weight.shape[2], weight.shape[3]),
+                (convolution.stride[0], convolution.stride[1]),
+                (math.ceil(rows / 2), math.ceil(columns / 2)),
+                groups=convolution.groups,
+                device="meta",
+            )
+            padded.weight, padded.bias = nn.Parameter(weight, requires_grad=False), convolution.bias
+            return FusedConvolution(padded, norm, activation, self._precision)
+
+
+class _Packed:
+    """A convolution's weights, laid out as the kernel wants them.
+
+    The layout depends on the size of the maps. Weights in another layout are converted in each call, which takes up to
+    twenty times as long as the convolution itself.
+    """
+
+    def __init__(self, weight: torch.Tensor, padding: list[int], stride: list[int], dilation: list[int], groups: int):
+        self._weight = weight.contiguous(memory_format=torch.channels_last)
+        self._convolution = padding, stride, dilation, groups
+        self._layouts: dict[bytes, torch.Tensor] = {}  # two or three, however many sizes there are
+        self._of_size: dict[tuple[int, ...], torch.Tensor] = {}
+
+    def to_meet(self, maps: torch.Tensor) -> torch.Tensor:
+        """The weights for maps of this size, and for the number of threads that the caller has."""
+        size = torch.get_num_threads(), *maps.shape
+        if size not in self._of_size:
+            with torch.inference_mode(False), torch.no_grad():
+                packed = torch.ops.aten.mkldnn_reorder_conv2d_weight(
+                    self._weight.to_mkldnn(), *self._convolution, list(maps.shape)
+                )
+                layout = bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(packed).tolist())
+            self._of_size[size] = self._layouts.setdefault(layout, packed)
+        return self._of_size[size]
+
+
+class _Convolution(torch.autograd.Function):
+    """`FusedConvolution.convolve` with the gradient of its maps; for the activations of LIMITS."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, maps: torch.Tensor, layer: FusedConvolution, activation: nn.Module, others: torch.Tensor | None
+    ) -> torch.Tensor:
+        found = layer.convolve(maps, activation, others)
+        ctx.layer, ctx.size, ctx.limits = layer, maps.shape[2:], LIMITS[type(activation)](activation)
+        if ctx.limits:
+            ctx.save_for_backward(found.clone())  # the network may go on to change it in place
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, torch.Tensor | None]:
+        if ctx.limits:  # it is 0 where the output is at a limit
+            gradient = torch.ops.aten.hardtanh_backward(gradient, *ctx.saved_tensors, *ctx.limits)
+        others = gradient if ctx.needs_input_grad[3] else None
+        return ctx.layer.backward(gradient, *ctx.size), None, None, others
+
+
+def folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias of a convolution and a norm in one (Jacob et al., arXiv 1712.05877, section 3.2)."""
+    weight, bias = convolution.weight.detach(), convolution.bias
+    bias = weight.new_zeros(len(weight)) if bias is None else bias.detach()
+    if norm is None:
+        return weight, bias
+    assert norm.running_mean is not None and norm.running_var is not None, "others are not foldable"
+    share = (norm.running_var + norm.eps).rsqrt() * (1 if norm.weight is None else norm.weight.detach())
+    shift = 0 if norm.bias is None else norm.bias.detach()
+    return weight * share[:, None, None, None], (bias - norm.running_mean) * share + shift

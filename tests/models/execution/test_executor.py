@@ -1,0 +1,181 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional
+
+from camboxes.models import Localizer, MapSpec, ModelSpec, class_maps, load_classifier
+from camboxes.models.execution.executor import Executor, fast_layers, resolve
+from camboxes.models.execution.fused_convolutions.kernels import FusedConvolution
+from camboxes.models.execution.torchscript import scripted_layers
+from camboxes.models.execution.torchscript.scripted_layers import ScriptedLayers
+from camboxes.transforms.boxes.from_map import BoxRule, boxes_from_map
+from camboxes.transforms.boxes.stored_maps import quantize
+
+IMAGES = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+
+
+def random_norm(norm):
+    generator = torch.Generator().manual_seed(0)
+    for values in (norm.weight, norm.bias, norm.running_mean):
+        values.data.normal_(generator=generator)
+    norm.running_var.uniform_(0.5, 2, generator=generator)
+    return norm.eval()
+
+
+class UsedTwice(nn.Module):
+    """What the convolution gives is used by a function, too, which no layer tells."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 8, 1)
+        self.activation = nn.ReLU()
+
+    def forward(self, images):
+        maps = self.convolution(images)
+        return self.activation(maps) - maps
+
+
+def test_layers_that_cannot_be_fused_are_left_as_they_are():
+    network = UsedTwice().eval()
+    assert resolve(network, IMAGES, "fp32", "auto") == ("fp32", "off")
+    with pytest.raises(ValueError, match="compile on: the layers of this network cannot be fused here; use compile"):
+        resolve(network, IMAGES, "fp32", "on")
+
+
+class NormFirst(nn.Module):
+    """As DenseNet has them: norms in front of convolutions, of which some leave their maps in float32."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Sequential(nn.Conv2d(3, 64, 1), nn.Sigmoid()), nn.Conv2d(32, 64, 3)
+        self.norms = nn.ModuleList([random_norm(nn.BatchNorm2d(64)), nn.GroupNorm(4, 32), nn.LayerNorm([64, 10, 10])])
+        self.middle = nn.Conv2d(64, 32, 1)
+
+    def forward(self, images):
+        return self.norms[2](self.last(self.norms[1](self.middle(self.norms[0](self.first(images))))))
+
+
+def test_norms_that_are_not_fused_take_maps_of_either_precision():
+    torch.manual_seed(0)
+    network = NormFirst().eval()
+    precision, compilation = resolve(network, IMAGES, "bf16", "auto")
+    assert (precision, compilation) == ("bf16", "on")
+    run = fast_layers(network, IMAGES, precision, compilation)
+    assert type(run.norms[0]) is nn.BatchNorm2d and type(run.middle) is FusedConvolution and run.middle.widened
+    images = IMAGES.clone().requires_grad_()
+    found, expected = run(images), network(images)
+    torch.testing.assert_close(found.float(), expected, rtol=0.1, atol=0.1)
+    towards = torch.randn_like(expected)
+    gradients = [torch.autograd.grad((output * towards).sum(), images)[0] for output in (found, expected)]
+    assert functional.cosine_similarity(*(gradient.flatten() for gradient in gradients), dim=0) > 0.99
+
+
+class Overflowing(nn.Module):
+    """A difference that bfloat16 has no digits for."""
+
+    def forward(self, images):
+        return (images + 1000) - 1000
+
+
+def test_a_network_that_needs_its_precision_keeps_it(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert resolve(nn.Identity(), IMAGES, "auto", "off") == ("bf16", "off")
+    assert resolve(Overflowing(), IMAGES, "auto", "off") == ("fp32", "off")
+    assert resolve(Overflowing(), IMAGES, "bf16", "off") == ("bf16", "off")
+
+
+def test_half_precision_of_gpus_is_refused_on_a_cpu():
+    with pytest.raises(ValueError, match="precision fp16 is for GPUs; on a CPU use bf16, fp32 or auto"):
+        resolve(nn.Identity(), IMAGES, "fp16", "auto")
+
+
+@pytest.fixture(scope="module", params=["on", "off"])
+def rounded(request):
+    return load_classifier(ModelSpec(precision="bf16", compile=request.param))
+
+
+def test_maps_in_bfloat16_are_near_those_in_float32(classifier, rounded):
+    from skimage import data
+
+    assert (rounded.spec.precision, classifier.spec.precision) == ("bf16", "fp32")
+    assert next(rounded.network.parameters()).dtype == torch.float32  # the network itself stays as it is
+    images = classifier.preprocessing.resize(data.chelsea())[None]
+    ids = torch.tensor([[285]])
+    for method in ("cam", "layercam@16"):
+        expected = class_maps(classifier, classifier.normalize(images), ids, method)
+        found = class_maps(rounded, rounded.normalize(images), ids, method)
+        assert found.dtype == torch.float32
+        assert math.sqrt((found - expected).square().mean() / expected.square().mean()) < 0.1
+    assert int(rounded.infer(images).logits.argmax()) == 285
+
+
+def test_a_new_layer_is_shown_after_the_network_has_run(rounded):
+    images = torch.zeros(1, 3, 224, 224)
+    before = rounded(images).logits
+    name = rounded.layer("blocks.2")
+    activations, found = rounded.record(images, frozenset([name]))
+    assert found.maps[name].shape == (1, 40, 28, 28)
+    assert torch.equal(activations.logits, before)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="its GPU may multiply bf16")
+def test_bf16_that_is_only_emulated_is_refused():
+    """On the device "meta" nothing is computed, and no GPU here multiplies bf16."""
+    network, images = nn.Conv2d(3, 4, 1).to("meta"), IMAGES.to("meta")
+    with pytest.raises(ValueError, match="precision bf16: this GPU only emulates it; use fp16"):
+        resolve(network, images, "bf16", "off")
+    assert resolve(network, images, "fp16", "off") == ("fp16", "off")
+
+
+def test_layers_that_are_left_open_or_plain_run_as_they_are():
+    """So does everything without this package: see `test_boxes_are_the_same_without_this_package`."""
+    network = nn.Conv2d(3, 4, 1)
+    for precision, compilation in (("auto", "on"), ("bf16", "auto"), ("fp32", "off")):
+        assert Executor(precision, compilation).layers(network, lambda: IMAGES) is network
+
+
+def test_layers_are_made_once_for_the_same_features():
+    executor, asked = Executor("bf16", "on"), []
+
+    def probe():
+        asked.append(True)
+        return IMAGES
+
+    first, second = nn.Conv2d(3, 40, 1).train(), nn.Conv2d(3, 40, 1)
+    made = executor.layers(first, probe)
+    assert isinstance(made, ScriptedLayers) and executor.layers(first, probe) is made and len(asked) == 1
+    assert first.training and type(first) is nn.Conv2d and first.weight.dtype == torch.float32
+    assert executor.layers(second, probe) is not made
+
+
+@pytest.mark.parametrize(
+    "maps", [MapSpec("cam"), MapSpec("cam*layercam@16+layercam@32[-2]", refine="affinity")], ids=str
+)
+def test_boxes_are_the_same_without_this_package(photographs, monkeypatch, maps):
+    """Boxes of photographs from fused layers in programs, and from the network's own layers, both in float32."""
+    monkeypatch.setattr(scripted_layers, "_PATIENCE", 0)
+    found = {}
+    for compilation in ("on", "off"):
+        localizer = Localizer(load_classifier(ModelSpec(precision="fp32", compile=compilation, batch_size=1)), maps)
+        executed = localizer.classifier._executed()
+        for path in sorted(photographs.glob("*/*")):
+            photograph = np.array(Image.open(path).convert("RGB"))
+            height, width = photograph.shape[:2]
+            classes = [range(1000)]  # the strongest one
+            [localization] = localizer.localize([localizer.resize(photograph)], [classes])
+            drawn = boxes_from_map(quantize(localization.maps[0]), width, height, BoxRule(boxes="all"))
+            found.setdefault(compilation, []).append((localization.class_ids, drawn.boxes))
+        if compilation == "on":
+            assert None not in executed._programs.values() and executed._programs
+        else:
+            assert executed is localizer.classifier._recorder.features
+    assert len(found["on"]) == 5
+    for (classes, boxes), (same_classes, same_boxes) in zip(found["on"], found["off"], strict=True):
+        assert classes == same_classes and len(boxes) == len(same_boxes) > 0
+        for box, same in zip(boxes, same_boxes, strict=True):
+            np.testing.assert_allclose(box.bbox, same.bbox, atol=0.01)
+            np.testing.assert_allclose(box.mean, same.mean, atol=0.01)
