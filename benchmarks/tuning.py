@@ -30,6 +30,7 @@ from sklearn.linear_model import LogisticRegression
 from camboxes.pipeline.evaluation.judging import judge
 from camboxes.pipeline.evaluation.matching import match
 from camboxes.pipeline.evaluation.redrawing import Redrawn, redraw
+from camboxes.pipeline.evaluation.reliability import trust
 from camboxes.pipeline.formats.readers import read_ground_truth
 from camboxes.pipeline.tuning import calibrating
 from camboxes.pipeline.tuning.thresholds import Candidates, choose
@@ -137,7 +138,7 @@ def calibration(samples, key, arguments) -> list[str]:
             scores.append(calibrating.probabilities(fitted, test.evidence))
             right.append(test.right)
         order = np.random.default_rng(seed).permutation(sum(map(len, right)))
-        rows.append(calibrating.trust(np.concatenate(scores)[order], np.concatenate(right)[order], base_rate))
+        rows.append(trust(np.concatenate(scores)[order], np.concatenate(right)[order], base_rate))
     mean = {name: np.mean([getattr(row, name) for row in rows]) for name in rows[0]._fields if name != "bins"}
     lower = np.mean([row.brier < row.constant_brier for row in rows])
     return [

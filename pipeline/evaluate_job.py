@@ -8,7 +8,7 @@ from camboxes.pipeline.evaluation.figures import Evaluation, Figure, compute_fig
 from camboxes.pipeline.evaluation.json_files import evaluation_json
 from camboxes.pipeline.evaluation.judging import Judged, check_libraries, judge
 from camboxes.pipeline.evaluation.redrawing import MOST_REDRAWN, redraw
-from camboxes.pipeline.evaluation.selection import sampled
+from camboxes.pipeline.evaluation.subset import sampled
 from camboxes.pipeline.formats.readers import read_ground_truth
 from camboxes.pipeline.jobs import run_folder
 from camboxes.pipeline.reports import run_report

@@ -5,10 +5,10 @@ import dataclasses
 from camboxes.pipeline.errors import CallError, blaming_the_call
 from camboxes.pipeline.evaluation.judging import check_libraries, judge
 from camboxes.pipeline.evaluation.redrawing import Redrawn, redraw
+from camboxes.pipeline.evaluation.reliability import Trust, trust
 from camboxes.pipeline.formats.readers import read_ground_truth, reviewed
 from camboxes.pipeline.jobs import run_folder
 from camboxes.pipeline.tuning import calibrating, thresholds
-from camboxes.pipeline.tuning.calibrating import Trust
 from camboxes.pipeline.tuning.thresholds import Choice
 from camboxes.pipeline.tuning.tuning_file import FILE, Tuning, maps_settings
 from camboxes.transforms import BoxRule, storage
@@ -81,15 +81,15 @@ def tune(job: TuneJob) -> TunedRun:
     boxed, of_run = calibrating.samples(run, redrawn.matching, rule)
     calibration = calibrating.fit(boxed, of_run)
     right = float(boxed.right.mean()) if len(boxed.right) else 0.0
-    trust = None
+    trusted = None
     if any(calibration.weights.values()):
-        trust = calibrating.trust(calibrating.held_out(boxed, of_run).mean(axis=0), boxed.right, right)
+        trusted = trust(calibrating.held_out(boxed, of_run).mean(axis=0), boxed.right, right)
     figures = {
         "pairs": len(redrawn.iou),
         "thresholds": {name: expected._asdict() for name, expected in choice.expected.items()},
         "shrinkage": choice.shrinkage,
-        "calibration": None if trust is None else trust._asdict(),
+        "calibration": None if trusted is None else trusted._asdict(),
     }
     tuning = Tuning(rule, calibration, maps_settings(run), sorted(redrawn.matching.truths), figures)
     tuning.write(output)
-    return TunedRun(tuning, output, redrawn, choice, len(boxed.right), right, trust)
+    return TunedRun(tuning, output, redrawn, choice, len(boxed.right), right, trusted)

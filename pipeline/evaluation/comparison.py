@@ -16,7 +16,7 @@ from camboxes.pipeline.evaluation import figures
 from camboxes.pipeline.evaluation.average_precision import match_boxes
 from camboxes.pipeline.evaluation.judging import Judged
 from camboxes.pipeline.evaluation.resampling import Estimate, estimates, image_weights
-from camboxes.pipeline.evaluation.selection import restricted
+from camboxes.pipeline.evaluation.subset import restricted
 
 FEWEST_PAIRS = 5  # of a category whose difference is reported
 

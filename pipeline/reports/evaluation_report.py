@@ -1,7 +1,7 @@
-"""What report.html says where true boxes are given: the figures, the curves behind them, and the best and worst boxes.
+"""Prepares the section of report.html on true boxes: figures, curves, and the best and worst boxes.
 
-All of it is of bounded size, whatever the run's; how it looks stands in `evaluation.html.jinja`. Curves and histograms
-are in shares from 0 to 1, figures in percent.
+Its size is bounded for a run of any size. `evaluation.html.jinja` lays it out. Curves and histograms are in shares from
+0 to 1, figures in percent.
 """
 
 import collections
@@ -15,30 +15,30 @@ from camboxes.pipeline.evaluation.average_precision import Boxes, match_boxes
 from camboxes.pipeline.evaluation.figures import HEADLINE, IOUS, NAMES, ClassFigures, Evaluation, Figure, true_boxes
 from camboxes.pipeline.evaluation.judging import Judged
 from camboxes.pipeline.evaluation.redrawing import Redrawn
-from camboxes.pipeline.tuning.calibrating import Trust, trust
+from camboxes.pipeline.evaluation.reliability import Trust, trust
 from camboxes.transforms.boxes.from_map import Cut, best_iou
 
-FEWEST_TO_TRUST = 20  # boxes; below, a reliability diagram is noise
+FEWEST_TO_TRUST = 20  # boxes; with fewer a reliability diagram is noise
 
 _BINS = 20  # of a histogram
 _POINTS = 200  # of a curve, at most
 _CLASSES = 40  # at most
 _BEST, _WORST = 12, 24
-_OF_ONE_CLASS = 2  # of the best, and of the worst, where there are classes enough
-_TOPS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)  # of an axis: those that four ticks divide well
+_OF_ONE_CLASS = 2  # of the best, and of the worst, if there are enough classes
+_TOPS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)  # ends of an axis that four ticks divide well
 
 Point = tuple[float, float]
 
 
 class Accuracy(NamedTuple):
-    """Share of pairs whose box is right, by the threshold that boxes are drawn at.
+    """Share of pairs whose box is right, as a function of the threshold.
 
     Attributes:
-      images: how many photographs it is of.
-      curves: for each of IOUS points of threshold and share.
-      own: the run's own threshold; None where it is not one number for all maps.
-      centre: the share at IoU 0.5 of a centred box of 80% of each side.
-      top: where the axis of shares ends.
+      images: number of photographs.
+      curves: for each of IOUS the points (threshold, share).
+      own: the run's own threshold; None if it is not one number for all maps.
+      centre: the share at IoU 0.5 for a centred box of 80% of each side.
+      top: end of the axis of shares.
     """
 
     images: int
@@ -52,8 +52,8 @@ class PrecisionRecall(NamedTuple):
     """Precision over recall at IoU 0.5, all boxes in one ranking.
 
     Attributes:
-      points: of recall and precision, by descending score.
-      top: where the axis of recall ends.
+      points: (recall, precision), by descending score.
+      top: end of the axis of recall.
     """
 
     points: list[Point]
@@ -61,12 +61,12 @@ class PrecisionRecall(NamedTuple):
 
 
 class Ious(NamedTuple):
-    """How well boxes fit.
+    """A histogram of the pairs' IoU.
 
     Attributes:
-      counts: pairs by the IoU of their box, in _BINS equal parts of [0, 1].
-      without_box: pairs that have none, and count at 0.
-      top: where the axis of shares of pairs ends.
+      counts: number of pairs whose IoU is in each of _BINS equal parts of [0, 1].
+      without_box: number of pairs without a box; they count at 0.
+      top: end of the axis of shares.
     """
 
     counts: list[int]
@@ -75,12 +75,12 @@ class Ious(NamedTuple):
 
 
 class Reliability(NamedTuple):
-    """How far calibrated scores can be trusted on images that they were not fitted to.
+    """How good calibrated scores are on images that they were not fitted to.
 
     Attributes:
-      trust: None where fewer than FEWEST_TO_TRUST boxes are left.
-      boxes: how many are judged.
-      left_out: boxes on images that the scores were fitted to.
+      trust: None if there are fewer than FEWEST_TO_TRUST boxes.
+      boxes: number of judged boxes.
+      left_out: number of boxes on images that the scores were fitted to.
       base_rate: the constant score that they are compared with.
     """
 
@@ -91,15 +91,15 @@ class Reliability(NamedTuple):
 
 
 class Example(NamedTuple):
-    """A pair of an image and a label, to be looked at.
+    """A pair of an image and a label to show.
 
     Attributes:
-      path: the run's.
-      width, height: of the upright image, in pixels.
-      label: the pair's.
-      iou: of its box, 0 where there is none.
-      score: of its box, as results.json carries it.
-      box: x, y, width, height in pixels; score and box are None where there is none.
+      path: the run's path of the image.
+      width, height: size of the upright image in pixels.
+      label: the pair's label.
+      iou: IoU of its box; 0 if there is none.
+      score: score of its box as in results.json; None if there is none.
+      box: x, y, width, height in pixels; None if there is none.
       true: the true boxes of the label.
     """
 
@@ -114,16 +114,16 @@ class Example(NamedTuple):
 
 
 class Section(NamedTuple):
-    """What the template shows.
+    """The values that the template shows.
 
     Attributes:
-      images, pairs: how many are judged.
-      names: what the headline figures are called.
-      figures: the same figures, each with its interval and the two floors.
-      accuracy, precision_recall, ious, reliability: see there; the last is None where scores are not calibrated.
+      images, pairs: number of judged images and pairs.
+      names: titles of the headline figures.
+      figures: the headline figures, each with its interval and the two floors.
+      accuracy, precision_recall, ious, reliability: the charts; the last is None if scores are not calibrated.
       classes: the most frequent categories.
-      all_classes: how many categories have pairs.
-      best, worst: pairs of the highest and of the lowest IoU, among equals of the highest score.
+      all_classes: number of categories that have pairs.
+      best, worst: pairs of the highest and of the lowest IoU; of equals, those of the highest score.
     """
 
     images: int
@@ -141,11 +141,11 @@ class Section(NamedTuple):
 
 
 def section(judged: Judged, redrawn: Redrawn, evaluation: Evaluation, fitted: Set[str]) -> Section:
-    """Gathers what the report shows of an evaluation.
+    """Prepares the section.
 
     Args:
       judged: a judged run.
-      redrawn: it, or what was sampled of it: the images of the curve over thresholds.
+      redrawn: the same run or a sample of it, redrawn: the images of the curves over thresholds.
       evaluation: its figures.
       fitted: the run's paths of the images that its scores were calibrated on; figures on them would flatter.
     """
@@ -186,7 +186,7 @@ def _accuracy(judged: Redrawn) -> Accuracy:
 
 
 def _precision_recall(judged: Judged) -> PrecisionRecall:
-    """A category without any true box is no part of it, as it is none of AP."""
+    """Like AP, this leaves out categories without a true box."""
     true = true_boxes(judged)
     drawn = judged.detections.some(np.isin(judged.detections.category, true.category[~true.crowd]))
     [matches] = match_boxes(*(_as_one_category(boxes, len(judged.categories)) for boxes in (true, drawn)))
@@ -201,7 +201,7 @@ def _precision_recall(judged: Judged) -> PrecisionRecall:
 
 
 def _as_one_category(boxes: Boxes, categories: int) -> Boxes:
-    """Each category of an image as an image of its own: boxes match as before, and stand in one ranking."""
+    """Turns each category of an image into an image of its own: boxes match as before, but in one ranking."""
     return boxes._replace(image=boxes.image * categories + boxes.category, category=np.zeros_like(boxes.category))
 
 
@@ -216,7 +216,7 @@ def _reliability(judged: Judged, fitted: Set[str]) -> Reliability | None:
         return None
     known = np.array([path in fitted for path in judged.paths])[judged.image]
     unseen, right = calibrated & ~known, judged.iou >= 0.5
-    # What a constant would say without having seen these boxes; where the others are not judged, these must do.
+    # The constant should not be fitted to these boxes. If no other boxes are judged, it has to be.
     base_rate = float(right[calibrated & known if (calibrated & known).any() else unseen].mean())
     enough = unseen.sum() >= FEWEST_TO_TRUST
     return Reliability(
@@ -228,7 +228,7 @@ def _reliability(judged: Judged, fitted: Set[str]) -> Reliability | None:
 
 
 def _examples(judged: Judged) -> tuple[list[Example], list[Example]]:
-    """The best and the worst; of a small run at most a third are best, for the rest are the worse ones."""
+    """The best and the worst pairs. At most a third of the pairs are among the best."""
     score = np.nan_to_num(judged.score, nan=-1.0)
     best = _spread(judged, np.lexsort([-score, -judged.iou]), min(_BEST, math.ceil(len(score) / 3)))
     others = [pair for pair in np.lexsort([-score, judged.iou]).tolist() if pair not in best]
@@ -237,7 +237,7 @@ def _examples(judged: Judged) -> tuple[list[Example], list[Example]]:
 
 
 def _spread(judged: Judged, order: np.ndarray, most: int) -> list[int]:
-    """The first pairs of an order, few of one class."""
+    """The first `most` pairs of an order, with few of any one class."""
     of_one_class = max(_OF_ONE_CLASS, math.ceil(most / len(np.unique(judged.category))))
     taken: collections.Counter[int] = collections.Counter()
     chosen: list[int] = []
@@ -268,7 +268,7 @@ def _example(judged: Judged, pair: int) -> Example:
 
 
 def _own_box(judged: Judged, pair: int, true: np.ndarray) -> list[float]:
-    """The box that the pair was judged by: of those with its score the one with its IoU."""
+    """The box that the pair was judged by: of the boxes with its score, the one with its IoU."""
     found = judged.detections
     boxes = found.bbox[
         (found.image == judged.image[pair])
@@ -279,5 +279,5 @@ def _own_box(judged: Judged, pair: int, true: np.ndarray) -> list[float]:
 
 
 def _top(most: float) -> float:
-    """Where an axis ends that has room for a share."""
+    """The end of an axis that has room for the share `most`."""
     return next(top for top in _TOPS if top >= most)

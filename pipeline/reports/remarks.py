@@ -1,4 +1,4 @@
-"""What a person should know of an input before a run, and of rejected images after it, each with what to do."""
+"""Words remarks for a person: on an input before a run, on rejected images and on copies. Each says what to do."""
 
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -16,11 +16,11 @@ from camboxes.transforms.sources.splits import split_called
 if TYPE_CHECKING:
     from camboxes.transforms.planning.listing import Listing
 
-_ENDINGS = 5  # told of each reason
-_LABELS = 10  # told of each remark
+_ENDINGS = 5  # named for each reason
+_LABELS = 10  # named in each remark
 _LOOKED_UP, _LOOKED_UP_ON_A_STORE = 1000, 20  # images, at most
 
-_PHOTOGRAPHS = {  # which are lost, unless somebody converts them
+_PHOTOGRAPHS = {  # lost unless somebody converts them
     ".heic .heif .hif": "convert them to JPEG: ImageMagick's magick mogrify -format jpg *{ending}, or pillow-heif",
     ".cr2 .cr3 .nef .arw .dng .orf .rw2 .raf .pef .srw .x3f": "develop them to JPEG: darktable-cli, or Python's rawpy",
     ".jxl .jp2 .j2k": "convert them to JPEG: ImageMagick's magick mogrify -format jpg *{ending}",
@@ -39,11 +39,11 @@ _LOSSES = frozenset(ending for endings in _PHOTOGRAPHS for ending in endings.spl
 
 
 def of_input(passed_over: Tally, labels: Collection[str], splits: Mapping[str, Split]) -> Iterator[str]:
-    """Remarks on what was listed; those that tell of a loss begin with WARNING.
+    """Remarks on a listed input. A remark begins with WARNING if images or labels may be lost.
 
     Args:
       passed_over: see `Listing`.
-      labels: those that images have.
+      labels: the labels of the images.
       splits: see `Listing`.
     """
     if splits:
@@ -74,7 +74,7 @@ def of_input(passed_over: Tally, labels: Collection[str], splits: Mapping[str, S
 
 
 def of_label_map(label_map: Collection[str], labels: Collection[str]) -> Iterator[str]:
-    """Warnings of names in a label map that no image has, while a label is nearly the same and is not in the map."""
+    """Warnings about unused names of a label map that nearly equal a label that the map lacks."""
     for twins in near_twins({*label_map, *labels}):
         unused, unmapped = ([name for name in twins if name in here and name not in there]
                             for here, there in ((label_map, labels), (labels, label_map)))  # fmt: skip
@@ -86,11 +86,11 @@ def of_label_map(label_map: Collection[str], labels: Collection[str]) -> Iterato
 
 
 class Lookup(NamedTuple):
-    """What became of looking some images up.
+    """The result of looking up some images.
 
     Attributes:
-      images: how many were looked up.
-      missing: the paths of those that are not there.
+      images: number of images that were looked up.
+      missing: the paths of images that do not exist.
       root: see `Listing`.
     """
 
@@ -99,7 +99,7 @@ class Lookup(NamedTuple):
     root: str
 
     def remark(self) -> str | None:
-        """A warning where some are missing."""
+        """A warning if some are missing, else None."""
         if not self.missing:
             return None
         return (
@@ -110,7 +110,7 @@ class Lookup(NamedTuple):
 
 
 def look_up(source: "Listing") -> Lookup:
-    """Looks at most a thousand images up, on a store twenty; none inside containers, which were opened to list them."""
+    """Looks up at most 1,000 images, 20 on a store. Skips members of containers: these were opened to list them."""
     most = _LOOKED_UP if storage.is_local(source.root) else _LOOKED_UP_ON_A_STORE
     paths = [image.path for image in itertools.islice(source, most) if image.place is None]
     places = {path: locate(source.root, path) for path in paths}
@@ -119,7 +119,12 @@ def look_up(source: "Listing") -> Lookup:
 
 
 def of_rejected(codes: Collection[str], root: str) -> Iterator[str]:
-    """What to do about rejected images, by the codes of their reasons; `root` is the run's."""
+    """Remarks on rejected images.
+
+    Args:
+      codes: codes of the reasons.
+      root: the run's root.
+    """
     if "missing" in codes:
         yield f"missing: paths are looked up below {on_one_line(root)}; if files lie elsewhere, name it with --root DIR"
     if "outside_root" in codes:
@@ -129,13 +134,13 @@ def of_rejected(codes: Collection[str], root: str) -> Iterator[str]:
 
 
 def of_copies(images: int, example: Sequence[str]) -> str:
-    """How many images are copies of others; `example` is one of them and what it is a copy of."""
+    """A remark on images that are copies of others; `example` is a copy and its original."""
     path, other = map(on_one_line, example)
     return f"copies of other images: {images}, such as {path} of {other}"
 
 
 def of_other_labels(images: int, example: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """A warning of copies that are labelled otherwise; `example` has the path and the labels of two of them."""
+    """A warning about copies with different labels; `example` has the path and the labels of two of them."""
     path, other = (f"{on_one_line(path)} ({_several(map(on_one_line, its)) or 'no label'})" for path, its in example)
     return (
         f"WARNING: images of the same bytes with other labels: {images}, such as {path} and {other}; if one label is "

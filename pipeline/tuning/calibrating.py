@@ -1,15 +1,14 @@
-"""Fits calibrated scores to a few boxed images, and says how far they can be trusted.
+"""Fits calibrated scores to a few boxed images.
 
-Fifty boxes do not determine fourteen weights. So the weights' directions were learned beforehand, one on each of two
-data sets unlike each other (photographs of one thing, crowded scenes), and what is fitted is how much of each is in the
-run at hand, and, slowly, what else its own boxes say. `benchmarks/tuning.py --write` makes the directions.
+Fifty boxes do not determine fourteen weights. So the weights' directions were learnt beforehand, one on each of two
+very different data sets (photographs of one thing, crowded scenes). The fit decides how much of each direction the run
+needs; single weights are fitted too, under a strong penalty. `benchmarks/tuning.py --write` makes the directions.
 """
 
 import importlib.resources
 import json
 import math
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -23,20 +22,18 @@ from camboxes.transforms.boxes.evidence import Evidence, evidence
 from camboxes.transforms.boxes_from_maps import drawn_labels
 from camboxes.transforms.ordered_threads import ahead
 
-_FEWEST = 10  # boxes, and
-_FEWEST_OF_A_KIND = 3  # right ones, and wrong ones: below, the base rate is all that can be said
+_FEWEST, _FEWEST_OF_A_KIND = 10, 3  # boxes; right boxes, and wrong boxes: with fewer, all get the base rate
 _SHARED, _APART, _OWN = 3.0, 1.5, 0.3  # how freely the directions' sum, their difference and single weights are fitted
 _STRENGTH = 0.1  # scikit-learn's C
-_BINS = 10  # of equal mass
-_IMAGES = 2000  # of the run, at most, that say what is average
-_AHEAD = 64  # images
+_IMAGES = 2000  # of the run, at most, to standardise the evidence by
+_AHEAD = 64  # images read ahead of the threads
 
 
 class Sample(NamedTuple):
-    """Boxes that can be judged.
+    """Judged boxes.
 
     Attributes:
-      image: int64 [boxes], which image each is on.
+      image: int64 [boxes], the image of each.
       evidence: float64 [boxes, fields of Evidence].
       right: bool [boxes], whether each reaches IoU 0.5.
     """
@@ -46,16 +43,16 @@ class Sample(NamedTuple):
     right: np.ndarray
 
     def some(self, boxes: np.ndarray) -> "Sample":
-        """A part of the boxes."""
+        """Selects boxes by indices."""
         return Sample(self.image[boxes], self.evidence[boxes], self.right[boxes])
 
 
 class Samples(NamedTuple):
-    """What a calibration is fitted to.
+    """The data that a calibration is fitted to.
 
     Attributes:
-      boxed: boxes of which it is known whether they are right, and whether they are.
-      of_run: evidence of the boxes of up to 2,000 images spread over the run, float64 [boxes, fields of Evidence].
+      boxed: the judged boxes.
+      of_run: float64 [boxes, fields of Evidence], of the boxes on up to 2,000 images spread over the run.
     """
 
     boxed: Sample
@@ -63,11 +60,11 @@ class Samples(NamedTuple):
 
 
 def samples(run: PlannedRun, matching: Matching, rule: BoxRule) -> Samples:
-    """Draws boxes by a rule, and looks at them.
+    """Draws boxes by a rule, and collects their evidence.
 
     Args:
       run: a finished run.
-      matching: its images that the ground truth has boxes of.
+      matching: the images and categories with true boxes.
       rule: how boxes are drawn.
     """
     step, categories = math.ceil(run.images / _IMAGES), set(matching.categories)
@@ -104,31 +101,11 @@ def samples(run: PlannedRun, matching: Matching, rule: BoxRule) -> Samples:
     )
 
 
-class Trust(NamedTuple):
-    """How good probabilities are on boxes that they were not fitted to.
-
-    Attributes:
-      boxes: how many.
-      brier, constant_brier: mean squared error, and that of the base rate; lower is better.
-      ece, constant_ece: expected calibration error over ten bins of equal mass, likewise.
-      auroc: how well they tell right boxes from wrong ones, 0.5 for chance; None where all are of one kind.
-      bins: of the reliability diagram: mean probability, share of right boxes, boxes.
-    """
-
-    boxes: int
-    brier: float
-    constant_brier: float
-    ece: float
-    constant_ece: float
-    auroc: float | None
-    bins: list[tuple[float, float, int]]
-
-
 Directions = list[dict[str, float]]
 
 
 def known_directions() -> Directions:
-    """The directions that come with camboxes: weights of the standardised evidence."""
+    """Reads the directions that come with camboxes: weights of the standardised evidence."""
     text = importlib.resources.files(__package__).joinpath("calibration_directions.json").read_text("utf-8")
     return list(json.loads(text)["directions"].values())
 
@@ -138,11 +115,12 @@ def fit(sample: Sample, of_run: np.ndarray, directions: Directions | None = None
 
     Args:
       sample: the boxes to fit it to.
-      of_run: evidence of the run's boxes, or a sample of them, float64 [boxes, fields of Evidence]: what is average.
+      of_run: float64 [boxes, fields of Evidence], of a sample of the run's boxes: evidence is standardised by it.
       directions: None for `known_directions`.
 
     Returns:
-      The base rate alone where there are fewer than ten boxes, or fewer than three right or three wrong ones.
+      A calibration. It gives every box the base rate if there are fewer than ten boxes, three right ones or three
+      wrong ones.
     """
     with np.errstate(invalid="ignore"):
         known = ~np.isnan(of_run)
@@ -165,7 +143,7 @@ def fit(sample: Sample, of_run: np.ndarray, directions: Directions | None = None
 
 
 def _basis(directions: Directions) -> np.ndarray:
-    """The columns that are fitted, [fields of Evidence, columns]; a longer one is penalised less."""
+    """The columns whose weights are fitted, [fields of Evidence, columns]; a longer one is penalised less."""
     first, *others = (np.array([weights[name] for name in Evidence._fields]) for weights in directions)
     together = sum(others, first) / (1 + len(others))
     apart = [_APART * (other - first) / 2 for other in others]
@@ -178,41 +156,9 @@ def probabilities(calibration: Calibration, evidence: np.ndarray) -> np.ndarray:
 
 
 def held_out(sample: Sample, of_run: np.ndarray) -> np.ndarray:
-    """Of each box the score that a fit to images of other folds gives, float64 [repeats, boxes]."""
+    """The score of each box by a fit to images of other folds: float64 [repeats, boxes]."""
     found: dict[int, np.ndarray] = {}
     for repeat, train, test in folds(sample.image):
         scores = found.setdefault(repeat, np.empty(len(sample.right)))
         scores[test] = probabilities(fit(sample.some(train), of_run), sample.evidence[test])
     return np.array(list(found.values())).reshape(-1, len(sample.right))
-
-
-def trust(scores: np.ndarray, right: np.ndarray, base_rate: float) -> Trust:
-    """Judges probabilities, float64 [boxes], that were not fitted to these boxes.
-
-    Args:
-      scores: the probabilities.
-      right: bool [boxes].
-      base_rate: the constant that they are compared with.
-    """
-    from sklearn.metrics import roc_auc_score
-
-    one_kind = right.all() or not right.any()
-    return Trust(
-        boxes=len(right),
-        brier=float(np.square(scores - right).mean()),
-        constant_brier=float(np.square(base_rate - right).mean()),
-        ece=_ece(scores, right),
-        constant_ece=_ece(np.full(len(right), base_rate), right),
-        auroc=None if one_kind else float(roc_auc_score(right, scores)),
-        bins=list(_bins(scores, right)),
-    )
-
-
-def _ece(scores: np.ndarray, right: np.ndarray) -> float:
-    return sum(abs(mean - share) * count for mean, share, count in _bins(scores, right)) / len(right)
-
-
-def _bins(scores: np.ndarray, right: np.ndarray) -> Iterator[tuple[float, float, int]]:
-    """Mean score, share of right boxes and size of each tenth of the boxes, by score."""
-    for part in np.array_split(np.argsort(scores, kind="stable"), min(_BINS, len(scores))):
-        yield float(scores[part].mean()), float(right[part].mean()), len(part)

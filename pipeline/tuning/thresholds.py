@@ -1,7 +1,7 @@
-"""The threshold that suits a data set, chosen on a few boxed images, overall and by class.
+"""Chooses thresholds for a data set on a few boxed images, overall and by class.
 
-Each candidate is judged by a soft version of "IoU >= 0.5", smoothed over neighbouring candidates: on fifty images the
-plain share of hits jumps by two points from one image, and its highest point is mostly noise (benchmarks/tuning.py).
+Each candidate is judged by a soft version of "IoU >= 0.5", smoothed over neighbouring candidates. On fifty images a
+single image moves the plain share of hits by two points, so its highest point is mostly noise (benchmarks/tuning.py).
 """
 
 import dataclasses
@@ -15,19 +15,20 @@ from camboxes.transforms.boxes.from_map import Threshold
 
 _SOFTNESS = 0.05  # of IoU
 _SMOOTHING = 2.0  # standard deviation, in candidates
-_SHRINKAGES = (4.0, 16.0, 64.0)  # boxes that the overall curve counts for, beside a class's own
+_SHRINKAGES = (4.0, 16.0, 64.0)  # number of boxes that the overall curve counts as, beside a class's own boxes
 _FOLDS, _REPEATS = 5, 4
-_FEWEST = 10  # pairs; below, nothing is chosen
+_FEWEST = 10  # pairs; with fewer, nothing is chosen
 
 
 class Choice(NamedTuple):
-    """Thresholds, and what they are expected to give.
+    """The chosen thresholds, and how good they are expected to be.
 
     Attributes:
-      threshold: overall.
-      thresholds: of the categories that have another one.
-      shrinkage: boxes that the overall curve counted for beside a class's own; None where all classes share one.
-      expected: by "as it was", "overall" and, where tried, "per class": what held-out images gave.
+      threshold: the overall threshold.
+      thresholds: by name, for categories with a threshold of their own.
+      shrinkage: number of boxes that the overall curve counted as beside a class's own; None if all classes share one
+        threshold.
+      expected: results on held-out images for "as it was", "overall" and, if it was chosen, "per class".
     """
 
     threshold: Threshold
@@ -37,11 +38,11 @@ class Choice(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """What thresholds give on images that they were not chosen on, by cross-validation.
+    """Results on images that the thresholds were not chosen on, by cross-validation.
 
     Attributes:
       known: GT-known Loc at IoU 0.5, in percent.
-      error: its standard error.
+      error: its standard error, in percentage points.
       mean_iou: in percent.
     """
 
@@ -52,11 +53,11 @@ class Expected(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Candidates:
-    """Thresholds to choose from, and how well each does for each pair.
+    """Thresholds to choose from, and the IoU of each pair's box at each of them.
 
     Attributes:
       thresholds: the candidates.
-      families: slices of them; neighbours inside one are alike.
+      families: slices of the candidates; inside a family, neighbours are similar.
       iou: float [pairs, candidates].
     """
 
@@ -66,13 +67,13 @@ class Candidates:
 
     @classmethod
     def of(cls, judged: Redrawn) -> "Candidates":
-        """Fixed thresholds, and shares of the Otsu level."""
+        """The candidates of a redrawn run: fixed thresholds, and shares of the Otsu level."""
         fixed, adaptive = judged.thresholds.tolist(), [f"{share:g}*otsu" for share in judged.otsu_shares]
         families = [slice(0, len(fixed)), slice(len(fixed), len(fixed) + len(adaptive))]
         return cls([*fixed, *adaptive], families, np.concatenate([judged.iou_at, judged.iou_at_otsu], axis=1))
 
     def smoothed(self, curve: np.ndarray) -> np.ndarray:
-        """A curve over the candidates, or several [..., candidates], smoothed inside each family."""
+        """Smooths curves over the candidates, [..., candidates], inside each family."""
         parts = []
         for family in self.families:
             places = np.arange(family.stop - family.start)
@@ -88,17 +89,17 @@ class Candidates:
 def choose(judged: Redrawn) -> Choice:
     """Chooses thresholds for a run.
 
-    All classes share one unless thresholds of their own do better on held-out images by more than twice the standard
-    error of the difference. With fewer than ten pairs nothing is chosen: the run's own stays.
+    All classes share one threshold, unless thresholds by class are better on held-out images by more than twice the
+    standard error of the difference. With fewer than ten pairs the run's own thresholds stay.
     """
     candidates = Candidates.of(judged)
-    expected = {"as it was": Expected(*_summary(judged.iou))}
+    expected = {"as it was": _expected(judged.iou)}
     if len(judged.iou) < _FEWEST:
         rule = judged.settings["rule"]
         return Choice(rule["threshold"], rule.get("thresholds", {}), None, expected)
     gains = _soft_hits(candidates.iou)
     held_out: dict[float | None, np.ndarray] = {None: _held_out(candidates, gains, judged, None)}
-    expected["overall"] = Expected(*_summary(held_out[None]))
+    expected["overall"] = _expected(held_out[None])
     best: float | None = None
     for shrinkage in _SHRINKAGES if len(np.unique(judged.category)) > 1 else ():
         held_out[shrinkage] = _held_out(candidates, gains, judged, shrinkage)
@@ -106,7 +107,7 @@ def choose(judged: Redrawn) -> Choice:
         if gain.mean() > 2 * gain.std() / np.sqrt(len(gain)):
             best = shrinkage
     if best is not None:
-        expected["per class"] = Expected(*_summary(held_out[best]))
+        expected["per class"] = _expected(held_out[best])
     overall, by_class = _fit(candidates, gains, judged.category, np.arange(len(judged.iou)), best)
     return Choice(
         candidates.thresholds[overall],
@@ -123,7 +124,7 @@ def choose(judged: Redrawn) -> Choice:
 def _fit(
     candidates: Candidates, gains: np.ndarray, category: np.ndarray, pairs: np.ndarray, shrinkage: float | None
 ) -> tuple[int, dict[int, int]]:
-    """The best candidate for some pairs, and for each of their categories."""
+    """Finds the best candidate for some pairs, and for each of their categories; the latter only with a shrinkage."""
     overall = gains[pairs].mean(axis=0)
     best = int(candidates.smoothed(overall).argmax())
     if shrinkage is None:
@@ -137,7 +138,7 @@ def _fit(
 
 
 def _held_out(candidates: Candidates, gains: np.ndarray, judged: Redrawn, shrinkage: float | None) -> np.ndarray:
-    """IoU of each pair at the threshold that images of other folds chose, float [repeats, pairs]."""
+    """IoU of each pair at the threshold that was chosen on images of other folds: float [repeats, pairs]."""
     found = np.empty((_REPEATS, len(judged.iou)))
     for repeat, train, test in folds(judged.image):
         overall, by_class = _fit(candidates, gains, judged.category, train, shrinkage)
@@ -147,7 +148,14 @@ def _held_out(candidates: Candidates, gains: np.ndarray, judged: Redrawn, shrink
 
 
 def folds(image: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Four times five folds over images: the number of the repeat, and the pairs outside and inside the fold."""
+    """Splits pairs into five folds by image, four times.
+
+    Args:
+      image: int64 [pairs], the image of each.
+
+    Yields:
+      The number of the repeat, the pairs outside the fold, and the pairs inside it. Nothing if there is one image.
+    """
     random = np.random.default_rng(0)
     images = np.unique(image)
     count = min(_FOLDS, len(images))
@@ -159,10 +167,11 @@ def folds(image: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
 
 
 def _soft_hits(iou: np.ndarray) -> np.ndarray:
-    """The soft version of iou >= 0.5, in [0, 1]."""
+    """A soft version of iou >= 0.5, in [0, 1]."""
     return 1 / (1 + np.exp((0.5 - iou) / _SOFTNESS))
 
 
-def _summary(iou: np.ndarray) -> tuple[float, float, float]:
+def _expected(iou: np.ndarray) -> Expected:
+    """Summarises IoU [pairs] or [repeats, pairs]."""
     hits = (iou >= 0.5).reshape(-1, iou.shape[-1]).mean(axis=0)
-    return 100 * float(hits.mean()), 100 * float(hits.std() / np.sqrt(len(hits))), 100 * float(iou.mean())
+    return Expected(100 * float(hits.mean()), 100 * float(hits.std() / np.sqrt(len(hits))), 100 * float(iou.mean()))

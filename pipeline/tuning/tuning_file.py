@@ -1,4 +1,4 @@
-"""OUT/tuning.json: what a few boxed images taught about a run, for `camboxes rebox --thresholds`."""
+"""Reads and writes tuning.json: thresholds and calibrated scores for `camboxes rebox --thresholds`."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ from camboxes.transforms.boxes_from_maps import drawing_settings
 
 FILE = "tuning.json"
 
-_MAPS = ("method", "scales", "fine_scales", "flip", "compete", "refine", "model")  # settings that decide a map
+_MAPS = ("method", "scales", "fine_scales", "flip", "compete", "refine", "model")  # settings that maps depend on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,11 +20,10 @@ class Tuning:
 
     Attributes:
       rule: how boxes are drawn.
-      calibration: of the scores of boxes that are drawn so; None where scores are left as they are.
-      maps: the settings of the run whose maps these are made for: method, scales, flip, compete,
-        refine, model.
+      calibration: of the scores of boxes drawn by the rule; None to leave scores as they are.
+      maps: the run's settings that its maps depend on; the rule suits no other maps.
       images: the run's paths of the boxed images; figures on them flatter.
-      figures: what is expected of images that were not seen.
+      figures: what is expected on other images.
     """
 
     rule: BoxRule
@@ -38,7 +37,7 @@ class Tuning:
         """Reads a file.
 
         Raises:
-          ValueError: it is no such file.
+          ValueError: `camboxes tune` did not write it.
         """
         try:
             value = json.loads(storage.read_bytes(path))
@@ -62,21 +61,21 @@ class Tuning:
 
     @classmethod
     def drawn_with(cls, run: PlannedRun) -> "Tuning | None":
-        """What a run's boxes were drawn with, where `camboxes rebox --thresholds` drew them."""
+        """The tuning that a run's boxes were drawn with; None if `camboxes rebox --thresholds` did not draw them."""
         path = storage.join(run.output, FILE)
         tuning = cls.read(path) if storage.exists(path) else None
         return tuning if tuning is not None and tuning.drawing_settings.items() <= run.settings.items() else None
 
     @property
     def drawing_settings(self) -> dict[str, Any]:
-        """The settings of a run that is drawn with it."""
+        """The settings of a run whose boxes are drawn with this tuning."""
         return json.loads(json.dumps(drawing_settings(self.rule, self.calibration)))
 
     def check_maps(self, run: PlannedRun) -> None:
-        """Refuses a run whose maps another network or method made.
+        """Checks that a run's maps are made as those that this was tuned on.
 
         Raises:
-          ValueError: it is one.
+          ValueError: another network or method made them.
         """
         for name, value in maps_settings(run).items():
             if self.maps.get(name) != value:
@@ -87,5 +86,5 @@ class Tuning:
 
 
 def maps_settings(run: PlannedRun) -> dict[str, Any]:
-    """The settings of a run that decide its maps."""
+    """The settings that a run's maps depend on."""
     return {name: run.settings.get(name) for name in _MAPS}

@@ -16,7 +16,7 @@ from camboxes.pipeline.evaluation.figures import (
 from camboxes.pipeline.evaluation.matching import Matching
 from camboxes.pipeline.evaluation.redrawing import Redrawn
 from camboxes.pipeline.evaluation.resampling import Estimate
-from camboxes.pipeline.evaluation.selection import restricted
+from camboxes.pipeline.evaluation.subset import restricted
 from camboxes.pipeline.formats.ground_truth import TrueImage
 from camboxes.transforms.wsol import metrics
 

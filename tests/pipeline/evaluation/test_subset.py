@@ -5,7 +5,7 @@ import pytest
 
 from camboxes.pipeline.evaluation.judging import judge
 from camboxes.pipeline.evaluation.redrawing import redraw
-from camboxes.pipeline.evaluation.selection import restricted, sampled
+from camboxes.pipeline.evaluation.subset import restricted, sampled
 
 HOT = np.zeros((10, 10), np.uint8)  # a map of 10 x 10 cells, hot in the corner
 HOT[:4, :4] = 255

@@ -1,0 +1,60 @@
+"""Measures how good probabilities of boxes are: Brier score, calibration error, AUROC and reliability diagram."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+_BINS = 10  # of equal mass
+
+
+class Trust(NamedTuple):
+    """How good probabilities are on boxes that they were not fitted to.
+
+    Attributes:
+      boxes: number of boxes.
+      brier, constant_brier: mean squared error of the probabilities, and of the base rate; lower is better.
+      ece, constant_ece: expected calibration error over ten bins of equal mass, likewise.
+      auroc: how well they separate right boxes from wrong ones, 0.5 for chance; None if all are of one kind.
+      bins: the reliability diagram: mean probability, share of right boxes and number of boxes of each bin.
+    """
+
+    boxes: int
+    brier: float
+    constant_brier: float
+    ece: float
+    constant_ece: float
+    auroc: float | None
+    bins: list[tuple[float, float, int]]
+
+
+def trust(scores: np.ndarray, right: np.ndarray, base_rate: float) -> Trust:
+    """Measures how good probabilities are on boxes that they were not fitted to.
+
+    Args:
+      scores: float64 [boxes], the probabilities.
+      right: bool [boxes], whether each box is right.
+      base_rate: the constant that they are compared with.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    one_kind = right.all() or not right.any()
+    return Trust(
+        boxes=len(right),
+        brier=float(np.square(scores - right).mean()),
+        constant_brier=float(np.square(base_rate - right).mean()),
+        ece=_ece(scores, right),
+        constant_ece=_ece(np.full(len(right), base_rate), right),
+        auroc=None if one_kind else float(roc_auc_score(right, scores)),
+        bins=list(_bins(scores, right)),
+    )
+
+
+def _ece(scores: np.ndarray, right: np.ndarray) -> float:
+    return sum(abs(mean - share) * count for mean, share, count in _bins(scores, right)) / len(right)
+
+
+def _bins(scores: np.ndarray, right: np.ndarray) -> Iterator[tuple[float, float, int]]:
+    """Mean score, share of right boxes and size of each tenth of the boxes, by score."""
+    for part in np.array_split(np.argsort(scores, kind="stable"), min(_BINS, len(scores))):
+        yield float(scores[part].mean()), float(right[part].mean()), len(part)
