@@ -97,7 +97,7 @@ def overlay(tile: "Image.Image", stored: "StoredMap", drawn: "Drawn", shrink: fl
     """
     from PIL import Image, ImageDraw
 
-    from camboxes.pipeline.reports.run_report import HEAT_COLOURS
+    from camboxes.pipeline.reports.pictures import HEAT_COLOURS
 
     if not drawn.boxes:
         return tile
@@ -120,7 +120,7 @@ def _scale(page: "Image.Image", draw: "ImageDraw.ImageDraw", corner: tuple[int, 
     """A thin bar of the palette: its ends named below, where boxes begin above."""
     from PIL import Image
 
-    from camboxes.pipeline.reports.run_report import HEAT_COLOURS
+    from camboxes.pipeline.reports.pictures import HEAT_COLOURS
 
     (left, top), width, height = corner, TILE[0], 10
     bar = Image.linear_gradient("L").rotate(90).resize((width, height))

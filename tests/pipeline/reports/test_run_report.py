@@ -472,17 +472,6 @@ def test_the_sample_depends_on_the_paths_alone(tmp_path):
     assert pages[0].count(b"<figure>") == 120
 
 
-def test_places_are_dealt_in_turn():
-    big, small, none = (
-        run_report._Stratum("ok", "a"),
-        run_report._Stratum("ok", "b"),
-        run_report._Stratum("no_box", "a"),
-    )
-    assert run_report._dealt({big: 10, small: 1, none: 2}, 6) == {big: 3, none: 2, small: 1}
-    assert run_report._dealt({big: 10, small: 1, none: 2}, 20) == {big: 10, none: 2, small: 1}
-    assert run_report._dealt({big: 10, small: 5, none: 1}, 2) == {big: 1, none: 1, small: 0}
-
-
 def test_another_file_of_the_same_name_is_not_shown_with_the_boxes(tmp_path):
     (tmp_path / "photographs").mkdir()
     for name in ("same.jpg", "replaced.jpg"):
