@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import apache_beam as beam
@@ -11,8 +13,9 @@ import pytest
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import S3Options
 
+from camboxes.pipeline.jobs import worker_processes
 from camboxes.pipeline.jobs.beam_options import beam_options
-from camboxes.pipeline.jobs.worker_processes import supervised
+from camboxes.pipeline.jobs.worker_processes import DeadWorkerError, supervised
 from camboxes.pipeline.reporter import TERMINAL
 
 TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
@@ -94,6 +97,43 @@ def test_what_a_worker_raises_fails_the_job_and_its_log_is_kept(capfd):
     log = Path(said.split()[-1])
     assert "a worker's word" in log.read_text()
     log.unlink()
+
+
+def _dead(work):
+    """The error of a job in two processes, one of which dies."""
+    start = time.monotonic()
+    with pytest.raises(DeadWorkerError, match=r"a worker process died \(exit code -9\)") as caught:
+        _run(work, TWO_PROCESSES)
+    assert time.monotonic() - start < 60
+    Path(caught.value.log).unlink()
+
+
+def test_a_worker_that_dies_fails_the_job_and_the_next_job_in_this_process_runs():
+    def die(number):
+        if number == 40:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.02)
+
+    _dead(die)
+    assert len(_run(lambda _: None, TWO_PROCESSES)) == 2
+
+
+def test_workers_that_die_as_soon_as_they_start(monkeypatch):
+    start = worker_processes._ForkedWorker.start_worker
+
+    def start_and_kill(worker):
+        start(worker)
+        worker._process.kill()
+
+    monkeypatch.setattr(worker_processes._ForkedWorker, "start_worker", start_and_kill)
+    _dead(lambda _: None)
+
+
+def test_where_processes_cannot_be_forked_so_beam_s_own_do_the_job(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker_processes, "_FORKS", False)
+    worker_processes.import_ahead("no_such_module")  # does nothing
+    assert _run(lambda _: (tmp_path / str(os.getpid())).touch(), TWO_PROCESSES) == []
+    assert str(os.getpid()) not in {path.name for path in tmp_path.iterdir()} != set()
 
 
 def test_a_script_that_calls_a_command_is_not_run_again_by_its_workers(run, tmp_path):
