@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from camboxes.models import Classifier, Localizer, ModelSpec
-    from camboxes.transforms import BoxRule, Plan, PlanOnWorkers, ReadLabeledImages
+    from camboxes.transforms import BoxRule, Plan, PlannedRun, PlanOnWorkers
     from camboxes.transforms.images.decoding import Limits
     from camboxes.transforms.planning.listing import Listing
+    from camboxes.transforms.read import ReadPlanned
 
 _IMPORTED_BY_WORKERS = ("camboxes.transforms", "camboxes.models.localization.localizer", "timm", "torchvision")
 
@@ -199,7 +200,7 @@ def label(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter = 
     """
     from camboxes.pipeline.jobs import execution, progress, remote, run_folder
     from camboxes.pipeline.jobs.beam_options import fit_processes, local_processes
-    from camboxes.transforms import BoxesFromMaps, InferClassMaps, ReadLabeledImages, WriteCoco, storage
+    from camboxes.transforms import BoxesFromMaps, InferClassMaps, WriteCoco, storage
 
     if job.dry_run:
         raise CallError("dry_run is for the command, which prints the plan; leave it out")
@@ -208,11 +209,11 @@ def label(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter = 
     with contextlib.ExitStack() as held:
         with blaming_the_call():
             held.enter_context(run_folder.locked(job.output, reporter))
-            read = _reading(job, ready)
+            planned, read = _reading(job, ready)
         aside = _set_aside(job)
         spec = _staged(localizer.classifier, job.output)
-        if isinstance(read, ReadLabeledImages) and spec.device == "cpu":
-            images = sum(read.planned.shards[key] for key in read.planned.missing())
+        if planned is not None and spec.device == "cpu":
+            images = sum(planned.shards[key] for key in planned.missing())
             fit_processes(options, images, localizer.classifier.weights_bytes)
         hints = job.accelerator.hints if job.accelerator else {}
         infer = InferClassMaps(
@@ -282,21 +283,29 @@ def prepare(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter 
     return Prepared(options, source, maps, localizer, rule, limits, plan)
 
 
-def _reading(job: LabelJob, ready: Prepared) -> "PlanOnWorkers | ReadLabeledImages":
-    """Plans the run, and gives the step that reads it; what --overwrite replaces is gone then.
+def _reading(job: LabelJob, ready: Prepared) -> "tuple[PlannedRun | None, PlanOnWorkers | ReadPlanned]":
+    """Deletes what --overwrite replaces, and plans the run; returns the plan and the step that reads it.
+
+    The plan is None where the workers make it.
 
     Raises:
       ValueError, OSError: the plan cannot be made, or the folder holds something else.
     """
     from camboxes.pipeline.jobs import run_folder
-    from camboxes.transforms import PlanOnWorkers, ReadLabeledImages
+    from camboxes.transforms import PlanOnWorkers
+    from camboxes.transforms.read import ReadPlanned
 
     run_folder.check_contents(job.output)
     if job.overwrite:
         if ready.source is not None:
             ready.plan.draft(ready.source)  # a call that cannot succeed must not cost the run that it would replace
         run_folder.remove(job.output)
-    return PlanOnWorkers(job.input, ready.plan) if ready.source is None else ReadLabeledImages(ready.source, ready.plan)
+    if ready.source is None:
+        read = PlanOnWorkers(job.input, ready.plan)
+        read.check()
+        return None, read
+    planned = ready.plan.make(ready.source)
+    return planned, ReadPlanned(planned)
 
 
 def _set_aside(job: LabelJob) -> str | None:

@@ -60,12 +60,10 @@ __all__ = [
     "WriteCoco",
     "boxes_from_map",
     "quantize",
+    "quote_python",
     "read_decisions",
 ]
 
 
 def __dir__() -> list[str]:
     return __all__
-
-
-quote_python()

@@ -1,4 +1,4 @@
-"""The plan of a data set that is too large to be listed where the job is started: made on workers, by the same rule."""
+"""Plans a data set on the workers, by the same rule, where it is too large for the process that starts the job."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,8 +9,8 @@ from apache_beam.pvalue import AsDict, AsIter, AsSingleton
 from camboxes.transforms.containers.any_format import containers_of, runs
 from camboxes.transforms.planning.label_matching import Category
 from camboxes.transforms.planning.listing import listed, shard_count, shard_of
-from camboxes.transforms.planning.plan import Plan, PlannedShard, plan_shard, shard_key
-from camboxes.transforms.read import PlannedShards
+from camboxes.transforms.planning.plan import Plan, PlannedRun, PlannedShard, plan_shard, shard_key
+from camboxes.transforms.read import ReadByKey
 from camboxes.transforms.records import Shard
 from camboxes.transforms.sources.datasets import entries, root_of
 from camboxes.transforms.sources.entries import Listed, PassedOver, Split, SplitFolder
@@ -18,53 +18,64 @@ from camboxes.transforms.sources.passed_over import Tally
 
 _LABELS, _PASSED_OVER, _REPEATED, _RUNS, _SPLITS = "labels", "passed_over", "repeated", "runs", "splits"
 
-_Run = tuple[tuple[int, int], list[Listed]]  # the numbers of its container, and of itself therein; its images
+_Run = tuple[tuple[int, int], list[Listed]]  # the number of its container, its number in that; its images
 _Statement = tuple[str, bool]  # a label, and whether it is denied
 
 
 @beam.typehints.with_output_types(Shard)
 class PlanOnWorkers(beam.PTransform):
-    """Plans a data set in the pipeline itself, and emits what `ReadLabeledImages` does: the same shards and ids.
+    """Plans a data set on the workers, and emits what `ReadLabeledImages` does: the same shards with the same ids.
 
         p | PlanOnWorkers(path, plan) | InferClassMaps(model) | BoxesFromMaps(threshold) | WriteCoco(output)
 
-    A worker that lists the input, or one of its containers, holds nothing of it; paths are shuffled, images never. A
-    plan that the run's folder holds already is compared with what the input gives now.
+    A worker that lists the input, or one of its containers, does not hold the listing. Paths are shuffled, images
+    never. A plan that the run's folder holds already is compared with the input as it is now.
+
+    Raises, when it is applied: see `check`.
 
     Raises, in the job:
       SourceError, UnmatchedLabelsError, PlanConflictError: see `Plan.make`.
     """
 
     def __init__(self, path: str, plan: Plan):
-        """Takes what `read_source` reads, and how to plan it.
+        """Takes what `read_source` reads, and how the data set is planned."""
+        super().__init__()
+        self._path = path
+        self._plan = plan
+        self._read = ReadByKey(plan.output)
+
+    def check(self) -> None:
+        """Looks up the input and the run's folder. `expand` does so, too; call it to learn of errors earlier.
 
         Raises:
           SourceError: there is no such input.
           PlanConflictError: see `Plan.before`.
           ValueError: a number of shards was asked for, and the images lie in containers.
         """
-        super().__init__()
-        self._path = path
-        self._plan = plan
-        self._read = PlannedShards(plan.output)
-        self._containers = containers_of(path)
-        self._keep = plan.before() is None
-        if self._containers and plan.shards is not None:
+        self._looked_up()
+
+    def _looked_up(self) -> tuple[PlannedRun | None, list[str]]:
+        """The plan that the run's folder holds, and the containers that the input consists of, if any."""
+        before = self._plan.before()
+        containers = containers_of(self._path)
+        if containers and self._plan.shards is not None:
             raise ValueError("images inside containers are cut into runs of neighbours: leave --shards out")
-        if not self._containers:
-            entries(path, plan.root)  # listed by a worker; that it is there at all is told at once
+        if not containers:
+            entries(self._path, self._plan.root)  # checks that the input is there; a worker lists it
+        return before, containers
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Shard]:
         """Applies the transform to a pipeline."""
-        found = self._in_containers(pipeline) if self._containers else self._in_files(pipeline)
+        before, containers = self._looked_up()
+        found = self._in_containers(pipeline, containers) if containers else self._in_files(pipeline)
         categories = (
             found.labels
             | "Labels" >> beam.Distinct()
             | "AllLabels" >> beam.combiners.ToList()
-            | "Categories" >> beam.Map(self._plan.categories, containers=self._containers)
+            | "Categories" >> beam.Map(self._plan.categories, containers=containers)
         )
         shards = found.members | "PlanShard" >> beam.Map(
-            _plan_shard, plan=self._plan, keep=self._keep, categories=AsSingleton(categories)
+            _plan_shard, plan=self._plan, keep=before is None, categories=AsSingleton(categories)
         )
         return (
             pipeline
@@ -83,7 +94,7 @@ class PlanOnWorkers(beam.PTransform):
         )
 
     def with_resource_hints(self, **hints: Any) -> "PlanOnWorkers":
-        """Gives the hints to the step that reads shards, which the network's step is fused with; planning has none."""
+        """Gives the hints to the step that reads shards. It is fused with the network's step; planning needs none."""
         self._read.with_resource_hints(**hints)
         return self
 
@@ -100,7 +111,7 @@ class PlanOnWorkers(beam.PTransform):
         )
         asked = self._plan.shards
         count = images.listed | "Count" >> beam.combiners.Count.Globally() | beam.Map(lambda n: asked or shard_count(n))
-        # Every shard of the plan, also one that no image falls to.
+        # Every shard of the plan, also those without images.
         empty = count | "Numbers" >> beam.FlatMap(lambda count: (((n, count), None) for n in range(count)))
         numbered = images.listed | "Number" >> beam.Map(
             lambda image, count: ((shard_of(image.path, count), count), image), count=AsSingleton(count)
@@ -113,10 +124,10 @@ class PlanOnWorkers(beam.PTransform):
         )
         return _Found(members, images[_LABELS], images[_REPEATED], given[_PASSED_OVER], given[_SPLITS])
 
-    def _in_containers(self, pipeline: beam.Pipeline) -> "_Found":
+    def _in_containers(self, pipeline: beam.Pipeline, containers: Sequence[str]) -> "_Found":
         given = (
             pipeline
-            | "Containers" >> beam.Create(list(enumerate(self._containers)))
+            | "Containers" >> beam.Create(list(enumerate(containers)))
             | "List"
             >> beam.ParDo(_ListContainer(), root_of(self._path, self._plan.root)).with_outputs(
                 _PASSED_OVER, _LABELS, _RUNS, main="images"
@@ -129,13 +140,13 @@ class PlanOnWorkers(beam.PTransform):
 
 
 class _Found(NamedTuple):
-    """What the plan is made of.
+    """The parts of a plan, each a collection.
 
     Attributes:
       members: the key of each shard, and its images in the order of their ids.
-      labels: of all images, in any number.
-      repeated, passed_over: numbers and tallies whose sums are those of `Listing`.
-      splits: the folders of splits, and which.
+      labels: those of all images, each any number of times.
+      repeated, passed_over: parts whose sums are those of `Listing`.
+      splits: the folder of each split, and its split.
     """
 
     members: "beam.PCollection[tuple[str, list[Listed]]]"
@@ -161,7 +172,7 @@ class _List(beam.DoFn):
 
 
 class _OneImage(beam.DoFn):
-    """Yields an image; each of its labels; how many it was given more than once."""
+    """Yields an image; each of its labels; the number of its labels that were given more than once."""
 
     def process(self, given: tuple[str, Iterable[Sequence[_Statement]]]) -> Iterator[Any]:
         path, of_entries = given
@@ -173,7 +184,7 @@ class _OneImage(beam.DoFn):
 
 
 class _ListContainer(beam.DoFn):
-    """Yields each run of a container; its labels; how many runs there are; a tally of what is passed over."""
+    """Yields each run of a container; its labels; the number of runs; a tally of what is passed over."""
 
     def process(self, numbered: tuple[int, str], root: str) -> Iterator[Any]:
         (number, container), count, passed_over = numbered, 0, Tally()
@@ -190,7 +201,7 @@ class _ListContainer(beam.DoFn):
 
 
 def _first_shards(runs_of: Iterable[tuple[int, int]]) -> tuple[dict[int, int], int]:
-    """The number of each container's first shard, and how many shards there are."""
+    """The number of each container's first shard, and the number of all shards."""
     first, total = {}, 0
     for container, count in sorted(runs_of):
         first[container] = total
@@ -226,6 +237,6 @@ def _settle(
     passed_over: Tally,
     splits: Mapping[str, Split],
 ) -> list[str]:
-    """Saves the plan, which makes it one, or finds it to be the one there was; the shards that are still to be done."""
+    """Saves the plan, or finds that it equals the plan there was; returns the keys of the shards to be done."""
     run = plan.run(root, sorted(shards), categories, repeated=repeated, passed_over=passed_over, splits=splits)
     return plan.settle(run, plan.before()).missing()

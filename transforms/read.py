@@ -1,4 +1,4 @@
-"""The first step: shards of references to images, planned, made from a stream, or read back from a run."""
+"""The first step: emits shards of references to images, from a plan, from a stream, or from a finished run."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -14,41 +14,64 @@ from camboxes.transforms.records import PLANNED, LabeledImage, Shard, table
 
 @beam.typehints.with_output_types(Shard)
 class ReadLabeledImages(beam.PTransform):
-    """Plans a data set and emits its planned shards, but for those that the run's folder holds already.
+    """Plans a data set, and emits its planned shards that the run's folder does not hold yet.
 
-    A shard holds references, never pixels. The plan is made when the transform is constructed.
+    A shard holds references to images, never pixels. The data set is listed and the plan is written when the transform
+    is applied to a pipeline.
 
-    Attributes:
-      planned: the run as planned.
+    Raises, when it is applied:
+      SourceError, UnmatchedLabelsError, PlanConflictError: see `Plan.make`.
     """
 
     def __init__(self, source: str | Listing, plan: Plan):
-        """Takes what `read_source` reads, or what it made of it, and how to plan it.
+        """Takes the data set and its plan.
 
-        Raises:
-          SourceError, UnmatchedLabelsError, PlanConflictError: see `Plan.make`.
+        Args:
+          source: what `read_source` reads, or what it returned.
+          plan: how the data set is planned.
         """
         super().__init__()
-        self.planned = plan.make(source)
-        self._read = PlannedShards(plan.output)
+        self._source = source
+        self._plan = plan
+        self._hints: dict[str, Any] = {}
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Shard]:
         """Applies the transform to a pipeline."""
-        return pipeline | "MissingShards" >> beam.Create(self.planned.missing(), reshuffle=False) | self._read
+        return pipeline | ReadPlanned(self._plan.make(self._source)).with_resource_hints(**self._hints)
 
     def with_resource_hints(self, **hints: Any) -> "ReadLabeledImages":
-        """Gives the hints to the step that reads shards, which the network's step is fused with; planning has none."""
+        """Gives the hints to the step that reads shards, as `ReadPlanned` does."""
+        self._hints |= hints
+        return self
+
+
+@beam.typehints.with_output_types(Shard)
+class ReadPlanned(beam.PTransform):
+    """Emits the planned shards of a run that its folder does not hold yet, when it is applied to a pipeline."""
+
+    def __init__(self, planned: PlannedRun):
+        """Takes the run's plan, as `Plan.make` returns it."""
+        super().__init__()
+        self._planned = planned
+        self._read = ReadByKey(planned.output)
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Shard]:
+        """Applies the transform to a pipeline."""
+        return pipeline | "MissingShards" >> beam.Create(self._planned.missing(), reshuffle=False) | self._read
+
+    def with_resource_hints(self, **hints: Any) -> "ReadPlanned":
+        """Gives the hints to the step that reads shards, which is fused with the network's step."""
         self._read.with_resource_hints(**hints)
         return self
 
 
 @beam.typehints.with_input_types(str)
 @beam.typehints.with_output_types(Shard)
-class PlannedShards(beam.PTransform):
+class ReadByKey(beam.PTransform):
     """Reads the planned shards of a run by their keys."""
 
     def __init__(self, output: str):
-        """Takes the run's folder, which has a plan when the first key arrives."""
+        """Takes the run's folder. It must hold a plan when the first key arrives."""
         super().__init__()
         self._output = output
 
@@ -65,9 +88,9 @@ class _PlannedRows(beam.DoFn):
         self._run: PlannedRun | None = None
 
     def process(self, key: str) -> Iterator[Shard]:
-        if self._run is None:  # not at set-up: the plan may be made by an earlier step of the same job
+        if self._run is None:  # not in setup: an earlier step of the same job may make the plan
             self._run = PlannedRun.load(self._output)
-        assert self._run is not None, f"{self._output} has a plan before any of its shards is asked for"
+        assert self._run is not None, f"{self._output} must hold a plan before its shards are read"
         yield Shard(key, self._run.planned_rows(key))
 
 
@@ -76,7 +99,7 @@ class ReadShards(beam.PTransform):
     """Emits the finished shards of a run: `p | ReadShards(run) | BoxesFromMaps(0.4) | WriteCoco(output)`."""
 
     def __init__(self, run: str, keys: Sequence[str] | None = None):
-        """Takes the run's folder, and the keys of the shards that are wanted; None for all."""
+        """Takes the run's folder, and the keys of the shards to read; None for all."""
         super().__init__()
         self._run = run
         self._keys = keys
@@ -97,16 +120,20 @@ class ReadShards(beam.PTransform):
 @beam.typehints.with_input_types(LabeledImage)
 @beam.typehints.with_output_types(Shard)
 class BatchImages(beam.PTransform):
-    """Makes shards of images that arrive one by one in a pipeline of the user's own.
+    """Groups the images of a stream into shards, in a pipeline of the user's own.
 
-    Such shards are unplanned: their keys are hashes of their paths, images get their ids in the order of their paths
-    when the run is merged, and there is no promise of resuming or of equal bytes. A bundle's last shard is shorter.
+    Such shards are unplanned: a shard's key is a hash of its paths, and images get their ids when the run is merged, in
+    the order of their paths. A run cannot be resumed, and its bytes may differ from another's. A bundle's last shard is
+    shorter.
     """
 
     def __init__(self, n: int, categories: Sequence[str]):
-        """Takes the number of images in a shard, and the data set's labels; ids are given in sorted order, from 1.
+        """Takes the number of images in a shard, and the data set's labels.
 
-        A label that is not among the categories is no error of the job: its image is skipped, with the reason.
+        Args:
+          n: at least 1.
+          categories: labels; they get ids from 1 in sorted order. An image without any of them is skipped, with the
+            reason; the job goes on.
         """
         super().__init__()
         if n < 1:

@@ -1,6 +1,6 @@
-"""Lets Beam's local runner start worker processes of a Python whose path has a space.
+"""Lets Beam's local runner start worker processes where Python's path has a space.
 
-Beam hands the path to a shell without quoting it. No worker starts then, and the job waits for them for ever.
+Beam passes the path to a shell without quoting it. Then no worker starts, and the job waits for ever.
 """
 
 import shlex
@@ -9,7 +9,10 @@ from typing import Any
 
 
 def quote_python() -> None:
-    """Has the path quoted in jobs that this process runs with --direct_running_mode=multi_processing."""
+    """Changes how Beam starts worker processes in this process from now on: with Python's path quoted.
+
+    Needed once before a job of --direct_running_mode=multi_processing. Does nothing where the path needs no quotes.
+    """
     if shlex.quote(sys.executable) == sys.executable:
         return
 
@@ -23,6 +26,6 @@ def quote_python() -> None:
 
 
 def quoted(command: str) -> str:
-    """A shell command with this Python's path quoted, where it begins with the path as it is."""
+    """Quotes this Python's path at the beginning of a shell command, unless it is quoted there already."""
     arguments = command.removeprefix(f"{sys.executable} ")
     return command if arguments == command else f"{shlex.quote(sys.executable)} {arguments}"

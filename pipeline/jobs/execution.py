@@ -17,7 +17,7 @@ from camboxes.pipeline.jobs.beam_options import local_processes
 from camboxes.pipeline.jobs.progress import remark_on_input, shard_progress
 from camboxes.pipeline.reporter import Reporter
 from camboxes.pipeline.reports import run_report
-from camboxes.transforms import PlannedRun, storage
+from camboxes.transforms import PlannedRun, quote_python, storage
 from camboxes.transforms.write import TooManyRejectedError
 
 
@@ -37,6 +37,7 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, out
     """
     start = time.monotonic()
     collector.resume()
+    quote_python()
     planned_before = PlannedRun.load(output) is not None
     pipeline = beam.Pipeline(options=options)
     build(pipeline)

@@ -13,8 +13,9 @@ JOB = """
 import pathlib
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
-import camboxes.transforms
+from camboxes.transforms import quote_python
 
+quote_python()
 options = PipelineOptions(["--direct_num_workers=2", "--direct_running_mode=multi_processing"])
 with beam.Pipeline("apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner", options) as p:
     squares = p | beam.Create([1, 2, 3]) | beam.Map(lambda number: number**2) | beam.combiners.ToList()

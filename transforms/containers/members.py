@@ -1,14 +1,8 @@
 """What all containers of images share: their members, their errors, and that each member gets its own image."""
 
-import errno
-import os
 from collections.abc import Generator, Iterable, Iterator
 from typing import IO, NamedTuple
 
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
-
-from camboxes.transforms import storage
 from camboxes.transforms.images.decoding import BadImageError
 from camboxes.transforms.sources.entries import SourceError
 
@@ -44,20 +38,6 @@ class ContainerError(SourceError):
 def distinct(labels: Iterable[str]) -> tuple[str, ...]:
     """Labels without repetitions, in the order given."""
     return tuple(dict.fromkeys(labels))
-
-
-def opened(container: str) -> IO[bytes]:
-    """A container's bytes as they are, local or on any Beam filesystem; any place can be sought.
-
-    Raises:
-      FileNotFoundError: there is none, on whatever filesystem.
-    """
-    try:
-        return FileSystems.open(container, compression_type=CompressionTypes.UNCOMPRESSED)
-    except Exception as error:  # each store has errors of its own
-        if storage.exists(container):
-            raise
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), container) from error
 
 
 def beginning(file: IO[bytes], expected: str) -> str:

@@ -17,6 +17,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from camboxes.transforms import storage
 from camboxes.transforms.containers.member_names import safe
 from camboxes.transforms.containers.members import (
     ContainerError,
@@ -25,7 +26,6 @@ from camboxes.transforms.containers.members import (
     changed,
     distinct,
     one_for_each,
-    opened,
 )
 from camboxes.transforms.images.decoding import BadImageError
 from camboxes.transforms.sources.class_folders import IMAGE_SUFFIXES
@@ -44,7 +44,7 @@ def holds_images(path: str) -> bool:
     Raises:
       ContainerError: it is not Parquet.
     """
-    with opened(path) as file, _parquet(_unbuffered(file), path) as rows:
+    with storage.open_binary(path) as file, _parquet(_unbuffered(file), path) as rows:
         schema = rows.schema_arrow
         return _IMAGE in schema.names and (_is_bytes(schema.field(_IMAGE).type) or _has(schema, "bytes", _is_bytes))
 
@@ -55,7 +55,7 @@ def members(container: str) -> Iterator[Member]:
     Raises:
       ContainerError: it is not Parquet, has no column of images or of labels, or labels that cannot be understood.
     """
-    with opened(container) as file, _parquet(_unbuffered(file), container) as rows:
+    with storage.open_binary(container) as file, _parquet(_unbuffered(file), container) as rows:
         label = _label_column(rows.schema_arrow, container)
         columns = [label[0], f"{_IMAGE}.path"] if _has(rows.schema_arrow, "path", _is_text) else [label[0]]
         for place, row in enumerate(row for batch in rows.iter_batches(columns=columns) for row in batch.to_pylist()):
@@ -64,14 +64,14 @@ def members(container: str) -> Iterator[Member]:
 
 def described(container: str) -> str:
     """What the file holds, for somebody who misses labels in it."""
-    with opened(container) as file, _parquet(_unbuffered(file), container) as rows:
+    with storage.open_binary(container) as file, _parquet(_unbuffered(file), container) as rows:
         column, _ = _label_column(rows.schema_arrow, container)
         return f"has no label in the column {column} of its {rows.metadata.num_rows} rows"
 
 
 def beginnings(container: str) -> set[int]:
     """The rows at which groups of rows begin: reading from elsewhere costs what lies before it in the group."""
-    with opened(container) as file, _parquet(_unbuffered(file), container) as rows:
+    with storage.open_binary(container) as file, _parquet(_unbuffered(file), container) as rows:
         return set(itertools.accumulate(_group_sizes(rows), initial=0))
 
 
@@ -88,7 +88,7 @@ def images(container: str, wanted: Sequence[Member]) -> Generator[Image]:
     Memory: pyarrow holds a page as the file's writer made it, up to 1,024 rows of one group, some three times over: for
     images of 100 kB 20 MB where groups have 100 rows, as Hugging Face makes them, and 300 MB where they are larger.
     """
-    with opened(container) as file, _parquet(file, container) as rows:
+    with storage.open_binary(container) as file, _parquet(file, container) as rows:
         label = _label_column(rows.schema_arrow, container)
         ends = list(itertools.accumulate(_group_sizes(rows)))
         for group, of_group in itertools.groupby(wanted, key=lambda member: bisect.bisect_right(ends, member.place)):

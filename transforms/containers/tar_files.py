@@ -13,8 +13,9 @@ import tarfile
 from collections.abc import Generator, Iterator, Sequence
 from typing import IO
 
+from camboxes.transforms import storage
 from camboxes.transforms.containers.member_names import safe
-from camboxes.transforms.containers.members import ContainerError, Image, Member, beginning, changed, opened
+from camboxes.transforms.containers.members import ContainerError, Image, Member, beginning, changed
 from camboxes.transforms.containers.tar_samples import Entry, Samples
 from camboxes.transforms.sources.class_folders import IMAGE_SUFFIXES, why_ignored
 from camboxes.transforms.sources.entries import PassedOver
@@ -38,7 +39,7 @@ def members(container: str) -> Iterator[Member | PassedOver]:
       ContainerError: the file is compressed, broken or cut short; a label cannot be understood.
     """
     samples = Samples()
-    with opened(container) as file:
+    with storage.open_binary(container) as file:
         for header in _headers(container, file, file.seek(0, os.SEEK_END)):
             info = header[1]
             name = safe(info.name)
@@ -60,7 +61,7 @@ def members(container: str) -> Iterator[Member | PassedOver]:
 
 def described(container: str) -> str:
     """What the file holds, for somebody who misses labels in it; what was expected; the remedy."""
-    with opened(container) as file:
+    with storage.open_binary(container) as file:
         headers = itertools.islice(_headers(container, file, file.seek(0, os.SEEK_END)), _LOOKED_AT)
         names = [safe(info.name) for _, info in headers if _is_file(info)]
     if not names:
@@ -80,7 +81,7 @@ def beginnings(container: str) -> None:
 
 def images(container: str, wanted: Sequence[Member]) -> Generator[Image]:
     """The bytes of the member whose header begins at each one's place, if it is called as the one that was listed."""
-    with opened(container) as file:
+    with storage.open_binary(container) as file:
         end = file.seek(0, os.SEEK_END)
         for member in wanted:
             try:

@@ -17,7 +17,8 @@ import google_crc32c
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from google.protobuf.message import DecodeError
 
-from camboxes.transforms.containers.members import ContainerError, Image, Member, beginning, changed, distinct, opened
+from camboxes.transforms import storage
+from camboxes.transforms.containers.members import ContainerError, Image, Member, beginning, changed, distinct
 from camboxes.transforms.images.decoding import BadImageError
 from camboxes.transforms.sources.class_folders import IMAGE_SUFFIXES
 from camboxes.transforms.sources.entries import PassedOver
@@ -50,7 +51,7 @@ def members(container: str) -> Iterator[Member | PassedOver]:
       ContainerError: the file is compressed, broken or cut short, or of something else than images.
     """
     reason, found = None, False
-    with opened(container) as file:
+    with storage.open_binary(container) as file:
         for number, (place, record) in enumerate(_records(container, file, file.seek(0, os.SEEK_END))):
             try:
                 image, labels, suffix = _example(record)
@@ -71,7 +72,7 @@ def members(container: str) -> Iterator[Member | PassedOver]:
 
 def described(container: str) -> str:
     """What the file holds, for somebody who misses labels in it; what was expected."""
-    with opened(container) as file:
+    with storage.open_binary(container) as file:
         _, record = next(_records(container, file, file.seek(0, os.SEEK_END)), (0, None))
     if record is None:
         return "is empty, or its first record is damaged"
@@ -88,7 +89,7 @@ def beginnings(container: str) -> None:
 
 def images(container: str, wanted: Sequence[Member]) -> Generator[Image]:
     """The image of the record that begins at each one's place, if it has the labels and the format that were listed."""
-    with opened(container) as file:
+    with storage.open_binary(container) as file:
         end = file.seek(0, os.SEEK_END)
         for member in wanted:
             try:

@@ -10,8 +10,6 @@ from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
 
 from camboxes.transforms import storage
 from camboxes.transforms.sources.entries import Entry, PassedOver, SourceError
@@ -84,7 +82,7 @@ def read_parquet(path: str) -> Iterator[Entry | PassedOver]:
       SourceError: see `read_csv`.
     """
     try:
-        with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        with storage.open_binary(path) as file:
             rows = pq.ParquetFile(file)
             names = tuple(rows.schema_arrow.names)
             columns = _columns(path, names)
@@ -105,7 +103,7 @@ def text_lines(path: str) -> Iterator[str]:
     Raises:
       SourceError: it is neither; names the line.
     """
-    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file, _decoded(file) as text:
+    with storage.open_binary(path) as file, _decoded(file) as text:
         for number, line in enumerate(text, start=1):
             if number == 1 and _UNMARKED.match(line):
                 raise SourceError(f"{path!r} is UTF-16 without its mark; save it as UTF-8")

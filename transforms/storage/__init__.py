@@ -1,4 +1,4 @@
-"""Files, local or on any of Beam's filesystems, such that a reader never sees half a file.
+"""Reads and writes files, local or on any of Beam's filesystems. A reader never sees half a file.
 
 Imports nothing else of camboxes.
 """
@@ -10,6 +10,7 @@ from camboxes.transforms.storage.files import is_local as is_local
 from camboxes.transforms.storage.files import join as join
 from camboxes.transforms.storage.files import matching as matching
 from camboxes.transforms.storage.files import names as names
+from camboxes.transforms.storage.files import open_binary as open_binary
 from camboxes.transforms.storage.files import read_bytes as read_bytes
 from camboxes.transforms.storage.files import read_json as read_json
 from camboxes.transforms.storage.files import read_table as read_table

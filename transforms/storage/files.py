@@ -1,4 +1,4 @@
-"""Files, local or on any of Beam's filesystems, such that a reader never sees half a file."""
+"""Reads, writes, lists and deletes files, local or on any of Beam's filesystems. A reader never sees half a file."""
 
 import contextlib
 import errno
@@ -9,27 +9,19 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
-from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.utils import retry
 
-from camboxes.transforms.storage import clients
-
-clients.share()
-if FileSystems._pipeline_options is None:
-    # Without any options Beam asks no store. Every pipeline and every worker puts its own in the place of these.
-    FileSystems.set_options(PipelineOptions([]))
+from camboxes.transforms.storage.stores import store_of
 
 
 def join(folder: str, *names: str) -> str:
-    """A path below a folder."""
+    """Joins a folder's path and names below it."""
     return FileSystems.join(folder, *names)
 
 
@@ -39,38 +31,54 @@ def is_local(path: str) -> bool:
 
 
 def absolute(path: str) -> str:
-    """A local path from the root of the filesystem; links are not followed. A store's path as it is."""
+    """Makes a local path absolute, without following links; a store's path stays as it is."""
     return os.path.abspath(path) if is_local(path) else path  # noqa: PTH100
 
 
 def exists(path: str) -> bool:
     """Whether there is a file or, locally, a folder at a path."""
-    return FileSystems.exists(path)
+    return store_of(path).exists(path)
+
+
+def open_binary(path: str) -> IO[bytes]:
+    """Opens a file for reading at any place. It is not decompressed, whatever its name ends in.
+
+    Raises:
+      FileNotFoundError: there is no such file, on whatever filesystem. GCS tells it when the file is read.
+    """
+    try:
+        return store_of(path).open(path)
+    except Exception as error:  # each store has errors of its own
+        if exists(path):
+            raise
+        raise _no_such_file(path) from error
 
 
 def read_bytes(path: str, most: int = -1) -> bytes:
-    """A whole file, or its first so many bytes, as they are: Beam would decompress one whose name ends in .gz.
+    """Reads a file, or its first `most` bytes. It is not decompressed, whatever its name ends in.
 
     Raises:
-      FileNotFoundError: there is none, on whatever filesystem.
+      FileNotFoundError: there is no such file, on whatever filesystem.
       OSError: it cannot be read.
     """
     if is_local(path):
         with Path(path).open("rb") as file:
             return file.read(most)
     try:
-        with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        with store_of(path).open(path) as file:
             return file.read(most)
-    except FileNotFoundError:
-        raise
     except Exception as error:  # each store has errors of its own
-        if not exists(path):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
-        raise OSError(f"{path!r} cannot be read ({error})") from error
+        if exists(path):
+            raise OSError(f"{path!r} cannot be read ({error})") from error
+        raise _no_such_file(path) from error
+
+
+def _no_such_file(path: str) -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
 
 def read_json(path: str) -> Any:
-    """A JSON file's value."""
+    """Reads a JSON file."""
     return json.loads(read_bytes(path))
 
 
@@ -80,13 +88,13 @@ def write_json(path: str, value: Any) -> None:
 
 
 def read_table(path: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """A Parquet file of one shard."""
-    # read_table would make a data set of the file first, which takes as long as to read so few rows.
+    """Reads the Parquet file of one shard."""
+    # pq.read_table would make a data set of the file first, which takes as long as reading so few rows.
     return pq.ParquetFile(pa.BufferReader(read_bytes(path))).read(columns and list(columns), use_threads=False)
 
 
 def write_table(path: str, rows: pa.Table) -> None:
-    """Writes a Parquet file of one shard; equal rows make equal bytes."""
+    """Writes the Parquet file of one shard; equal rows make equal bytes."""
     data = pa.BufferOutputStream()
     pq.write_table(rows.combine_chunks(), data, compression="zstd")
     write_bytes(path, data.getvalue().to_pybytes())
@@ -96,7 +104,7 @@ def write_bytes(path: str, data: bytes) -> None:
     """Writes a whole file at once: locally by renaming, on a store by one upload.
 
     Raises:
-      OSError: it cannot be written, or would be an empty one on a store, of which S3 takes none from Beam.
+      OSError: it cannot be written; or `data` is empty, and the path is on a store. S3 takes no empty file from Beam.
     """
     if is_local(path):
         with replacing(path) as file:
@@ -110,46 +118,46 @@ def write_bytes(path: str, data: bytes) -> None:
         raise OSError(f"{path!r} cannot be written ({error})") from error
 
 
-def _may_pass(error: Exception) -> bool:
+def _may_be_retried(error: Exception) -> bool:
     return not isinstance(error, OSError) and retry.retry_on_server_errors_filter(error)
 
 
-@retry.with_exponential_backoff(num_retries=4, initial_delay_secs=1, retry_filter=_may_pass)
+@retry.with_exponential_backoff(num_retries=4, initial_delay_secs=1, retry_filter=_may_be_retried)
 def _upload(path: str, data: bytes) -> None:
-    """Beam tries most calls again where S3's own client has given up, but not uploads."""
-    with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+    """Uploads a file, with retries: Beam retries most calls, but not uploads."""
+    with store_of(path).create(path) as file:
         file.write(data)
 
 
 @contextlib.contextmanager
 def replacing(path: str) -> Iterator[IO[bytes]]:
-    """Opens a temporary file beside `path`, which takes its name when the block ends well, and else vanishes.
+    """Opens a temporary file beside `path`. It is renamed to `path` when the block ends, and deleted if that raises.
 
     On a store the temporary key is copied and deleted: no reader sees a part of a large file there either.
     """
-    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    temporary, store = f"{path}.{uuid.uuid4().hex}.tmp", store_of(path)
     if is_local(path):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-    file = FileSystems.create(temporary, compression_type=CompressionTypes.UNCOMPRESSED)
+    file = store.create(temporary)
     try:
         yield file
         file.close()
         if is_local(path):
             os.replace(temporary, path)  # noqa: PTH105
         else:
-            FileSystems.rename([temporary], [path])
+            store.rename(temporary, path)
     except BaseException:
         with contextlib.suppress(Exception):
-            file.close()  # on a store this makes the key that is then to be deleted
+            file.close()  # on a store this makes the key that is deleted next
         with contextlib.suppress(Exception):
             delete(temporary)
         raise
 
 
 def sweep(folder: str, below: Sequence[str] = ()) -> None:
-    """Deletes what `replacing` has left in processes that were killed: in a folder, and below those of the names given.
+    """Deletes the temporary files that killed processes left: in a folder, and at any depth in its folders `below`.
 
-    What lies in other folders below may belong to a job that is running.
+    Other folders in it may belong to a job that is running.
     """
     left: list[Any]
     if is_local(folder):
@@ -163,77 +171,32 @@ def sweep(folder: str, below: Sequence[str] = ()) -> None:
 
 
 def names(folder: str, suffix: str) -> list[str]:
-    """The names of the files in a folder that end so, sorted; none where there is no such folder."""
+    """The sorted names of the files in a folder that end in `suffix`; none if there is no such folder."""
     if is_local(folder):
         return sorted(path.name for path in Path(folder).glob(f"*{suffix}"))
     return sorted(path.rpartition("/")[2] for path in matching(f"{glob.escape(folder)}/*{suffix}"))
 
 
 def delete(path: str) -> None:
-    """Deletes a file, or a folder with everything below it; does nothing where there is neither.
+    """Deletes a file, or a folder with everything below it; does nothing if there is neither.
 
     Raises:
-      OSError: something of it is still there.
+      OSError: a file cannot be deleted.
     """
-    if is_local(path):
-        if Path(path).is_dir():
-            shutil.rmtree(path)
-        else:
-            Path(path).unlink(missing_ok=True)
-        return
-    # Beam's GCS alone takes a name for a pattern, by which another run's files could go.
-    FileSystems.delete([glob.escape(path) if FileSystems.get_scheme(path) == "gs" else path])
-    FileSystems.delete([path + "/"])
-    if left := list(matching(f"{glob.escape(path)}/**")):  # GCS tells of what it keeps in a log alone
-        raise OSError(f"{len(left)} files below {path!r} cannot be deleted, the first of them {left[0]!r}")
+    if not is_local(path):
+        store_of(path).delete(path)
+    elif Path(path).is_dir():
+        shutil.rmtree(path)
+    else:
+        Path(path).unlink(missing_ok=True)
 
 
 def matching(pattern: str) -> Iterator[str]:
-    """The paths of the files that a pattern of Beam's matches: * within a folder, ** across.
+    """The paths of the files that a pattern of Beam's matches: * within a folder, ** across folders.
 
-    S3 and GCS are asked for one page after the other, and what was listed is not held. FileSystems.match would give all
-    files at once, and what it takes them from keeps all names.
+    S3 and GCS are listed one page after the other, and no page is held.
 
     Raises:
-      BeamIOError: the store does not list them.
+      BeamIOError: the store cannot be listed.
     """
-    files, start = FileSystems.get_filesystem(pattern), re.split(r"[*?\[]", pattern)[0]
-    pages = {"s3": _s3_pages, "gs": _gs_pages}.get(FileSystems.get_scheme(pattern) or "")
-    if pages is None or start == pattern:
-        yield from (file.path for file in FileSystems.match([pattern])[0].metadata_list)
-        return
-    matches = re.compile(files.translate_pattern(pattern)).match
-    try:
-        yield from filter(matches, pages(start))
-    except Exception as error:  # each store has errors of its own
-        raise BeamIOError("List operation failed", {pattern: error}) from error
-
-
-def _s3_pages(start: str) -> Iterator[str]:
-    from apache_beam.io.aws import s3io
-    from apache_beam.io.aws.clients.s3 import messages
-
-    bucket, prefix = s3io.parse_s3_path(start, object_optional=True)
-    request = messages.ListRequest(bucket, prefix)
-    again = retry.with_exponential_backoff(retry_filter=retry.retry_on_server_errors_and_timeout_filter)
-    ask = again(s3io.S3IO(options=FileSystems._pipeline_options).client.list)
-    while True:
-        try:
-            page = ask(request)
-        except messages.S3ClientError as error:
-            if error.code == HTTPStatus.NOT_FOUND:  # also where nothing begins so
-                return
-            raise
-        yield from (f"s3://{bucket}/{item.key}" for item in page.items)
-        if not page.next_token:
-            return
-        request.continuation_token = page.next_token
-
-
-def _gs_pages(start: str) -> Iterator[str]:
-    from apache_beam.io.gcp import gcsio
-
-    bucket, prefix = gcsio.parse_gcs_path(start, object_optional=True)
-    store = gcsio.GcsIO(pipeline_options=FileSystems._pipeline_options)
-    listed = store.client.list_blobs(bucket, prefix=prefix, retry=store._storage_client_retry)
-    yield from (f"gs://{bucket}/{file.name}" for file in listed)
+    return store_of(pattern).matching(pattern)
