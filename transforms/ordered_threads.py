@@ -1,4 +1,4 @@
-"""Work in threads, a bounded number of items ahead of where its results are used."""
+"""Ordered thread-pool maps: work in threads, a bounded number of items ahead of where its results are used."""
 
 import itertools
 import math
@@ -14,11 +14,11 @@ from camboxes.transforms.counters import count
 if TYPE_CHECKING:
     from camboxes.models import Classifier
 
-# Batches that are decoded, or in the network for each core, ahead of where a result is used. Where that takes its time,
-# as drawing and writing a shard's boxes does, every core still has a pass to begin with.
+# Batches that are decoded, or in the network for each core, ahead of where a result is used. While a shard's boxes are
+# drawn and written, every core still has a pass to begin with.
 _BATCHES_AHEAD = 2
 
-_TOGETHER = 4  # items that a thread decodes in one go: to hand one over takes a tenth of decoding it
+_TOGETHER = 4  # items that a thread decodes in one go: handing one over takes a tenth of decoding it
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -26,154 +26,158 @@ Decoded = TypeVar("Decoded")
 Batch = TypeVar("Batch")
 
 
-class Line(Generic[Item, Result]):
-    """Items in, and in the same order what `work` makes of them out, once `most` further ones are in.
+class OrderedMap(Generic[Item, Result]):
+    """Ordered thread-pool map, at most `most` items ahead.
 
     Counts milliseconds_STAGE: the time spent in `work`, summed over the threads.
     """
 
-    def __init__(self, stage: str, threads: Executor, work: Callable[[Item], Result], most: int):
+    def __init__(self, stage: str, threads: Executor, work: Callable[[Item], Result], most: int, *, together: int = 1):
+        """Takes the work and its threads.
+
+        Args:
+          stage: names the counter.
+          threads: where the work is done.
+          work: makes a result of an item.
+          most: how many items may be in work when `put` returns, rounded up to a multiple of `together`.
+          together: how many items a thread works on in one go.
+        """
         self._stage = stage
         self._threads = threads
         self._work = work
-        self._most = most
-        self._waiting: deque[Future[tuple[float, Result]]] = deque()
+        self._most = math.ceil(most / together)
+        self._together = together
+        self._next: list[Item] = []
+        self._waiting: deque[Future[tuple[float, list[Result]]]] = deque()
 
     def put(self, item: Item) -> Iterator[Result]:
-        """Takes an item, and gives what comes out."""
-        self._waiting.append(self._threads.submit(self._timed, item))
+        """Takes an item, and yields the results of earlier ones until at most `most` items are in work."""
+        self._next.append(item)
+        if len(self._next) == self._together:
+            self._submit()
         while len(self._waiting) > self._most:
-            yield self._next()
+            yield from self._first()
 
     def rest(self) -> Iterator[Result]:
-        """Gives what is still to come out."""
+        """Yields the results of all items that are in work."""
+        if self._next:
+            self._submit()
         while self._waiting:
-            yield self._next()
+            yield from self._first()
 
-    def _timed(self, item: Item) -> tuple[float, Result]:
+    def all(self, items: Iterable[Item]) -> Iterator[Result]:
+        """The results of all items, in their order."""
+        for item in items:
+            yield from self.put(item)
+        yield from self.rest()
+
+    def _submit(self) -> None:
+        self._waiting.append(self._threads.submit(self._timed, self._next))
+        self._next = []
+
+    def _timed(self, items: list[Item]) -> tuple[float, list[Result]]:
         start = time.perf_counter()
-        result = self._work(item)
-        return time.perf_counter() - start, result
+        results = [self._work(item) for item in items]
+        return time.perf_counter() - start, results
 
-    def _next(self) -> Result:
-        # Beam's counters belong to the thread that runs the DoFn, so the time travels with the result.
-        seconds, result = self._waiting.popleft().result()
+    def _first(self) -> list[Result]:
+        # Beam's counters belong to the thread that runs the DoFn, so the time travels with the results.
+        seconds, results = self._waiting.popleft().result()
         count(f"milliseconds_{self._stage}", round(1000 * seconds))
-        return result
+        return results
 
 
 def ahead(
     stage: str, threads: Executor, work: Callable[[Item], Result], items: Iterable[Item], most: int
 ) -> Iterator[Result]:
-    """The results of `work` in the order of the items, while the next `most` items are worked on: see `Line`."""
-    line = Line(stage, threads, work, most)
-    for item in items:
-        yield from line.put(item)
-    yield from line.rest()
+    """The results of `work` in the order of the items, while the next `most` items are in work: see `OrderedMap`."""
+    return OrderedMap(stage, threads, work, most).all(items)
 
 
 class Batches(Generic[Item]):
-    """Sorts what items hold into batches of one kind."""
+    """Groups items into batches of one kind."""
 
     def __init__(self, size: int, kind: Callable[[Item], Hashable] = lambda _: None):
         self._size = size
         self._kind = kind
         self._waiting: dict[Hashable, list[Item]] = {}
 
-    def put(self, parts: Iterable[Item]) -> Iterator[list[Item]]:
-        """Takes the parts of one item, any number of them, and gives the batches that are full now."""
-        for part in parts:
-            kind = self._kind(part)
-            self._waiting.setdefault(kind, []).append(part)
+    def put(self, items: Iterable[Item]) -> Iterator[list[Item]]:
+        """Takes items, and yields the batches that they fill."""
+        for item in items:
+            kind = self._kind(item)
+            self._waiting.setdefault(kind, []).append(item)
             if len(self._waiting[kind]) == self._size:
                 yield self._waiting.pop(kind)
 
-    def rest(self, held: Callable[[Item], bool] = lambda _: True) -> Iterator[list[Item]]:
-        """Gives the batches that are not full, of all that hold such a part."""
-        for kind in [kind for kind, parts in self._waiting.items() if any(map(held, parts))]:
+    def rest(self, wanted: Callable[[Item], bool] = lambda _: True) -> Iterator[list[Item]]:
+        """Yields the batches that are not full; of these, those that hold an item for which `wanted` is true."""
+        for kind in [kind for kind, items in self._waiting.items() if any(map(wanted, items))]:
             yield self._waiting.pop(kind)
 
 
-class ThroughNetwork(Generic[Item, Decoded, Batch, Result]):
-    """Items in, and what a network makes of them in batches out, while the next ones are decoded."""
+class NetworkThreads(Generic[Item, Decoded, Batch, Result]):
+    """Threads that decode items ahead of the network, and threads that run the network on batches.
+
+    Attributes:
+      decoding: the ordered map of items.
+      passing: the ordered map of batches; each of its threads has one core.
+    """
 
     def __init__(
         self,
         classifier: "Classifier",
         decode: Callable[[Item], Decoded],
-        batches: Callable[[Decoded], Iterable[Batch]],
         forward: Callable[[Batch], Result],
     ):
-        """Starts its threads.
-
-        Args:
-          classifier: tells how many images a batch holds, and how many batches are on their way at once.
-          decode: run in threads of its own.
-          batches: the batches that are complete with what was decoded last, in the caller's thread: see `Batches`.
-          forward: run in threads that each have one core.
-        """
+        """Starts the threads. The classifier tells how many images a batch holds, and how many passes run at once."""
         from camboxes.models.execution.process import passes_side_by_side, use_one_core
 
-        size, side_by_side = classifier.spec.batch_size, passes_side_by_side(classifier.spec.device)
+        device, size = classifier.spec.device, classifier.spec.batch_size
         assert size is not None, "a loaded classifier's spec is resolved"
-        most = math.ceil(_BATCHES_AHEAD * size / _TOGETHER)
-        decoders = ThreadPoolExecutor(_decoders(classifier.spec.device, side_by_side), initializer=use_one_core)
-        passes = ThreadPoolExecutor(side_by_side, initializer=use_one_core)
-        self._pools = decoders, passes
-        self._together: list[Item] = []
-        self._decode = decode
-        self._decoding = Line("decode", decoders, self._decoded, most)
-        self._batches = batches
-        self._passing = Line("forward", passes, forward, _BATCHES_AHEAD * side_by_side)
-
-    def put(self, item: Item) -> Iterator[Result]:
-        """Takes an item, and gives what comes out, batch by batch in the order in which they were complete."""
-        self._together.append(item)
-        if len(self._together) == _TOGETHER:
-            yield from self._decoded_together()
-
-    def rest(self, last: Iterable[Batch]) -> Iterator[Result]:
-        """Gives what is still to come out; the last batches are asked for when everything is decoded."""
-        yield from self._decoded_together()
-        yield from self._passed(self._decoding.rest())
-        for batch in last:
-            yield from self._passing.put(batch)
-        yield from self._passing.rest()
-
-    def all(self, items: Iterable[Item], last: Iterable[Batch]) -> Iterator[Result]:
-        """Everything that comes out for these items, see `rest`; then the threads end."""
-        try:
-            for item in items:
-                yield from self.put(item)
-            yield from self.rest(last)
-        finally:
-            self.close()
+        side_by_side = passes_side_by_side(device)
+        # One thread decodes for the passes of two cores; for a GPU all cores decode.
+        readers = max(1, side_by_side // 2) if device == "cpu" else os.cpu_count() or 1
+        self._pools = [ThreadPoolExecutor(n, initializer=use_one_core) for n in (readers, side_by_side)]
+        decoders, passes = self._pools
+        self.decoding = OrderedMap("decode", decoders, decode, _BATCHES_AHEAD * size, together=_TOGETHER)
+        self.passing = OrderedMap("forward", passes, forward, _BATCHES_AHEAD * side_by_side)
 
     def close(self) -> None:
-        """Ends the threads, after what they are at; what waits for them is dropped. Closing twice does nothing."""
+        """Ends the threads after their current work, and drops what waits for them. May be called twice."""
         for pool in self._pools:
             pool.shutdown(cancel_futures=True)
 
-    def _decoded_together(self) -> Iterator[Result]:
-        items, self._together = self._together, []
-        yield from self._passed(self._decoding.put(items))
 
-    def _decoded(self, items: list[Item]) -> list[Decoded]:
-        return [self._decode(item) for item in items]
+def through_network(
+    classifier: "Classifier",
+    decode: Callable[[Item], Decoded | None],
+    forward: Callable[[list[Decoded]], Result],
+    items: Iterable[Item],
+) -> Iterator[Result]:
+    """Decodes items and runs the network on batches of them; yields what `forward` gives for each batch, in order.
 
-    def _passed(self, decoded: Iterable[list[Decoded]]) -> Iterator[Result]:
-        for one in itertools.chain.from_iterable(decoded):
-            for batch in self._batches(one):
-                yield from self._passing.put(batch)
-
-
-def _decoders(device: str, side_by_side: int) -> int:
-    """Threads that read and decode ahead: one keeps the passes of two cores supplied; for a GPU all cores work."""
-    return max(1, side_by_side // 2) if device == "cpu" else os.cpu_count() or 1
+    Args:
+      classifier: see `NetworkThreads`.
+      decode: run in threads, ahead; None leaves an item out.
+      forward: run in threads, on at most as many decoded items as a batch holds.
+      items: what to decode.
+    """
+    threads = NetworkThreads(classifier, decode, forward)
+    batches: Batches[Decoded] = Batches(classifier.spec.batch_size or 1)
+    try:
+        for decoded in threads.decoding.all(items):
+            for batch in batches.put([] if decoded is None else [decoded]):
+                yield from threads.passing.put(batch)
+        for batch in batches.rest():
+            yield from threads.passing.put(batch)
+        yield from threads.passing.rest()
+    finally:
+        threads.close()
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Items in lists of so many, the last one of what is left."""
+    """Cuts items into lists of `size`; the last one may be shorter."""
     rest = iter(items)
     while batch := list(itertools.islice(rest, size)):
         yield batch

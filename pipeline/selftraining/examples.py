@@ -1,6 +1,6 @@
 """What a self-training learns from: a sample of a run's images, their features and its own boxes on them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +13,9 @@ from camboxes.pipeline.errors import CallError
 from camboxes.transforms import PlannedRun
 from camboxes.transforms.images.decoding import BadImageError
 from camboxes.transforms.inference.selftrained_maps import can_be_regressed, on_grid, read_unchanged
-from camboxes.transforms.ordered_threads import Batches, ThroughNetwork
+from camboxes.transforms.ordered_threads import through_network
 
-_Read = tuple[Mapping[str, Any], torch.Tensor | None]  # of the run: a row, and the image as the network takes it
+_Read = tuple[Mapping[str, Any], torch.Tensor]  # a row of the run, and its image as the network takes it
 
 IMAGES = 2000  # of the run, at most: their features take 176 kB each at 448 pixels and 112 channels
 
@@ -53,26 +53,19 @@ def sample(run: PlannedRun, reader: FeatureReader) -> Sampled:
     unread: dict[str, str] = {}
     read_rows: list[Mapping[str, Any]] = []
 
-    def read(row: Mapping[str, Any]) -> _Read:
+    def read(row: Mapping[str, Any]) -> _Read | None:
         try:
             return row, reader.classifier.preprocessing.resize(read_unchanged(run.root, row))
         except BadImageError as error:
             unread[row["path"]] = str(error)
-            return row, None
+            return None
 
-    complete: Batches[_Read] = Batches(reader.classifier.spec.batch_size or 1)
-
-    def batches(decoded: _Read) -> Iterator[list[_Read]]:
-        return complete.put([decoded] if decoded[1] is not None else [])
-
-    def forward(batch: list[Any]) -> tuple[list[Mapping[str, Any]], torch.Tensor]:
+    def forward(batch: list[_Read]) -> tuple[list[Mapping[str, Any]], torch.Tensor]:
         return [row for row, _ in batch], reader.features([pixels for _, pixels in batch])
 
     features = []
     with tqdm(total=len(rows), desc="features", unit="image", disable=None) as bar:
-        for its_rows, its_features in ThroughNetwork(reader.classifier, read, batches, forward).all(
-            rows, complete.rest()
-        ):
+        for its_rows, its_features in through_network(reader.classifier, read, forward, rows):
             read_rows += its_rows
             features.append(its_features)
             bar.update(len(its_rows))

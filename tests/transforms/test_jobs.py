@@ -24,10 +24,10 @@ from camboxes.transforms import (
     Plan,
     ReadLabeledImages,
     WriteCoco,
-    infer,
     storage,
 )
 from camboxes.transforms.infer import _InferClassMaps
+from camboxes.transforms.inference import reading, scheduling
 from camboxes.transforms.planning.plan import shard_file
 from camboxes.transforms.records import LABELED, PLANNED, Shard, table
 from camboxes.transforms.write import IncompleteRunError, TooManyRejectedError, merge
@@ -215,7 +215,7 @@ def test_an_image_that_the_network_fails_on_costs_itself_alone(
         return localize(self, images, candidates)
 
     monkeypatch.setattr(Localizer, "localize", fail)
-    monkeypatch.setattr(infer, "count", lambda name, value=1: counts.update({name: value}))
+    monkeypatch.setattr(scheduling, "count", lambda name, value=1: counts.update({name: value}))
     [shard] = _through(step, planned)
     assert counts["halved_batches"] == halved
     for row, wanted in zip(shard.rows.to_pylist(), expected, strict=True):
@@ -413,9 +413,9 @@ def test_a_bundle_that_fails_leaves_no_threads(photographs, tmp_path, classifier
     step = _InferClassMaps(ModelSpec("efficientnet_lite0", batch_size=1), MapSpec(), None, None)
     step.setup()
     if where == "reading":
-        monkeypatch.setattr(infer, "decode_at_least", _fails)
+        monkeypatch.setattr(reading, "decode_at_least", _fails)
     elif where == "the network":
-        monkeypatch.setattr(infer, "localize", _fails)
+        monkeypatch.setattr(scheduling, "localize", _fails)
     step.start_bundle()
     with pytest.raises(ZeroDivisionError):
         for shard in shards * 3:

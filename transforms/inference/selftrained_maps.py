@@ -1,4 +1,4 @@
-"""A run's maps made anew by a regressor that learnt from the run's own boxes: an optional step between the others.
+"""An optional step: replaces a run's maps by those of a regressor that learnt from the run's own boxes.
 
 p | ReadShards(run) | RegressMaps(run.root, spec, regressor, settings) | BoxesFromMaps(threshold) | WriteCoco(output)
 """
@@ -22,7 +22,7 @@ from camboxes.transforms.contents.image_files import locate, read_image
 from camboxes.transforms.contents.shard_contents import seen
 from camboxes.transforms.counters import count
 from camboxes.transforms.images.decoding import ACCEPTED, BadImageError, decode
-from camboxes.transforms.ordered_threads import Batches, ThroughNetwork
+from camboxes.transforms.ordered_threads import through_network
 from camboxes.transforms.records import MAPPED, Shard, rejected
 
 if TYPE_CHECKING:
@@ -36,26 +36,26 @@ _CUT = 112  # cells a side of the square on which a component is cut out
 
 
 def selftrained(method: str) -> str:
-    """What maps are called that a regressor made of those of a method."""
+    """The method's name of maps that a regressor makes of those of `method`."""
     return f"selftrained({method})"
 
 
 def can_be_regressed(row: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
-    """Whether a regressor can make something of a map: one that a box can come from, of the whole image."""
+    """Whether a regressor takes a map: it covers the whole image, and a box can be drawn from it."""
     return is_whole(entry, row) and StoredMap.of(entry).empty_because is None
 
 
 def on_grid(entry: Mapping[str, Any], height: int, width: int) -> np.ndarray:
-    """An entry of the column `maps` on a grid of that many cells, min-max scaled: float32, in [0, 1]."""
+    """Resizes an entry of the column `maps` to a grid of height x width cells, min-max scaled: float32, in [0, 1]."""
     resized = cv2.resize(StoredMap.of(entry).cells.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     low, high = resized.min(), resized.max()
     return (resized - low) / (high - low) if high > low else np.zeros_like(resized)
 
 
 def component(stored: StoredMap, rule: BoxRule, height: int, width: int) -> np.ndarray | None:
-    """How much of each cell of a grid the component covers that a rule draws its first box around.
+    """The share of each cell of a grid that lies in the component of a rule's first box.
 
-    The whole component is a better example than its filled box: docs/selftraining.md.
+    The component is a better example than the filled box: docs/selftraining.md.
 
     Returns:
       float32 [height, width], in [0, 1]; None where the rule draws no box.
@@ -71,10 +71,10 @@ def component(stored: StoredMap, rule: BoxRule, height: int, width: int) -> np.n
 
 
 def read_unchanged(root: str, row: Mapping[str, Any]) -> np.ndarray:
-    """The photograph of a row, uint8 [height, width, 3].
+    """Reads the photograph of a row, uint8 [height, width, 3].
 
     Raises:
-      BadImageError: as `read_image` and `decode` have them; changed, where its bytes are not those that the run saw.
+      BadImageError: see `read_image` and `decode`; or `changed`: its bytes are not those that the run saw.
     """
     return decode(seen(read_image(locate(root, row["path"]), ACCEPTED), row["digest"]), ACCEPTED)
 
@@ -82,15 +82,15 @@ def read_unchanged(root: str, row: Mapping[str, Any]) -> np.ndarray:
 @beam.typehints.with_input_types(Shard)
 @beam.typehints.with_output_types(Shard)
 class RegressMaps(beam.PTransform):
-    """Reads the images of a run's shards again and replaces their maps by a regressor's; all else stays.
+    """Reads the images of a run's shards again, and replaces their maps by a regressor's.
 
-    Rows without such maps stay as they are. An image that cannot be read any more, or whose bytes are others than the
-    run saw, is rejected, with the reason. A shard's bytes do not depend on the number of workers or threads. Counters:
-    decoded, regressed (maps), rejected_REASON, milliseconds_decode and milliseconds_forward (summed over threads).
+    Other columns, and rows without such maps, stay as they are. An image that cannot be read any more, or whose bytes
+    are not those that the run saw, is rejected, with the reason. A shard's bytes do not depend on the number of workers
+    or threads. Counters: decoded, rejected_REASON, milliseconds_decode and milliseconds_forward (summed over threads).
     """
 
     def __init__(self, root: str, model: ModelSpec, regressor: str, settings: Mapping[str, Any]):
-        """Takes what made the maps, and what makes them anew.
+        """Takes the network and the regressor.
 
         Args:
           root: the folder that the run's paths are relative to.
@@ -107,17 +107,16 @@ class RegressMaps(beam.PTransform):
 
 
 class _Photograph(NamedTuple):
-    """A row of the shard, and its image as the network takes it, or why it cannot be had."""
+    """A row of the shard, by its number, and its image as the network takes it."""
 
     number: int
     row: _Row
-    pixels: "torch.Tensor | None" = None
-    error: BadImageError | None = None
+    pixels: "torch.Tensor"
 
 
 @dataclasses.dataclass(frozen=True)
 class _Regressing:
-    """What a process holds once."""
+    """The network and the regressor, held once in each process."""
 
     reader: "FeatureReader"
     regressor: "MapRegressor"
@@ -146,38 +145,34 @@ class _RegressMaps(beam.DoFn):
     def process(self, shard: Shard) -> Iterator[Shard]:
         rows = shard.rows.to_pylist()
         wanted = [(n, row) for n, row in enumerate(rows) if any(can_be_regressed(row, entry) for entry in row["maps"])]
-        classifier = self._held.reader.classifier
-        complete: Batches[_Photograph] = Batches(classifier.spec.batch_size or 1)
+        classifier, errors = self._held.reader.classifier, dict[int, BadImageError]()
 
-        def batches(photograph: _Photograph) -> Iterator[list[_Photograph]]:
-            if photograph.error is not None:
-                rows[photograph.number] = _rejected(photograph.row, photograph.error)
-            return complete.put([photograph] if photograph.error is None else [])
+        def read(numbered: tuple[int, _Row]) -> _Photograph | None:
+            number, row = numbered
+            try:
+                image = read_unchanged(self._root, row)
+            except BadImageError as error:
+                errors[number] = error
+                return None
+            return _Photograph(number, row, classifier.preprocessing.resize(image))
 
-        for batch in ThroughNetwork(classifier, self._read, batches, self._made_anew).all(wanted, complete.rest()):
+        for batch in through_network(classifier, read, self._regressed, wanted):
             for photograph, maps in batch:
                 count("decoded")
                 rows[photograph.number] = photograph.row | {"maps": maps}
+        for number, error in errors.items():
+            rows[number] = _rejected(rows[number], error)
         yield shard.extended(rows, MAPPED, self._settings)
 
-    def _read(self, numbered: tuple[int, _Row]) -> _Photograph:
-        number, row = numbered
-        try:
-            image = read_unchanged(self._root, row)
-        except BadImageError as error:
-            return _Photograph(number, row, error=error)
-        return _Photograph(number, row, self._held.reader.classifier.preprocessing.resize(image))
-
-    def _made_anew(self, batch: list[_Photograph]) -> list[tuple[_Photograph, list[_Row]]]:
-        pixels = [photograph.pixels for photograph in batch if photograph.pixels is not None]
-        features = self._held.reader.features(pixels)
+    def _regressed(self, batch: list[_Photograph]) -> list[tuple[_Photograph, list[_Row]]]:
+        features = self._held.reader.features([photograph.pixels for photograph in batch])
         return [
             (photograph, self._maps(photograph.row, of_image))
             for photograph, of_image in zip(batch, features, strict=True)
         ]
 
     def _maps(self, row: _Row, features: "torch.Tensor") -> list[_Row]:
-        """A row's entries of the column `maps`, made anew where they can be."""
+        """A row's entries of the column `maps`; those that the regressor takes are replaced."""
         import torch
 
         from camboxes.models.training.selftraining import known
@@ -194,7 +189,7 @@ class _RegressMaps(beam.DoFn):
 
 
 def _entry(made: np.ndarray, coherence: float, agreement: float, method: str) -> _Row:
-    """What changes of an entry of the column `maps`."""
+    """The values that replace those of an entry of the column `maps`."""
     return quantize(made).entry() | {
         "method": selftrained(method),
         "coherence": coherence if math.isfinite(coherence) else None,

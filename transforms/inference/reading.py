@@ -1,0 +1,118 @@
+"""Reads the image of a planned row for the network: bytes, digest, pixels at each scale, or a row of another run."""
+
+import hashlib
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from camboxes.transforms.boxes.second_look import SIDE, quarters
+from camboxes.transforms.containers.any_format import Image
+from camboxes.transforms.contents.shard_contents import image_bytes
+from camboxes.transforms.images.decoding import BadImageError, Limits, check_not_blank, decode_at_least
+from camboxes.transforms.planning.label_matching import LabelMatcher, UnmatchedLabelsError, UnnamedClassesError
+from camboxes.transforms.planning.reuse import ReusableRows
+
+if TYPE_CHECKING:
+    import torch
+
+    from camboxes.models import Localizer
+
+Row = dict[str, Any]
+Rectangle = tuple[int, int, int, int]
+
+
+class PlannedImage(NamedTuple):
+    """An image that is to be read.
+
+    Attributes:
+      shard: of the image; only compared with other images' shards.
+      number: its place in the shard, from 0.
+      row: in the schema PLANNED.
+      content: see `contents`.
+      is_last: whether it is the shard's last one.
+    """
+
+    shard: Any
+    number: int
+    row: Row
+    content: Image | None
+    is_last: bool
+
+
+class ReadImage(NamedTuple):
+    """An image as the network sees it, or why it does not.
+
+    Attributes:
+      planned: the image; its labels have class indices now.
+      digest: SHA-256 of its bytes, hexadecimal; None where they cannot be read.
+      width, height: of the whole upright photograph in pixels; None where it was not decoded.
+      rectangles: the parts of the photograph that the network looks at, as (x, y, width, height); first the whole.
+      pixels: of each rectangle at each scale, as `Localizer.resize` gives them.
+      finished: the error that rejects the image, or its row in another run; None where the network looks at it.
+    """
+
+    planned: PlannedImage
+    digest: str | None = None
+    width: int | None = None
+    height: int | None = None
+    rectangles: tuple[Rectangle, ...] = ()
+    pixels: "tuple[tuple[torch.Tensor, ...], ...]" = ()
+    finished: BadImageError | Row | None = None
+
+
+class ImageReader:
+    """Reads images for a network, in any thread."""
+
+    def __init__(self, localizer: "Localizer", matcher: LabelMatcher, reusable: ReusableRows | None, limits: Limits):
+        """Takes the network, which finds the classes of labels, the other run's rows, and what is too large."""
+        self._localizer = localizer
+        self._matcher = matcher
+        self._reusable = reusable
+        self._limits = limits
+        self._second_look = localizer.settings["second_look"]
+        # Two pixels for one of the largest scale's. With one for one, one box in ten is another: docs/speed.md.
+        self._side = math.ceil(2 * max(localizer.settings["scales"]) / (SIDE if self._second_look else 1))
+
+    def read(self, planned: PlannedImage) -> ReadImage:
+        """Reads an image, matches its labels, and decodes it unless another run has its row."""
+        from camboxes.transforms.inference.jpegs import decode_jpeg
+
+        for label in planned.row["labels"]:
+            if label["class_indices"] is None:
+                label["class_indices"] = self._match(label)
+        image = ReadImage(planned)
+        try:
+            data = image_bytes(planned.row, planned.content, self._limits)
+            digest = hashlib.sha256(data).hexdigest()
+            image = image._replace(digest=digest)
+            if self._reusable is not None and (known := self._reusable.find(digest, planned.row)) is not None:
+                self._limits.check_pixels(known["width"], known["height"])
+                return image._replace(finished=known)
+            pixels, width, height = decode_at_least(data, self._side, decode_jpeg, self._limits)
+            check_not_blank(pixels)
+        except BadImageError as error:
+            return image._replace(finished=error)
+        rectangles = ((0, 0, width, height), *(quarters(width, height) if self._second_look else ()))
+        resized = tuple(self._localizer.resize(crop(pixels, of, width, height)) for of in rectangles)
+        return image._replace(width=width, height=height, rectangles=rectangles, pixels=resized)
+
+    def _match(self, label: Row) -> tuple[int, ...]:
+        """The classes that a label stands for; none where it has no category, or the network no class for it."""
+        if label["category_id"] is None:
+            return ()
+        try:
+            return self._matcher.match(label["label"])
+        except UnnamedClassesError:  # no image's label can be matched
+            raise
+        except UnmatchedLabelsError:
+            return ()
+
+
+def crop(pixels: np.ndarray, rectangle: Rectangle, width: int, height: int) -> np.ndarray:
+    """Crops a rectangle of a photograph of width x height, of which `pixels` may be a smaller version."""
+    x, y, wide, high = rectangle
+    rows, columns = pixels.shape[:2]
+    left, right = round(x * columns / width), round((x + wide) * columns / width)
+    top, bottom = round(y * rows / height), round((y + high) * rows / height)
+    return pixels[top:bottom, left:right]

@@ -1,0 +1,101 @@
+"""Builds the rows of a shard from the network's answers. Pure: neither Beam nor torch."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from camboxes.models.networks.class_names import shown
+from camboxes.transforms.boxes.stored_maps import quantize
+from camboxes.transforms.images.decoding import BadImageError
+from camboxes.transforms.inference.reading import ReadImage, Rectangle, Row
+from camboxes.transforms.records import OK, SKIPPED, rejected
+
+if TYPE_CHECKING:
+    from camboxes.models import Localization
+
+
+class RowBuilder:
+    """Builds rows in the schema MAPPED."""
+
+    def __init__(self, settings: Mapping[str, Any], class_names: Sequence[Sequence[str]]):
+        """Takes the settings of the `Localizer` that answers, and the network's `Classifier.class_names`."""
+        self._class_names = class_names
+        self._method: str = settings["method"]
+        self._refined = settings["method"] if settings["refine"] == "none" else f"{settings['refine']}({self._method})"
+        self._scales = settings["scales"]
+        self._keep_plain = settings["keep_plain"]
+
+    def row(self, image: ReadImage, answers: "Sequence[Localization | BadImageError]") -> Row:
+        """The row of an image.
+
+        Args:
+          image: with what reading it gave.
+          answers: for each of its rectangles; any number where the image is finished.
+        """
+        if isinstance(image.finished, dict):
+            return image.finished
+        read = {"digest": image.digest, "width": image.width, "height": image.height}
+        error = next((answer for answer in (image.finished, *answers) if isinstance(answer, BadImageError)), None)
+        localizations = cast("Sequence[Localization]", answers)
+        if error is None and not np.isfinite(localizations[0].logits).all():
+            error = BadImageError("not_finite", "the network's output holds NaN or infinity")
+        if error is not None:
+            return rejected(image.planned.row | read, str(error))
+        return read | self._found(image, localizations)
+
+    def _found(self, image: ReadImage, localizations: "Sequence[Localization]") -> Row:
+        """The columns that the network fills. Classes and probabilities are those of the whole image."""
+        whole, planned = localizations[0], image.planned.row
+        labels: list[Row] = []
+        maps: list[Row] = []
+        plain: list[Row] = []
+        for planned_label in planned["labels"]:
+            label = {name: planned_label[name] for name in ("label", "category_id")}
+            labels.append(label)
+            if not planned_label["class_indices"]:
+                continue
+            number = len(maps) // len(localizations)  # among the labels that have a class
+            index = whole.class_ids[number]
+            label |= {
+                "class_index": index,
+                "logit": whole.logits[index],
+                "probability": whole.probabilities[index],
+            }
+            for rectangle, localization in zip(image.rectangles, localizations, strict=True):
+                entry = self._entry(label["category_id"], rectangle, localization, number)
+                maps.append(entry | quantize(localization.maps[number]).entry() | {"method": self._refined})
+                if localization.plain is not None:
+                    plain.append(entry | quantize(localization.plain[number]).entry() | {"method": self._method})
+        return {
+            "image_id": planned["image_id"],
+            "path": planned["path"],
+            "status": OK if maps else SKIPPED,
+            "reason": None if maps else "no_class: none of its labels stands for a class of the network",
+            "labels": labels,
+            "top5": [
+                {
+                    "class_index": index,
+                    "name": shown(self._class_names, index),
+                    "probability": whole.probabilities[index],
+                }
+                for index in whole.best
+            ],
+            "maps": maps,
+            "plain_maps": plain,
+        }
+
+    def _entry(self, category_id: int, rectangle: Rectangle, localization: "Localization", number: int) -> Row:
+        """What a label's entries of the columns `maps` and `plain_maps` have in common."""
+        return {
+            "category_id": category_id,
+            "rectangle": list(rectangle),
+            "scales": self._scales,
+            "coherence": _finite(localization.coherence[number]),
+            "agreement": _finite(localization.agreement[number]),
+        }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
