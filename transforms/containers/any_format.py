@@ -1,8 +1,8 @@
-"""Images that have no file of their own, in WebDataset's tar files, TFRecords, and Parquet files that hold their bytes.
+"""Finds, lists and reads containers of images, whatever their format.
 
-In a plan such an image's path is its container's with its own name behind it: train-0001.tar/cat.jpg. A container is
-listed once (`members`), which gives the place of each image, and images are then read by their places in runs of
-neighbours (`images`), each in one pass. The formats: `tar_files`, `tfrecords`, `parquet_images`.
+A plan gives such an image the path of its container and its own name: train-0001.tar/cat.jpg. A container is listed
+once (`members`), with the place of each image. Then images are read by their places (`images`), in runs of neighbours,
+each run in one pass. The formats: `tar_files`, `tfrecords`, `parquet_images`.
 """
 
 import re
@@ -33,7 +33,7 @@ __all__ = [
     "split",
 ]
 
-# A run is read in one pass and is a shard; in Parquet it ends where a group of rows begins, unless that is far.
+# A run is read in one pass and is a shard. In Parquet it ends where a row group begins, unless it gets too long.
 _RUN, _LONGEST_RUN = 128, 1024
 
 
@@ -51,10 +51,10 @@ _FORMATS: dict[re.Pattern[str], _Format] = {TAR: tar_files, TFRECORD: tfrecords,
 
 
 def is_container(path: str) -> bool:
-    """Whether a file holds images, by its name; a Parquet file is opened, for it may be a mere manifest.
+    """Whether a file holds images, by its name; a Parquet file is opened, as it may be a manifest.
 
     Raises:
-      ContainerError: it is called like a Parquet file and is none.
+      ContainerError: its name ends in .parquet, and it is not Parquet.
     """
     return bool(TAR.search(path) or TFRECORD.search(path)) or (
         PARQUET.search(path) is not None and parquet_images.holds_images(path)
@@ -62,15 +62,15 @@ def is_container(path: str) -> bool:
 
 
 def containers_of(path: str) -> list[str]:
-    """The containers that a data set consists of, sorted; none where it is something else.
+    """The containers that a data set consists of, sorted; an empty list for any other data set.
 
     Args:
-      path: a container; a pattern such as train-*.tar or train-{000..007}.tar that gives nothing else; or a local
-        folder of containers, without folders, which would be those of classes.
+      path: a container; a pattern of containers, such as train-*.tar or train-{000..007}.tar; or a local folder of
+        containers that holds no folders, which would be class folders.
 
     Raises:
       ContainerError: see `is_container`.
-      SourceError: a container among those that braces name is not there.
+      SourceError: a container that the braces name does not exist.
     """
     if storage.is_local(path) and Path(path).is_dir():
         inside = [file for file in Path(path).iterdir() if not why_ignored(file.name)]
@@ -85,10 +85,10 @@ def containers_of(path: str) -> list[str]:
 
 
 def _patterns(path: str) -> list[str]:
-    """The patterns that braces stand for, as in train-{000..007}.tar, each of which gives a file; else the path."""
+    """Expands braces, as in train-{000..007}.tar, to patterns, each of which must match; else the path itself."""
     try:
         patterns = list(braceexpand.braceexpand(path, escape=False))
-    except ValueError:  # braces that are not closed
+    except ValueError:  # a brace is not closed
         return [path]
     missing = [pattern for pattern in patterns if not any(storage.matching(pattern))] if len(patterns) > 1 else []
     if missing:
@@ -100,14 +100,14 @@ def _patterns(path: str) -> list[str]:
 
 
 def runs(container: str, root: str) -> Iterator[list[Listed] | PassedOver]:
-    """Lists a container's images in runs that are read in one pass each.
+    """Lists a container's images in runs, each of which is read in one pass.
 
     Args:
       container: see `members`.
       root: the folder that paths are relative to.
 
     Yields:
-      PassedOver for what is in the container and is no image of it; for the container itself where it is empty.
+      Runs of images; PassedOver for other contents of the container, and for the container itself if it is empty.
 
     Raises:
       ContainerError: see `members`.
@@ -133,43 +133,43 @@ def runs(container: str, root: str) -> Iterator[list[Listed] | PassedOver]:
 
 
 def members(container: str) -> Iterator[Member | PassedOver]:
-    """Lists a container's images, one after the other; their bytes are not held.
+    """Lists a container's images without holding their bytes.
 
     Args:
       container: a file for which `is_container` is true, local or on any Beam filesystem.
 
     Yields:
-      PassedOver for what is in it and is no image; its path is its name alone.
+      Images; PassedOver, whose path is a name inside the container, for its other contents.
 
     Raises:
-      ContainerError: it cannot be read, or not to its end; what was yielded before is not all.
+      ContainerError: it cannot be read to its end; what was yielded before is not all.
     """
     return _format(container).members(container)
 
 
 def described(container: str) -> str:
-    """What a container holds, for somebody who misses labels in it, and what was expected. Errors: see `members`."""
+    """Says what a container without labels holds, and what was expected. Errors: see `members`."""
     return f"container {container!r} {_format(container).described(container)}"
 
 
 def images(container: str, wanted: Sequence[Member]) -> Iterator[Image]:
-    """The encoded bytes of members, in one pass; one at a time is held.
+    """Reads the encoded bytes of members in one pass, holding one at a time.
 
-    What is found at a member's place is compared with what was listed there: its name, or, where names are numbers, its
-    labels. A container that was rewritten since so gives a reason (`changed`), and never another member's image.
+    What is found at a member's place is compared with what was listed there: the name or, where names are numbers, the
+    labels. If the container was rewritten since, a member gives an error (`changed`), never another member's image.
 
     Args:
       container: see `members`.
       wanted: members of it, in the order in which they were listed.
 
     Yields:
-      For each member its bytes, or a BadImageError where there are none.
+      For each member its bytes or a BadImageError.
     """
     return one_for_each(len(wanted), _format(container).images(container, wanted))
 
 
 def image(container: str, name: str) -> bytes:
-    """The encoded bytes of one member, for which the container is listed up to it.
+    """Reads the encoded bytes of one member; the container is listed up to it.
 
     Raises:
       BadImageError: there is no such member, or it is damaged.

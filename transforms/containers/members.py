@@ -1,4 +1,4 @@
-"""What all containers of images share: their members, their errors, and that each member gets its own image."""
+"""Members of containers, and their errors; whatever is found, each member gets one image or one error."""
 
 from collections.abc import Generator, Iterable, Iterator
 from typing import IO, NamedTuple
@@ -6,7 +6,7 @@ from typing import IO, NamedTuple
 from camboxes.transforms.images.decoding import BadImageError
 from camboxes.transforms.sources.entries import SourceError
 
-# An encoded image, or why there is none.
+# An encoded image, or the error in its place.
 Image = bytes | BadImageError
 
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -18,8 +18,8 @@ class Member(NamedTuple):
     Attributes:
       name: stable, and unique in its container: a relative path with forward slashes (see `member_names.safe`).
       labels: image-level labels, without repetitions, in the order given.
-      place: where reading can begin again: the byte at which a tar header or a TFRecord's record begins, or the number
-        of a row in Parquet, from 0.
+      place: where it is read: the byte at which its tar header or its TFRecord's record begins, or the number of its
+        row in Parquet, from 0.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Member(NamedTuple):
 
 
 class ContainerError(SourceError):
-    """A container that cannot be read, or not to its end. `detail` says why, without the container's path."""
+    """A container that cannot be read to its end. `detail` says why, without the container's path."""
 
     def __init__(self, container: str, detail: str):
         super().__init__(f"container {container!r} {detail}")
@@ -41,7 +41,7 @@ def distinct(labels: Iterable[str]) -> tuple[str, ...]:
 
 
 def beginning(file: IO[bytes], expected: str) -> str:
-    """What is wrong with a file that does not begin as its name promises, and what to do."""
+    """Says why a file does not begin as its name promises, and what to do."""
     file.seek(0)
     head = file.read(8)
     for magic, tool in _COMPRESSIONS.items():
@@ -51,14 +51,14 @@ def beginning(file: IO[bytes], expected: str) -> str:
 
 
 def changed(what: str) -> BadImageError:
-    """The reason of an image whose container is not the one that was listed: no other image may take its place."""
+    """The error of an image whose container is not the one that was listed."""
     return BadImageError("changed", f"the container changed since it was planned: {what}")
 
 
 def one_for_each(count: int, found: Generator[Image]) -> Iterator[Image]:
-    """The images of `count` members; where there are no further ones, each of the rest is the reason.
+    """Yields `found`, and then the same error for each further one of `count` members.
 
-    The reason is the same wherever the container lies.
+    The error does not depend on where the container lies.
     """
     left = count
     try:

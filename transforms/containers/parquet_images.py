@@ -1,9 +1,9 @@
-"""Images in Parquet files: a column `image` of bytes, or of bytes and path, as Hugging Face's datasets are stored.
+"""Reads images from Parquet files: a column `image` of bytes, or of bytes and path, as Hugging Face stores datasets.
 
-Labels are the column `labels` or `label`: texts, whole numbers, or lists of them. A number becomes a name where the
-file's schema has names for the column (a ClassLabel of Hugging Face's), else it stays a number ("7"); below 0 it means
-no label. Where there is neither column, the only ClassLabel there is counts. A member is called by its row's number,
-from 0, and the last part of its path, where it has one: 00000017-cat.jpg.
+Labels are in the column `labels` or `label`: texts, whole numbers, or lists of them; without either, in the file's only
+ClassLabel (Hugging Face's type). A number becomes a name if the file's schema has names for the column, else it stays a
+number ("7"); a number below 0 means no label. A member is named by the number of its row, from 0, and the last part of
+its path, if it has one: 00000017-cat.jpg.
 """
 
 import bisect
@@ -32,14 +32,14 @@ from camboxes.transforms.sources.class_folders import IMAGE_SUFFIXES
 from camboxes.transforms.sources.label_values import labels_of
 
 _IMAGE = "image"
-_BUFFER = 1 << 20  # bytes read at a time from a column; without it a row group's images are read at once
-_SUFFIX = ".jpg"  # where no path says: a name only, decoders look at the bytes
+_BUFFER = 1 << 20  # bytes read at a time from a column; without it the images of a row group are read at once
+_SUFFIX = ".jpg"  # of names without one; decoders look at the bytes
 
 _Label = tuple[str, Sequence[str]]  # a column, and the names of its numbers
 
 
 def holds_images(path: str) -> bool:
-    """Whether a Parquet file has a column of images, so that it is no mere manifest.
+    """Whether a Parquet file has a column of images; else it is a manifest.
 
     Raises:
       ContainerError: it is not Parquet.
@@ -50,10 +50,10 @@ def holds_images(path: str) -> bool:
 
 
 def members(container: str) -> Iterator[Member]:
-    """Lists a Parquet file's rows. Of the column of images at most the paths are read.
+    """Lists a Parquet file's rows; of the images at most the paths are read.
 
     Raises:
-      ContainerError: it is not Parquet, has no column of images or of labels, or labels that cannot be understood.
+      ContainerError: it is not Parquet, it has no column of images or of labels, or a label cannot be understood.
     """
     with storage.open_binary(container) as file, _parquet(_unbuffered(file), container) as rows:
         label = _label_column(rows.schema_arrow, container)
@@ -63,14 +63,14 @@ def members(container: str) -> Iterator[Member]:
 
 
 def described(container: str) -> str:
-    """What the file holds, for somebody who misses labels in it."""
+    """Says what a file without labels holds; see `any_format.described`."""
     with storage.open_binary(container) as file, _parquet(_unbuffered(file), container) as rows:
         column, _ = _label_column(rows.schema_arrow, container)
         return f"has no label in the column {column} of its {rows.metadata.num_rows} rows"
 
 
 def beginnings(container: str) -> set[int]:
-    """The rows at which groups of rows begin: reading from elsewhere costs what lies before it in the group."""
+    """The rows at which row groups begin. Reading from another row costs the rows before it in its group."""
     with storage.open_binary(container) as file, _parquet(_unbuffered(file), container) as rows:
         return set(itertools.accumulate(_group_sizes(rows), initial=0))
 
@@ -80,13 +80,13 @@ def _group_sizes(rows: pq.ParquetFile) -> list[int]:
 
 
 def images(container: str, wanted: Sequence[Member]) -> Generator[Image]:
-    """The images of rows, if these have the labels and the paths that were listed.
+    """Reads the images of rows that have the labels and the paths that were listed.
 
-    Rows lie in groups, of which any can be read, but only from its beginning: an image in the middle costs those
-    before it. Where a group cannot be read on, its other rows are the reason, and the next group is read.
+    A row group is read from its beginning: an image in the middle costs those before it. If reading a group fails, its
+    other members give the error, and the next group is read.
 
-    Memory: pyarrow holds a page as the file's writer made it, up to 1,024 rows of one group, some three times over: for
-    images of 100 kB 20 MB where groups have 100 rows, as Hugging Face makes them, and 300 MB where they are larger.
+    Memory: pyarrow holds up to three copies of a page as the file's writer made it, at most 1,024 rows of one group.
+    With images of 100 kB that is 20 MB for groups of 100 rows, as Hugging Face makes them, and 300 MB for larger ones.
     """
     with storage.open_binary(container) as file, _parquet(file, container) as rows:
         label = _label_column(rows.schema_arrow, container)
@@ -95,7 +95,7 @@ def images(container: str, wanted: Sequence[Member]) -> Generator[Image]:
             if group < len(ends):
                 members = {member.place: member for member in of_group}
                 begin = ends[group - 1] if group else 0
-                # A batch is decoded as a whole, and one image is enough to hold.
+                # One row a batch: a batch is decoded as a whole.
                 batches = rows.iter_batches(batch_size=1, row_groups=[group], columns=[_IMAGE, label[0]])
                 found = itertools.islice(enumerate(batches, start=begin), max(members) + 1 - begin)
                 yield from one_for_each(
@@ -144,12 +144,12 @@ def _parquet(file: IO[bytes], container: str) -> Iterator[pq.ParquetFile]:
 
 
 def _unbuffered(file: IO[bytes]) -> IO[bytes]:
-    """The file without Beam's reading ahead, 16 MiB on S3: labels are small, and far from each other between images."""
+    """The file without Beam's read-ahead, 16 MiB on S3: labels are small, and lie far apart between images."""
     return getattr(file, "raw", file)
 
 
 def _has(schema: pa.Schema, part: str, is_kind: Callable[[pa.DataType], bool]) -> bool:
-    """Whether the images are structures that have such a part."""
+    """Whether the images are structs with a field `part` of such a type."""
     kind = schema.field(_IMAGE).type
     return pa.types.is_struct(kind) and any(field.name == part and is_kind(field.type) for field in kind)
 
@@ -163,10 +163,10 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _label_column(schema: pa.Schema, container: str) -> _Label:
-    """The column that holds the labels, and the names of its numbers, none where they have none.
+    """The column that holds the labels, and the names of its numbers, if any.
 
     Raises:
-      ContainerError: there is no such column, or none of images.
+      ContainerError: there is no such column, or no column of images.
     """
     if _IMAGE not in schema.names:
         raise ContainerError(container, f"has the columns {', '.join(schema.names)}; expected one called {_IMAGE}")
@@ -181,7 +181,7 @@ def _label_column(schema: pa.Schema, container: str) -> _Label:
 
 
 def _features(schema: pa.Schema) -> dict[str, Any]:
-    """What Hugging Face's datasets says of each column; nothing in a file that it did not write."""
+    """The features that Hugging Face's datasets wrote for each column; empty for a file of another writer."""
     try:
         return dict(json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"])
     except (KeyError, TypeError, ValueError):
@@ -189,7 +189,7 @@ def _features(schema: pa.Schema) -> dict[str, Any]:
 
 
 def _class_names(feature: Any) -> Sequence[str]:
-    """The names of a ClassLabel, or of a list of them, as the one or the other release of datasets writes it."""
+    """The names of a ClassLabel, or of a list of ClassLabels as any release of datasets writes it."""
     if isinstance(feature, list) and len(feature) == 1:
         return _class_names(feature[0])
     if not isinstance(feature, dict):

@@ -1,8 +1,8 @@
-"""Images in tar files, as WebDataset writes them: an image and its labels are files with one name and other endings.
+"""Reads images from tar files as WebDataset writes them: an image and its labels have one name and different endings.
 
-Labels are those of NAME.cls (a text, each line a label) and NAME.json ("label" or "labels"), together; `samples` says
-which files belong together. Indices stay texts: a label map says what they stand for. Nothing is ever unpacked; links,
-devices and sparse files are no images.
+Labels are those of NAME.cls (text, a label on each line) and of NAME.json (under "label" or "labels"), together.
+`tar_samples` says which files belong together. Indices stay texts; a label map says what they stand for. Nothing is
+unpacked to disk. Links, devices and sparse files are not read.
 """
 
 import itertools
@@ -16,24 +16,24 @@ from typing import IO
 from camboxes.transforms import storage
 from camboxes.transforms.containers.member_names import safe
 from camboxes.transforms.containers.members import ContainerError, Image, Member, beginning, changed
-from camboxes.transforms.containers.tar_samples import Entry, Samples
+from camboxes.transforms.containers.tar_samples import Samples, TarEntry
 from camboxes.transforms.sources.class_folders import IMAGE_SUFFIXES, why_ignored
 from camboxes.transforms.sources.entries import PassedOver
 from camboxes.transforms.sources.label_values import cell_value, labels_in, labels_of
 
 _NAME = re.compile(r"(?P<stem>(?P<key>(?:.*/)?[^./]+)(?:\.[^/]*)?)\.[^./]*")
-_BROKEN = (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError)  # what tarfile raises of headers
-_LARGEST_LABEL = 1 << 24  # bytes: what of a label's field is held
+_BROKEN = (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError)  # tarfile's, of broken headers
+_LARGEST_LABEL = 1 << 24  # bytes of a file of labels
 _LOOKED_AT, _SHOWN = 1000, 4  # names, to describe a file by, and in the description
 
 _Header = tuple[tarfile.TarFile, tarfile.TarInfo]
 
 
 def members(container: str) -> Iterator[Member | PassedOver]:
-    """Lists a tar file's images, mostly in their order; of their bytes none is read.
+    """Lists a tar file's images, mostly in their order, without reading their bytes.
 
     Yields:
-      PassedOver for what belongs to no sample; see `samples`.
+      Images; PassedOver for files that belong to no sample, see `tar_samples`.
 
     Raises:
       ContainerError: the file is compressed, broken or cut short; a label cannot be understood.
@@ -55,12 +55,12 @@ def members(container: str) -> Iterator[Member | PassedOver]:
             ending = _ending(name)
             labels = _labels(container, header, ending) if ending in _LABELS else None
             is_image = f".{ending}" in IMAGE_SUFFIXES
-            yield from samples.put(Entry(name, parts["key"], parts["stem"], is_image, labels, info.offset))
+            yield from samples.put(TarEntry(name, parts["key"], parts["stem"], is_image, labels, info.offset))
         yield from samples.rest()
 
 
 def described(container: str) -> str:
-    """What the file holds, for somebody who misses labels in it; what was expected; the remedy."""
+    """Says what a file without labels holds, what was expected, and the remedy; see `any_format.described`."""
     with storage.open_binary(container) as file:
         headers = itertools.islice(_headers(container, file, file.seek(0, os.SEEK_END)), _LOOKED_AT)
         names = [safe(info.name) for _, info in headers if _is_file(info)]
@@ -76,11 +76,11 @@ def described(container: str) -> str:
 
 
 def beginnings(container: str) -> None:
-    """Reading can begin at a sample anywhere, and costs nothing that lies before it."""
+    """Reading can begin at any sample, and costs nothing of those before it."""
 
 
 def images(container: str, wanted: Sequence[Member]) -> Generator[Image]:
-    """The bytes of the member whose header begins at each one's place, if it is called as the one that was listed."""
+    """Reads the members whose headers begin at the places given, if they have the names that were listed."""
     with storage.open_binary(container) as file:
         end = file.seek(0, os.SEEK_END)
         for member in wanted:
@@ -113,7 +113,7 @@ def _content(header: _Header) -> bytes:
 
 
 def _labels(container: str, header: _Header, ending: str) -> tuple[str, ...] | ContainerError | None:
-    """What a file says of its sample: see `Entry.labels`."""
+    """The labels that a file gives its sample: see `TarEntry.labels`."""
     _, info = header
     if info.size > _LARGEST_LABEL:
         problem = f"has {info.size} bytes; a label has at most {_LARGEST_LABEL}"
@@ -141,7 +141,7 @@ _LABELS = {"cls": _labels_of_text, "json": _labels_of_json}
 
 
 def _headers(container: str, file: IO[bytes], end: int, place: int = 0) -> Iterator[_Header]:
-    """All headers from a place on. Not `TarFile.next`: to it a broken or missing header is the end."""
+    """Reads all headers from a place on. `TarFile.next` would take a broken or missing header for the end."""
     file.seek(place)
     try:
         tar = tarfile.TarFile(fileobj=file, encoding="utf-8")
@@ -160,7 +160,7 @@ def _headers(container: str, file: IO[bytes], end: int, place: int = 0) -> Itera
 
 
 def _is_end(file: IO[bytes], place: int) -> bool:
-    """Whether the archive says at a place that it ends; if not, the file stands there again."""
+    """Whether the archive's end is marked at a place; the file's position is set back to it."""
     file.seek(place)
     block = file.read(tarfile.BLOCKSIZE)
     file.seek(place)

@@ -1,17 +1,17 @@
-"""Which entries of a tar file are one sample: an image and its labels.
+"""Groups the entries of a tar file into samples: an image and its labels.
 
-WebDataset's rule comes first. A name's key is all up to the first dot after its folders, and entries that follow each
-other and share a key are a sample: of cat/7.jpg and cat/7.cls the key is cat/7. Three things are read beyond it:
+WebDataset's rule comes first. The key of a name is its part up to the first dot after its folders. Consecutive entries
+with one key are a sample: cat/7.jpg and cat/7.cls have the key cat/7. Three more cases are read:
 
-- A name may have dots of its own. IMG_2024.05.11.jpg is an image, and has the labels of IMG_2024.05.11.cls; or, if its
-  key has no other image, those of IMG_2024.cls. Beside IMG_2024.jpg, and without a label that is called like it, it is
-  what WebDataset takes it for: a further field of that sample, such as a mask.
-- A sample may be torn apart: all images first, then all labels. What has no partner among its neighbours is held until
-  the end, and joined by its key.
-- A key may come again. The first complete sample of a key counts, with the labels that stand beside it.
+- A name may contain dots. IMG_2024.05.11.jpg is an image with the labels of IMG_2024.05.11.cls; or, if its key has no
+  other image, with those of IMG_2024.cls. Beside IMG_2024.jpg, and without a label of the same name, it is what
+  WebDataset takes it for: a further field of that sample, such as a mask.
+- A sample may be torn apart: all images first, then all labels. Entries without a partner among their neighbours are
+  held until the end, and joined by their keys.
+- A key may be repeated. The first complete sample of a key counts, with the labels beside it.
 
-An image that is left without a label is passed over, and so is a label without an image. No label is a guess: an image
-that shows none of the labels says so, by an empty .cls.
+An image without a label is passed over, and so is a label without an image. No label is guessed: an image that shows
+none of the labels has an empty .cls.
 """
 
 from collections.abc import Generator, Iterator
@@ -27,15 +27,15 @@ REPEATED, AMBIGUOUS = "repeats the key of a sample before it", "torn from its la
 NEITHER = "neither an image nor a label"
 
 
-class Entry(NamedTuple):
+class TarEntry(NamedTuple):
     """An entry of a tar file that belongs to a sample.
 
     Attributes:
       name: see `Member`.
-      key: all of it up to the first dot after its folders.
-      stem: all of it up to the last dot.
-      is_image: whether it is called like one.
-      labels: what it says of its sample, maybe that there are none; None where it says nothing, and the error where
+      key: the name up to the first dot after its folders.
+      stem: the name up to its last dot.
+      is_image: whether it ends like an image.
+      labels: those that it gives its sample, maybe none; None for an entry that gives no labels; an error for labels
         that cannot be understood.
       place: see `Member`.
     """
@@ -49,19 +49,19 @@ class Entry(NamedTuple):
 
 
 class Samples:
-    """Entries in, one after the other; samples out, and what belongs to none.
+    """Groups entries into samples.
 
-    Holds the keys of all samples, and the entries that are torn from their partners.
+    Holds the keys of all samples, and the entries without a partner.
     """
 
     def __init__(self) -> None:
         self._key = ""
-        self._neighbours: dict[str, Entry] = {}  # by their names
-        self._torn: dict[str, list[Entry]] = {}  # by their keys
+        self._neighbours: dict[str, TarEntry] = {}  # by their names
+        self._torn: dict[str, list[TarEntry]] = {}  # by their keys
         self._complete: set[str] = set()  # stems
 
-    def put(self, entry: Entry) -> Iterator[Member | PassedOver]:
-        """Takes an entry, and gives the sample before it where that ends here.
+    def put(self, entry: TarEntry) -> Iterator[Member | PassedOver]:
+        """Takes an entry, and yields the sample that ends before it, if any.
 
         Raises:
           ContainerError: a label cannot be understood.
@@ -72,7 +72,7 @@ class Samples:
         self._neighbours[entry.name] = entry
 
     def rest(self) -> Iterator[Member | PassedOver]:
-        """Gives the last sample, those that were torn apart, and what is left. Errors: see `put`."""
+        """Yields the last sample, the samples that were torn apart, and the entries left over. Errors: see `put`."""
         yield from self._end()
         joined = [item for key, entries in self._torn.items() for item in self._joined(key, entries)]
         yield from (item for item in joined if isinstance(item, PassedOver))
@@ -86,9 +86,9 @@ class Samples:
             if torn:
                 self._torn.setdefault(torn[0].key, []).extend(torn)
 
-    def _samples(self, entries: list[Entry]) -> Generator[Member | PassedOver, None, list[Entry]]:
-        """Gives the complete samples among entries of one key; returns the images and labels that have no partner."""
-        torn, stems = list[Entry](), dict[str, list[Entry]]()
+    def _samples(self, entries: list[TarEntry]) -> Generator[Member | PassedOver, None, list[TarEntry]]:
+        """Yields the complete samples of consecutive entries of a key; returns images and labels without partners."""
+        torn, stems = list[TarEntry](), dict[str, list[TarEntry]]()
         for entry in entries:
             stems.setdefault(entry.stem, []).append(entry)
         main = any(entry.is_image and entry.stem == entry.key for entry in entries)
@@ -107,8 +107,8 @@ class Samples:
             yield PassedOver(entries[0].name, NEITHER)
         return torn
 
-    def _joined(self, key: str, entries: list[Entry]) -> Iterator[Member | PassedOver]:
-        """Samples of all that was torn and has one key."""
+    def _joined(self, key: str, entries: list[TarEntry]) -> Iterator[Member | PassedOver]:
+        """Joins the entries of a key that had no partners."""
         if len({entry.name for entry in entries}) < len(entries):
             for entry in entries:
                 yield PassedOver(entry.name, AMBIGUOUS if entry.is_image else NO_IMAGE)
@@ -131,7 +131,7 @@ class Samples:
             if not entry.is_image and not (images and entry in labels):
                 yield PassedOver(entry.name, APART if entry.stem in self._complete else NO_IMAGE)
 
-    def _sample(self, image: Entry, labels: list[Entry]) -> Member | PassedOver:
+    def _sample(self, image: TarEntry, labels: list[TarEntry]) -> Member | PassedOver:
         if image.stem in self._complete:
             return PassedOver(image.name, REPEATED)
         self._complete.add(image.stem)

@@ -1,10 +1,10 @@
-"""Images in TFRecords of tf.train.Example, without TensorFlow.
+"""Reads images from TFRecords of tf.train.Example, without TensorFlow.
 
-An Example's image is its feature image/encoded, or image, as TensorFlow Datasets calls it. Its labels are those of the
+An Example's image is its feature image/encoded or, as TensorFlow Datasets names it, image. Its labels are those of the
 first of these features that has any: image/class/text, image/object/class/text, image/class/label,
-image/object/class/label, label. A number is its own name ("7"); below 0 it means no label (see `labels_of`). An image
-whose record has none of these features is passed over. A member is called by the number of its record, from 0, and the
-suffix that image/format implies.
+image/object/class/label, label. A number is its own name ("7"); a number below 0 means no label (see `labels_of`). An
+image whose record has none of these features is passed over. A member is named by the number of its record, from 0, and
+the suffix that image/format implies.
 """
 
 import functools
@@ -26,7 +26,7 @@ from camboxes.transforms.sources.label_values import labels_of
 
 _IMAGES = ("image/encoded", "image")
 _LABELS = ("image/class/text", "image/object/class/text", "image/class/label", "image/object/class/label", "label")
-_SUFFIX = ".jpg"  # where image/format says nothing: a name only, decoders look at the bytes
+_SUFFIX = ".jpg"  # of images without image/format; decoders look at the bytes
 _SHOWN = 10  # names of features in an error
 # A record is its length, that one's checksum, its bytes, and their checksum.
 _LENGTH = struct.Struct("<QI")
@@ -40,15 +40,15 @@ class _Example(NamedTuple):
 
 
 def members(container: str) -> Iterator[Member | PassedOver]:
-    """Lists a TFRecord file's records, of which one is held at a time.
+    """Lists a TFRecord file's records, holding one at a time.
 
-    A record that was damaged or has no image is a member, too, and its image is the reason.
+    A record that is damaged or has no image is a member, too; reading it gives the error.
 
     Yields:
-      PassedOver for an image without a feature that holds labels.
+      Images; PassedOver for an image without a feature of labels.
 
     Raises:
-      ContainerError: the file is compressed, broken or cut short, or of something else than images.
+      ContainerError: the file is compressed, broken or cut short, or it holds no images.
     """
     reason, found = None, False
     with storage.open_binary(container) as file:
@@ -71,7 +71,7 @@ def members(container: str) -> Iterator[Member | PassedOver]:
 
 
 def described(container: str) -> str:
-    """What the file holds, for somebody who misses labels in it; what was expected."""
+    """Says what a file without labels holds, and what was expected; see `any_format.described`."""
     with storage.open_binary(container) as file:
         _, record = next(_records(container, file, file.seek(0, os.SEEK_END)), (0, None))
     if record is None:
@@ -84,11 +84,11 @@ def described(container: str) -> str:
 
 
 def beginnings(container: str) -> None:
-    """Reading can begin at a record anywhere, and costs nothing that lies before it."""
+    """Reading can begin at any record, and costs nothing of those before it."""
 
 
 def images(container: str, wanted: Sequence[Member]) -> Generator[Image]:
-    """The image of the record that begins at each one's place, if it has the labels and the format that were listed."""
+    """Reads the records that begin at the places given, if they have the labels and the format that were listed."""
     with storage.open_binary(container) as file:
         end = file.seek(0, os.SEEK_END)
         for member in wanted:
@@ -106,7 +106,7 @@ def images(container: str, wanted: Sequence[Member]) -> Generator[Image]:
 
 
 def _records(container: str, file: IO[bytes], end: int, place: int = 0) -> Iterator[tuple[int, bytes | None]]:
-    """Where each record begins, and its bytes; None where these are not the ones that were written."""
+    """The place of each record and its bytes; None if their checksum is wrong."""
     file.seek(place)
     while place < end:
         head = file.read(_LENGTH.size).ljust(_LENGTH.size, b"\0")
@@ -128,7 +128,7 @@ def _broken(place: int, what: str) -> str:
 
 
 def _masked_crc(data: bytes) -> int:
-    """TFRecord's checksum: CRC-32C, rotated and shifted so that a checksum of checksums is of use."""
+    """TFRecord's checksum: CRC-32C, rotated, plus a constant."""
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
@@ -150,7 +150,7 @@ def _example(record: bytes | None) -> _Example:
 
 
 def _features(record: bytes) -> dict[str, Any]:
-    """Raises DecodeError where it is no Example."""
+    """The features of an Example by their names. Raises DecodeError for other records."""
     example = _message_class()()
     example.ParseFromString(record)
     return {feature.key: feature.value for feature in example.features.feature}
@@ -174,7 +174,7 @@ def _suffix(features: Mapping[str, Any]) -> str:
     return suffix if suffix in IMAGE_SUFFIXES else _SUFFIX
 
 
-# What of tf.train.Example is read. Its map of features is a list of keys and values to those who don't know of maps.
+# The part of tf.train.Example that is read. On the wire its map of features is a list of keys and values.
 _SCHEMA = """
 name: "example.proto" package: "camboxes" syntax: "proto3"
 message_type { name: "Example"

@@ -1,4 +1,4 @@
-"""The encoded bytes of an image, wherever it lies: in a file below the root, or in a container.
+"""Reads the encoded bytes of images: from files below the root, from containers, or from the rows themselves.
 
 May import `camboxes.transforms.containers`, `images` and `storage`.
 """

@@ -14,7 +14,7 @@ _NOT_UTF_8 = re.compile(r"\\udc[89a-f][0-9a-f]")  # how a listing spells a byte 
 
 
 def locate(root: str, path: str) -> str | None:
-    """Where to read an image; None where its path, or a link on it, leads outside the root."""
+    """The place of an image's file below the root; None if its path, or a link on it, leads outside the root."""
     if path.startswith(("/", "../")) or path == ".." or "://" in path:
         return None
     location = storage.join(root, path)
@@ -27,12 +27,12 @@ def _stays_within(root: str, location: str) -> bool:
     real_root = os.path.realpath(root)
     try:
         return os.path.commonpath([real_root, os.path.realpath(location)]) == real_root
-    except ValueError:  # a name with NUL: there is no such file anywhere, as who reads it finds out
+    except ValueError:  # a name with NUL: no such file exists, which reading it will tell
         return True
 
 
 def read_image(location: str | None, limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """The encoded bytes at a place that `locate` gave.
+    """Reads an image's encoded bytes from a place that `locate` returned.
 
     Raises:
       BadImageError: outside_root, missing, too_large or unreadable.
@@ -51,7 +51,7 @@ def read_image(location: str | None, limits: Limits = DEFAULT_LIMITS) -> bytes:
         if _NOT_UTF_8.search(location):
             raise BadImageError("unreadable", "the file's name is not UTF-8; rename it") from None
         raise BadImageError("missing", "there is no file at this path") from None
-    except OSError as error:  # the message names this machine's path, which must not stand in a run's results
+    except OSError as error:  # its message names this machine's path, which must not get into a run's results
         raise BadImageError("unreadable", f"{type(error).__name__}: {error.strerror or error}") from error
     except Exception as error:  # a name with NUL, a store's own errors
         raise BadImageError("unreadable", f"{type(error).__name__}: {error}") from error
@@ -66,11 +66,11 @@ def _read(location: str, limits: Limits) -> bytes:
         _check_file(location, limits)
         return storage.read_bytes(location)
     unlimited = limits.max_bytes == sys.maxsize
-    return storage.read_bytes(location, -1 if unlimited else limits.max_bytes + 1)  # one more tells that there is more
+    return storage.read_bytes(location, -1 if unlimited else limits.max_bytes + 1)  # one more shows a larger file
 
 
 def _check_file(location: str, limits: Limits) -> None:
-    """Refuses, without opening it, what would be read for ever: a pipe waits for a writer, a device has no end."""
+    """Refuses what is no regular file, without opening it: a pipe waits for a writer, a device has no end."""
     status = Path(location).stat()
     if not stat.S_ISREG(status.st_mode):
         kind = "folder" if stat.S_ISDIR(status.st_mode) else "pipe, socket or device"

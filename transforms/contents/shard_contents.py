@@ -1,4 +1,4 @@
-"""The encoded bytes of the images of a shard, wherever they lie: in files, in containers, or in the rows themselves."""
+"""Reads the encoded bytes of a shard's images: from files, from containers, or from the rows themselves."""
 
 import concurrent.futures
 import hashlib
@@ -14,11 +14,11 @@ from camboxes.transforms.ordered_threads import batched
 
 _Row = Mapping[str, Any]
 
-_AT_ONCE = 10  # files that are read side by side: as many connections as a store's client keeps
+_AT_ONCE = 10  # files that are read side by side: a store's client keeps as many connections
 
 
 def contents(rows: Iterable[_Row]) -> Iterator[Image | None]:
-    """The bytes of each row's image where the row has them, or where it lies in a container; None for a file.
+    """The bytes of each row's image if the row or a container holds them; None for an image that is a file.
 
     Args:
       rows: planned rows of a shard.
@@ -35,10 +35,10 @@ def contents(rows: Iterable[_Row]) -> Iterator[Image | None]:
 
 
 def image_bytes(row: _Row, content: Image | None, limits: Limits) -> bytes:
-    """The bytes of a row's image, given what `contents` says of it.
+    """The bytes of a row's image; `content` is what `contents` yielded for the row.
 
     Raises:
-      BadImageError: see `read_image`, or what `contents` gave.
+      BadImageError: see `read_image`; or `content` itself.
     """
     if content is None:
         return read_image(row["location"], limits)
@@ -49,7 +49,7 @@ def image_bytes(row: _Row, content: Image | None, limits: Limits) -> bytes:
 
 
 def seen(data: bytes, digest: str) -> bytes:
-    """An image's bytes, made sure that they are those that a run saw.
+    """Checks that an image's bytes are those that a run saw, and returns them.
 
     Raises:
       BadImageError: changed.
@@ -60,11 +60,11 @@ def seen(data: bytes, digest: str) -> bytes:
 
 
 def first_not_seen(rows: Sequence[_Row], digests: Sequence[str | None]) -> tuple[str, BadImageError] | None:
-    """The first of a shard's images that is not what a run saw, by its path, and the reason; None where all are.
+    """The path of a shard's first image that is not what a run saw, and the reason; None if all are the same.
 
     Args:
       rows: planned rows.
-      digests: of the bytes that the run read; None where it could read none.
+      digests: of the bytes that the run read, for each row; None where it could not read any.
     """
     with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
         for some in batched(zip(rows, contents(rows), digests, strict=True), _AT_ONCE):
@@ -86,5 +86,5 @@ def _not_seen(image: tuple[_Row, Image | None, str | None]) -> tuple[str, BadIma
 
 
 def _inside(row: _Row) -> tuple[str | None, str]:
-    """The container that a row's image lies in, and its name there."""
+    """The container that holds a row's image, and the image's name in it; (None, "") for an image that is a file."""
     return (row["place"] is not None and member_names.split(row["location"] or "")) or (None, "")

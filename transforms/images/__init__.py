@@ -1,4 +1,4 @@
-"""Encoded bytes become upright RGB pixels, within limits.
+"""Decodes image files to upright RGB pixels, within limits.
 
 Imports nothing else of camboxes; neither torch nor Beam.
 """

@@ -1,4 +1,4 @@
-"""Why an image cannot be used."""
+"""The error of an image that cannot be used."""
 
 
 class BadImageError(ValueError):

@@ -1,4 +1,4 @@
-"""From an encoded file to an upright RGB photograph, whoever made the file."""
+"""Decodes image files of any origin, broken and hostile ones too, to upright RGB photographs."""
 
 import contextlib
 import dataclasses
@@ -15,12 +15,12 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from camboxes.transforms.images.bad_images import BadImageError
 from camboxes.transforms.images.depth import layout_of_tiff, load_rgb
 
-# Pillow opens some forty formats. These are what photographs come in, and what class folders are searched for; of the
-# others, one starts a program (EPS: Ghostscript), and few are as well tried against hostile files.
+# Pillow opens some forty formats. These are those of photographs, and those that class folders are searched for. Of the
+# others, one starts a program (EPS: Ghostscript), and few are tested as well against hostile files.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF")
 
-_MOST_PIXELS = 178_956_970  # above it Pillow refuses by itself
-# Of a progressive JPEG, whose encoders make a dozen. A scan of a hundred bytes can take as long as one of megabytes.
+_MOST_PIXELS = 178_956_970  # Pillow refuses more
+# Of a progressive JPEG; encoders write a dozen. A scan of a hundred bytes can take as long as one of megabytes.
 _MOST_SCANS, _SCAN = 500, b"\xff\xda"
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -35,7 +35,7 @@ _TURNS = {
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """How large an image may be: a larger one is rejected before it is read, or decoded.
+    """How large an image may be. A larger one is rejected before it is read or decoded.
 
     Attributes:
       max_bytes: of the encoded file.
@@ -55,7 +55,7 @@ class Limits:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What is recorded of them: they decide which images are rejected."""
+        """The entry of a run's settings: limits decide which images are rejected."""
         return {"limits": dataclasses.asdict(self)}
 
     def check_bytes(self, size: int) -> None:
@@ -72,11 +72,11 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
-ACCEPTED = Limits(sys.maxsize, _MOST_PIXELS)  # for what a run has accepted before, under limits of its own
+ACCEPTED = Limits(sys.maxsize, _MOST_PIXELS)  # for images that a run has accepted under its own limits
 
 
 class Photograph(NamedTuple):
-    """A decoded photograph, perhaps a smaller version of it.
+    """A decoded photograph, at full or reduced size.
 
     Attributes:
       pixels: uint8 [rows, columns, 3], RGB, after EXIF orientation.
@@ -106,14 +106,14 @@ def decode_at_least(
     decode_jpeg: Callable[[bytes], np.ndarray] | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Photograph:
-    """Decodes a file's bytes for a network, which takes less of them than a camera gives.
+    """Decodes a file's bytes to no more pixels than a network needs.
 
-    A JPEG with at least twice the pixels a side that are wanted is decoded at 1/2, 1/4 or 1/8 of its size: of each
-    block of 8 x 8 pixels its coarse frequencies alone are transformed back.
+    A JPEG with at least twice the wanted pixels a side is decoded at 1/2, 1/4 or 1/8 of its size: only the low
+    frequencies of each block of 8 x 8 pixels are transformed back.
 
     Args:
       data: see `decode`.
-      side: how many pixels the short side must still have; None for the whole photograph.
+      side: how many pixels the short side must keep; None for full size.
       decode_jpeg: decodes whole JPEGs faster than Pillow, to the same pixels; it may raise RuntimeError
         where it cannot.
       limits: what is too large.
@@ -128,36 +128,36 @@ def decode_at_least(
         whole = image.format == "JPEG" and image.mode in ("RGB", "L") and image.size == (width, height)
         if decode_jpeg is None or not whole or orientation(image) != 1:
             colours = load_rgb(image)
-            turn = orientation(image)  # only now: a PNG's may stand behind its pixels
+            turn = orientation(image)  # after loading: a PNG may state it behind its pixels
             if turn > 4:
                 width, height = height, width
             return Photograph(np.array(colours.transpose(_TURNS[turn]) if turn > 1 else colours), width, height)
-    # Outside the block, in which any error is the image's fault.
+    # Outside the block: inside, any error is a BadImageError.
     try:
         return Photograph(decode_jpeg(data), width, height)
-    except RuntimeError:  # Pillow says why, or makes more of the file
+    except RuntimeError:  # Pillow says why, or decodes the file all the same
         return decode_at_least(data, side, None, limits)
 
 
 def check_not_blank(pixels: np.ndarray) -> None:
-    """Refuses a photograph in which there is nothing to find.
+    """Refuses a photograph of a single colour.
 
     Args:
       pixels: see `Photograph`.
 
     Raises:
-      BadImageError: blank, where there are several pixels, and all are equal.
+      BadImageError: blank; there are several pixels, and all are equal.
     """
     first = pixels[:1, :1]
     if first.shape[:2] == pixels.shape[:2]:
         return
-    if (pixels[::16, ::16] == first).all() and (pixels == first).all():  # a sample tells most photographs
+    if (pixels[::16, ::16] == first).all() and (pixels == first).all():  # a sample settles most photographs
         raise BadImageError("blank", f"all pixels are equal: {first[0, 0].tolist()}")
 
 
 @contextlib.contextmanager
 def opened(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Iterator[ImageFile.ImageFile]:
-    """An image whose header is read; what is wrong with it, here or inside the block, is a BadImageError.
+    """Opens an image and reads its header. Any error, here or inside the block, becomes a BadImageError.
 
     Arguments and errors: see `decode`.
     """
@@ -180,7 +180,7 @@ def opened(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Iterator[ImageFile.I
             raise _unidentified(data) from None
     except Image.DecompressionBombError as error:
         raise BadImageError("too_large", str(error)) from None
-    except Exception as error:  # decoders raise whatever a broken file leads them to
+    except Exception as error:  # decoders raise errors of any type on a broken file
         raise _broken(error) from error
 
 
@@ -190,7 +190,7 @@ def _broken(error: Exception, where: str = "") -> BadImageError:
 
 
 def _unidentified(data: bytes) -> BadImageError:
-    """Why Pillow opens a file in none of the formats; it keeps to itself what the one says that the file begins as."""
+    """Why Pillow opens a file in none of the formats: the error of the format that the file begins as, if any."""
     for name in _formats():
         factory, accept = Image.OPEN[name]
         if accept is not None and accept(data[:16]) is True:
@@ -204,7 +204,7 @@ def _unidentified(data: bytes) -> BadImageError:
 
 
 def _unopened(data: bytes, name: str, error: Exception) -> BadImageError:
-    """Why a file is refused by the format that it begins as."""
+    """Why the format that a file begins as refuses it."""
     begins = f"it begins as {name}, then "
     if name != "TIFF" or not isinstance(error, SyntaxError | KeyError):
         return _broken(error, begins)
@@ -221,18 +221,15 @@ def _unopened(data: bytes, name: str, error: Exception) -> BadImageError:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Of FORMATS those that this Pillow knows: older ones have no AVIF."""
+    """Those of FORMATS that this Pillow knows; older releases have no AVIF."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def orientation(image: Image.Image) -> int:
-    """How an image lies, as EXIF has it: 1 (upright) to 8.
-
-    It is 1 for one that says nothing, or nonsense: the pixels are there all the same.
-    """
+    """The EXIF orientation of an image, 1 (upright) to 8; 1 where there is none, or no valid one."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # broken metadata raise what they like, too
+    except Exception:  # broken metadata raises errors of any type
         return 1
     return value if value in _TURNS else 1

@@ -1,7 +1,7 @@
-"""From the samples of an image, of whatever depth, to RGB of 8 bits.
+"""Converts images of any bit depth to RGB of 8 bits.
 
 A wrong range makes a photograph black, and a network finds boxes in black photographs, too. So samples of more than 8
-bits are scaled by the range that their file declares, or that shows beyond doubt; else the image is refused.
+bits are scaled by the range that their file declares, or by one that is beyond doubt; else the image is refused.
 
     declared    TIFF: SMinSampleValue and SMaxSampleValue, else MinSampleValue and MaxSampleValue, where they are not
                 those of every file of that type; a BitsPerSample of 12. PPM: a maxval other than 65535.
@@ -28,20 +28,20 @@ _KINDS = {_UNSIGNED: "bits", _SIGNED: "bits with a sign", _FLOAT: "bits in float
 _REDUCED_OR_MASK = 1 | 4  # bits of _SUBFILE
 
 _EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB")  # modes of Pillow's
-_HIGHEST_FLOAT = 3e38  # of float32, about: nobody declares it for a reason
+_HIGHEST_FLOAT = 3e38  # of float32, about: a file that declares it declares nothing
 
 
 def is_plain(image: Image.Image) -> bool:
-    """Whether every reader of the file sees what `load_rgb` gives: samples of 8 bits, none of them transparent."""
+    """Whether an image has samples of 8 bits and no transparency: every reader sees what `load_rgb` returns."""
     return image.mode in _EIGHT_BITS and not image.has_transparency_data
 
 
 def load_rgb(image: ImageFile.ImageFile) -> Image.Image:
-    """Loads an image that was opened, and gives its RGB. What is transparent lies on white.
+    """Loads an opened image as RGB. Transparent pixels are laid on white.
 
     Raises:
       BadImageError: unclear_range or unsupported.
-      Exception: whatever Pillow meets in a broken file.
+      Exception: any error of Pillow's on a broken file.
     """
     tags: _Tags = getattr(image, "tag_v2", {})
     _check_layout(tags)
@@ -60,11 +60,11 @@ def load_rgb(image: ImageFile.ImageFile) -> Image.Image:
 
 
 def layout_of_tiff(data: bytes) -> str:
-    """What the first picture of a TIFF file consists of, in words.
+    """Describes the samples of the first picture of a TIFF file in words.
 
     Raises:
-      SyntaxError: it has none.
-      Exception: whatever Pillow meets in a broken file.
+      SyntaxError: there is no picture.
+      Exception: any error of Pillow's on a broken file.
     """
     big = 43 in data[2:4]
     tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if big else 8])
@@ -80,7 +80,7 @@ def layout_of_tiff(data: bytes) -> str:
 
 
 def _first(tags: _Tags, tag: int, default: Any) -> Any:
-    """The value of a tag, of the first band where each has one."""
+    """The value of a tag; that of the first band where each band has one."""
     value = tags.get(tag, default)
     return value[0] if isinstance(value, tuple) else value
 
@@ -91,14 +91,14 @@ def _kind(tags: _Tags) -> str:
 
 
 def _check_layout(tags: _Tags) -> None:
-    """Refuses what Pillow gives, and what is not the picture."""
+    """Refuses TIFFs that Pillow loads wrongly, and first pictures that are not the photograph."""
     if tags.get(_SUBFILE, 0) & _REDUCED_OR_MASK:
         raise BadImageError(
             "unsupported",
             "the first picture of the TIFF is a reduced copy or a mask of another one (NewSubfileType); save that one "
             "as a file of its own",
         )
-    # Pillow takes the bytes of such samples for samples.
+    # Pillow takes each byte of such samples for a sample.
     if tags.get(_PLANES, 1) == 2 and _first(tags, _BITS, 1) > 8 and tags.get(_COMPRESSION, 1) == 1:
         raise BadImageError(
             "unsupported",
@@ -107,13 +107,13 @@ def _check_layout(tags: _Tags) -> None:
 
 
 def _fills_sixteen_bits(image: ImageFile.ImageFile) -> bool:
-    """Whether an image that is not loaded declares no other range than that of 16 bits."""
-    stored = str(image.tile[0][3]) if image.tile else ""  # its layout in the file, in Pillow's words; maxval of PPM
+    """Whether an image that is not loaded yet declares the full range of 16 bits."""
+    stored = str(image.tile[0][3]) if image.tile else ""  # Pillow's name of the layout in the file; maxval of PPM
     return ";16" in stored or stored.endswith(", 65535)")
 
 
 def _check_upper_bits(image: Image.Image, tags: _Tags) -> None:
-    """Refuses colours of 16 bits, of which Pillow gives the upper 8, where these are in the lowest quarter."""
+    """Refuses colours of 16 bits whose upper 8 bits, which Pillow loads, are all in the lowest quarter."""
     colours = [band != "A" for band in image.getbands()]
     highest = int(np.reshape(image.getextrema(), (-1, 2))[colours, 1].max())
     if highest >= 64:
@@ -129,7 +129,7 @@ def _check_upper_bits(image: Image.Image, tags: _Tags) -> None:
 
 
 def _scaled(image: Image.Image, tags: _Tags, sixteen: bool) -> Image.Image:
-    """A grey image of other samples than unsigned ones of 8 bits."""
+    """Scales a grey image whose samples are not unsigned ones of 8 bits."""
     values, bits, sample_format = _values(image, tags)
     most = _HIGHEST_FLOAT if sample_format == _FLOAT else 2.0 ** (bits - (sample_format == _SIGNED)) - 1
     declared = _declared(tags, most)
@@ -159,20 +159,20 @@ def _scaled(image: Image.Image, tags: _Tags, sixteen: bool) -> Image.Image:
 
 
 def _values(image: Image.Image, tags: _Tags) -> tuple[np.ndarray, int, int]:
-    """The samples of a grey image as they are meant, how many bits they have in the file, and their _FORMAT."""
+    """The samples of a grey image in their own type, their number of bits in the file, and their _FORMAT."""
     values = np.asarray(image)
     if image.mode == "F":
         return values, 32, _FLOAT
     bits, sample_format = _first(tags, _BITS, 16), _first(tags, _FORMAT, _UNSIGNED)
     if (bits, sample_format) == (32, _UNSIGNED):
-        values = values.view(np.uint32)  # Pillow has no such mode
+        values = values.view(np.uint32)  # Pillow has no mode for them
     elif (bits, sample_format) == (8, _SIGNED):
         values = values.view(np.int8)
     return values, bits, sample_format
 
 
 def _guessed(found: str, lowest: float, highest: float, whites: Sequence[float]) -> tuple[float, float]:
-    """From 0 to the first of `whites` that no sample is above."""
+    """The range from 0 to the first of `whites` that no sample exceeds."""
     white = next((float(white) for white in whites if highest <= white), math.inf)
     if not 0 <= lowest <= highest or not highest > white / 4:  # nor where one is NaN
         raise _unclear(found)
@@ -180,7 +180,7 @@ def _guessed(found: str, lowest: float, highest: float, whites: Sequence[float])
 
 
 def _declared(tags: _Tags, most: float) -> tuple[float, float] | None:
-    """The range that a TIFF declares, unless that is the one of all files of its type."""
+    """The range that a TIFF declares, unless it is the full range of its type."""
     for lowest, highest in _LOWEST_AND_HIGHEST:
         if highest in tags:
             white = float(_first(tags, highest, 0))

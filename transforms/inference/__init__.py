@@ -1,4 +1,4 @@
-"""What the inference step works with: the classifier of a worker, and what is saved of a batch that fails.
+"""The parts of the inference step: reader of images, scheduler, builder of rows, salvage of failed batches.
 
 May import `camboxes.models`, `camboxes.transforms.contents` and what lies below it.
 """

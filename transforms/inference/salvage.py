@@ -1,4 +1,4 @@
-"""What can be had of a batch whose pass fails: every image that the network takes by itself, or in a smaller batch."""
+"""Runs a batch through the network; if the pass fails, each image alone, or smaller batches."""
 
 import gc
 import logging
@@ -23,10 +23,10 @@ _NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 
 
 class Question(NamedTuple):
-    """What `Localizer.localize` is asked of one image.
+    """The arguments of `Localizer.localize` for one image.
 
     Attributes:
-      pixels: of the image at each scale.
+      pixels: of the image, at each scale.
       candidates: for each of its labels, the classes that the label stands for.
     """
 
@@ -35,18 +35,18 @@ class Question(NamedTuple):
 
 
 class BrokenNetworkError(RuntimeError):
-    """The network fails whatever the image is. No image is at fault, so the job fails."""
+    """The network fails on any image. No image is at fault, so the job fails."""
 
 
 def localize(localizer: "Localizer", questions: Sequence[Question]) -> tuple[list["Localization | BadImageError"], int]:
-    """What `Localizer.localize` says of each image of a batch, or why it says nothing.
+    """Localizes a batch of images. An image that the network fails on costs itself alone.
 
-    Where the pass does not fit into memory, it is made again with half as many images, and so on: the last bits of such
-    maps may differ from those of a whole batch. Where it fails for another reason, each image has a pass of the usual
-    shape to itself, so that an image costs itself alone. An error is logged with its traceback, once for each kind.
+    If a pass does not fit into memory, it is repeated with half as many images, and so on; the last bits of such maps
+    may differ from those of a whole batch. If it fails for another reason, each image gets a pass of the usual shape of
+    its own. Errors are logged with their traceback, once for each kind.
 
     Returns:
-      An answer for each question, and how often a batch was halved.
+      For each question its localization or an error; and how often a batch was halved.
 
     Raises:
       BrokenNetworkError: the pass fails for every image of the batch, and for noise.
@@ -69,7 +69,7 @@ def _localize(
         bad = BadImageError("out_of_memory" if full else "network_failed", f"{type(error).__name__}: {error}")
         if not full:
             _log_once(error)
-    # The error is gone here. Its traceback held the tensors of the failed pass, and the next one needs their memory.
+    # Outside the handler: the error's traceback held the tensors of the failed pass, whose memory is needed now.
     if full:
         _free_memory()
         smaller = localizer.halved()
@@ -84,7 +84,7 @@ def _localize(
 
 
 def _check_with_noise(localizer: "Localizer", question: Question) -> None:
-    """Asks the question that failed of noise.
+    """Runs the network on random pixels with the candidates of a question that failed.
 
     Raises:
       BrokenNetworkError: that fails, too.
@@ -102,7 +102,7 @@ def _check_with_noise(localizer: "Localizer", question: Question) -> None:
 
 
 def _log_once(error: Exception) -> None:
-    """Logs an error with its traceback, unless one of its type was logged that the same line raised."""
+    """Logs an error with its traceback, once for each type and line of code that raised it."""
     *_, (frame, line) = traceback.walk_tb(error.__traceback__)
     kind = type(error), frame.f_code.co_filename, line
     if kind not in _logged:
@@ -113,7 +113,7 @@ def _log_once(error: Exception) -> None:
 
 
 def _free_memory() -> None:
-    """Frees what a failed pass left in reference cycles, and gives a GPU's unused blocks back to it."""
+    """Frees what a failed pass left in reference cycles, and returns unused blocks of memory to the GPU."""
     import torch
 
     gc.collect()

@@ -1,4 +1,4 @@
-"""A classifier for a worker: from the folder of a run that lies on a store, too."""
+"""Loads a worker's classifier; also from a run's folder on a store."""
 
 import dataclasses
 import tempfile
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def load(model: ModelSpec) -> "Classifier":
-    """Does what `load_classifier` does, of a checkpoint on a store by way of a copy on this machine.
+    """Loads a classifier as `load_classifier` does; a checkpoint on a store is copied to this machine first.
 
     Raises:
       ValueError, OSError, RuntimeError: see `load_classifier`.

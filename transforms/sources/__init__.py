@@ -1,4 +1,4 @@
-"""What a data set says of its images: class folders, manifests, COCO, Open Images; one parser of label values.
+"""Lists data sets - class folders, manifests, COCO, Open Images - with one parser of label values for all formats.
 
 May import `camboxes.transforms.storage`. No Beam transform, no torch.
 """

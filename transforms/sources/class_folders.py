@@ -1,4 +1,4 @@
-"""Data sets that are folders: LABEL/IMAGE.jpg, or SPLIT/LABEL/IMAGE.jpg."""
+"""Lists data sets of class folders: LABEL/IMAGE.jpg, or SPLIT/LABEL/IMAGE.jpg."""
 
 import fnmatch
 import functools
@@ -20,8 +20,8 @@ IMAGE_SUFFIXES = frozenset(
     ".avif .bmp .gif .jfif .jpe .jpeg .jpg .pgm .png .pnm .ppm .tif .tiff .webp".split()  # noqa: SIM905
 )
 
-# What file managers, cameras, NAS and tools leave among photographs: thumbnails, deleted files, copies. All names that
-# begin with a dot count as well. A pattern matches a name as a whole, capital or not, of a folder or a file.
+# What file managers, cameras, NAS and tools leave among photographs: thumbnails, deleted files, copies.
+# Names that begin with a dot are ignored, too. A pattern matches the whole name of a folder or a file; case is ignored.
 SYSTEM_NAMES = {
     "Synology": ("@eaDir", "#recycle", "#snapshot", "@tmp", "@SynoResource", "@sharesnap"),
     "QNAP": ("@Recycle", "@Recently-Snapshot", "@Transcode"),
@@ -44,13 +44,13 @@ EMPTY = "an empty folder"
 
 
 def read_class_folders(folder: str) -> Iterator[Statement]:
-    """Lists all files below a folder; an image's label is the folder at the top, or that below its split.
+    """Lists all files below a folder; an image's label is its topmost folder, or the one below its split.
 
     Args:
-      folder: absolute, local or on any Beam filesystem. It is listed twice where its folders are called like splits.
+      folder: absolute, local or on any Beam filesystem. It is listed twice if its folders are named like splits.
 
     Yields:
-      Whole paths: first each split, then images and what is passed over.
+      First each split, then images and passed-over files; all with whole paths.
 
     Raises:
       SourceError: there is no image in a class folder; or see `splits_among`.
@@ -87,7 +87,7 @@ def read_class_folders(folder: str) -> Iterator[Statement]:
 
 
 def _why_not(path: str, depth: int) -> str | None:
-    """Why a file is not among the images; None for an image below so many folders."""
+    """Why a file is not among the images; None for an image at least `depth` folders down."""
     *above, name = path.split("/")
     if reason := next(filter(None, map(why_ignored, (*above, name))), None):
         return reason
@@ -100,14 +100,14 @@ def _why_not(path: str, depth: int) -> str | None:
 
 @functools.lru_cache(maxsize=1024)
 def why_ignored(name: str) -> str | None:
-    """Why what has such a name, and all below it, is nobody's data; None for other names."""
+    """Why a file or folder of this name, and all below it, is ignored; None if it is not."""
     if name.startswith("."):
         return HIDDEN
     return SYSTEM if _SYSTEM.fullmatch(name) else None
 
 
 def _files_below(folder: str) -> Iterator[str]:
-    """Paths relative to the folder, with forward slashes; one that ends in a slash is an empty folder."""
+    """Paths relative to the folder, with forward slashes; a path that ends in a slash is an empty folder."""
     return map(plain_text, _local_files(folder) if storage.is_local(folder) else _stored_files(folder))
 
 
@@ -117,7 +117,7 @@ def _local_files(folder: str) -> Iterator[str]:
     for root, folders, files in os.walk(folder, onerror=_not_listed, followlinks=True):
         below, real = posixpath.relpath(root, folder), os.path.realpath(root)
         above = below != "." and os.path.commonpath([real, real_folder]) == real
-        if above or (below.split("/")[0], real) in listed:  # links can go round in circles
+        if above or (below.split("/")[0], real) in listed:  # links can form cycles
             folders.clear()
             continue
         listed.add((below.split("/")[0], real))
@@ -128,7 +128,7 @@ def _local_files(folder: str) -> Iterator[str]:
 
 
 def _not_listed(error: OSError) -> None:
-    """A folder that cannot be listed may be a class: it must not vanish. Those of systems often may not be read."""
+    """Raises for a folder that cannot be listed, as it may be a class; ignored folders often cannot be listed."""
     if not why_ignored(posixpath.basename(error.filename)):
         raise SourceError(
             f"{error.filename!r} cannot be listed ({error.strerror}); allow it, or take it out of the input"

@@ -1,4 +1,4 @@
-"""COCO annotations as image-level labels: what is on an image, whatever is known of where."""
+"""Reads COCO annotations as image-level labels; boxes and masks are ignored."""
 
 import json
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ _KEPT = (*_LISTS, "id", "file_name", "name", "image_id", "category_id")
 def read_coco(path: str) -> Iterator[Entry]:
     """Lists each image of a COCO file: its file_name, and the names of its annotations' categories, each once.
 
-    A crowd counts, for it says that the category is there. An image without annotations has no labels.
+    Crowds count: they say that the category is on the image. An image without annotations has no labels.
 
-    The file is parsed as a whole, but boxes and masks are dropped as they come: memory peaks at twice the file's size,
+    The file is parsed as a whole, but boxes and masks are dropped while parsing. Memory peaks at twice the file's size,
     or at its size and 300 bytes for each annotation and image.
 
     Raises:
@@ -49,12 +49,12 @@ def _parse(path: str) -> Any:
 
 
 def _kept(value: dict[str, Any]) -> dict[str, Any]:
-    """What of an object of the file is used; most of the file is masks."""
+    """The entries of an object that are used; most of the file is masks."""
     return {key: value[key] for key in _KEPT if key in value}
 
 
 def _by_id(entries: list[Any], key: str, where: str) -> dict[int | str, str]:
-    """One text of each entry by the entry's id."""
+    """The text under `key` of each entry, by the entry's id."""
     found: dict[int | str, str] = {}
     for entry in entries:
         number, text = _value(entry, "id", int | str, where), _value(entry, key, str, where)

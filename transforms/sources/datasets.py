@@ -1,4 +1,4 @@
-"""Image-level-labelled data sets as people have them: a folder of class folders, or a manifest."""
+"""Lists a data set of any form: a folder of class folders, or a manifest."""
 
 import glob
 import posixpath
@@ -16,7 +16,7 @@ from camboxes.transforms.sources.open_images import is_open_images, read_open_im
 
 
 def entries(path: str, root: str | None = None) -> Iterator[Statement]:
-    """Lists a data set, one entry after the other; what is listed is not held.
+    """Lists a data set, one entry after the other, without holding the listing.
 
     Args:
       path: a folder of class folders, or of splits with class folders; or a manifest: .csv or .tsv with the columns
@@ -25,7 +25,7 @@ def entries(path: str, root: str | None = None) -> Iterator[Statement]:
       root: see `root_of`.
 
     Yields:
-      For a folder see `read_class_folders`; for a manifest an entry for each of its rows.
+      For a folder, see `read_class_folders`; for a manifest, an entry for each of its rows.
 
     Raises:
       SourceError: there is no such input, or it cannot be understood.
@@ -44,11 +44,11 @@ def entries(path: str, root: str | None = None) -> Iterator[Statement]:
 
 
 def root_of(path: str, root: str | None = None) -> str:
-    """The folder that a data set's paths are relative to, and that nothing is read outside of; absolute.
+    """The folder that a data set's paths are relative to, absolute. Nothing is read outside of it.
 
     Args:
       path: see `entries`.
-      root: what the user named; None for the folder of class folders itself, or the manifest's own.
+      root: the folder that the user named; None for the folder of class folders, or the folder of the manifest.
     """
     return storage.absolute(root or (path if _is_folder(path) else _parent(path)))
 
@@ -65,7 +65,7 @@ def _is_folder(path: str) -> bool:
 
 
 def _within(rows: Iterable[Statement], root: str) -> Iterator[Statement]:
-    """Gives each path its one spelling: relative to the root where it lies inside it."""
+    """Normalises each path: relative to the root if it lies below it."""
     prefix = root.rstrip("/") + "/"
     local = storage.is_local(root)
     for row in rows:

@@ -1,4 +1,4 @@
-"""What a data set says of its images, one statement after the other."""
+"""The statements of a data set about its images, and the images that they add up to."""
 
 from typing import Literal, NamedTuple
 
@@ -6,18 +6,18 @@ Split = Literal["train", "val", "test"]
 
 
 class SourceError(ValueError):
-    """The input as a whole cannot be read: what was given, what was expected, what to do."""
+    """An input that cannot be read: says what was given, what was expected, and what to do."""
 
 
 class Entry(NamedTuple):
-    """What one row of a manifest, or one file, says of an image; others, anywhere, may say more, or the contrary.
+    """What one row of a manifest, or one file, says of an image; other entries may add to it or contradict it.
 
-    An image's labels are all that any entry gives but those that some entry denies.
+    An image has the labels that some entry gives and no entry denies.
 
     Attributes:
-      path: relative to the root where it lies inside it, with forward slashes; others as they were given.
-      labels: none for an image that is known to be there and nothing else.
-      denied: labels that it is known not to have.
+      path: relative to the root if it lies below it, with forward slashes; else as given.
+      labels: those that the entry gives; may be empty.
+      denied: labels that the image is known not to have.
     """
 
     path: str
@@ -26,12 +26,12 @@ class Entry(NamedTuple):
 
 
 class PassedOver(NamedTuple):
-    """A file of the input, or what stands in a container, that is not among the images.
+    """A file of the input, or a member of a container, that is not among the images.
 
     Attributes:
-      path: see `Entry`; inside a container its own name, behind the container's path.
-      reason: why, in words that are the same for all of a kind: files are counted by it. It says nothing of one file.
-      label: the class folder that it lies in; None where there are no class folders.
+      path: see `Entry`; for a member its name behind the container's path.
+      reason: why. Files are counted by it, so it says nothing about a single file.
+      label: its class folder; None if there are none.
     """
 
     path: str
@@ -40,28 +40,28 @@ class PassedOver(NamedTuple):
 
 
 class SplitFolder(NamedTuple):
-    """A folder that holds one of the splits in which a data set comes.
+    """A folder that holds one of a data set's splits.
 
     Attributes:
       path: see `Entry`.
-      split: which one.
+      split: the split that it holds.
     """
 
     path: str
     split: Split
 
 
-# What a folder or a manifest says, one after the other.
+# What listing a folder or a manifest yields.
 Statement = Entry | PassedOver | SplitFolder
 
 
 class Listed(NamedTuple):
-    """An image with all that is known of it.
+    """An image, with what all entries together say of it.
 
     Attributes:
       path: its identity; see `Entry`.
       labels: each once, sorted.
-      place: of an image inside a container where it is found there (see `members`); None for a file of its own.
+      place: see `Member`; None for an image that is a file.
     """
 
     path: str

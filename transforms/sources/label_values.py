@@ -1,4 +1,4 @@
-"""What a value of an input says of an image's labels: one rule for every format (docs/data.md has it as a table)."""
+"""Parses the values by which data sets give labels: one rule for every format (docs/data.md has it as a table)."""
 
 import ast
 import decimal
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,99})(?:\.0+)?")
-# What programs write for a value that is not there. As a text it is a label like any other, and worth a word.
+# What programs write for a missing value. As a text it is a label like any other, and worth a remark.
 _MISSING = frozenset(["nan", "none", "null", "n/a", "na", "<na>", "nat", "undefined", "#n/a"])
 
 
@@ -19,15 +19,15 @@ def labels_of(value: Any, names: Sequence[str] = ()) -> tuple[str, ...]:
     """The labels that a value stands for, in the order given.
 
     Args:
-      value: a text, a whole number, 3.0 for 3, a list of them, or None, NaN, "" or a number below 0 for no label; also
-        NumPy's, and bytes of UTF-8.
-      names: of the numbers from 0; none where a number is its own name.
+      value: a text, a whole number, 3.0 for 3, or a list of them; None, NaN, "" or a number below 0 for no label; also
+        NumPy values, and bytes of UTF-8.
+      names: those of the numbers from 0; empty if a number is its own name.
 
     Returns:
-      Texts that can stand in JSON, without space around them; one that is given twice is there twice.
+      Texts that JSON can hold, without space around them. Repeated labels are kept.
 
     Raises:
-      ValueError: it is something else. The message follows the value's name: "is True; expected a text, …".
+      ValueError: it is something else. The message continues the value's name: "is True; expected a text, …".
     """
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
@@ -37,7 +37,7 @@ def labels_of(value: Any, names: Sequence[str] = ()) -> tuple[str, ...]:
 
 
 def labels_in(row: Mapping[str, Any], names: Iterable[str] = ("label", "labels")) -> list[str]:
-    """The labels that are under such names in a row, together.
+    """The labels of a row's values with such names, together.
 
     Raises:
       ValueError: see `labels_of`; the message begins with the name.
@@ -52,13 +52,13 @@ def labels_in(row: Mapping[str, Any], names: Iterable[str] = ("label", "labels")
 
 
 def cell_value(text: str) -> str | int:
-    """What a text stands for in a format that has no numbers, as CSV: "3", "3.0", "-1" are numbers, "03" is none."""
+    """Reads a text of a format without numbers, as CSV: "3", "3.0" and "-1" are numbers, "03" is a text."""
     text = text.strip()
     return int(text.partition(".")[0]) if _NUMBER.fullmatch(text) else text
 
 
 def plain_text(text: str) -> str:
-    """A label or a path as it can stand in JSON: what is not Unicode is spelled with escapes."""
+    """Makes a label or a path a text that JSON can hold: lone surrogates become escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -72,12 +72,12 @@ def near_twins(labels: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def called_missing(labels: Collection[str]) -> list[str]:
-    """The labels that are what programs write where there is none: "nan", "None", "N/A"."""
+    """The labels that programs write for a missing value: "nan", "None", "N/A"."""
     return sorted(label for label in labels if label.casefold() in _MISSING)
 
 
 def _label_of(item: Any, value: Any, names: Sequence[str]) -> str:
-    """One label; "" for none."""
+    """The label that a single item stands for; "" for none."""
     if item is None:
         return ""
     if isinstance(item, bytes):
@@ -103,7 +103,7 @@ def _label_of(item: Any, value: Any, names: Sequence[str]) -> str:
 
 
 def _is_list(label: str) -> bool:
-    """Whether a text is a list as Python or JSON writes it, as pandas does in a CSV."""
+    """Whether a text is a list as Python or JSON writes it; pandas writes such texts to a CSV."""
     if not re.fullmatch(r"""\[\s*(["'].*["'])?\s*\]""", label, re.DOTALL):
         return False
     try:

@@ -1,4 +1,4 @@
-"""Manifests with a path and a label, or a list of labels, in each row: CSV, JSON Lines, Parquet."""
+"""Reads manifests with a path and a label, or a list of labels, in each row: CSV, JSON Lines, Parquet."""
 
 import csv
 import functools
@@ -16,7 +16,7 @@ from camboxes.transforms.sources.entries import Entry, PassedOver, SourceError
 from camboxes.transforms.sources.label_values import cell_value, labels_in
 
 _DELIMITERS = ",;\t|"
-_ESCAPED = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of bytes that are not decoded
+_ESCAPED = re.compile("[\udc80-\udcff]")  # bytes that are not UTF-8, as surrogateescape decodes them
 _UNMARKED = re.compile("[^\\0]\\0[^\\0]\\0|\\0[^\\0]\\0[^\\0]")  # ASCII in UTF-16
 _SHOWN = 80  # characters of a row, in an error
 EMPTY_ROW = "an empty row of the manifest"
@@ -25,15 +25,15 @@ EMPTY_ROW = "an empty row of the manifest"
 def read_csv(path: str) -> Iterator[Entry | PassedOver]:
     """Lists a CSV with the columns path and label, in any order and among others.
 
-    Case and spaces in the header do not count. Cells are separated by commas, or by semicolons, tabs or | where the
-    header is. A row without a label says that the image is there; rows without any content are passed over.
+    Case and space in the header are ignored. The header decides whether cells are separated by commas, semicolons, tabs
+    or |. A row without a label states an image; rows without any content are passed over.
 
     Raises:
       SourceError: it is not such a file; names the line.
     """
     lines = text_lines(path)
     header = _header(path, lines)
-    # strict: else a quote that is never closed swallows all that follows.
+    # strict: else a quote that is never closed swallows the rest of the file.
     reader = csv.reader(lines, delimiter=header.delimiter, skipinitialspace=True, strict=True)
     try:
         for cells in reader:
@@ -50,7 +50,7 @@ def read_csv(path: str) -> Iterator[Entry | PassedOver]:
             row |= {name: cell_value(row[name]) for name in header.columns.labels if name in row}
             if any(cell.strip() for cell in cells):
                 yield _entry(row, header.columns, where)
-            elif cells:  # no mere empty line
+            elif cells:  # not an empty line
                 yield PassedOver(storage.absolute(path), EMPTY_ROW)
     except csv.Error as error:
         raise SourceError(f"manifest {path!r}, line {header.lines + reader.line_num}: not CSV ({error})") from None
@@ -98,7 +98,7 @@ def read_parquet(path: str) -> Iterator[Entry | PassedOver]:
 
 
 def text_lines(path: str) -> Iterator[str]:
-    """A text file's lines with their ends, which are left as they are; in UTF-8, or UTF-16 with its mark.
+    """Reads the lines of a text file, with their ends as they are; in UTF-8, or UTF-16 with a byte order mark.
 
     Raises:
       SourceError: it is neither; names the line.
@@ -123,7 +123,7 @@ def _decoded(file: IO[bytes]) -> io.TextIOWrapper:
 
 
 class _Header(NamedTuple):
-    """How a CSV begins: with so many lines, after which come rows of these columns."""
+    """A CSV's header: the sign between cells, the names of the columns, and how many lines it takes."""
 
     delimiter: str
     names: Sequence[str]
@@ -132,10 +132,10 @@ class _Header(NamedTuple):
 
 
 def _header(path: str, lines: Iterator[str]) -> _Header:
-    """Reads a CSV's header, which tells what separates cells: both path and label are found by one sign alone.
+    """Reads a CSV's header. Cells are separated by the first sign that gives the columns path and label.
 
     Raises:
-      SourceError: they are found by none.
+      SourceError: no sign does.
     """
     first, count, signs = next(lines, ""), 1, _DELIMITERS
     if said := re.fullmatch(r'"?sep=(.)"?\s*', first):  # for Excel
@@ -152,7 +152,7 @@ def _header(path: str, lines: Iterator[str]) -> _Header:
 
 
 class _Columns(NamedTuple):
-    """What a table's columns are called, or an object's keys."""
+    """The names of a table's columns, or of an object's keys, that hold the path and the labels."""
 
     path: str | None
     labels: tuple[str, ...]
@@ -164,7 +164,7 @@ class _Columns(NamedTuple):
 
 @functools.lru_cache
 def _columns(source: str, names: Sequence[str]) -> _Columns:
-    """Finds path, label and labels among names, whatever their case and the space around them."""
+    """Finds path, label and labels among names; case and surrounding space are ignored."""
     found: dict[str, str] = {}
     for name in names:
         role = name.strip().casefold()
@@ -182,7 +182,7 @@ def _entry(row: Mapping[str, Any], columns: _Columns, where: str) -> Entry:
     if not isinstance(path, str) or not path:
         raise SourceError(f"{where}: expected a path and a label or labels, got {str(dict(row))[:_SHOWN]}")
     try:
-        # An image without a label is no mistake of the manifest's: it is planned, and ends as skipped.
+        # An image without a label is not an error: it is planned, and ends as skipped.
         return Entry(path, tuple(labels_in(row, columns.labels)))
     except ValueError as error:
         raise SourceError(f"{where}: {error}") from None

@@ -1,4 +1,4 @@
-"""Image-level labels of Open Images: a CSV with a row for each thing that somebody, or a machine, says of an image."""
+"""Reads image-level labels of Open Images: a CSV with a row for each image and label, from a person or a machine."""
 
 import csv
 import posixpath
@@ -8,14 +8,14 @@ from camboxes.transforms import storage
 from camboxes.transforms.sources.entries import Entry, SourceError
 from camboxes.transforms.sources.manifests import text_lines
 
-COLUMNS = ("ImageID", "LabelName", "Confidence")  # by which such a CSV is known
-MIN_CONFIDENCE = 0.5  # a machine's guesses begin there in the published files, a person's yes is 1
+COLUMNS = ("ImageID", "LabelName", "Confidence")  # every such CSV has them
+MIN_CONFIDENCE = 0.5  # the lowest of a machine's guesses in the published files; a person's yes is 1
 
 _DESCRIPTIONS = "class-descriptions"
 
 
 def is_open_images(path: str) -> bool:
-    """Whether a CSV is one of Open Images', by its header."""
+    """Whether a CSV is one of Open Images, by its header."""
     _, header = next(_rows(path), (0, []))
     return set(COLUMNS) <= set(header)
 
@@ -23,9 +23,9 @@ def is_open_images(path: str) -> bool:
 def read_open_images(path: str) -> Iterator[Entry]:
     """Lists a CSV with the columns ImageID, LabelName and Confidence, one row after the other.
 
-    Labels are given from `MIN_CONFIDENCE` on and denied at 0; what lies between says only that the image is there.
-    LabelName is a machine's id, /m/01yrx. It is replaced by its name where a file called like class-descriptions.csv
-    lies beside this one. Ids that share a name are one label.
+    A label is given from `MIN_CONFIDENCE` on and denied at 0; a row in between states the image alone. LabelName is an
+    id such as /m/01yrx. It is replaced by its name if a file named like class-descriptions.csv lies beside this one.
+    Ids that share a name are one label.
 
     Raises:
       SourceError: the file cannot be understood; names the line.
@@ -52,7 +52,7 @@ def read_open_images(path: str) -> Iterator[Entry]:
 
 
 def _names(path: str) -> dict[str, str]:
-    """The names of labels by their ids, from all files beside the manifest that are called like them."""
+    """The names of labels by their ids, from all class-descriptions files beside the manifest."""
     folder = posixpath.dirname(path) or "."
     names: dict[str, str] = {}
     for file in storage.names(folder, ".csv"):

@@ -1,4 +1,4 @@
-"""What an input holds besides its images, counted by kind. The counts of parts add up to those of the whole."""
+"""Counts the files of an input that are not images, by kind. The counts of parts add up to those of the whole."""
 
 import dataclasses
 import posixpath
@@ -16,24 +16,24 @@ _ENDING = re.compile(r"\.[a-z0-9_-]{1,12}")
 
 
 class Count(NamedTuple):
-    """How many files, and the first of their paths in sorted order."""
+    """A number of files, and the first of their paths in sorted order."""
 
     files: int
     example: str
 
     def plus(self, other: "Count") -> "Count":
-        """Both together."""
+        """The sum of two counts."""
         return Count(self.files + other.files, min(self.example, other.example))
 
 
 @dataclasses.dataclass
 class Tally:
-    """Counts of what was passed over. The order in which it was found, and by how many workers, makes no difference.
+    """Counts of passed-over files; they do not depend on the order of the files or the number of workers.
 
     Attributes:
-      kinds: for each reason, for each ending of a file's name (".heic"; "" for none), how many there are. Endings
-        beyond the first 50 in sorted order are counted as `REST`.
-      labels: for each class folder in which something was passed over, how many files; see `without`.
+      kinds: for each reason, the count for each ending of a file's name (".heic"; "" for none). Endings beyond the
+        first 50 in sorted order are counted as `REST`.
+      labels: the count for each class folder with passed-over files; see `without`.
     """
 
     kinds: dict[str, dict[str, Count]] = dataclasses.field(default_factory=dict)
@@ -41,7 +41,7 @@ class Tally:
 
     @property
     def files(self) -> int:
-        """How many files were passed over."""
+        """The number of passed-over files."""
         return sum(count.files for endings in self.kinds.values() for count in endings.values())
 
     def add(self, item: PassedOver) -> None:
@@ -52,11 +52,11 @@ class Tally:
             _add(self.labels, item.label, one)
 
     def without(self, labels: Collection[str]) -> "Tally":
-        """The same counts, with only those class folders that gave no image: all but `labels`."""
+        """The same counts, without the class folders `labels`: those that gave images."""
         return Tally(self.kinds, {label: count for label, count in self.labels.items() if label not in labels})
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads."""
+        """The counts as a JSON value, which `from_json` reads."""
         kinds = [
             {"reason": reason, "ending": ending} | count._asdict()
             for reason, endings in sorted(self.kinds.items())
@@ -67,7 +67,7 @@ class Tally:
 
     @classmethod
     def from_json(cls, value: int | Mapping[str, Any]) -> "Tally":
-        """The counts that `to_json` gave, or the number of files that a plan of camboxes 0.1 holds."""
+        """Reads what `to_json` returned, or the number of files that a plan of camboxes 0.1 holds."""
         tally = cls()
         if isinstance(value, int):
             if value:
@@ -94,13 +94,13 @@ class Tally:
         endings = self.kinds.setdefault(reason, {})
         _add(endings, ending, count)
         while len(named := endings.keys() - {REST}) > _ENDINGS:
-            # An ending that leaves a part here has as many before it in the whole: sums of parts stay exact.
+            # An ending that a part drops has 50 endings before it in the whole, too: sums of parts stay exact.
             last = max(named)
             _add(endings, REST, endings.pop(last))
 
 
 def ending_of(path: str) -> str:
-    """The ending of a file's name, in small letters; "" where there is none, or one that says nothing to anybody."""
+    """The ending of a file's name, in small letters; "" if there is none, or none of the usual form."""
     ending = posixpath.splitext(path)[1].lower()
     return ending if _ENDING.fullmatch(ending) else ""
 

@@ -1,11 +1,11 @@
-"""Which of a data set's folders are its splits, not its labels: train/cat/1.jpg beside val/cat/2.jpg."""
+"""Tells a data set's splits from its labels: train/cat/1.jpg beside val/cat/2.jpg."""
 
 import re
 from collections.abc import Iterable, Mapping
 
 from camboxes.transforms.sources.entries import SourceError, Split
 
-# What Hugging Face's imagefolder, torchvision, timm and Ultralytics call them.
+# The names that Hugging Face's imagefolder, torchvision, timm and Ultralytics use.
 _WORDS: dict[Split, str] = {
     "train": "train|training|trainval",
     "val": "val|valid|validation|dev",
@@ -18,22 +18,22 @@ _NAMES: dict[Split, re.Pattern[str]] = {
 
 
 def split_called(folder: str) -> Split | None:
-    """The split that a folder of this name usually holds: "train2017", "valid", "test_set"; None for other names."""
+    """The split that a folder named "train2017", "valid", "test_set" or the like holds; None for other names."""
     return next((split for split, name in _NAMES.items() if name.fullmatch(folder)), None)
 
 
 def splits_among(images: Iterable[str]) -> dict[str, Split]:
-    """The folders at the top that are splits, and which; none where they are labels.
+    """The split of each topmost folder; empty if these folders are labels.
 
-    They are splits where all are called so, and no image lies directly in one. One folder called "train" with images
-    directly in it is a label, as is one beside folders of other names.
+    Folders are splits if all are named like splits, and no image lies directly in one. A folder "train" is a label if
+    images lie directly in it and it is the only one, or if folders of other names are beside it.
 
     Args:
-      images: the paths of all images, relative to the data set, each in a folder. Not read on after the first folder
-        that is not called like a split.
+      images: the paths of all images, relative to the data set, each in a folder. They are read up to the first folder
+        that is not named like a split.
 
     Raises:
-      SourceError: folders called like splits hold images directly, which have no label so; or hold splits again.
+      SourceError: folders named like splits hold images directly, which then have no label; or they hold splits again.
     """
     found: dict[str, Split] = {}
     direct: set[str] = set()
@@ -63,10 +63,10 @@ def splits_among(images: Iterable[str]) -> dict[str, Split]:
 
 
 def split_of(path: str, splits: Mapping[str, Split]) -> Split | None:
-    """The split that an image belongs to; None where the data set has none.
+    """The split that an image belongs to; None if the data set has no splits.
 
     Args:
-      path: the image's, as the listing or the plan has it.
+      path: of the image, as the listing or the plan has it.
       splits: `Listing.splits` or `PlannedRun.splits`.
     """
     return next((split for folder, split in splits.items() if path.startswith(f"{folder}/")), None)
