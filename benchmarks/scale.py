@@ -31,7 +31,7 @@ from camboxes.pipeline.commands import demo
 from camboxes.pipeline.jobs.beam_options import beam_options
 from camboxes.transforms import BoxesFromMaps, InferClassMaps, Plan, PlannedRun, Shard, storage
 from camboxes.transforms.planning.plan import read_shard, shard_file
-from camboxes.transforms.read import PlannedShards
+from camboxes.transforms.read import ReadByKey
 from camboxes.transforms.records import LABELED, table
 from camboxes.transforms.write import merge
 
@@ -107,7 +107,7 @@ def infer(run: PlannedRun, keys: list[str], model: ModelSpec) -> None:
         storage.write_table(shard_file(run.output, shard.key), shard.rows)
 
     with beam.Pipeline(options=beam_options([])) as p:
-        shards = p | beam.Create(keys, reshuffle=False) | PlannedShards(run.output)
+        shards = p | beam.Create(keys, reshuffle=False) | ReadByKey(run.output)
         shards | InferClassMaps(model) | BoxesFromMaps(0.25) | beam.Map(write)
 
 
