@@ -113,7 +113,7 @@ class Classifier(nn.Module):
     def __reduce__(self) -> Any:
         """How to pickle or copy it: the network and its settings, of which the rest is made again.
 
-        Fused layers and programs cannot be pickled: they hold weights as this processor wants them, and functions.
+        Fused layers cannot be pickled: they hold weights as this processor wants them.
         """
         given = (self.network, self.preprocessing, self.spec, self.class_names)
         options = {"multilabel": self.multilabel, "training_record": self.training_record}

@@ -5,7 +5,6 @@ import dataclasses
 import torch
 
 from camboxes.models.classifier import Classifier
-from camboxes.models.execution.process import keep_freed_memory
 from camboxes.models.networks.checkpoints import find_network
 from camboxes.models.spec import Device, ModelSpec
 
@@ -29,7 +28,6 @@ def load_classifier(model: str | ModelSpec) -> Classifier:
     device: Device = ("cuda" if torch.cuda.is_available() else "cpu") if spec.device == "auto" else spec.device
     classifier = _load(dataclasses.replace(spec, device=device)).to(device).to(memory_format=torch.channels_last)
     classifier.settle()
-    keep_freed_memory()
     return classifier
 
 

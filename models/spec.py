@@ -40,8 +40,8 @@ class ModelSpec:
       precision: of the layers up to the last feature maps; what follows them is computed in fp32. "auto" for bf16
         on a GPU (fp16 where it has none), a CPU with AMX or AMD's from Zen 5 on, where the network gives nearly the
         same maps, else fp32.
-      compile: "on" to fuse each convolution with what follows it, on a GPU with the norm alone, and to run passes
-        without Python: see `fusing` and `programs`; "auto" for "on" wherever that gives the same maps.
+      compile: "on" to fuse each convolution with what follows it, on a GPU with the norm alone: see
+        `execution.executor`; "auto" for "on" wherever that gives the same maps.
       weights_sha256: what the weights must be, in hexadecimal digits: see `Classifier.settings`. None to take them as
         they are.
       prompts: the classes of a dual encoder, `LABEL` or `LABEL: NAME, NAME` each: see `prompts.read_prompts`. None for

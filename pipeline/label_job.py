@@ -66,7 +66,7 @@ class _Network(ClassOptions):
     )
     compile: Compilation = _network_option(
         "auto",
-        "fuse each convolution with what follows it, and run a pass as one program",
+        "fuse each convolution with what follows it",
         stated="wherever that gives the same maps",
         choices=get_args(Compilation),
     )

@@ -98,10 +98,8 @@ class _InferClassMaps(beam.DoFn):
 
     def setup(self) -> None:
         from camboxes.models import Localizer
-        from camboxes.models.execution.process import keep_freed_memory
 
         self._localizer = self._shared.acquire(lambda: Localizer(stored_classifier.load(self._model), self._maps))
-        keep_freed_memory()  # not what staging the network took
         names, settings = self._localizer.classifier.class_names, self._localizer.settings
         reusable = None if self._reuse is None else ReusableRows(self._reuse, settings)
         self._reader = ImageReader(self._localizer, LabelMatcher(names, self._label_map), reusable, self._limits)

@@ -9,7 +9,6 @@ from torch import nn
 
 from camboxes.models.execution.fused_convolutions.fusing import fold, fuse
 from camboxes.models.execution.precision import DTYPES, fastest
-from camboxes.models.execution.torchscript.scripted_layers import ScriptedLayers
 from camboxes.models.introspection.probing import evaluating
 from camboxes.models.spec import Compilation, Precision
 
@@ -48,10 +47,8 @@ class Executor:
                 precision, compilation = self._how
                 images = probe()
                 with evaluating(*features.modules()):
-                    made = fast_layers(features, images, precision, compilation)
-                if compilation == "on" and images.device.type == "cpu":
-                    made = ScriptedLayers(made)
-                self._made, self._made_of = made, features
+                    self._made = fast_layers(features, images, precision, compilation)
+                self._made_of = features
             return self._made
 
 

@@ -1,11 +1,8 @@
-"""How a process that runs forward passes uses its cores and its memory."""
+"""How a process that runs forward passes uses its cores, and what it says where its memory is short."""
 
-import ctypes
 import os
 
 import torch
-
-_M_MMAP_THRESHOLD, _M_TOP_PAD, _M_TRIM_THRESHOLD = -3, -2, -1  # of glibc's malloc.h
 
 
 def use_one_core() -> None:
@@ -37,19 +34,3 @@ def out_of_memory(error: Exception) -> bool:
     """Whether an error says that a pass did not fit into the memory of its device."""
     # PyTorch has no type of its own for what the CPU's allocator raises.
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def keep_freed_memory() -> None:
-    """Makes glibc keep freed memory in this process for the next maps and photographs; elsewhere does nothing.
-
-    By default glibc returns what other threads than the first free to the system at once, and each pass starts with
-    newly zeroed pages: up to a fifth of a job's time (measured: docs/speed.md). What is free at the time of the call is
-    returned: loading a network takes several times its size.
-    """
-    libc = ctypes.CDLL(None)
-    mallopt = getattr(libc, "mallopt", None)
-    if mallopt is not None:
-        libc.malloc_trim(0)
-        mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that glibc allows
-        mallopt(_M_TOP_PAD, 64 << 20)
-        mallopt(_M_TRIM_THRESHOLD, 1 << 30)  # what an arena keeps at its end: more than is ever free there

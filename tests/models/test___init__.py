@@ -12,7 +12,7 @@ def test_the_public_names_are_listed_and_can_be_had():
     assert set(dir(models)) == set(models.__all__) == expected
     assert all(getattr(models, name).__module__.startswith("camboxes.models.") for name in expected - {"METHODS"})
     assert models.METHODS[0] == "cam"
-    assert not hasattr(models, "keep_freed_memory")
+    assert not hasattr(models, "out_of_memory")
 
 
 def test_the_names_are_listed_without_torch():

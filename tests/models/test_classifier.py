@@ -26,7 +26,6 @@ from camboxes.models import (
     load_classifier,
 )
 from camboxes.models.classifier import Classifier
-from camboxes.models.execution.torchscript import scripted_layers
 from camboxes.models.loading import load_for_elsewhere
 from camboxes.models.localization import affinity
 from camboxes.models.networks.by_name import empty_network, qualified_name
@@ -450,15 +449,13 @@ COPIES = {
 
 @pytest.fixture(scope="module")
 def used(classifier):
-    """A localizer whose passes have become programs of fused layers, and what it says of noise."""
+    """A localizer whose layers are fused, and what it says of noise."""
     maps = MapSpec("cam*layercam@32[-2]", scales=(224, 448), fine_scales=True)
     localizer = Localizer(classifier, maps)
     images = [localizer.resize(np.random.default_rng(0).integers(0, 256, (100, 120, 3), np.uint8))]
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(scripted_layers, "_PATIENCE", 0)
-        found = [localizer.localize(images, [[[285], [7]]]) for _ in range(2)][-1]
-    assert classifier.spec.compile == "on" and classifier._executed()._programs
-    return localizer, images, found[0]
+    [found] = localizer.localize(images, [[[285], [7]]])
+    assert classifier.spec.compile == "on" and classifier._executed() is not classifier._recorder.features
+    return localizer, images, found
 
 
 @pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)

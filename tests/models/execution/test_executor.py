@@ -10,8 +10,6 @@ from torch.nn import functional
 from camboxes.models import Localizer, MapSpec, ModelSpec, class_maps, load_classifier
 from camboxes.models.execution.executor import Executor, fast_layers, resolve
 from camboxes.models.execution.fused_convolutions.kernels import FusedConvolution
-from camboxes.models.execution.torchscript import scripted_layers
-from camboxes.models.execution.torchscript.scripted_layers import ScriptedLayers
 from camboxes.transforms.boxes.from_map import BoxRule, boxes_from_map
 from camboxes.transforms.boxes.stored_maps import quantize
 
@@ -147,7 +145,7 @@ def test_layers_are_made_once_for_the_same_features():
 
     first, second = nn.Conv2d(3, 40, 1).train(), nn.Conv2d(3, 40, 1)
     made = executor.layers(first, probe)
-    assert isinstance(made, ScriptedLayers) and executor.layers(first, probe) is made and len(asked) == 1
+    assert made is not first and executor.layers(first, probe) is made and len(asked) == 1
     assert first.training and type(first) is nn.Conv2d and first.weight.dtype == torch.float32
     assert executor.layers(second, probe) is not made
 
@@ -155,9 +153,8 @@ def test_layers_are_made_once_for_the_same_features():
 @pytest.mark.parametrize(
     "maps", [MapSpec("cam"), MapSpec("cam*layercam@16+layercam@32[-2]", refine="affinity")], ids=str
 )
-def test_boxes_are_the_same_without_this_package(photographs, monkeypatch, maps):
-    """Boxes of photographs from fused layers in programs, and from the network's own layers, both in float32."""
-    monkeypatch.setattr(scripted_layers, "_PATIENCE", 0)
+def test_boxes_are_the_same_without_this_package(photographs, maps):
+    """Boxes of photographs from fused layers, and from the network's own layers, both in float32."""
     found = {}
     for compilation in ("on", "off"):
         localizer = Localizer(load_classifier(ModelSpec(precision="fp32", compile=compilation, batch_size=1)), maps)
@@ -169,10 +166,7 @@ def test_boxes_are_the_same_without_this_package(photographs, monkeypatch, maps)
             [localization] = localizer.localize([localizer.resize(photograph)], [classes])
             drawn = boxes_from_map(quantize(localization.maps[0]), width, height, BoxRule(boxes="all"))
             found.setdefault(compilation, []).append((localization.class_ids, drawn.boxes))
-        if compilation == "on":
-            assert None not in executed._programs.values() and executed._programs
-        else:
-            assert executed is localizer.classifier._recorder.features
+        assert (executed is localizer.classifier._recorder.features) == (compilation == "off")
     assert len(found["on"]) == 5
     for (classes, boxes), (same_classes, same_boxes) in zip(found["on"], found["off"], strict=True):
         assert classes == same_classes and len(boxes) == len(same_boxes) > 0
