@@ -1,4 +1,4 @@
-"""The third step: boxes from the stored maps, during a run or years later."""
+"""The third step: draws boxes from stored maps, during a run or later."""
 
 import dataclasses
 import itertools
@@ -32,10 +32,10 @@ class BoxesFromMaps(beam.PTransform):
         thresholds: Mapping[str, Threshold] | None = None,
         calibration: Calibration | None = None,
     ):
-        """Takes the attributes of a `BoxRule`, and how scores are calibrated; None where they are not.
+        """Takes the attributes of a `BoxRule`, and the calibration of scores; None for raw scores alone.
 
         Raises:
-          ValueError: a value out of its range.
+          ValueError: a value is out of its range.
         """
         super().__init__()
         self._draw = _DrawBoxes(BoxRule(threshold, min_area, boxes, thresholds or {}), calibration)
@@ -58,17 +58,17 @@ class _DrawBoxes(beam.DoFn):
 
 
 def drawing_settings(rule: BoxRule, calibration: Calibration | None) -> Row:
-    """What decides the boxes besides the maps, for a run's records."""
+    """The settings that decide the boxes besides the maps, for a run's records."""
     return {"rule": dataclasses.asdict(rule), "calibration": None if calibration is None else calibration.as_json()}
 
 
 class DrawnMap(NamedTuple):
-    """A row's map, and what was drawn from it.
+    """A row's map, and the boxes drawn from it.
 
     Attributes:
-      stored: its entry in the row's maps.
+      stored: the map's entry in the row's maps.
       working: the map on its working grid.
-      drawn: boxes in pixels of the rectangle that the map covers.
+      drawn: the boxes, in pixels of the rectangle that the map covers.
     """
 
     stored: Row
@@ -77,12 +77,12 @@ class DrawnMap(NamedTuple):
 
 
 class DrawnLabel(NamedTuple):
-    """A row's label that has maps, and what was drawn from them.
+    """A row's label that has maps, and the boxes drawn from them.
 
     Attributes:
-      label: its entry in the row's labels.
-      maps: that of the whole image first.
-      boxes: on the image, of all the maps; their `look` counts the maps.
+      label: the label's entry in the row's labels.
+      maps: its maps, that of the whole image first.
+      boxes: the boxes on the image; their `look` is an index into maps.
     """
 
     label: Row
@@ -103,12 +103,12 @@ def drawn_labels(row: Row, rule: BoxRule) -> Iterator[DrawnLabel]:
 
 
 def working_map(stored: Row) -> WorkingMap:
-    """An entry of the column `maps` on its working grid."""
+    """Brings an entry of the column `maps` to its working grid."""
     return WorkingMap(StoredMap.of(stored), *stored["rectangle"][2:])
 
 
 def draw(row: Row, rule: BoxRule, calibration: Calibration | None = None) -> Row:
-    """A row with boxes drawn from its maps, whatever boxes it had; rows without maps get none and keep their status."""
+    """Replaces a row's boxes by those drawn from its maps. A row without maps gets none and keeps its status."""
     boxes, areas, reasons = (
         [],
         {},

@@ -1,4 +1,4 @@
-"""COCO files from a run's rows: streamed, in the order of the image ids."""
+"""Writes COCO files from a run's rows: streamed, in the order of the image ids."""
 
 import collections
 import dataclasses
@@ -17,21 +17,21 @@ Row = Mapping[str, Any]
 
 
 def by_person(box: Row) -> Row:
-    """What an annotation says of where its box comes from: nothing, unless a person drew it."""
+    """The attributes of an annotation that name its box's source: none unless a person drew it."""
     return {"source": PERSON} if source_of(box) == PERSON else {}
 
 
 @dataclasses.dataclass
 class Counts:
-    """What a run holds.
+    """Counts of a run's images and boxes.
 
     Attributes:
-      images: all of them, and by status.
-      rejected: by the code of the reason.
-      categories: by name, the images labelled so, those with a box of it, and its boxes.
-      annotations: boxes in all.
-      by_person: those of them that a person drew.
-      doubts: whether the network sees what the images are labelled with.
+      images: number of images, in total and by status.
+      rejected: number of rejected images, by the code of the reason.
+      categories: number of labelled images, of images with a box, and of boxes, by category name.
+      annotations: number of boxes.
+      by_person: number of boxes that a person drew.
+      doubts: counts of images whose labels the network does not confirm.
     """
 
     images: dict[str, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(("planned", *STATUSES), 0))
@@ -72,14 +72,14 @@ def write_coco(
     """Writes a COCO data set and its results, or one part of them.
 
     Args:
-      dataset: where the data set goes.
-      results: where the results go.
-      rows: LABELED, in ascending image_id; never held together. Their annotations, which stand behind all images, wait
-        in a temporary file.
-      categories: id and name of each.
-      info: stands in the data set as it is.
-      counts: is added to; annotation ids go on from its number of annotations.
-      attributes: of a box what else stands at its annotation.
+      dataset: the file of the data set.
+      results: the file of the results.
+      rows: rows in the schema LABELED, by ascending image_id. They are streamed; annotations, which follow after all
+        images, wait in a temporary file.
+      categories: id and name of each category.
+      info: the data set's info, written unchanged.
+      counts: counts that the rows are added to; annotation ids continue from its number of annotations.
+      attributes: gives further attributes of a box's annotation.
     """
     number = counts.annotations
     with tempfile.TemporaryFile() as waiting:
@@ -119,7 +119,7 @@ def _image(row: Row) -> dict[str, Any]:
 
 
 def _annotations(row: Row, attributes: Callable[[Row], Row]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """An image's boxes, by category and rank, as annotations that lack their ids, and as entries of the results."""
+    """An image's boxes, by category and rank: as annotations without ids, and as entries of the results."""
     for box in sorted(row["boxes"], key=lambda box: (box["category_id"], box["rank"])):
         place = {"image_id": row["image_id"], "category_id": box["category_id"], "bbox": box["bbox"]}
         calibrated = box["calibrated_score"]
@@ -133,14 +133,14 @@ def _annotations(row: Row, attributes: Callable[[Row], Row]) -> Iterator[tuple[d
             "rank": box["rank"],
             "box_uid": box["box_uid"],
             **attributes(box),
-            # The image's priority: viewers keep what stands at a box.
+            # The image's priority, repeated here because viewers keep the attributes of a box.
             **({} if row["review"] is None else {"review_priority": row["review"]["priority"]}),
         }
         yield annotation, {**place, "score": score_of(box)}
 
 
 class _List:
-    """The inside of a JSON list in a file, a value a line."""
+    """Writes the elements of a JSON list to a file, one a line."""
 
     def __init__(self, file: IO[bytes]):
         self._file = file
@@ -154,7 +154,7 @@ class _List:
         self._file.write(b"\n" if self._separator else b"")
 
 
-# json.dumps makes an encoder for each value.
+# One encoder for all values; json.dumps would make one for each.
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 

@@ -1,4 +1,4 @@
-"""The maps as they were before refinement, in the place of the refined ones: boxes from both without a second run."""
+"""Replaces refined maps by the maps before refinement, so that one run gives boxes from both."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ PLAIN = {"refine": "none", "keep_plain": False}  # the settings of such maps
 @beam.typehints.with_input_types(Shard)
 @beam.typehints.with_output_types(Shard)
 class PlainMaps(beam.PTransform):
-    """Puts each row's plain maps in the place of its maps; for shards that `InferClassMaps` kept them in."""
+    """Replaces each row's maps by its plain maps, in shards for which `InferClassMaps` kept these."""
 
     def expand(self, shards: beam.PCollection[Shard]) -> beam.PCollection[Shard]:
         """Applies the transform to a collection of shards."""

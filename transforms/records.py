@@ -1,31 +1,31 @@
-"""What flows between the steps: a shard, some hundred rows in Arrow, one row per image.
+"""The elements that flow between the steps: shards of some hundred rows in Arrow, one row per image.
 
-Every step hands on the same shard with its rows extended, so there are three schemas, each a prefix of the meaning
-of the next. `LABELED` is the schema of a shard file, version 3:
+Every step passes the same shard on with its rows extended. So there are three schemas: PLANNED, MAPPED and LABELED.
+`LABELED` is the schema of a shard file, version 3:
 
     image_id      int64, dense from 1 over a planned run; null in an unplanned shard
     path          relative to the input root, with forward slashes; the image's identity
-    digest        SHA-256 of the file's bytes, hexadecimal; null where they could not be read
-    width, height pixels, after EXIF orientation; null where the image could not be decoded
-    status        ok, no_box, skipped (all its labels map to nothing), or rejected
-    reason        "code: what happened", also per label; null where there is nothing to say
-    labels        label, category_id, class_index (the model class chosen; null: the label maps to nothing), logit,
+    digest        SHA-256 of the file's bytes, hexadecimal; null if they could not be read
+    width, height pixels, after EXIF orientation; null if the image could not be decoded
+    status        ok, no_box, skipped (no label stands for a class), or rejected
+    reason        "code: what happened", also per label; null for most images
+    labels        label, category_id, class_index (the model class chosen; null: the label stands for none), logit,
                   probability
-    top5          class_index, name ("class 3" where it has none) and probability of the network's first five classes
+    top5          class_index, name ("class 3" if it has none) and probability of the network's first five classes
     maps          per label: category_id, height, width (cells), raw_min, raw_max (float32, before quantisation), cells
                   (uint8, row-major), rectangle (x, y, width, height of the oriented image that the map covers, in
                   pixels), method, scales (short sides of the network's input, in pixels), coherence and agreement
-                  (what spreading the map along the network's mid-level features does to it: `models.affinity`; null
-                  where the network has no such features)
-    plain_maps    the same before refinement, where they were kept; shards of version 2 do not have them
+                  (how the map changes when it is spread along the network's mid-level features, see
+                  `models.localization.affinity`; null if the network has no such features)
+    plain_maps    the maps before refinement, if they were kept; shards of version 2 do not have this column
     boxes         per box: category_id, bbox (x, y, width, height in pixels of the oriented image), score,
                   calibrated_score (null before calibration), rank, box_uid, component_area (share of the working
-                  grid's cells), threshold (the smallest foreground value of this map, in [0, 1]), source (machine, or
-                  person: see `keep`; shards of version 2 do not have it)
-    review        priority: how many of its labels a person will probably have to correct; null for rejected images.
-                  reasons: "code: label", why; see `review`
+                  grid's cells), threshold (the smallest foreground value of this map, in [0, 1]), source (machine or
+                  person, see `keep`; shards of version 2 do not have this field)
+    review        priority: the expected number of labels that a person has to correct; reasons: "code: label", see
+                  `review`. Null for rejected images.
 
-What a step was told stands in the schema's metadata (`settings`), so that a shard file explains itself.
+The schema's metadata holds the settings of the steps (`settings`), so that a shard file explains itself.
 """
 
 import dataclasses
@@ -84,9 +84,9 @@ _BOX = pa.struct(
     ]
 )
 
-# What a reader hands over. `location` says where to read the image, null where its path leads outside the root; `place`
-# where in its container an image without a file of its own is found (see `members`); `image` holds its bytes where a
-# job of the user's own has them already. None of these, and no class_indices, reaches a shard file.
+# The columns of a reader. `location`: where to read the image, null if its path leads outside the root. `place`: the
+# position of an image in its container (see `members`). `image`: the image's bytes, if a user's own job has them.
+# These three columns and class_indices do not reach a shard file.
 PLANNED = pa.schema(
     [
         ("image_id", pa.int64()),
@@ -117,17 +117,17 @@ LABELED = MAPPED.append(pa.field("boxes", pa.list_(_BOX))).append(pa.field("revi
 
 
 def score_of(box: Mapping[str, Any]) -> float:
-    """The score of a row's box that counts, and that results.json carries: the calibrated one where there is one."""
+    """The score of a row's box that results.json holds: the calibrated one if there is one."""
     return box["score"] if box["calibrated_score"] is None else box["calibrated_score"]
 
 
 def source_of(box: Mapping[str, Any]) -> str:
-    """Who drew a row's box; before version 3 of the schema nobody but the machine did."""
+    """Who drew a row's box; before version 3 of the schema the machine drew all of them."""
     return box.get("source") or MACHINE
 
 
 def rejected(row: Mapping[str, Any], reason: str) -> dict[str, Any]:
-    """The row of an image that gives nothing: its labels, and of what was read what `row` has."""
+    """The row of a rejected image: it keeps the labels, and of the image's facts those that `row` has."""
     kept = {name: row.get(name) for name in ("image_id", "path", "digest", "width", "height")}
     labels = [{name: label[name] for name in ("label", "category_id")} for label in row["labels"]]
     return kept | {"status": REJECTED, "reason": reason, "labels": labels, "top5": [], "maps": [], "plain_maps": []}
@@ -137,7 +137,7 @@ class LabeledImage(NamedTuple):
     """One image of a user's own pipeline, for `BatchImages`.
 
     Attributes:
-      path: the image's identity; also where it is read, on any Beam filesystem, unless `image` is given.
+      path: the image's identity, and its place on any Beam filesystem, unless `image` is given.
       labels: its image-level labels.
       image: the encoded file's bytes, or None.
     """
@@ -161,25 +161,25 @@ class Shard:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the steps so far were told."""
+        """The settings of the steps so far."""
         return json.loads((self.rows.schema.metadata or {}).get(b"camboxes", b"{}"))
 
     def extended(self, rows: Iterable[Mapping[str, Any]], schema: pa.Schema, settings: Mapping[str, Any]) -> "Shard":
-        """The same shard with other rows, its settings joined by a step's own."""
+        """The same shard with other rows, and with the settings of one more step."""
         return Shard(self.key, table(rows, schema, {**self.settings, **settings}))
 
 
 def table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema, settings: Mapping[str, Any]) -> pa.Table:
-    """Rows as one Arrow table that carries its schema's version and the settings of the steps that made it."""
+    """Makes one Arrow table of rows, with the schema's version and the settings of the steps in its metadata."""
     record = json.dumps({**settings, "schema_version": SCHEMA_VERSION}, sort_keys=True)
     return pa.Table.from_pylist(list(rows), schema.with_metadata({"camboxes": record}))
 
 
 class ShardCoder(beam.coders.Coder):
-    """A length-prefixed key, then the rows as an Arrow IPC stream. Equal shards have equal bytes."""
+    """Encodes a shard as its length-prefixed key and an Arrow IPC stream. Equal shards have equal bytes."""
 
     def encode(self, value: Shard) -> bytes:
-        """Serialises a shard."""
+        """Encodes a shard."""
         sink = pa.BufferOutputStream()
         rows = value.rows.combine_chunks()
         with pa.ipc.new_stream(sink, rows.schema) as stream:
@@ -188,16 +188,16 @@ class ShardCoder(beam.coders.Coder):
         return len(key).to_bytes(4, "big") + key + sink.getvalue().to_pybytes()
 
     def decode(self, encoded: bytes) -> Shard:
-        """The inverse of encode."""
+        """Decodes a shard."""
         start = 4 + int.from_bytes(encoded[:4], "big")
         return Shard(encoded[4:start].decode(), pa.ipc.open_stream(encoded[start:]).read_all())
 
     def is_deterministic(self) -> bool:
-        """Shards may be keys and may be compared by their bytes."""
+        """Always true: shards may be keys and may be compared by their bytes."""
         return True
 
     def to_type_hint(self) -> type:
-        """The type that this coder serves."""
+        """The type that this coder encodes."""
         return Shard
 
 

@@ -1,4 +1,4 @@
-"""The last step: shard files, and the merge of a whole run into COCO."""
+"""The last step: writes shard files, and merges a whole run into COCO files."""
 
 import contextlib
 import importlib.metadata
@@ -19,12 +19,12 @@ from camboxes.transforms.doubts.same_bytes import SameBytes
 from camboxes.transforms.planning.plan import PlannedRun, read_shard, shard_file
 from camboxes.transforms.records import REJECTED, Shard
 
-# What can change the bytes of a result, or a person's trust in it.
+# The libraries whose versions can change a result.
 _LIBRARIES = "camboxes torch torchvision timm apache-beam pyarrow numpy opencv-python-headless pillow".split()  # noqa: SIM905
 
 MAX_REJECT_RATE = 0.5
 
-# A part of annotations.json is a COCO data set of its own, of a size that pycocotools still loads on a laptop.
+# Each part of annotations.json is a COCO data set that pycocotools can still load on a laptop.
 _IMAGES_PER_PART = 500_000
 
 _FOR_JSON = ["image_id", "path", "digest", "width", "height", "status", "reason", "labels", "boxes", "review"]
@@ -35,24 +35,24 @@ _FOR_JSON = ["image_id", "path", "digest", "width", "height", "status", "reason"
 class WriteCoco(beam.PTransform):
     """Writes each shard as OUT/shards/KEY.parquet, then annotations.json, results.json and summary.json of the run.
 
-    A shard's file is written as soon as the shard arrives, and stands under its name only when it is whole. The merge
-    covers all shards of the plan in OUT/plan, those written by earlier, interrupted jobs included; without a plan, the
-    shards that arrived. Past 500,000 images the JSON files are written in parts, annotations-00001-of-00003.json and so
-    on, each a data set of its own, with ids that go on from part to part. Counters: written, milliseconds_write.
+    A shard's file is written as soon as the shard arrives, and gets its name when it is complete. The merge covers all
+    shards of the plan in OUT/plan, also those that interrupted jobs wrote; without a plan, the shards that arrived.
+    Past 500,000 images the JSON files are written in parts, annotations-00001-of-00003.json and so on. Each part is a
+    data set; ids continue from part to part. Counters: written, milliseconds_write.
 
-    The result is a collection of one element: the summary, as it stands in summary.json.
+    The result is a collection of one element: the content of summary.json.
     """
 
     def __init__(self, output: str, max_reject_rate: float = MAX_REJECT_RATE):
-        """Takes where to write, and how many images may be rejected.
+        """Takes the run's folder, and the share of images that may be rejected.
 
         Args:
           output: the run's folder, local or on any Beam filesystem.
-          max_reject_rate: the share of the run's images that may be rejected, 0 to 1. Above it the job fails when all
-            files are written; 1 lets every job pass.
+          max_reject_rate: the share of the run's images that may be rejected, 0 to 1. Above it the job fails after all
+            files are written; with 1 it never fails.
 
         Raises:
-          ValueError: max_reject_rate is no such share.
+          ValueError: max_reject_rate is not from 0 to 1.
 
         Raises, in the job:
           IncompleteRunError: planned images are missing from the shards.
@@ -66,7 +66,7 @@ class WriteCoco(beam.PTransform):
         self._write = beam.Map(_write_shard, output=output).with_output_types(str)
 
     def with_resource_hints(self, **hints: Any) -> "WriteCoco":
-        """Gives hints to the writing of shards, which goes on where they are made; the merge runs on any worker."""
+        """Gives the hints to the step that writes shards, where they are made. The merge runs on any worker."""
         self._write.with_resource_hints(**hints)
         return self
 
@@ -84,11 +84,11 @@ class WriteCoco(beam.PTransform):
 
 
 class IncompleteRunError(RuntimeError):
-    """Not every planned image has a row. Never expected; the job fails rather than lose one in silence."""
+    """A planned image has no row. This is never expected; the job fails rather than lose an image silently."""
 
 
 class TooManyRejectedError(RuntimeError):
-    """More images were rejected than allowed. The run's files are written all the same, and summary.json says so."""
+    """More images were rejected than allowed. All files of the run are written, and summary.json says so."""
 
 
 def _write_shard(shard: Shard, output: str) -> str:
@@ -102,7 +102,7 @@ def merge(written: Iterable[str], output: str, max_reject_rate: float = MAX_REJE
     """Writes the JSON files of a run from its shard files, and returns the summary.
 
     Args:
-      written: the keys of the shards to merge where the run has no plan.
+      written: the keys of the shards to merge if the run has no plan.
       output: the run's folder.
       max_reject_rate: see `WriteCoco`.
 
@@ -172,7 +172,7 @@ def merge(written: Iterable[str], output: str, max_reject_rate: float = MAX_REJE
 
 
 def _compared(rows: Iterable[Mapping[str, Any]], same: SameBytes) -> Iterator[Mapping[str, Any]]:
-    """The rows, of which those that could be read are added to the images to compare."""
+    """Yields the rows, and adds those of readable images to the images to compare."""
     for row in rows:
         if row["digest"] is not None:
             same.add(row["digest"], row["path"], json.dumps([label["label"] for label in row["labels"]]))
@@ -180,16 +180,16 @@ def _compared(rows: Iterable[Mapping[str, Any]], same: SameBytes) -> Iterator[Ma
 
 
 def _copies(same: SameBytes) -> dict[str, Any]:
-    """How many images have the bytes of others, and how many of them other labels, with an example."""
+    """Counts the images that have the bytes of another, and those of them with other labels; gives an example."""
     found = same.found()
     example = [{"path": path, "labels": json.loads(said)} for path, said in found.differing_example or ()]
     return {"images": found.images, "with_other_labels": found.differing, "example": example}
 
 
 def _failure(counts: coco.Counts, max_reject_rate: float) -> str | None:
-    """Why a run fails although it is complete; None where it does not."""
+    """The reason why a complete run fails; None if it does not."""
     rejected, planned = (counts.images[name] for name in (REJECTED, "planned"))
-    if not planned or rejected / planned <= max_reject_rate:  # a product is rounded otherwise: 29 > 0.29 * 100
+    if not planned or rejected / planned <= max_reject_rate:  # not a product, for rounding: 29 > 0.29 * 100
         return None
     reasons = sorted(counts.rejected.items(), key=lambda reason: (-reason[1], reason[0]))
     return (
@@ -199,7 +199,7 @@ def _failure(counts: coco.Counts, max_reject_rate: float) -> str | None:
 
 
 def _parts(shards: Mapping[str, int]) -> list[list[str]]:
-    """The keys of the shards, cut into parts of at most _IMAGES_PER_PART images; at least one part."""
+    """Cuts the keys of the shards into parts of at most _IMAGES_PER_PART images; gives at least one part."""
     parts: list[list[str]] = [[]]
     images = 0
     for key, rows in shards.items():
@@ -219,7 +219,7 @@ def _version(library: str) -> str | None:
 
 
 def _rows(output: str, keys: Iterable[str], settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The rows of shards, each of which must have been made with these settings."""
+    """The rows of shards. Raises a ValueError if a shard has other settings."""
     columns = [*_FOR_JSON, *Doubts.about(settings).columns]
     for key in keys:
         shard = read_shard(output, key, columns)
@@ -231,8 +231,8 @@ def _rows(output: str, keys: Iterable[str], settings: Mapping[str, Any]) -> Iter
 
 
 def _numbered_by_path(output: str, keys: Iterable[str], settings: Mapping[str, Any]) -> list[Iterator[dict[str, Any]]]:
-    """The rows of shards without a plan, sorted on disk by their paths and numbered, in parts to be read in turn."""
-    # A database without a name lies in memory, and goes to a temporary file of its own when it grows.
+    """The rows of shards without a plan, sorted by path on disk and numbered; in parts that are read in turn."""
+    # A database without a name is in memory; as it grows it moves to a temporary file.
     waiting = sqlite3.connect("", isolation_level=None)
     waiting.execute("PRAGMA journal_mode = OFF")
     waiting.execute("CREATE TABLE rows (path TEXT, content TEXT)")
@@ -247,5 +247,5 @@ def _numbered_by_path(output: str, keys: Iterable[str], settings: Mapping[str, A
 
 
 def _settings(output: str, keys: Iterable[str]) -> dict[str, Any]:
-    """What the first shard was made with."""
+    """The settings of the first shard."""
     return next((read_shard(output, key, []).settings for key in keys), {})

@@ -1,4 +1,4 @@
-"""A stored map becomes boxes: numpy and OpenCV alone, called by everybody who draws a box.
+"""Draws boxes from stored maps, with numpy and OpenCV alone, for every part of camboxes that needs boxes.
 
 Imports the records; neither torch nor Beam.
 """

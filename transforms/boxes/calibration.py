@@ -1,7 +1,7 @@
-"""Calibrated scores: the probability that a box reaches IoU 0.5 with a true one, from what its map tells.
+"""Calibrated scores: the probability that a box reaches IoU 0.5 with a true box, estimated from its map.
 
-A logistic regression on `Evidence`, standardised over the run. `pipeline` fits it to a few boxed images; applying it is
-a dot product, which every worker can do.
+The calibration is a logistic regression on `Evidence`, standardised over the run. `camboxes tune` fits it to a few
+boxed images. Every worker can apply it: it is a dot product.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import numpy as np
 
 from camboxes.transforms.boxes.evidence import Evidence
 
-_CLIP = 4.0  # standard deviations: no single number outweighs all others
+_CLIP = 4.0  # standard deviations, so that no single number outweighs all others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Calibration:
     """P(IoU >= 0.5 | evidence) = 1 / (1 + exp(-(intercept + sum_k weight_k * standardised evidence_k))).
 
     Attributes:
-      intercept: log odds of a box whose evidence is average.
-      weights: for each field of `Evidence`; all 0 where only the base rate is known.
+      intercept: log odds of a box with average evidence.
+      weights: of each field of `Evidence`; all 0 if only the base rate is known.
       mean, deviation: of each field over the run's boxes.
     """
 
@@ -31,21 +31,21 @@ class Calibration:
     deviation: Mapping[str, float]
 
     def probability(self, evidence: Evidence) -> float:
-        """Of one box, in (0, 1), rounded to 4 decimals."""
+        """The calibrated score of one box, in (0, 1), rounded to 4 decimals."""
         standardised = standardise(np.array([evidence]), self.mean, self.deviation)[0]
         weights = np.array([self.weights[name] for name in Evidence._fields])
         return round(float(1 / (1 + np.exp(-(self.intercept + standardised @ weights)))), 4)
 
     def as_json(self) -> dict[str, Any]:
-        """For a file, and for a run's settings."""
+        """The calibration as a JSON object, for a file and for a run's settings."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Calibration":
-        """The inverse of `as_json`.
+        """Reads what `as_json` gives.
 
         Raises:
-          ValueError: it was fitted to other evidence than this version looks at.
+          ValueError: the calibration was fitted to other evidence than this version has.
         """
         if set(value["weights"]) != set(Evidence._fields):
             raise ValueError(
@@ -56,6 +56,6 @@ class Calibration:
 
 
 def standardise(evidence: np.ndarray, mean: Mapping[str, float], deviation: Mapping[str, float]) -> np.ndarray:
-    """[boxes, fields of Evidence] in standard deviations from the mean, clipped to 4; 0 where it is not known."""
+    """Standardises evidence [boxes, fields]: standard deviations from the mean, clipped to 4; 0 for unknown values."""
     means, deviations = (np.array([of[name] for name in Evidence._fields]) for of in (mean, deviation))
     return np.nan_to_num(np.clip((evidence - means) / deviations, -_CLIP, _CLIP), nan=0.0)

@@ -1,4 +1,4 @@
-"""What a map tells of how far one of its boxes can be trusted: numbers for calibration, from the stored map alone.
+"""Evidence for or against a box: numbers for calibration, computed from the stored map alone.
 
 None of them is a probability, and each alone says little; `calibration` weighs them.
 """
@@ -10,19 +10,19 @@ import numpy as np
 
 from camboxes.transforms.boxes.from_map import Drawn, MapBox, WorkingMap, best_iou
 
-_CENTRE = 0.8  # of each side: the box that a photographer would fill
+_CENTRE = 0.8  # of each side: a box as photographers fill it
 _NUDGES = (-0.2, -0.1, 0.1, 0.2)  # of the level
 
 
 class Evidence(NamedTuple):
-    """What is known of a box.
+    """Numbers about one box.
 
     Attributes:
       centre: IoU with a centred box of 80% of each side.
-      upper_quartile: of the scaled map: how much of the image is nearly as high as the peak.
+      upper_quartile: of the scaled map; it is high where much of the image is nearly as high as the peak.
       contrast: standard deviation of the scaled map.
       mass: share of the scaled map's sum that lies inside the box.
-      log_odds: of the class's probability.
+      log_odds: log odds of the class's probability.
       components: logarithm of the number of components.
       dominance: share of the foreground that this component covers.
       fill: share of the box that its component covers.
@@ -30,7 +30,7 @@ class Evidence(NamedTuple):
       top: upper edge, as a share of the image's height.
       stability: mean IoU with the best box at levels from 0.2 lower to 0.2 higher.
       persistence: IoU with the best box at a level 0.2 higher.
-      coherence, agreement: see the column `maps` in `records`; NaN where they are not known.
+      coherence, agreement: see the column `maps` in `records`; NaN if they are unknown.
     """
 
     centre: float
@@ -50,12 +50,12 @@ class Evidence(NamedTuple):
 
 
 def evidence(working: WorkingMap, drawn: Drawn, box: MapBox, probability: float, stored: dict[str, Any]) -> Evidence:
-    """Looks at a box.
+    """Computes the evidence about a box.
 
     Args:
       working: the map that the box was drawn from.
-      drawn: all that was drawn from it.
-      box: one of its boxes.
+      drawn: all boxes of that map.
+      box: one of them.
       probability: of the class, in [0, 1].
       stored: the map's entry in the column `maps`.
     """

@@ -1,13 +1,13 @@
-"""Boxes from a stored map: numpy and OpenCV alone, called by every part of camboxes that draws a box.
+"""Draws boxes from a stored map, with numpy and OpenCV alone.
 
-The stored map is brought to a working grid (the image's aspect, long side at most 512) by bilinear interpolation
-with half-pixel centres and min-max scaled; cells of at least the threshold are foreground; each 8-connected
-component gives one box. The raw range cancels, so the uint8 cells are all that is needed: scaling a map changes
-nothing, and boxes drawn during inference and boxes drawn years later are the same.
+The stored map is resized to a working grid (the image's aspect, long side at most 512) by bilinear interpolation with
+half-pixel centres, and min-max scaled. Cells of at least the threshold are foreground. Each 8-connected component gives
+one box. The raw range cancels, so the uint8 cells suffice: scaling a map changes nothing, and boxes drawn during
+inference and later are the same.
 
-A threshold is a share of the scaled map's range (0.25), or of the map's own Otsu level ("0.8*otsu"): the value that
-best splits the map's cells into two groups (Otsu, IEEE Transactions on Systems, Man, and Cybernetics, 1979). The second
-kind adapts to the image, and was measured to suit every method: docs/evaluation.md.
+A threshold is a share of the scaled map's range (0.25), or of the map's Otsu level ("0.8*otsu"): the value that best
+splits the map's cells into two groups (Otsu, IEEE Transactions on Systems, Man, and Cybernetics, 1979). The second kind
+adapts to the image, and suits every method in measurements: docs/evaluation.md.
 """
 
 import dataclasses
@@ -34,13 +34,13 @@ Threshold = float | str  # 0.25, or "0.8*otsu"
 # Of maps that are not refined, where 0.25 was measured not to suit the network: docs/evaluation.md.
 _PLAIN_THRESHOLDS = {"timm:tf_efficientnet_lite1": 0.15, "timm:tf_efficientnet_lite2": 0.15}
 
-_FEW = 8  # components, up to which they are filled one by one
-_OPEN = 255  # a point of the foreground that is in no component yet
+_FEW = 8  # components: so many are flood-filled one by one, more are labelled together
+_OPEN = 255  # a foreground point that is in no component yet
 LONG_SIDE = 512  # of the working grid, in cells: a 12-megapixel photograph costs no more than a 512-pixel one
 
 
 class Cut(NamedTuple):
-    """A threshold, taken apart.
+    """A parsed threshold.
 
     Attributes:
       share: of the scaled map's range, or of its Otsu level; at least 0.
@@ -51,12 +51,12 @@ class Cut(NamedTuple):
     otsu: bool
 
     @classmethod
-    @functools.lru_cache(typed=True)  # the same few thresholds are asked for of every map
+    @functools.lru_cache(typed=True)  # every map is cut at the same few thresholds
     def parse(cls, threshold: Threshold) -> "Cut":
-        """Reads a number, or a text such as "0.25", "0.8*otsu" and "otsu".
+        """Parses a number, or a text such as "0.25", "0.8*otsu" or "otsu".
 
         Raises:
-          ValueError: it is neither, or out of its range.
+          ValueError: the threshold is neither, or out of its range.
         """
         found = re.fullmatch(r"(?:(?P<share>[\d.eE+-]+)|(?:(?P<factor>[\d.eE+-]+)\*)?(?P<otsu>otsu))", str(threshold))
         try:
@@ -79,9 +79,9 @@ class BoxRule:
     Attributes:
       threshold: the smallest foreground value of the min-max scaled map, in [0, 1]; or a share of its Otsu level.
       min_area: the smallest component that becomes a box, as a share of the working grid's cells, in [0, 1].
-      boxes: "largest" for the largest component alone, "peak" for the one that holds the map's highest value, "all" for
-        each, "instances" for each region that `instances` takes components apart into, of those that are large enough.
-      thresholds: those of labels that have one of their own.
+      boxes: which components become boxes. "largest": the largest one; "peak": the one with the map's highest value;
+        "all": each; "instances": each large region that `instances` splits components into.
+      thresholds: the thresholds of labels that have their own.
     """
 
     threshold: Threshold = 0.25
@@ -99,28 +99,28 @@ class BoxRule:
 
     @classmethod
     def default_for(cls, classifier: "Classifier", maps: "MapSpec") -> "BoxRule":
-        """The rule by which `camboxes label` draws by default: the component at the peak, of a measured threshold.
+        """The rule that `camboxes label` uses by default: the component at the peak, at a measured threshold.
 
         Args:
-          classifier: a loaded classifier; its name is read, from `spec`.
-          maps: what is made with it; refined maps are cut at their Otsu level, others at a fixed share of their range.
+          classifier: a loaded classifier; the threshold depends on its name.
+          maps: its maps; refined maps are cut at their Otsu level, others at a fixed share of their range.
         """
         refined = maps.refine == "affinity"
         return cls("1*otsu" if refined else _PLAIN_THRESHOLDS.get(classifier.spec.name, 0.25), boxes="peak")
 
     def of(self, label: str) -> "BoxRule":
-        """The rule for a label's maps."""
+        """The rule for the maps of a label."""
         return dataclasses.replace(self, threshold=self.thresholds.get(label, self.threshold), thresholds={})
 
 
 class MapBox(NamedTuple):
-    """One component's box; of instances, one region's, in whatever is said of components here.
+    """The box of one component; for instances read "region" for "component" here.
 
     Attributes:
       bbox: x, y, width, height in pixels of the image, half-open, rounded to 2 decimals, inside the image.
       mean: mean of the min-max scaled map inside the box, in [0, 1].
       area: the component's share of the working grid's cells, in (0, 1].
-      peak: row and column of the component's highest cell in the stored map; among equals the first in row order.
+      peak: row and column of the component's highest cell in the stored map; the first in row order of equal ones.
     """
 
     bbox: tuple[float, float, float, float]
@@ -130,13 +130,13 @@ class MapBox(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """What came of one map.
+    """The boxes of one map.
 
     Attributes:
       boxes: the largest component first.
-      reason: "code: ...", why there are none; else None.
-      level: the smallest foreground value, in [0, 1]; what the threshold came to for this map.
-      areas: of all components, as shares of the working grid's cells, the largest first.
+      reason: "code: ...", the reason why there are no boxes; None if there are.
+      level: the smallest foreground value, in [0, 1]: the value of the threshold for this map.
+      areas: areas of all components, as shares of the working grid's cells, the largest first.
     """
 
     boxes: list[MapBox]
@@ -145,18 +145,18 @@ class Drawn(NamedTuple):
     areas: tuple[float, ...] = ()
 
 
-# Of values up to 255 in float32: a map that varies less over an image's pixels is constant there.
+# Of values up to 255 in float32. A map that varies less than this over an image's pixels counts as constant.
 _ROUNDING = 1e-4
 
 
 class WorkingMap:
-    """A stored map on the working grid of the image that it covers, to be cut at any number of thresholds.
+    """A stored map on the working grid of the image that it covers, ready to be cut at any number of thresholds.
 
     Attributes:
       stored: the map.
       width, height: of the image, in pixels.
-      empty_because: "code: ...", why no box can come from it; None where one can.
-      scaled: float32 [grid height, grid width], in [0, 1], min-max scaled; zeros where it is empty.
+      empty_because: "code: ...", the reason why the map gives no box at any threshold; None if it can give one.
+      scaled: float32 [grid height, grid width], in [0, 1], min-max scaled; zeros if the map is empty.
     """
 
     def __init__(self, stored: StoredMap, width: int, height: int):
@@ -170,24 +170,24 @@ class WorkingMap:
             self.empty_because = f"image_too_small: the map is constant over {width} x {height} pixels"
         if self.empty_because:
             resized[:] = 0
-        else:  # in place: memory for another grid costs as much as to compute it
+        else:  # in place: to allocate another grid costs as much as to compute it
             resized -= low
             resized /= high - low
         self.scaled = resized
 
     @functools.cached_property
     def otsu(self) -> float:
-        """The Otsu level: a value in [0, 1] that splits the cells into two groups of least variance inside."""
+        """The Otsu level, in [0, 1]: it splits the cells into two groups with the least variance inside each."""
         level, _ = cv2.threshold((self.scaled * 255).astype(np.uint8), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-        return (level + 1) / 255  # OpenCV's foreground is what lies above
+        return (level + 1) / 255  # OpenCV's foreground is strictly above
 
     def level(self, threshold: Threshold) -> float:
-        """The smallest foreground value that a threshold asks for, in [0, 1]."""
+        """The smallest foreground value for a threshold, in [0, 1]."""
         share, otsu = Cut.parse(threshold)
         return min(share * self.otsu, 1.0) if otsu else share
 
     def draw(self, rule: BoxRule) -> Drawn:
-        """Boxes by a rule; its thresholds of labels are for the caller to choose from: see `BoxRule.of`."""
+        """Draws boxes by a rule. The rule's thresholds by label are ignored: the caller chooses by `BoxRule.of`."""
         if self.empty_because:
             return Drawn([], self.empty_because)
         level = self.level(rule.threshold)
@@ -222,26 +222,26 @@ class WorkingMap:
         return Drawn(boxes, None, level, all_areas)
 
     def components(self, level: float) -> tuple[np.ndarray, np.ndarray]:
-        """The components of the points of at least `level`.
+        """Finds the components of the grid points of at least `level`.
 
         Returns:
-          Integers [grid height, grid width], the component of each of the grid's points, from 1; 0 for none. And int32
-          [1 + components, 5], x, y, width, height and area of each, in points; the first row is that of no component.
+          The component of each grid point, from 1, 0 for none: integers [grid height, grid width]. And x, y, width,
+          height and area of each component in points: int32 [1 + components, 5]; the first row stands for no component.
         """
         return _components(self.scaled, level)
 
     def outlines(self, rule: BoxRule, thresholds: Sequence[Threshold]) -> list[tuple[float, ...] | None]:
-        """The first box that `draw` gives by a rule for one box at each of many thresholds, in a fraction of its time.
+        """Draws the first box at each of many thresholds, in a fraction of the time that `draw` takes for each.
 
-        Components at a higher level lie inside those at a lower one: each level is looked at where the one below left
-        something.
+        Components at a higher level lie inside those at a lower level. So each level is searched only inside the
+        components of the level below.
 
         Args:
-          rule: "largest" or "peak"; its own threshold is not used.
-          thresholds: to use instead.
+          rule: with boxes "largest" or "peak"; its own threshold is ignored.
+          thresholds: the thresholds to use instead.
 
         Returns:
-          For each threshold `MapBox.bbox`, or None where there is no box.
+          `MapBox.bbox` for each threshold; None if there is no box.
         """
         found: list[tuple[float, ...] | None] = [None] * len(thresholds)
         if self.empty_because:
@@ -256,7 +256,7 @@ class WorkingMap:
                 components = _components(inside, levels[number])[1][1:]
                 areas = components[:, cv2.CC_STAT_AREA]
                 largest = components[areas == areas.max()]
-            if len(largest) > 1:  # which of them comes first, their peaks in the stored map tell
+            if len(largest) > 1:  # their peaks in the stored map decide which comes first
                 boxes = self.draw(dataclasses.replace(rule, threshold=levels[number])).boxes
                 found[number] = boxes[0].bbox if boxes else None
             elif largest[0, cv2.CC_STAT_AREA] / self.scaled.size >= rule.min_area:
@@ -267,7 +267,7 @@ class WorkingMap:
         return found
 
     def _heights(self) -> np.ndarray:
-        """Of the stored cells, on the scale of `scaled`: float32 [rows, columns]."""
+        """The values of the stored cells, on the scale of `scaled`: float32 [rows, columns]."""
         low, high = self._range
         return (self.stored.cells - low) / (high - low)
 
@@ -279,33 +279,33 @@ class WorkingMap:
 
 
 def boxes_from_map(stored: StoredMap, width: int, height: int, rule: BoxRule) -> Drawn:
-    """Draws boxes from a map that covers an image of `width` x `height` pixels."""
+    """Draws boxes by a rule from a map that covers an image of `width` x `height` pixels."""
     return WorkingMap(stored, width, height).draw(rule)
 
 
 def box_uid(path: str, label: str, rectangle: Sequence[int], peak: tuple[int, int]) -> str:
-    """A name that a box keeps when its map is thresholded again: 16 hexadecimal digits.
+    """The identifier of a box, 16 hexadecimal digits. It stays the same when the map is thresholded again.
 
     Args:
       path: the image's path, relative to the input root.
       label: the dataset's label.
       rectangle: x, y, width, height of the oriented image that the map covers, in pixels.
-      peak: see `MapBox.peak`. Where two components merge, the higher peak's name stays.
+      peak: see `MapBox.peak`. If two components merge, the identifier of the higher peak stays.
     """
     identity = json.dumps([path, label, list(rectangle), list(peak)], ensure_ascii=False)
     return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def best_iou(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Of each box [boxes, 4] the highest IoU with any of [truth, 4]: float64 [boxes].
+    """The highest IoU of each box [boxes, 4] with any of [truth, 4]: float64 [boxes].
 
-    Boxes are x, y, width, height, half-open, with an extent above 0.
+    Boxes are x, y, width, height, half-open, with positive width and height.
     """
     return iou(boxes[:, None], truth[None]).max(axis=1)
 
 
 def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """IoU of boxes [..., 4] with others that stand in the same places, or are broadcast to them: float64 [...]."""
+    """IoU of boxes [..., 4] with other boxes, element by element with broadcasting: float64 [...]."""
     low = np.maximum(boxes[..., :2], others[..., :2])
     high = np.minimum(boxes[..., :2] + boxes[..., 2:], others[..., :2] + others[..., 2:])
     common = np.maximum(high - low, 0).prod(axis=-1)
@@ -313,7 +313,7 @@ def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _components(scaled: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """See `WorkingMap.components`; `scaled` is a part of the map."""
+    """Finds components as `WorkingMap.components` does, in a part of the scaled map."""
     foreground = (scaled >= np.float32(level)).view(np.uint8)
     foreground *= _OPEN
     if (statistics := _fill(foreground)) is not None:
@@ -323,26 +323,27 @@ def _components(scaled: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarra
 
 
 def _component_at(scaled: np.ndarray, level: float, point: tuple[int, int]) -> np.ndarray:
-    """Of the points of at least `level` the component that one of them (x, y) lies in: its statistics, int [1, 5]."""
+    """The statistics, int [1, 5], of the component of points of at least `level` that a point (x, y) is in."""
     foreground = (scaled >= np.float32(level)).view(np.uint8)
     area, _, _, rectangle = cv2.floodFill(foreground, None, point, _OPEN, flags=8)
     return np.array([[*rectangle, area]])
 
 
 def _fill(labels: np.ndarray) -> np.ndarray | None:
-    """Numbers components in place, and gives their statistics: see `WorkingMap.components`; None where they are many.
+    """Numbers components in place, and returns their statistics as `WorkingMap.components` does; None if they are many.
 
-    Filled one by one, for a few in less than half the time that labelling takes: most maps have one, or two.
+    Flood fill takes less than half as long as labelling for a few components, and most maps have one or two.
 
     Args:
-      labels: uint8 [grid height, grid width], _OPEN in the foreground, else 0; that stays another number than 0 there.
+      labels: uint8 [grid height, grid width], _OPEN in the foreground, else 0. If None is returned, its foreground
+        holds some numbers other than 0.
     """
     points, statistics, first = labels.reshape(-1), [[0, 0, 0, 0, 0]], 0
     left = cv2.countNonZero(labels)
     while left:
         if len(statistics) > _FEW:
             return None
-        first += int(points[first:].argmax())  # _OPEN is the highest number
+        first += int(points[first:].argmax())  # finds _OPEN, the highest number
         row, column = divmod(first, labels.shape[1])
         area, _, _, rectangle = cv2.floodFill(labels, None, (column, row), len(statistics), flags=8)
         statistics.append([*rectangle, area])
@@ -351,10 +352,10 @@ def _fill(labels: np.ndarray) -> np.ndarray | None:
 
 
 def _owners(cells: tuple[int, ...], labels: np.ndarray) -> np.ndarray:
-    """The component of each stored cell: int [rows, columns], 0 where there is none.
+    """The component of each stored cell: int [rows, columns], 0 for none.
 
-    A cell belongs to the component that the grid's points around the cell's centre lie in; there is but one, for the
-    four points are 8-connected to each other.
+    A cell belongs to the component of the grid points around its centre. These four points are 8-connected to each
+    other, so there is only one such component.
     """
     (rows, columns), (grid_rows, grid_columns) = cells, labels.shape
     around = itertools.product(_around_centres(rows, grid_rows), _around_centres(columns, grid_columns))
@@ -372,7 +373,7 @@ def _peaks(
         if owned.any():
             peak = int(np.where(owned, cells.astype(int), -1).argmax())
             peaks.append((peak // columns, peak % columns))
-        else:  # a sliver between the centres: the cell that its highest point lies in
+        else:  # a sliver between the centres: take the cell that its highest point is in
             highest = int(np.where(labels == component, scaled, -1).argmax())
             peaks.append(
                 (highest // grid_columns * rows // grid_rows, highest % grid_columns * columns // grid_columns)
@@ -381,22 +382,22 @@ def _peaks(
 
 
 def _statistics(labels: np.ndarray) -> np.ndarray:
-    """What OpenCV tells of components, of any regions: int [numbers, 5], x, y, width, height and area."""
+    """The statistics that OpenCV gives for components, for any regions: int [numbers, 5]."""
     insides = ((labels == number).astype(np.uint8) for number in range(labels.max() + 1))
     return np.array([(*cv2.boundingRect(inside), cv2.countNonZero(inside)) for inside in insides])
 
 
 @functools.lru_cache
 def _around_centres(cells: int, points: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each cell along a side the grid's points on either side of its centre."""
+    """The grid points on either side of each cell's centre, along one side of the map."""
     centres = (np.arange(cells) + 0.5) * points / cells - 0.5
     return np.floor(centres).clip(0).astype(int), np.ceil(centres).clip(0, points - 1).astype(int)
 
 
 def _in_pixels(start: int, end: int, cells: int, pixels: int) -> tuple[float, float]:
-    """Start and extent, rounded to 2 decimals, of a run of the grid's cells along a side of so many pixels."""
+    """Converts a range of grid cells, along a side of so many pixels, to start and extent rounded to 2 decimals."""
     low = round(start * pixels / cells, 2)
     extent = round(round(end * pixels / cells, 2) - low, 2)
-    if low + extent > pixels:  # by the last bit of the sum of two decimals
+    if low + extent > pixels:  # by the last bit of a sum of two decimals
         extent = round(extent - 0.01, 2)
     return low, extent

@@ -1,15 +1,15 @@
-"""A component that covers several objects of one label, taken apart at its saddles: numpy and OpenCV alone.
+"""Splits a component that covers several objects of one label at its saddles, with numpy and OpenCV alone.
 
 Two dogs side by side give a map of two hills, and often one component that holds both. The map is flooded from its
-highest cell down. Where the waters of two hills meet, on the saddle between them, the lower hill is an instance of its
-own if it is nearly as high as the map's highest and the saddle lies deep beneath it (persistence on superlevel sets:
-Edelsbrunner, Letscher and Zomorodian, Discrete & Computational Geometry, 2002); else it is a shoulder of the other.
-An instance's region is what its waters reached first, down to the threshold (watershed by flooding: Meyer, Signal
+highest cell down. Two hills meet at the saddle between them. There the lower hill becomes an instance if it is nearly
+as high as the map's highest hill and the saddle is deep below it (persistence on superlevel sets: Edelsbrunner,
+Letscher and Zomorodian, Discrete & Computational Geometry, 2002). Otherwise it is a shoulder of the other hill.
+An instance's region is what its water reaches first, down to the threshold (watershed by flooding: Meyer, Signal
 Processing, 1994).
 
-The surface is the one that boxes are drawn from, bilinear between the centres of the stored cells: its peaks are cells,
-and its saddles are cells, too, or lie inside a square of four, where they have a closed form. So some hundred cells are
-flooded, not the working grid.
+The surface is the one that boxes are drawn from, bilinear between the centres of the stored cells. Its peaks are cells.
+Its saddles are cells or lie inside a square of four cells, where they have a closed form. So only some hundred cells
+are flooded, not the working grid.
 
 The constants were chosen on two development sets: docs/refinement.md.
 """
@@ -19,24 +19,24 @@ from typing import Any
 import cv2
 import numpy as np
 
-SADDLE = 0.4  # of a hill's height above the threshold: below that, a saddle parts it from a higher hill
-PEAK = 0.9  # of the highest hill's height above the threshold: a lower hill is a part, not a second object
+SADDLE = 0.4  # of a hill's height above the threshold: a lower saddle separates it from a higher hill
+PEAK = 0.9  # of the highest hill's height above the threshold: a lower hill is no second object
 AREA = 0.25  # of the largest region's area: a smaller region gives no box
 
 
 def split(labels: np.ndarray, owners: np.ndarray, heights: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Takes every component apart at its saddles.
+    """Splits every component at its saddles.
 
     Args:
-      labels: integers [grid height, grid width], the component of each of the grid's points, from 1; 0 for none.
-      owners: int32 [rows, columns], that of each cell, likewise.
-      heights: [rows, columns], of the cells, on the scale of the level.
+      labels: the component of each grid point, from 1; 0 for none: integers [grid height, grid width].
+      owners: the component of each cell, likewise: int32 [rows, columns].
+      heights: the values of the cells, on the scale of the level: [rows, columns].
       level: the smallest foreground value.
 
     Returns:
-      labels and owners with the numbers of regions for those of components: a component's highest region keeps its
-      number, the others follow after the last component. A point belongs to the region of the nearest cell of its
-      component.
+      labels and owners with region numbers instead of component numbers. A component's highest region keeps the
+      component's number; the numbers of the others follow after the last component. A point belongs to the region of
+      the nearest cell of its component.
     """
     flooded = flood(heights, owners, level)
     parted = labels.copy()
@@ -53,7 +53,7 @@ def split(labels: np.ndarray, owners: np.ndarray, heights: np.ndarray, level: fl
 
 
 def flood(heights: np.ndarray, owners: np.ndarray, level: float) -> np.ndarray:
-    """The region of each cell, numbered as `split` says. Among equally high peaks the first in row order is higher."""
+    """The region of each cell, numbered as in `split`. Of equally high peaks the first in row order is higher."""
     above = np.maximum(heights - level, 0)  # a cell just below the threshold may have points above it
     top = float(above.max())
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
@@ -61,8 +61,8 @@ def flood(heights: np.ndarray, owners: np.ndarray, level: float) -> np.ndarray:
     if np.count_nonzero(peaks) < 2:
         return owners.copy()  # most maps
     values = above.ravel().tolist()
-    region = list(range(len(values)))  # towards the peak of the region that a cell belongs to
-    summit = list(range(len(values)))  # towards the highest cell of all under the same water
+    region = list(range(len(values)))  # parents that lead to the peak of a cell's region
+    summit = list(range(len(values)))  # parents that lead to the highest cell of all connected cells
     for saddle, one, other in _passes(heights - level, owners):
         low, high = _root(summit, one), _root(summit, other)
         if low == high:
@@ -72,7 +72,7 @@ def flood(heights: np.ndarray, owners: np.ndarray, level: float) -> np.ndarray:
             low, high, beyond = high, low, one
         summit[low] = high
         if saddle >= SADDLE * values[low] or values[low] < PEAK * top:
-            # What was parted before from a hill that is a shoulder now would be one, too: the hill is one region.
+            # A hill that was separated from this shoulder before would be a shoulder, too: the hill is one region.
             region[low] = _root(region, beyond)
     flooded = owners.ravel().copy()
     roots = np.array([_root(region, cell) for cell in range(len(values))])
@@ -83,17 +83,17 @@ def flood(heights: np.ndarray, owners: np.ndarray, level: float) -> np.ndarray:
 
 
 def _root(parents: list[int], cell: int) -> int:
-    """The end of a chain of cells; shortens it on the way."""
+    """The root of a cell in a union-find forest; shortens the path on the way."""
     while parents[cell] != cell:
         parents[cell] = cell = parents[parents[cell]]
     return cell
 
 
 def _passes(above: np.ndarray, owners: np.ndarray) -> list[tuple[float, int, int]]:
-    """Where the waters of two neighbours of one component meet: the height, and both cells; the highest first.
+    """The passes between neighbouring cells of one component: height above the threshold and both cells, highest first.
 
-    None is lower than the threshold, for the component holds together. A cell that several higher neighbours would
-    flood at once is reached from the highest.
+    No pass is below the threshold, because a component is connected. If several higher neighbours reach a cell at the
+    same height, the highest of them comes first.
     """
     cells = np.arange(above.size).reshape(above.shape)
     left, right = np.s_[:, :-1], np.s_[:, 1:]
@@ -115,7 +115,7 @@ def _passes(above: np.ndarray, owners: np.ndarray) -> list[tuple[float, int, int
 
 
 def _diagonal(one: np.ndarray, other: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """The height of the pass between opposite corners of a square of cells, on the bilinear surface between them."""
+    """The height of the pass between opposite corners of a square of four cells, on the bilinear surface."""
     around = np.minimum(np.minimum(one, other), np.maximum(left, right))
     between = one + other - left - right
     saddle = (one * other - left * right) / np.where(between > 0, between, 1)

@@ -1,4 +1,4 @@
-"""Which images a person should look at first: those where a look is likely to change something."""
+"""Ranks images for review: first those in which a person will probably correct something."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,22 +6,22 @@ from typing import Any
 from camboxes.transforms.records import score_of
 
 _UNLIKELY = 0.01  # probability of a class below which its label is probably wrong
-_SECOND = 0.25  # of the largest component's area: from there on a second one may be an object of its own
+_SECOND = 0.25  # of the largest component's area: a second component of this size may be another object
 
 
 def review(
     labels: Sequence[Mapping[str, Any]], boxes: Sequence[Mapping[str, Any]], areas: Mapping[int, Sequence[float]]
 ) -> dict[str, Any]:
-    """An image's entry in the column `review`.
+    """Makes an image's entry in the column `review`.
 
-    Its priority is the expected number of labels whose boxes a person will have to correct: for each label 1 where it
-    has no box, else 1 - P(its best box is right). P is the calibrated score; before calibration the score, which only
-    ranks.
+    The priority is the expected number of labels whose boxes a person has to correct: the sum over the labels of 1
+    without a box, otherwise of 1 - P(the best box is right). P is the calibrated score; before calibration it is the
+    score, which gives a ranking only.
 
     Args:
-      labels: of the image.
-      boxes: likewise.
-      areas: by category_id the components' areas of the label's map, the largest first.
+      labels: the image's labels.
+      boxes: its boxes.
+      areas: areas of the components of each label's map, the largest first, by category_id.
 
     Returns:
       priority, rounded to 4 decimals, and reasons: "no_box", "unlikely_label" (its class's probability is below 0.01),

@@ -1,7 +1,7 @@
-"""A second look: the four overlapping quarters of an image, for what is too small to be seen in the whole of it.
+"""A second look at four overlapping quarters of an image, for objects that are too small in the whole image.
 
-Each quarter is mapped as if it were an image. What its maps show stands behind what the whole image's map shows: a box
-of a quarter counts only where none of its label was drawn yet, and its score is halved. Measured: docs/refinement.md.
+Each quarter is mapped like an image. The map of the whole image takes precedence: a box of a quarter counts only where
+there is no box of its label yet, and its score is halved. Measurements: docs/refinement.md.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from camboxes.transforms.boxes.from_map import Drawn, MapBox, best_iou
 
 SIDE = 0.6  # of the image's side: a quarter shares a third of its own with each neighbour
 _WEIGHT = 0.5  # of its boxes' scores
-_OVERLAP = 0.3  # IoU with a box of its label from which on a box is the same one
+_OVERLAP = 0.3  # IoU with a box of the same label from which on both count as the same box
 _EDGE = 1.0  # pixels
 
 
@@ -21,10 +21,10 @@ class Seen(NamedTuple):
     """A label's box on the image.
 
     Attributes:
-      look: the number of the map that it was drawn from, among its label's.
+      look: index of the map that it was drawn from, among the label's maps.
       bbox: x, y, width, height in pixels of the image.
-      share: what it gives of the label's probability as its score: the map's mean in it, of a second look half of that.
-      box: as it was drawn, in pixels of the map's rectangle.
+      share: its score divided by the label's probability: the map's mean in the box; half of that in a second look.
+      box: the box as it was drawn, in pixels of the map's rectangle.
     """
 
     look: int
@@ -34,7 +34,7 @@ class Seen(NamedTuple):
 
 
 def quarters(width: int, height: int) -> list[tuple[int, int, int, int]]:
-    """The second look's rectangles, x, y, width and height in pixels; none in an image of a pixel or two."""
+    """The rectangles of the second look: x, y, width and height in pixels. An image of a pixel or two has none."""
     own_width, own_height = round(SIDE * width), round(SIDE * height)
     if not (0 < own_width < width and 0 < own_height < height):
         return []
@@ -42,19 +42,19 @@ def quarters(width: int, height: int) -> list[tuple[int, int, int, int]]:
 
 
 def is_whole(stored: Any, row: Any) -> bool:
-    """Whether an entry of the column `maps` is one of the whole image."""
+    """Whether an entry of the column `maps` covers the whole image."""
     return list(stored["rectangle"]) == [0, 0, row["width"], row["height"]]
 
 
 def merge(looks: Iterable[tuple[Sequence[int], Drawn]], width: int, height: int) -> list[Seen]:
-    """The boxes of one label from all its maps: those of the whole image, then what the second look adds.
+    """Merges the boxes of one label from all its maps: those of the whole image, then those that the second look adds.
 
-    What a quarter's inner edge cuts off is left out: the rest of it lies outside.
+    Boxes that touch an inner edge of their quarter are left out, because the quarter cuts the object off.
 
     Args:
-      looks: for each of the label's maps its rectangle in the image, and what was drawn.
+      looks: the rectangle in the image and the drawn boxes, for each of the label's maps.
       width: of the image, in pixels.
-      height: likewise.
+      height: of the image, in pixels.
     """
     whole, second = [], []
     for number, (rectangle, drawn) in enumerate(looks):
@@ -75,7 +75,7 @@ def merge(looks: Iterable[tuple[Sequence[int], Drawn]], width: int, height: int)
 
 
 def _inside(start: float, extent: float, side: int) -> float:
-    """An extent that does not leave the image by the last bit of the sum of two decimals."""
+    """The extent, 0.01 smaller if rounding would put its end outside the image."""
     return extent if start + extent <= side else round(extent - 0.01, 2)
 
 

@@ -1,4 +1,4 @@
-"""Score maps as they are stored: at their own resolution, in uint8, with the raw range beside them."""
+"""Stored score maps: uint8 cells at the map's own resolution, with the range before quantisation."""
 
 import dataclasses
 import math
@@ -14,8 +14,8 @@ class StoredMap:
 
     Attributes:
       cells: uint8 [height, width]; 0 stands for raw_min and 255 for raw_max.
-      raw_min: the map's smallest value before quantisation; NaN where the map was not finite.
-      raw_max: its largest value; likewise.
+      raw_min: the map's smallest value before quantisation; NaN if the map was not finite.
+      raw_max: the map's largest value before quantisation; NaN likewise.
     """
 
     cells: np.ndarray
@@ -36,7 +36,7 @@ class StoredMap:
 
     @property
     def empty_because(self) -> str | None:
-        """Why no box can come from this map, whatever the threshold; None where one can."""
+        """The reason why the map gives no box at any threshold; None if it can give one."""
         if not (math.isfinite(self.raw_min) and math.isfinite(self.raw_max)):
             return "map_not_finite: the map holds NaN or infinity"
         if self.raw_max <= 0:
@@ -47,7 +47,7 @@ class StoredMap:
 
 
 def quantize(score_map: np.ndarray) -> StoredMap:
-    """Stores a float map [height, width] in 256 steps between its smallest and its largest value."""
+    """Quantises a float map [height, width] to 256 steps between its smallest and its largest value."""
     score_map = np.asarray(score_map, np.float32)
     low, high = float(score_map.min()), float(score_map.max())
     if not (math.isfinite(low) and math.isfinite(high)):

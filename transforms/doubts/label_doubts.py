@@ -1,9 +1,8 @@
-"""Whether a network sees what its images are labelled with: what tells labels that stand for the wrong classes.
+"""Counts images whose labels the network does not confirm, to find labels that stand for the wrong classes.
 
-An image is in doubt where the network gives each of its labels less than chance: by a softmax over N classes less than
-1/N; by sigmoids less than 0.7 of what it gives its first guess, for how large they are depends on how it was
-trained. Measured (docs/own_networks.md): right labels leave up to 8% of the images in doubt, those of other classes 40%
-or more.
+An image is in doubt if the network gives each of its labels less than chance. For a softmax over N classes chance is
+1/N. For sigmoids, whose size depends on the training, it is 0.7 of the network's highest probability. Measured
+(docs/own_networks.md): with right labels up to 8% of the images are in doubt, with labels of other classes 40% or more.
 """
 
 import collections
@@ -22,11 +21,11 @@ class Doubts:
     """Counts the images in doubt.
 
     Attributes:
-      classes: how many the network has; None where that is not known, and nothing is counted.
+      classes: number of the network's classes; None if it is unknown, and then nothing is counted.
       multilabel: see `Classifier.multilabel`.
-      images: those in doubt.
-      of: all that have a label with a probability.
-      labels: of either how many have a label.
+      images: number of images in doubt.
+      of: number of images that have a label with a probability.
+      labels: both numbers for each label.
     """
 
     classes: int | None = None
@@ -37,13 +36,13 @@ class Doubts:
 
     @classmethod
     def about(cls, settings: Mapping[str, Any]) -> "Doubts":
-        """Doubts about the network that a run's settings tell of."""
+        """Makes a counter for the network in a run's settings."""
         model = settings.get("model", {})
         return cls(model.get("classes"), model.get("multilabel", False))
 
     @property
     def columns(self) -> list[str]:
-        """Which columns of a row are read besides its labels."""
+        """The columns that `add` reads besides the labels."""
         return ["top5"] if self.classes is not None and self.multilabel else []
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -59,13 +58,13 @@ class Doubts:
             self.labels.setdefault(label, collections.Counter()).update({"images": doubted, "of": 1})
 
     def to_json(self) -> dict[str, Any]:
-        """What summary.json says: of the labels only those that are in doubt somewhere."""
+        """The counts for summary.json; of the labels only those with an image in doubt."""
         labels = {label: dict(counts) for label, counts in sorted(self.labels.items()) if counts["images"]}
         return {"images": self.images, "of": self.of, "labels": labels}
 
     @property
     def warnings(self) -> list[str]:
-        """A text for people, where so many images are in doubt that something is wrong; else nothing."""
+        """A warning if so many images are in doubt that something is wrong; otherwise nothing."""
         if self.of < _FEWEST or self.images <= _SHARE * self.of:
             return []
         chance = f"{_OF_FIRST_GUESS} of its first guess" if self.multilabel else f"1 of {self.classes:,}"

@@ -1,19 +1,19 @@
-"""Images of the same bytes in a data set, counted without holding the data set in memory."""
+"""Counts images with the same bytes in a data set, without holding the data set in memory."""
 
 import sqlite3
 from typing import NamedTuple
 
-_CACHE_KIBIBYTES = 16 * 1024  # of SQLite's; what is beyond lies in a temporary file
+_CACHE_KIBIBYTES = 16 * 1024  # SQLite's; the rest is in a temporary file
 
 
 class Found(NamedTuple):
-    """What was found.
+    """The copies among the images.
 
     Attributes:
-      images: how many have the bytes of another one that was added with the same bytes; the first one does not count.
-      example: the paths of two images of the same bytes; None where there are none.
-      differing: how many of them differ from the first one in what is said of them.
-      differing_example: for two such images the path and what is said of it; None where there are none.
+      images: number of images that have the same bytes as an earlier one.
+      example: the paths of two images with the same bytes; None if there are none.
+      differing: number of these images whose text differs from that of the first one.
+      differing_example: path and text of two such images; None if there are none.
     """
 
     images: int
@@ -23,10 +23,10 @@ class Found(NamedTuple):
 
 
 class SameBytes:
-    """Counts images that have the same bytes, and those among them of which different things are said."""
+    """Counts images with the same bytes, and those of them that come with different texts, such as their labels."""
 
     def __init__(self) -> None:
-        # A database without a name lies in memory, and goes to a temporary file of its own when it grows.
+        # A database without a name is in memory; as it grows it moves to a temporary file.
         self._images = sqlite3.connect("", isolation_level=None)
         self._images.execute(f"PRAGMA cache_size = -{_CACHE_KIBIBYTES}")
         self._images.execute("PRAGMA journal_mode = OFF")
@@ -34,14 +34,14 @@ class SameBytes:
         self._images.execute("BEGIN")
 
     def add(self, digest: str, path: str, said: str) -> None:
-        """Adds an image: the SHA-256 of its bytes, hexadecimal, its path, and what is said of it."""
+        """Adds an image: the SHA-256 of its bytes, hexadecimal, its path, and a text about it."""
         self._images.execute("INSERT INTO images VALUES (?, ?, ?)", (bytes.fromhex(digest), path, said))
 
     def found(self) -> Found:
-        """What there is among the images that were added. "First" is meant by path."""
+        """Finds the copies among the images that were added. The first one is the first by path."""
         ask = self._images.execute
         ask("CREATE INDEX IF NOT EXISTS by_digest ON images (digest, path, said)")
-        # Of each image the first one of the same bytes: SQLite takes `said` from the row that min(path) comes from.
+        # Pairs of an image and the first one of the same bytes. SQLite takes `said` from the row of min(path).
         pairs = (
             "SELECT other.path, other.said, first.path, first.said FROM "
             "(SELECT digest, min(path) AS path, said FROM images GROUP BY digest HAVING count(*) > 1) AS first "

@@ -1,4 +1,4 @@
-"""Which images there are, in which shards, with which ids and classes; what is taken over from another run.
+"""Plans a run: its images with their shards, ids and classes; finds rows to reuse from another run.
 
 May import `camboxes.transforms.sources`, `containers`, `contents`, `storage` and the records.
 """

@@ -1,4 +1,4 @@
-"""From a data set's labels to the classes of a network."""
+"""Matches a data set's labels with the classes of a network."""
 
 import dataclasses
 import difflib
@@ -20,7 +20,7 @@ class Category:
     Attributes:
       id: from 1, in the sorted order of the labels.
       name: the label.
-      class_indices: the classes of the network that it stands for; none where the label map says so.
+      class_indices: the network's classes that the label stands for; empty if the label map says so.
     """
 
     id: int
@@ -29,10 +29,10 @@ class Category:
 
 
 class UnmatchedLabelsError(ValueError):
-    """Labels that no class, or more than one, answers to. The message lists each with its candidates.
+    """Labels match no class, or more than one. The message lists each label with its candidates.
 
     Attributes:
-      matched: the categories of the labels that do match.
+      matched: the categories of the labels that match.
     """
 
     def __init__(self, message: str, matched: Sequence[Category] = ()):
@@ -41,22 +41,22 @@ class UnmatchedLabelsError(ValueError):
 
 
 class UnnamedClassesError(UnmatchedLabelsError):
-    """Labels, and a network none of whose classes has a name."""
+    """Labels cannot be matched because the network's classes have no names."""
 
 
 class LabelMatcher:
     """Finds the classes that a label stands for.
 
-    A label map, where it has the label, decides. Else the label is looked for among the classes' own names (the
-    first of each), then among all their names (synonyms, synset ids); case, underscores, hyphens and how
-    accents are encoded don't count. A label is never taken for a class index: that is a number in a label map.
+    The label map decides if it has the label. Otherwise the label is compared with the first name of each class, then
+    with all names (synonyms, synset ids). Case, underscores, hyphens and the encoding of accents do not matter. A label
+    is never read as a class index; indices are the numbers in a label map.
     """
 
     def __init__(self, class_names: ClassNames, label_map: LabelMap | None = None):
         """Takes the names of each class, and an optional map from labels to classes.
 
         Args:
-          class_names: the first name first; empty for a class that has none.
+          class_names: the names of each class, its own name first; empty for a class without a name.
           label_map: class indices, class names, lists of either, or an empty list or None for a label that stands for
             no class of the network.
 

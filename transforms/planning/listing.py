@@ -1,4 +1,4 @@
-"""All images of a data set with their labels, cut into the shards that they are planned in; kept on disk."""
+"""Lists the images of a data set with their labels, and cuts them into shards. The list is kept on disk."""
 
 import hashlib
 import itertools
@@ -13,25 +13,25 @@ from camboxes.transforms.sources.datasets import entries, root_of
 from camboxes.transforms.sources.entries import Listed, PassedOver, SourceError, Split, SplitFolder, Statement
 from camboxes.transforms.sources.passed_over import Tally
 
-# A shard is the unit of progress, of resuming and of loss, so a run should have some twenty a worker; but its last
-# batch is padded, so it should hold many batches.
+# A shard is the unit of progress, of resuming and of loss, so a worker should have some twenty of them. The last batch
+# of a shard is padded, so a shard should hold many batches.
 _ROWS = (64, 256)
 _SHARDS_WANTED = 20
 
-_CACHE_KIBIBYTES = 64 * 1024  # of SQLite's; what is beyond lies in a temporary file
+_CACHE_KIBIBYTES = 64 * 1024  # SQLite's; the rest is in a temporary file
 _BITS = 63  # of a place: what SQLite's integers hold
 
 
 class Listing(Protocol):
-    """A data set's images, each once, with all the labels that it was given. Memory does not grow with them.
+    """The images of a data set, each once, with all of its labels. Memory does not grow with their number.
 
     Attributes:
       root: see `root_of`.
-      images: how many there are.
-      repeated: how many (path, label) pairs were given more than once and dropped.
-      passed_over: what else the input holds, by kind; its class folders include those that gave images.
-      containers: the files that hold its images; none where these are files of their own.
-      splits: the folders that hold the data set's splits, and which; see `split_of`. Empty where it has none.
+      images: number of images.
+      repeated: number of (path, label) pairs that were repeated and dropped.
+      passed_over: counts of what the input holds besides images; its class folders include those with images.
+      containers: the files that contain the images; empty if every image is a file.
+      splits: the split of each folder that holds one, see `split_of`; empty if the data set is not split.
     """
 
     root: str
@@ -45,10 +45,10 @@ class Listing(Protocol):
         """All labels, each once."""
 
     def shards(self, asked: int | None) -> int:
-        """Into how many shards the images go, where so many, or None, were asked for."""
+        """The number of shards, if `asked` were asked for; None leaves it to the data set."""
 
     def by_shard(self, count: int) -> Iterator[Sequence[Listed]]:
-        """The images of each of so many shards."""
+        """The images of each shard, if there are `count` shards."""
 
     def __iter__(self) -> Iterator[Listed]:
         """All images."""
@@ -62,22 +62,22 @@ def read_source(path: str, root: str | None = None) -> Listing:
 
 
 def check_labels(labels: Collection[str], containers: Sequence[str]) -> None:
-    """Raises a SourceError where a data set has no label at all; says what its first container holds, if it has one."""
+    """Raises a SourceError if a data set has no label; says what its first container holds, if it has containers."""
     if not labels:
         expected = "expected LABEL/IMAGE.jpg in folders, or a column label in a manifest (docs/data.md has all forms)"
         raise SourceError(f"no image of the input has a label; {described(containers[0]) if containers else expected}")
 
 
 class FileListing(Listing):
-    """Images that have files of their own, in the order of `place_of`."""
+    """Images that are files, in the order of `place_of`."""
 
     def __init__(self, root: str, found: Iterable[Statement]):
-        """Takes in what `entries` yields."""
+        """Reads what `entries` yields."""
         self.root = root
         self.passed_over = Tally()
         self.containers = ()
         self.splits: dict[str, Split] = {}
-        # A database without a name lies in memory, and goes to a temporary file of its own when it grows.
+        # A database without a name is in memory; as it grows it moves to a temporary file.
         self._entries = sqlite3.connect("", isolation_level=None)
         self._entries.execute(f"PRAGMA cache_size = -{_CACHE_KIBIBYTES}")
         self._entries.execute("PRAGMA journal_mode = OFF")
@@ -106,12 +106,12 @@ class FileListing(Listing):
                 yield place, entry.path, label, True
 
     def labels(self) -> Collection[str]:
-        """All labels, each once; also those that are denied of every image that has them."""
+        """All labels, each once; also those that are denied for every image that has them."""
         found = self._entries.execute("SELECT DISTINCT label FROM entries WHERE NOT denied")
         return [label for (label,) in found if label is not None]
 
     def shards(self, asked: int | None) -> int:
-        """As many as were asked for, or `shard_count`."""
+        """The number that was asked for, or `shard_count`."""
         return asked or shard_count(self.images)
 
     def by_shard(self, count: int) -> Iterator[Sequence[Listed]]:
@@ -134,7 +134,7 @@ class FileListing(Listing):
 
 
 class ContainerListing(Listing):
-    """Images inside containers: each run of them that is read in one pass is a shard."""
+    """Images inside containers. Each run of images that is read in one pass is a shard."""
 
     def __init__(self, root: str, containers: Sequence[str]):
         """Lists containers in the order given; see `containers_of`.
@@ -165,7 +165,7 @@ class ContainerListing(Listing):
         return self._labels
 
     def shards(self, asked: int | None) -> int:
-        """As many as there are runs.
+        """The number of runs.
 
         Raises:
           ValueError: another number was asked for.
@@ -189,7 +189,7 @@ class ContainerListing(Listing):
 
 
 def listed(path: str, statements: Iterable[tuple[str, bool]]) -> Listed:
-    """What is known of an image, from labels that it was given or, where True stands beside them, denied."""
+    """Puts an image's statements together: its labels, each with whether it is denied."""
     given = {True: set(), False: set()}  # type: dict[bool, set[str]]
     for label, denied in statements:
         given[bool(denied)].add(label)
@@ -197,17 +197,17 @@ def listed(path: str, statements: Iterable[tuple[str, bool]]) -> Listed:
 
 
 def shard_count(images: int) -> int:
-    """Into how many shards so many images with files of their own go."""
+    """The number of shards for so many images that are files."""
     fewest, most = _ROWS
     rows = min(max(images // _SHARDS_WANTED, fewest), most)
     return max(1, round(images / rows))
 
 
 def place_of(path: str) -> int:
-    """Where a hash of an image's path puts it among all images, from 0 to 2**63 - 1."""
+    """The place of an image among all images, 0 to 2**63 - 1: a hash of its path."""
     return int.from_bytes(hashlib.sha256(path.encode()).digest()[:8], "big") >> (64 - _BITS)
 
 
 def shard_of(path: str, shards: int) -> int:
-    """The number of the shard that an image belongs to, of so many: each has an equal share of the places."""
+    """The number of the shard, of `shards`, that an image belongs to. Each shard has an equal share of the places."""
     return place_of(path) * shards >> _BITS

@@ -1,9 +1,9 @@
-"""The plan of a run: which images there are, their ids, categories and shards, fixed before anything is inferred.
+"""The plan of a run: its images with their ids, categories and shards, fixed before inference.
 
-Images go to shards by a hash of their path and are sorted by path inside; those inside containers stay together in the
-order in which they are read. Ids follow by prefix sum over the shards.
-So ids and shards depend on the input alone, not on a runner, a number of workers, or the order of a listing, and each
-shard can be planned apart from the others: in this process, or on the workers of a large job (`plan_on_workers`).
+A hash of an image's path chooses its shard. Images are sorted by path inside a shard; images in containers keep the
+order in which they are read. Ids are counted from shard to shard. So ids and shards depend on the input alone, not on
+the runner, the number of workers or the order of a listing. Each shard can be planned independently: in this process,
+or on the workers of a large job (`plan_on_workers`).
 """
 
 import dataclasses
@@ -25,27 +25,27 @@ from camboxes.transforms.records import PLANNED, REJECTED, Shard, table
 from camboxes.transforms.sources.entries import Listed, Split
 from camboxes.transforms.sources.passed_over import Tally
 
-_MISPLACED = ("missing", "outside_root")  # codes of reasons that may not hold below another root
+_MISPLACED = ("missing", "outside_root")  # codes of rejections that may not hold below another root
 _ON_DISK = pa.schema([PLANNED.field(name) for name in ("path", "labels", "place")])
 
 
 class PlanConflictError(ValueError):
-    """An output folder holds another run, or something that is no run."""
+    """The output folder holds another run, or files of another kind."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PlannedRun:
-    """A plan as it stands in OUT/plan/plan.json.
+    """A plan as OUT/plan/plan.json holds it, and access to the shards of its run.
 
     Attributes:
       output: the run's folder.
       root: the folder that paths are relative to.
-      images: how many were planned.
-      repeated: (path, label) pairs that the input gave more than once.
-      passed_over: what else the input holds, by kind, and the class folders that gave no image.
+      images: number of planned images.
+      repeated: number of (path, label) pairs that the input holds more than once.
+      passed_over: counts of what the input holds besides images, and the class folders without images.
       categories: the data set's labels.
-      shards: for each shard's key how many images it holds, in the order of their ids.
-      settings: what decides the result besides the input.
+      shards: number of images by shard key, in the order of the images' ids.
+      settings: everything besides the input that decides the result.
       splits: see `Listing`.
       fingerprints: SHA-256 of the "input" (paths and labels) and of the "configuration" (settings, categories, shards).
     """
@@ -63,7 +63,7 @@ class PlannedRun:
 
     @classmethod
     def load(cls, output: str) -> "PlannedRun | None":
-        """The plan of a run's folder; None where there is none."""
+        """Reads the plan in a run's folder; None if there is none."""
         path = _plan_file(output)
         if not storage.exists(path):
             return None
@@ -76,14 +76,14 @@ class PlannedRun:
         return cls(output=output, **values)
 
     def save(self) -> None:
-        """Writes plan.json: the mark of a finished plan."""
+        """Writes plan.json, which marks the plan as finished."""
         values = dataclasses.asdict(self)
         del values["output"]
         values["passed_over"] = self.passed_over.to_json()
         storage.write_json(_plan_file(self.output), {"schema_version": 1} | values)
 
     def copy(self, output: str, settings: Mapping[str, Any]) -> "PlannedRun":
-        """The same plan with other settings, written to another run's folder.
+        """Writes the same plan with other settings to another run's folder.
 
         Raises:
           PlanConflictError: the other folder holds a different run.
@@ -102,10 +102,10 @@ class PlannedRun:
         return run
 
     def missing(self) -> list[str]:
-        """The keys of the shards that are not written yet, the smallest first.
+        """The keys of the shards that are not written yet, smallest shard first.
 
-        So workers that get them in turn, as a local runner's do, have nearly as many images each, and at half time more
-        than half of them can be written.
+        So the workers of a local runner, which take shards in turn, get nearly equal numbers of images; and more than
+        half of the shards can be written at half time.
         """
         written = set(self.written())
         return sorted((key for key in self.shards if key not in written), key=self.shards.__getitem__)
@@ -137,11 +137,11 @@ class PlannedRun:
         return read_shard(self.output, next(iter(self.shards)), []).settings
 
     def location(self, path: str) -> str | None:
-        """Where to read an image; None where its path leads outside the root."""
+        """The place to read an image from; None if its path leads outside the root."""
         return locate(self.root, path)
 
     def planned_rows(self, key: str) -> pa.Table:
-        """A shard as planned, in the schema PLANNED, with ids and the locations of its images."""
+        """The rows of a planned shard, in the schema PLANNED, with ids and locations."""
         rows = storage.read_table(planned_file(self.output, key)).to_pylist()
         for image_id, row in enumerate(rows, start=self._first_ids[key]):
             row["image_id"] = image_id
@@ -149,12 +149,12 @@ class PlannedRun:
         return table(rows, PLANNED, {})
 
     def set_aside(self, codes: Collection[str] | None = None) -> None:
-        """Takes finished shards out of the run that hold rejected images, so that those are tried again.
+        """Moves the finished shards that hold rejected images out of the run, so that these images are tried again.
 
-        The shards are kept below `aside`, for `InferClassMaps(reuse=...)` to take their other rows over.
+        The shards move to `aside`, where `InferClassMaps(reuse=...)` finds their other rows.
 
         Args:
-          codes: of the reasons for which an image was rejected; None for all.
+          codes: codes of rejection reasons that count; None for all.
         """
         found = False
         for key in self.written():
@@ -170,7 +170,7 @@ class PlannedRun:
 
     @property
     def aside(self) -> str:
-        """Where shards are kept that were set aside: the folder of a run, as long as there are any."""
+        """The folder that `set_aside` moves shards to. It holds a run as long as there are any."""
         return storage.join(self.output, "plan", "retried")
 
     @functools.cached_property
@@ -180,13 +180,13 @@ class PlannedRun:
 
 
 class PlannedShard(NamedTuple):
-    """What the plan of a whole run has to know of one shard.
+    """The facts about one shard that the plan of the whole run needs.
 
     Attributes:
       key: names its file.
-      images: how many it holds.
-      digest: of its images' paths and labels: the sum of their SHA-256, so that digests of shards add up to the same
-        for the same images, however they are cut into shards.
+      images: number of its images.
+      digest: sum of the SHA-256 of each image's path and labels. The sum over all shards does not depend on how the
+        images are cut into shards.
     """
 
     key: str
@@ -196,15 +196,15 @@ class PlannedShard(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How to plan a run, and where to keep the plan.
+    """Makes the plan of a run, and keeps it in the run's folder.
 
     Attributes:
-      output: the run's folder; the plan is kept in its sub-folder plan/, the shards go to its sub-folder shards/.
-      class_names: for each of the network's classes its names, as `Classifier.class_names` has them.
+      output: the run's folder. The plan goes to its sub-folder plan/, finished shards go to shards/.
+      class_names: the names of each of the network's classes, as in `Classifier.class_names`.
       label_map: see `LabelMatcher`; None to match labels by the names of the classes.
       root: see `root_of`.
-      settings: what else decides the result, to be recorded and compared when the run is taken up again.
-      shards: how many; None for one per 64 to 256 images.
+      settings: everything else that decides the result; recorded, and compared when the run is continued.
+      shards: number of shards; None for one per 64 to 256 images.
     """
 
     output: str
@@ -219,10 +219,10 @@ class Plan:
             raise ValueError(f"shards is {self.shards}; expected at least 1")
 
     def draft(self, source: str | Listing) -> PlannedRun:
-        """The plan for a source; nothing is written.
+        """Plans a source without writing anything.
 
         Args:
-          source: what `read_source` reads, or what it made of it.
+          source: an input of `read_source`, or its result.
 
         Raises:
           SourceError: the source cannot be read, or no image has a label.
@@ -231,11 +231,11 @@ class Plan:
         return self._plan(source, keep=lambda key, rows: None)
 
     def make(self, source: str | Listing) -> PlannedRun:
-        """Makes the plan and writes it, or finds the same plan written before. Argument: see `draft`.
+        """Plans a source and writes the plan, or returns the same plan from the output folder. Argument: see `draft`.
 
         Raises:
-          PlanConflictError: the output folder holds a run of another input or configuration, or of other images below
-            another root; says what differs.
+          PlanConflictError: the output folder holds a run with another input or configuration, or with other images
+            below another root; says what differs.
           SourceError, UnmatchedLabelsError: see `draft`.
         """
         before = self.before()
@@ -243,10 +243,10 @@ class Plan:
         return self.settle(run, before)
 
     def before(self) -> PlannedRun | None:
-        """The plan that the output folder holds already.
+        """The plan that is already in the output folder; None if there is none.
 
         Raises:
-          PlanConflictError: it holds shards, and no plan.
+          PlanConflictError: the folder holds shards without a plan.
         """
         before = PlannedRun.load(self.output)
         if before is None and storage.names(shards_folder(self.output), ".parquet"):
@@ -254,11 +254,11 @@ class Plan:
         return before
 
     def write(self, key: str, rows: pa.Table) -> None:
-        """Writes a shard as planned."""
+        """Writes a planned shard."""
         storage.write_table(planned_file(self.output, key), rows)
 
     def settle(self, run: PlannedRun, before: PlannedRun | None) -> PlannedRun:
-        """The plan that holds from now on: the one there was before, where there was one, else the new one, saved.
+        """Returns the earlier plan if it is for the same run; saves and returns the new plan if there was none.
 
         Raises:
           PlanConflictError: see `make`.
@@ -279,11 +279,11 @@ class Plan:
         """The data set's categories.
 
         Args:
-          labels: all that it has.
+          labels: all labels of the data set.
           containers: see `Listing`.
 
         Raises:
-          SourceError: there is no label.
+          SourceError: the data set has no label.
           UnmatchedLabelsError: labels without a class, all of them listed.
         """
         check_labels(labels, containers)
@@ -299,7 +299,7 @@ class Plan:
         passed_over: Tally,
         splits: Mapping[str, Split],
     ) -> PlannedRun:
-        """The whole plan, from its shards in the order of their keys; not saved."""
+        """Puts the whole plan together from its shards, in the order of their keys, without saving it."""
         return PlannedRun(
             output=self.output,
             root=root,
@@ -337,12 +337,12 @@ class Plan:
 
 
 def shards_folder(output: str) -> str:
-    """Where a run's shards are written."""
+    """The folder of a run's finished shards."""
     return storage.join(output, "shards")
 
 
 def shard_file(output: str, key: str) -> str:
-    """Where a run's shard is written; a file under this name is a finished shard."""
+    """The path of a run's finished shard. A shard is finished when this file exists."""
     return storage.join(output, "shards", f"{key}.parquet")
 
 
@@ -358,21 +358,21 @@ def read_shard(output: str, key: str, columns: Sequence[str] | None = None) -> S
 
 
 def shard_key(number: int, count: int) -> str:
-    """The key of a shard of so many; sorted keys are in the order of their numbers."""
+    """The key of shard `number` of `count`. Sorted keys are in the order of the numbers."""
     width = max(5, len(str(count)))
     return f"{number:0{width}d}-of-{count:0{width}d}"
 
 
 def plan_shard(key: str, images: Sequence[Listed], categories: Mapping[str, Category]) -> tuple[PlannedShard, pa.Table]:
-    """Plans one shard, apart from all others.
+    """Plans one shard, independently of all others.
 
     Args:
       key: see `shard_key`.
-      images: its images, in the order of their ids.
-      categories: those of the whole data set, by name.
+      images: the shard's images, in the order of their ids.
+      categories: all categories of the data set, by name.
 
     Returns:
-      What the plan has to know of it, and its rows.
+      The facts that the plan of the run needs, and the shard's rows.
     """
     rows = [
         image._asdict() | {"labels": [_planned_label(categories[label]) for label in image.labels]} for image in images
@@ -389,7 +389,7 @@ def _plan_file(output: str) -> str:
 
 
 def planned_file(output: str, key: str) -> str:
-    """Where a shard is kept as it was planned."""
+    """The path of a planned shard."""
     return storage.join(output, "plan", "shards", f"{key}.parquet")
 
 
@@ -398,7 +398,7 @@ def _fingerprint(value: Any) -> str:
 
 
 def _sum(digests: Iterable[str]) -> str:
-    """The sum of hexadecimal digests of 256 bits, without what is beyond."""
+    """The sum of hexadecimal digests, modulo 2 ** 256."""
     return f"{sum(int(digest, 16) for digest in digests) % 2**256:064x}"
 
 
@@ -407,9 +407,9 @@ def _configuration(settings: Mapping[str, Any], categories: Iterable[Category], 
 
 
 def _check_moved(before: PlannedRun, moved: PlannedRun) -> None:
-    """Refuses another root if the images of finished shards are not below it: their boxes would be on other pictures.
+    """Refuses another root if the images of finished shards there are not those that the run saw.
 
-    All of these images are read, since a sample would not find a few others. The network took many times as long.
+    Reads all of these images: a sample would miss a few that differ. Inference took many times as long.
     """
     for key in before.written():
         digests = read_shard(before.output, key, ["digest"]).rows.column("digest").to_pylist()
@@ -423,7 +423,7 @@ def _check_moved(before: PlannedRun, moved: PlannedRun) -> None:
 
 
 def _check_same_images(before: PlannedRun, source: PlannedRun) -> None:
-    """Refuses to replace a run by one over other images of the same paths, below another root."""
+    """Refuses to replace a run by a run over other images that have the same paths below another root."""
     for key in set(before.written()) & set(source.written()):
         seen = (read_shard(run.output, key, ["path", "digest"]).rows.to_pylist() for run in (before, source))
         for then, now in zip(*seen, strict=True):

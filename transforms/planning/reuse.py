@@ -1,4 +1,4 @@
-"""What another run found out already: rows taken over by the content of their images."""
+"""Finished rows of another run, looked up by the digest of an image's bytes."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ _Row = dict[str, Any]
 
 
 class ReusableRows:
-    """The inferred rows of a run, by the digest of their images' bytes.
+    """Finds the row that another run inferred for an image with the same bytes.
 
-    A row is taken over only where inference would give the same bytes: from a run of the same method, network, weights
-    and settings, for an image of the same content with the same labels, standing for the same classes. Its path may be
-    another. Holds 40 bytes for each row of the run, and the shards last used.
+    A row is reused only if inference would give the same bytes: the other run has the same method, network, weights and
+    settings; the image has the same content and the same labels, which stand for the same classes. Its path may differ.
+    Holds 40 bytes for each row of the run, and the shards that were used last.
     """
 
     def __init__(self, run: str, settings: Mapping[str, Any]):
@@ -25,10 +25,10 @@ class ReusableRows:
 
         Args:
           run: the run's folder.
-          settings: `method` and `model` of the job at hand.
+          settings: `method` and `model` of the current job.
 
         Raises:
-          ValueError: there is no run, or it was made with other settings.
+          ValueError: there is no run, or it has other settings.
         """
         planned = reusable(run, settings)
         self._classes = {category.name: list(category.class_indices) for category in planned.categories}
@@ -46,18 +46,18 @@ class ReusableRows:
         self._shard = functools.lru_cache(maxsize=64)(functools.partial(read_shard, run))
 
     def find(self, digest: str, planned: _Row) -> _Row | None:
-        """The row of an image, as inference would give it; None where it has to be inferred.
+        """The row that inference would give for an image; None if the run does not have it.
 
         Args:
           digest: SHA-256 of the image's bytes, hexadecimal.
-          planned: its row in the schema PLANNED.
+          planned: the image's row in the schema PLANNED.
         """
         place = int(np.searchsorted(self._digests, bytes.fromhex(digest)))
         while place < len(self._digests) and self._digests[place].ljust(32, b"\0") == bytes.fromhex(digest):
             file, number = self._places[place]
             row = self._shard(self._keys[file]).rows.slice(number, 1).to_pylist()[0]
             if self._same_labels(row["labels"], planned["labels"]):
-                return _taken_over(row, planned)
+                return _with_ids_of(planned, row)
             place += 1
         return None
 
@@ -68,7 +68,7 @@ class ReusableRows:
 
 
 def reusable(run: str, settings: Mapping[str, Any]) -> PlannedRun:
-    """The plan of a run whose rows may be taken over. Arguments and errors: see `ReusableRows`."""
+    """The plan of a run whose rows may be reused. Arguments and errors: see `ReusableRows`."""
     planned = PlannedRun.load(run)
     if planned is None:
         raise ValueError(f"{run!r} holds no run to take rows from; expected the --output of camboxes label")
@@ -80,8 +80,8 @@ def reusable(run: str, settings: Mapping[str, Any]) -> PlannedRun:
     return planned
 
 
-def _taken_over(row: _Row, planned: _Row) -> _Row:
-    """A known row under the ids of the job at hand."""
+def _with_ids_of(planned: _Row, row: _Row) -> _Row:
+    """A row with the ids of the current job."""
     now = {label["label"]: label["category_id"] for label in planned["labels"]}
     before = {label["category_id"]: label["label"] for label in row["labels"]}
     return row | {

@@ -1,8 +1,8 @@
-"""What people decided about a run's images: OUT/review.jsonl, which outlives every database and every new threshold.
+"""The decisions of a review, in OUT/review.jsonl, independent of any database and threshold.
 
-One JSON object a line; lines are added at the end and never changed, so the file is the history too. Of each image the
-last line that stands counts: a line `undone` takes the one that stood before it back. A line that a killed process left
-half-written is the file's last one and ends without a newline; it counts as never written.
+The file has one JSON object a line. Lines are appended and never changed, so the file is also the history. The last
+valid line about an image counts; a line `undone` cancels the valid line before it. A last line without a newline that
+is no JSON was left by a killed process, and is ignored.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ FILE = "review.jsonl"
 
 Verdict = Literal["accepted", "rejected", "skipped", "undone"]
 
-# What a network's box has, and a person's has not; box_uid stays with a box that a person moved.
+# The fields that only a network's box has; a box that a person moved keeps its box_uid, too.
 _DRAWN = ("score", "threshold", "method", "rank", "component_area")
 
 
@@ -31,18 +31,18 @@ def _now() -> str:
 
 @dataclasses.dataclass(frozen=True)
 class DecidedBox:
-    """A box as it stood on an image when somebody decided.
+    """A box on an image at the time of a decision.
 
     Attributes:
-      label, category_id: of the run's categories.
+      label, category_id: one of the run's categories.
       bbox: x, y, width, height in pixels of the upright image.
-      source: "machine" for a box as it was drawn; "person" for one that a person added, moved or relabelled.
-      box_uid: the machine's name for it, also where a person moved it; None where a person added it.
-      score, calibrated_score, threshold, method, rank, component_area: as in the run; None where a person drew it, and
-        calibrated_score also where the run is not calibrated.
+      source: "machine" for an unchanged box; "person" for one that a person added, moved or relabelled.
+      box_uid: the box's identifier in the run, also if a person moved it; None if a person added it.
+      score, calibrated_score, threshold, method, rank, component_area: as in the run; None for a person's box.
+        calibrated_score is also None if the run is not calibrated.
 
     Raises:
-      ValueError: the box has no extent, or its fields do not fit its source.
+      ValueError: the box has no width or height, or its fields do not fit its source.
     """
 
     label: str
@@ -76,19 +76,19 @@ class DecidedBox:
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """What a person decided about one image.
+    """A person's decision about one image.
 
     Attributes:
       path: the image's identity, as in the shards.
-      image_id: in the run that was reviewed.
-      verdict: "accepted"; "rejected", none of its boxes is right; "skipped", seen and nothing decided; or "undone", the
-        decision about the image that stood until now is taken back.
-      time: ISO 8601, UTC; now where it is not given.
-      boxes: what stood on the image. Of an accepted image they are what counts from now on, and none at all means that
-        nothing is there to be found; of a rejected one they are what was judged wrong.
+      image_id: its id in the run that was reviewed.
+      verdict: "accepted"; "rejected": none of its boxes is right; "skipped": seen, and not decided; or "undone":
+        cancels the last valid decision about the image.
+      time: ISO 8601, UTC; the current time by default.
+      boxes: the boxes on the image. If it was accepted, they replace the run's boxes; no boxes means that there is no
+        object. If it was rejected, they are wrong.
 
     Raises:
-      ValueError: there is no such verdict, or the time is none.
+      ValueError: the verdict is unknown, or the time is not ISO 8601.
     """
 
     path: str
@@ -105,10 +105,10 @@ class Decision:
 
     @classmethod
     def from_json(cls, value: Any) -> "Decision":
-        """The inverse of as_json.
+        """Reads what `as_json` gives.
 
         Raises:
-          ValueError: it is no decision.
+          ValueError: the value is not a decision.
         """
         try:
             return cls(**value | {"boxes": tuple(DecidedBox(**box) for box in value["boxes"])})
@@ -116,18 +116,18 @@ class Decision:
             raise ValueError(f"{type(error).__name__}: {error}") from None
 
     def as_json(self) -> dict[str, Any]:
-        """A line of the file."""
+        """The decision as a JSON object, for a line of the file."""
         return dataclasses.asdict(self)
 
 
 def read_decisions(run: str) -> dict[str, Decision]:
-    """The decisions about a run that stand, by path; the one that was made last comes last.
+    """Reads the valid decisions about a run, by path, in the order in which they were made.
 
     Args:
       run: the run's folder, local or on any Beam filesystem.
 
     Raises:
-      ValueError: a line is no decision; names file and line.
+      ValueError: a line is not a decision; names the file and the line.
     """
     stood: defaultdict[str, list[tuple[int, Decision]]] = defaultdict(list)
     for number, decision in enumerate(_read(run)):
@@ -140,18 +140,18 @@ def read_decisions(run: str) -> dict[str, Decision]:
 
 
 def append_decision(run: str, decision: Decision) -> None:
-    """Adds a decision to a run's file, on the disk when this returns. Any number of processes may do so at a time.
+    """Appends a decision to a run's file, and syncs it to the disk. Several processes may do so at the same time.
 
     Raises:
-      ValueError: the run is on a store, where nothing can be added to a file.
-      OSError: the line could not be written in full, and so counts as never written.
+      ValueError: the run is on a store, where files cannot be appended to.
+      OSError: the line could not be written completely; it is ignored then.
     """
     if not storage.is_local(run):
         raise ValueError(f"run {run!r} is on a store, where nothing can be added to a file; review a local copy of it")
     line = json.dumps(decision.as_json(), ensure_ascii=False, allow_nan=False).encode() + b"\n"
     file = os.open(storage.join(run, FILE), os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed; else a line that is just being written looks torn
+        fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed, so that no unfinished line is read
         line = _mended(file) + line
         if os.write(file, line) < len(line):
             raise OSError(f"{storage.join(run, FILE)!r} took a part of a decision alone; is the disk full?")
@@ -161,10 +161,10 @@ def append_decision(run: str, decision: Decision) -> None:
 
 
 def check_carried(run: str, output: str) -> None:
-    """Refuses a folder whose own decisions would be lost if a run's were carried over to it.
+    """Refuses to carry a run's decisions over to a folder if decisions in that folder would be lost.
 
     Raises:
-      ValueError: its file holds more than an earlier state of the run's, or a line of either is no decision.
+      ValueError: the folder's file is not an earlier state of the run's file, or a line of either is not a decision.
     """
     others = _read(output)
     if _read(run)[: len(others)] != others:
@@ -175,14 +175,14 @@ def check_carried(run: str, output: str) -> None:
 
 
 def carry_decisions(run: str, output: str) -> None:
-    """Takes a run's file, where it has one, over into another run's folder; see `check_carried`."""
+    """Copies a run's decisions, if it has any, to another run's folder; see `check_carried`."""
     path = storage.join(run, FILE)
     if storage.exists(path):
         storage.write_bytes(storage.join(output, FILE), storage.read_bytes(path))
 
 
 def _read(run: str) -> list[Decision]:
-    """Every line of a run's file, in order."""
+    """Reads every line of a run's file, in order."""
     path = storage.join(run, FILE)
     if not storage.exists(path):
         return []
@@ -199,7 +199,7 @@ def _read(run: str) -> list[Decision]:
 
 
 def _is_whole(tail: bytes) -> bool:
-    """Whether what follows the last newline is a line that merely lacks its own: no part of a JSON object is JSON."""
+    """Whether the text after the last newline is a complete line: a part of a JSON object is never JSON."""
     try:
         json.loads(tail)
     except ValueError:
@@ -208,7 +208,7 @@ def _is_whole(tail: bytes) -> bool:
 
 
 def _mended(file: int) -> bytes:
-    """Removes a torn line from the end of an open file; returns what has to go before the next line."""
+    """Removes an incomplete line from the end of an open file; returns what must precede the next line."""
     size = os.fstat(file).st_size
     if size == 0 or os.pread(file, 1, size - 1) == b"\n":
         return b""

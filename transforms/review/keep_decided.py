@@ -1,4 +1,4 @@
-"""What a person accepted stays as it is, whatever threshold the other boxes are drawn with."""
+"""Keeps the boxes that a person accepted, whatever threshold the other boxes are drawn with."""
 
 import collections
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ class KeepDecided(beam.PTransform):
     """Gives accepted images exactly the boxes that were accepted; all others stay as drawn. Counter: kept."""
 
     def __init__(self, decisions: Mapping[str, Decision]):
-        """Takes the decisions that stand, by path: see `decided`."""
+        """Takes the valid decisions, by path: see `read_decisions`."""
         super().__init__()
         accepted = {path: decision for path, decision in decisions.items() if decision.verdict == "accepted"}
         self._keep = _Keep(accepted)
@@ -48,10 +48,10 @@ class _Keep(beam.DoFn):
 
 
 def keep(row: Row, decision: Decision) -> Row:
-    """A row with the boxes that were accepted on its image; there is nothing left to review.
+    """Replaces a row's boxes by those that were accepted on its image, and clears its review entry.
 
-    A machine's boxes are what they were. A person's have score 1, and no component of a map; they rank after the
-    machine's of their category, the largest first. The row of an image that could not be read stays as it is.
+    The network's boxes stay as they were. A person's boxes have score 1 and no component; they rank after the network's
+    boxes of their category, the largest first. The row of a rejected image stays as it is.
     """
     if row["status"] == REJECTED:
         return row
@@ -83,10 +83,10 @@ def keep(row: Row, decision: Decision) -> Row:
 
 
 def decided(run: PlannedRun) -> dict[str, Decision]:
-    """The decisions about a run that stand, by path: see `read_decisions`.
+    """Reads the valid decisions about a run, by path, and checks them against its categories.
 
     Raises:
-      ValueError: a line is no decision, or has a box of a category that the run has not.
+      ValueError: a line is not a decision, or has a box of a category that the run does not have.
     """
     decisions = read_decisions(run.output)
     check_categories(decisions, run)
@@ -94,10 +94,10 @@ def decided(run: PlannedRun) -> dict[str, Decision]:
 
 
 def check_categories(decisions: Mapping[str, Decision], run: PlannedRun) -> None:
-    """Refuses decisions that were made for a run with other categories.
+    """Refuses decisions about a run with other categories.
 
     Raises:
-      ValueError: they were.
+      ValueError: a decision has a box of a category that the run does not have.
     """
     known = {(category.id, category.name) for category in run.categories}
     for path, decision in decisions.items():

@@ -1,11 +1,11 @@
-"""The weakly supervised localization metrics as Beam combiners: millions of maps judged in a job.
+"""The metrics of weakly supervised localization as Beam combiners, for millions of maps in a job.
 
     p | beam.Create(boxed_maps) | beam.CombineGlobally(MaxBoxAcc(step=0.001))    # → BoxAccuracy
     p | beam.Create(masked_maps) | beam.CombineGlobally(PxAP(step=0.001))        # → PixelPrecision
 
-They add up the accumulators of wsol.py, which are integers: any runner, order and number of workers gives the value of
-the plain functions. Maps, boxes and masks enter as they are and are brought to 224 x 224 where they are judged. Of a
-collection without an element both fail, for it has no value.
+They add up the accumulators of `metrics`, which are integers. So every runner, order and number of workers gives the
+value of the plain functions. Maps, boxes and masks are resized to 224 x 224 inside. Both fail on an empty collection,
+which has no value.
 """
 
 import struct

@@ -1,10 +1,10 @@
 """The weakly supervised localization metrics: MaxBoxAcc, MaxBoxAccV2 and PxAP (Choe et al., CVPR 2020).
 
-Pure functions over full-resolution maps, bit-faithful to the authors' evaluator, so that figures stand beside published
-ones. Its steps:
+Pure functions over full-resolution maps. They give the same bits as the authors' evaluator, so figures compare with
+published ones. The steps:
 
-    1. the image counts as squashed to 224 x 224; boxes are scaled with it and truncated       `scale_boxes`
-    2. the map is brought to 224 x 224 by INTER_CUBIC, then min-max scaled                     `scale_map`
+    1. boxes are scaled as if the image were squashed to 224 x 224, and truncated              `scale_boxes`
+    2. the map is resized to 224 x 224 by INTER_CUBIC, then min-max scaled                     `scale_map`
     3. g = uint8(map * 255), cut = int(t * max g), foreground g > cut, for t = arange(0, 1, step)
     4. each contour of the foreground gives a box, holes included                              `contour_boxes`
     5. a box is correct where it reaches IoU delta with any ground-truth box                   `BoxCounts.of`
@@ -12,10 +12,10 @@ ones. Its steps:
 
     PxAP needs masks instead of boxes: `pixel_labels`, `PixelCounts.of`, `PixelCounts.result`
 
-A map's evaluation is a small accumulator of integers, so adding accumulators gives the same figures in any order and
-grouping. The best t is chosen on the very data that it is judged on, which flatters: read the curve at a t that was
-chosen elsewhere beside it. None of this is how camboxes draws boxes (boxes.py) or what COCO users read: here corners
-are inclusive and a threshold is a share of the map's maximum.
+The evaluation of a map is a small accumulator of integers, so accumulators give the same figures in any order and
+grouping. The best t is chosen on the data that it is judged on, which flatters: compare with the curve at a t that was
+chosen elsewhere. camboxes does not draw boxes in this way (see `boxes.from_map`): here corners are inclusive, and a
+threshold is a share of the map's maximum.
 """
 
 import contextlib
@@ -30,12 +30,12 @@ SIDE = 224  # pixels; maps, boxes and masks are compared on a square of this sid
 IOU_PERCENT = (30, 50, 70)  # delta; MaxBoxAcc is the second, MaxBoxAccV2 the mean of all
 FOREGROUND, BACKGROUND, IGNORED = 1, 0, 255  # of `pixel_labels`
 
-_NO_BOX = np.zeros((1, 4), np.int64)  # what the definition takes where there is no contour
+_NO_BOX = np.zeros((1, 4), np.int64)  # the definition's box if there is no contour
 
 
 @contextlib.contextmanager
 def naming(image: str) -> Iterator[None]:
-    """Puts the image's name before the message of a ValueError."""
+    """Prefixes the message of a ValueError with the image's name."""
     try:
         yield
     except ValueError as error:
@@ -82,19 +82,19 @@ def scale_map(score_map: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", over="ignore"):
         low = resized.min()
         spread = resized.max() - low
-    # What rounding in the interpolation makes of a constant is no map either; a spread of NaN fails the comparison.
+    # A constant map may vary by rounding after the interpolation. A spread of NaN fails the comparison.
     if given.min() == given.max() or not 0 < spread < np.inf:
         return np.zeros_like(resized)
     return (resized - low) / spread
 
 
 def pixel_labels(name: str, masks: Sequence[np.ndarray], ignore: np.ndarray | None = None) -> np.ndarray:
-    """What each pixel of the square is, for PxAP: uint8 [224, 224] of FOREGROUND, BACKGROUND and IGNORED.
+    """Labels each pixel of the square for PxAP: uint8 [224, 224] of FOREGROUND, BACKGROUND and IGNORED.
 
     Args:
       name: names the image in errors.
-      masks: of the class's objects, [height, width] of any size; values above 0.5 are foreground.
-      ignore: what is neither, likewise; foreground wins over it.
+      masks: masks of the class's objects, [height, width] of any size; values above 0.5 are foreground.
+      ignore: mask of pixels that count as neither, unless they are foreground; None for no such pixels.
 
     Raises:
       ValueError: there is no mask.
@@ -107,14 +107,14 @@ def pixel_labels(name: str, masks: Sequence[np.ndarray], ignore: np.ndarray | No
 
 
 class ContourBoxes(NamedTuple):
-    """A map's boxes at every threshold; those of equal foregrounds are held once.
+    """A map's boxes at every threshold, stored once for each distinct foreground.
 
     Boxes are int64 x0, y0, x1, y1 on the square, with inclusive corners.
 
     Attributes:
-      every: for each distinct foreground [boxes, 4], a box per contour, for MaxBoxAccV2; without one [0, 0, 0, 0].
-      largest: [foregrounds, 4], the box of the contour of largest area alone, for MaxBoxAcc.
-      foreground: intp [thresholds], which of them stands at each threshold.
+      every: [boxes, 4] for each distinct foreground: a box per contour, for MaxBoxAccV2; [0, 0, 0, 0] without contour.
+      largest: [foregrounds, 4], the box of the contour with the largest area, for MaxBoxAcc.
+      foreground: intp [thresholds], the index of the foreground at each threshold.
     """
 
     every: list[np.ndarray]
@@ -130,11 +130,11 @@ def contour_boxes(score_map: np.ndarray, step: float) -> ContourBoxes:
     """
     _check_map(score_map)
     grey = (score_map * 255).astype(np.uint8)
-    # At most 256 foregrounds exist, however many thresholds there are: a cut stands for the lowest level above it.
+    # There are at most 256 distinct foregrounds: a cut has that of the lowest grey level above it.
     levels = np.flatnonzero(cv2.calcHist([grey], [0], None, [256], [0, 256]))
     cuts = (thresholds(step) * int(levels[-1])).astype(np.intp)
     above, foreground = np.unique(np.searchsorted(levels, cuts, side="right"), return_inverse=True)
-    if above[-1] == len(levels):  # the map is zero, the only one of which nothing is above a cut
+    if above[-1] == len(levels):  # only a map of zeros has nothing above a cut
         return ContourBoxes([_NO_BOX], _NO_BOX, foreground)
     rectangles: list[Sequence[int]] = []
     ends, largest = [], []
@@ -188,12 +188,12 @@ class PixelPrecision(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Counts:
-    """An accumulator: what adds up over images.
+    """An accumulator of counts over images.
 
     Attributes:
       step: of the thresholds.
-      images: how many are counted.
-      counts: int64, of the shape that `shape` gives.
+      images: number of images.
+      counts: int64, of the shape `shape(step)`.
     """
 
     step: float
@@ -319,11 +319,11 @@ class PixelCounts(_Counts):
 
 
 def _extents(highest: np.ndarray, levels: np.ndarray) -> list[tuple[int, int]]:
-    """For each level, along one side, where the part of the map begins and ends that holds all of its foreground.
+    """The start and end of the foreground along one side, for each level.
 
     Args:
       highest: [positions], the highest value of each row, or of each column.
-      levels: [levels], none above all of these.
+      levels: [levels], none above all of these values.
     """
     inside = highest >= levels[:, None]
     ends = len(highest) - inside[:, ::-1].argmax(axis=1)
@@ -331,7 +331,7 @@ def _extents(highest: np.ndarray, levels: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _boxes_from(grey: np.ndarray, level: int) -> tuple[list[Sequence[int]], int]:
-    """The x, y, width and height of each contour of grey >= level, and which of them has the largest area."""
+    """The x, y, width and height of each contour of grey >= level, and the index of that with the largest area."""
     _, foreground = cv2.threshold(grey, level - 1, 255, cv2.THRESH_BINARY)
     contours, _ = cv2.findContours(foreground, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
     boxes = [cv2.boundingRect(contour) for contour in contours]
@@ -342,7 +342,7 @@ def _boxes_from(grey: np.ndarray, level: int) -> tuple[list[Sequence[int]], int]
 
 
 def _best_iou(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Of each box [boxes, 4] the highest IoU with any of [truth, 4], corners inclusive: float64 [boxes]."""
+    """The highest IoU of each box [boxes, 4] with any of [truth, 4], corners inclusive: float64 [boxes]."""
     low = np.maximum(boxes[:, None, :2], truth[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], truth[None, :, 2:])
     common = np.maximum(high - low + 1, 0).prod(axis=2)
@@ -351,7 +351,7 @@ def _best_iou(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def _on_square(mask: np.ndarray) -> np.ndarray:
-    """A mask by nearest neighbour: bool [224, 224]."""
+    """Resizes a mask to the square by nearest neighbour: bool [224, 224]."""
     return cv2.resize(np.asarray(mask, np.float32), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST) > 0.5
 
 
