@@ -14,6 +14,10 @@ What is named here is imported when it is first asked for.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from camboxes.pipeline.compare_job import CompareJob as CompareJob
+    from camboxes.pipeline.compare_job import compare as compare
+    from camboxes.pipeline.evaluate_job import EvaluateJob as EvaluateJob
+    from camboxes.pipeline.evaluate_job import evaluate as evaluate
     from camboxes.pipeline.explain_job import ExplainJob as ExplainJob
     from camboxes.pipeline.explain_job import explain as explain
     from camboxes.pipeline.label_job import LabelJob as LabelJob
@@ -21,15 +25,24 @@ if TYPE_CHECKING:
     from camboxes.pipeline.rebox_job import ReboxJob as ReboxJob
     from camboxes.pipeline.rebox_job import rebox as rebox
     from camboxes.pipeline.run import Run as Run
+    from camboxes.pipeline.tune_job import TuneJob as TuneJob
+    from camboxes.pipeline.tune_job import tune as tune
+
 
 _HOMES = {
+    "CompareJob": "compare_job",
+    "EvaluateJob": "evaluate_job",
     "ExplainJob": "explain_job",
     "LabelJob": "label_job",
     "ReboxJob": "rebox_job",
     "Run": "run",
+    "TuneJob": "tune_job",
+    "compare": "compare_job",
+    "evaluate": "evaluate_job",
     "explain": "explain_job",
     "label": "label_job",
     "rebox": "rebox_job",
+    "tune": "tune_job",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605

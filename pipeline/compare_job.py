@@ -1,59 +1,64 @@
-"""Compares two finished runs, given true boxes: `compare(CompareJob(first, second, ground_truth))`."""
+"""Two finished runs compared, given true boxes: the job of `camboxes compare`."""
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from camboxes.pipeline.errors import CallError, blaming_the_call
-from camboxes.pipeline.evaluation.comparison import Comparison, Difference, Shared, compare_shared, shared_part
-from camboxes.pipeline.evaluation.json_files import comparison_json
-from camboxes.pipeline.evaluation.judging import check_libraries, judge
-from camboxes.pipeline.formats.readers import read_ground_truth
-from camboxes.pipeline.jobs import run_folder
-from camboxes.transforms import storage
+from camboxes.pipeline.options.fields import Options, option
+from camboxes.pipeline.options.ground_truth import truth_option
+from camboxes.pipeline.reporter import LOG, Reporter
+
+if TYPE_CHECKING:
+    from camboxes.pipeline.evaluation.comparison import Comparison, Difference, Shared
 
 
-@dataclasses.dataclass(frozen=True)
-class CompareJob:
-    """A comparison of two runs.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareJob(Options):
+    """What to compare, and by which boxes. Its fields are the options of `camboxes compare`, described there."""
 
-    Attributes:
-      first: a finished run's folder.
-      second: another's.
-      ground_truth: true boxes: COCO .json, a .csv of boxes, or a folder of Pascal VOC .xml files.
-      output: the JSON file for all figures and classes; None to write nothing.
-    """
-
-    first: str
-    second: str
-    ground_truth: str
-    output: str | None = None
+    first: str = option(help="a finished run's folder", positional=True, metavar="OUT1")
+    second: str = option(help="another's", positional=True, metavar="OUT2")
+    ground_truth: str = truth_option()
+    output: str | None = option(None, "where everything is written, every class too", metavar="FILE.json")
 
 
 @dataclasses.dataclass(frozen=True)
 class ComparedRuns:
-    """What a comparison found.
+    """The result of a comparison.
 
     Attributes:
       shared: both runs, restricted to what they share.
       comparison: the differences with their intervals.
     """
 
-    shared: Shared
-    comparison: Comparison
+    shared: "Shared"
+    comparison: "Comparison"
 
     @property
-    def figures(self) -> dict[str, Difference]:
+    def figures(self) -> "dict[str, Difference]":
         """Differences by name: `figures["ap"].difference.value`, `.low` and `.high`."""
         return self.comparison.figures
 
 
-def compare(job: CompareJob) -> ComparedRuns:
-    """Compares two runs on what they share, and writes the JSON file if one is asked for.
+def compare(job: CompareJob, reporter: Reporter = LOG) -> ComparedRuns:
+    """Compares two runs on what they share, and writes the JSON file if `output` names one.
+
+    Args:
+      job: what to compare, and by which boxes.
+      reporter: is told the progress.
 
     Raises:
-      CallError: the job cannot be done as it was asked for.
+      CallError: the call cannot be carried out as it was made.
       Exception: the job failed.
     """
+    from camboxes.pipeline.evaluation.comparison import compare_shared, shared_part
+    from camboxes.pipeline.evaluation.json_files import comparison_json
+    from camboxes.pipeline.evaluation.judging import check_libraries, judge
+    from camboxes.pipeline.formats.readers import read_ground_truth
+    from camboxes.pipeline.jobs import run_folder
+    from camboxes.transforms import storage
+
     with blaming_the_call():
         check_libraries()
         if job.output:
@@ -64,14 +69,17 @@ def compare(job: CompareJob) -> ComparedRuns:
             raise CallError(f"--output {job.output!r} is a folder; expected a file, as {job.output}/c.json")
         runs = [run_folder.finished(folder) for folder in (job.first, job.second)]
         truth = read_ground_truth(job.ground_truth)
-    both = shared_part(*(judge(run, truth) for run in runs))
+    both = shared_part(*(judge(run, truth, reporter) for run in runs))
     comparison = compare_shared(both)
     if job.output:
-        storage.write_json(job.output, comparison_json([job.first, job.second], job.ground_truth, both, comparison))
+        found = comparison_json([job.first, job.second], job.ground_truth, both, comparison)
+        storage.write_json(job.output, found)
     return ComparedRuns(both, comparison)
 
 
 def _same_folder(first: str, second: str) -> bool:
+    from camboxes.transforms import storage
+
     if storage.is_local(first) and storage.is_local(second):
         return Path(first).resolve() == Path(second).resolve()
     return first.rstrip("/") == second.rstrip("/")

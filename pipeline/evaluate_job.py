@@ -1,40 +1,31 @@
-"""Judges a finished run by true boxes: `evaluate(EvaluateJob(run, ground_truth))`."""
+"""A finished run judged by true boxes: the job of `camboxes evaluate`."""
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from camboxes.pipeline.errors import CallError, blaming_the_call
-from camboxes.pipeline.evaluation.figures import Evaluation, Figure, compute_figures
-from camboxes.pipeline.evaluation.json_files import evaluation_json
-from camboxes.pipeline.evaluation.judging import Judged, check_libraries, judge
-from camboxes.pipeline.evaluation.redrawing import MOST_REDRAWN, redraw
-from camboxes.pipeline.evaluation.subset import sampled
-from camboxes.pipeline.formats.readers import read_ground_truth
-from camboxes.pipeline.jobs import run_folder
-from camboxes.pipeline.reports import run_report
-from camboxes.pipeline.reports.evaluation_report import section
-from camboxes.pipeline.tuning.tuning_file import Tuning
-from camboxes.transforms import storage
+from camboxes.pipeline.options.fields import Options, option
+from camboxes.pipeline.options.ground_truth import truth_option
+from camboxes.pipeline.reporter import LOG, Reporter
+
+if TYPE_CHECKING:
+    from camboxes.pipeline.evaluation.figures import Evaluation, Figure
+    from camboxes.pipeline.evaluation.judging import Judged
 
 
-@dataclasses.dataclass(frozen=True)
-class EvaluateJob:
-    """An evaluation of a run.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateJob(Options):
+    """What to judge, and by which boxes. Its fields are the options of `camboxes evaluate`, described there."""
 
-    Attributes:
-      run: a finished run's folder.
-      ground_truth: true boxes: COCO .json, a .csv of boxes, or a folder of Pascal VOC .xml files.
-      output: the folder for evaluation.json and report.html; None for the run's folder.
-    """
-
-    run: str
-    ground_truth: str
-    output: str | None = None
+    run: str = option(help="a finished run's folder", metavar="OUT")
+    ground_truth: str = truth_option()
+    output: str | None = option(None, "folder for evaluation.json and report.html", stated="OUT", metavar="FOLDER")
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluatedRun:
-    """What an evaluation found, and the files that it wrote.
+    """The result of an evaluation, and the files that it wrote.
 
     Attributes:
       judged: the judged pairs, and what was left out.
@@ -44,25 +35,41 @@ class EvaluatedRun:
       report: the path of report.html.
     """
 
-    judged: Judged
-    evaluation: Evaluation
+    judged: "Judged"
+    evaluation: "Evaluation"
     tuned: int
     json: str
     report: str
 
     @property
-    def figures(self) -> dict[str, Figure]:
+    def figures(self) -> "dict[str, Figure]":
         """Figures at the run's own threshold, by name: `figures["gt_known_50"].run.value`, `.low` and `.high`."""
         return self.evaluation.figures
 
 
-def evaluate(job: EvaluateJob) -> EvaluatedRun:
+def evaluate(job: EvaluateJob, reporter: Reporter = LOG) -> EvaluatedRun:
     """Judges a run, and writes evaluation.json and report.html.
 
+    Args:
+      job: what to judge, and by which boxes.
+      reporter: is told the progress.
+
     Raises:
-      CallError: the job cannot be done as it was asked for.
+      CallError: the call cannot be carried out as it was made.
       Exception: the job failed.
     """
+    from camboxes.pipeline.evaluation.figures import compute_figures
+    from camboxes.pipeline.evaluation.json_files import evaluation_json
+    from camboxes.pipeline.evaluation.judging import check_libraries, judge
+    from camboxes.pipeline.evaluation.redrawing import MOST_REDRAWN, redraw
+    from camboxes.pipeline.evaluation.subset import sampled
+    from camboxes.pipeline.formats.readers import read_ground_truth
+    from camboxes.pipeline.jobs import run_folder
+    from camboxes.pipeline.reports import run_report
+    from camboxes.pipeline.reports.evaluation_report import section
+    from camboxes.pipeline.tuning.tuning_file import Tuning
+    from camboxes.transforms import storage
+
     output = job.output or job.run
     with blaming_the_call():
         check_libraries()
@@ -71,11 +78,11 @@ def evaluate(job: EvaluateJob) -> EvaluatedRun:
             raise CallError(f"--output {output!r} is a file; expected a folder")
         truth = read_ground_truth(job.ground_truth)
         tuning = Tuning.drawn_with(run)
-    judged = judge(run, truth)
-    redrawn = redraw(run, sampled(judged, MOST_REDRAWN))
-    evaluation = compute_figures(judged, redrawn)
+    judged = judge(run, truth, reporter)
+    redrawn = redraw(run, sampled(judged, MOST_REDRAWN), reporter)
+    evaluation = compute_figures(judged, redrawn, reporter)
     fitted = set(tuning.images if tuning else ())
-    record, report = storage.join(output, "evaluation.json"), storage.join(output, "report.html")
-    storage.write_json(record, evaluation_json(job.run, job.ground_truth, judged, evaluation))
+    json, report = storage.join(output, "evaluation.json"), storage.join(output, "report.html")
+    storage.write_json(json, evaluation_json(job.run, job.ground_truth, judged, evaluation))
     run_report.write(job.run, section(judged, redrawn, evaluation, fitted), output)
-    return EvaluatedRun(judged, evaluation, len(fitted.intersection(judged.paths)), record, report)
+    return EvaluatedRun(judged, evaluation, len(fitted.intersection(judged.paths)), json, report)

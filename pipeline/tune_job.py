@@ -1,46 +1,33 @@
-"""Chooses thresholds and calibrates scores on a few boxed images: `tune(TuneJob(run, ground_truth))`."""
+"""Thresholds and calibrated scores from a few boxed images: the job of `camboxes tune`."""
 
 import dataclasses
+from typing import TYPE_CHECKING
 
-from camboxes.pipeline.errors import CallError, blaming_the_call
-from camboxes.pipeline.evaluation.judging import check_libraries, judge
-from camboxes.pipeline.evaluation.redrawing import Redrawn, redraw
-from camboxes.pipeline.evaluation.reliability import Trust, trust
-from camboxes.pipeline.formats.readers import read_ground_truth, reviewed
-from camboxes.pipeline.jobs import run_folder
-from camboxes.pipeline.tuning import calibrating, thresholds
-from camboxes.pipeline.tuning.thresholds import Choice
-from camboxes.pipeline.tuning.tuning_file import FILE, Tuning, maps_settings
-from camboxes.transforms import BoxRule, storage
+from camboxes.pipeline.errors import blaming_the_call
+from camboxes.pipeline.options.fields import Options, option
+from camboxes.pipeline.options.ground_truth import truth_option
+from camboxes.pipeline.reporter import LOG, Reporter
+
+if TYPE_CHECKING:
+    from camboxes.pipeline.evaluation.redrawing import Redrawn
+    from camboxes.pipeline.evaluation.reliability import Trust
+    from camboxes.pipeline.tuning.thresholds import Choice
+    from camboxes.pipeline.tuning.tuning_file import Tuning
 
 
-@dataclasses.dataclass(frozen=True)
-class TuneJob:
-    """A tuning of a run's thresholds and scores. Takes either `ground_truth` or `from_review`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TuneJob(Options):
+    """What to tune, and by which boxes. Its fields are the options of `camboxes tune`, described there."""
 
-    Attributes:
-      run: a finished run's folder.
-      ground_truth: true boxes of some of its images: COCO .json, a .csv of boxes, or a folder of Pascal VOC .xml files.
-      from_review: take the boxes that were accepted in the run's review.
-      output: the file to write; None for tuning.json in the run's folder.
-    """
-
-    run: str
-    ground_truth: str | None = None
-    from_review: bool = False
-    output: str | None = None
-
-    def __post_init__(self) -> None:
-        if (self.ground_truth is None) != self.from_review:
-            raise CallError(
-                f"ground_truth {self.ground_truth!r} and from_review {self.from_review} were given; expected one of "
-                "them: a file of true boxes, or the run's review"
-            )
+    run: str = option(help="a finished run's folder", metavar="OUT")
+    ground_truth: str | None = truth_option(None, one_of="truth", needed=True)
+    from_review: bool = option(False, "what was decided in the run's review", one_of="truth", needed=True)
+    output: str | None = option(None, stated="tuning.json in the run's folder", metavar="FILE")
 
 
 @dataclasses.dataclass(frozen=True)
 class TunedRun:
-    """What a tuning learnt, and on what.
+    """The result of a tuning, and the boxes that it was learnt from.
 
     Attributes:
       tuning: the rule and the calibration, as they are written.
@@ -52,29 +39,42 @@ class TunedRun:
       trust: how good the calibrated scores are on held-out images; None if every box gets the base rate.
     """
 
-    tuning: Tuning
+    tuning: "Tuning"
     path: str
-    redrawn: Redrawn
-    choice: Choice
+    redrawn: "Redrawn"
+    choice: "Choice"
     boxes: int
     right: float
-    trust: Trust | None
+    trust: "Trust | None"
 
 
-def tune(job: TuneJob) -> TunedRun:
+def tune(job: TuneJob, reporter: Reporter = LOG) -> TunedRun:
     """Tunes a run, and writes tuning.json.
 
+    Args:
+      job: what to tune, and by which boxes.
+      reporter: is told the progress.
+
     Raises:
-      CallError: the job cannot be done as it was asked for.
+      CallError: the call cannot be carried out as it was made.
       Exception: the job failed.
     """
+    from camboxes.pipeline.evaluation.judging import check_libraries, judge
+    from camboxes.pipeline.evaluation.redrawing import redraw
+    from camboxes.pipeline.evaluation.reliability import trust
+    from camboxes.pipeline.formats.readers import read_ground_truth, reviewed
+    from camboxes.pipeline.jobs import run_folder
+    from camboxes.pipeline.tuning import calibrating, thresholds
+    from camboxes.pipeline.tuning.tuning_file import FILE, Tuning, maps_settings
+    from camboxes.transforms import BoxRule, storage
+
     check_libraries()
     output = job.output or storage.join(job.run, FILE)
     with blaming_the_call():
         run_folder.check_output(output, job.ground_truth)
         run = run_folder.finished(job.run)
         truth = reviewed(run) if job.ground_truth is None else read_ground_truth(job.ground_truth)
-    redrawn = redraw(run, judge(run, truth))
+    redrawn = redraw(run, judge(run, truth, reporter), reporter)
     choice = thresholds.choose(redrawn)
     before = BoxRule(**redrawn.settings["rule"])
     rule = BoxRule(choice.threshold, before.min_area, before.boxes, choice.thresholds)

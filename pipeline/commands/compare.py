@@ -10,7 +10,9 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from camboxes.pipeline.commands.evaluate import add_truth_argument
+from camboxes.pipeline.compare_job import CompareJob, compare
+from camboxes.pipeline.options import fields
+from camboxes.pipeline.reporter import TERMINAL
 from camboxes.pipeline.untrusted_text import on_one_line
 
 if TYPE_CHECKING:
@@ -22,24 +24,12 @@ _SETTINGS = 500  # characters of the settings that differ: there may be a thresh
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
-    parser.add_argument("first", metavar="OUT1", help="a finished run's folder")
-    parser.add_argument("second", metavar="OUT2", help="another's")
-    add_truth_argument(parser)
-    parser.add_argument("--output", metavar="FILE.json", help="where everything is written, every class too")
+    fields.add_arguments(parser, CompareJob)
 
 
-def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
-    """Runs the command.
-
-    Raises:
-      CallError: the call cannot be carried out as it was made.
-      Exception: the job failed.
-    """
-    from camboxes.pipeline.compare_job import CompareJob, compare
-    from camboxes.pipeline.errors import refuse_unknown
-
-    refuse_unknown(beam_arguments, "see camboxes compare --help")
-    found = compare(CompareJob(arguments.first, arguments.second, arguments.ground_truth, arguments.output))
+def run(arguments: argparse.Namespace, _: Sequence[str]) -> None:
+    """Runs the command."""
+    found = compare(fields.job_from(arguments, CompareJob), TERMINAL)
     _print_runs([arguments.first, arguments.second], found.shared)
     _print_figures(found.comparison)
     _print_classes(found.comparison)

@@ -12,6 +12,9 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from camboxes.pipeline.evaluate_job import EvaluateJob, evaluate
+from camboxes.pipeline.options import fields
+from camboxes.pipeline.reporter import TERMINAL
 from camboxes.pipeline.untrusted_text import on_one_line
 
 if TYPE_CHECKING:
@@ -39,30 +42,12 @@ _CLASSES_SHOWN = 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
-    parser.add_argument("--run", required=True, metavar="OUT", help="a finished run's folder")
-    add_truth_argument(parser)
-    parser.add_argument("--output", metavar="FOLDER", help="folder for evaluation.json and report.html (default: OUT)")
+    fields.add_arguments(parser, EvaluateJob)
 
 
-def add_truth_argument(parser: argparse._ActionsContainer, required: bool = True) -> None:
-    """Declares --ground-truth, for every command that judges boxes."""
-    parser.add_argument(
-        "--ground-truth", required=required, metavar="FILE", help="COCO .json, a .csv of boxes, or a folder of VOC .xml"
-    )
-
-
-def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
-    """Runs the command.
-
-    Raises:
-      CallError: the call cannot be carried out as it was made.
-      Exception: the job failed.
-    """
-    from camboxes.pipeline.errors import refuse_unknown
-    from camboxes.pipeline.evaluate_job import EvaluateJob, evaluate
-
-    refuse_unknown(beam_arguments, "see camboxes evaluate --help")
-    found = evaluate(EvaluateJob(arguments.run, arguments.ground_truth, arguments.output))
+def run(arguments: argparse.Namespace, _: Sequence[str]) -> None:
+    """Runs the command."""
+    found = evaluate(fields.job_from(arguments, EvaluateJob), TERMINAL)
     _print_matching(found.judged)
     _print_figures(found.judged, found.evaluation)
     _print_classes(found.evaluation)

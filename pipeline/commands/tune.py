@@ -14,35 +14,23 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from camboxes.pipeline.commands.evaluate import add_truth_argument
+from camboxes.pipeline.options import fields
+from camboxes.pipeline.reporter import TERMINAL
+from camboxes.pipeline.tune_job import TunedRun, TuneJob, tune
 from camboxes.pipeline.untrusted_text import on_one_line
 
 if TYPE_CHECKING:
     from camboxes.pipeline.evaluation.redrawing import Redrawn
-    from camboxes.pipeline.tune_job import TunedRun
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
-    parser.add_argument("--run", required=True, metavar="OUT", help="a finished run's folder")
-    truth = parser.add_mutually_exclusive_group(required=True)
-    add_truth_argument(truth, required=False)
-    truth.add_argument("--from-review", action="store_true", help="what was decided in the run's review")
-    parser.add_argument("--output", metavar="FILE", help="default: tuning.json in the run's folder")
+    fields.add_arguments(parser, TuneJob)
 
 
-def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
-    """Runs the command.
-
-    Raises:
-      CallError: the call cannot be carried out as it was made.
-      Exception: the job failed.
-    """
-    from camboxes.pipeline.errors import refuse_unknown
-    from camboxes.pipeline.tune_job import TuneJob, tune
-
-    refuse_unknown(beam_arguments, "see camboxes tune --help")
-    found = tune(TuneJob(arguments.run, arguments.ground_truth, arguments.from_review, arguments.output))
+def run(arguments: argparse.Namespace, _: Sequence[str]) -> None:
+    """Runs the command."""
+    found = tune(fields.job_from(arguments, TuneJob), TERMINAL)
     _print_candidates(found.redrawn)
     _print_choice(found)
     if arguments.from_review:
@@ -75,7 +63,7 @@ def _print_candidates(redrawn: "Redrawn") -> None:
         print()
 
 
-def _print_choice(found: "TunedRun") -> None:
+def _print_choice(found: TunedRun) -> None:
     """Prints the chosen thresholds, and what they are expected to give."""
     expected, rule = found.choice.expected, found.tuning.rule
     if "overall" not in expected:
@@ -94,7 +82,7 @@ def _print_choice(found: "TunedRun") -> None:
         print("        " + ", ".join(f"{on_one_line(name)} {threshold}" for name, threshold in shown))
 
 
-def _print_scores(found: "TunedRun") -> None:
+def _print_scores(found: TunedRun) -> None:
     trust = found.trust
     if trust is None:
         print(

@@ -21,12 +21,12 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from camboxes.pipeline.evaluation.average_precision import Boxes, Matches, match_boxes, precision
 from camboxes.pipeline.evaluation.judging import CENTRE, Judged, floor_boxes
 from camboxes.pipeline.evaluation.redrawing import Redrawn
 from camboxes.pipeline.evaluation.resampling import Estimate, estimates, image_weights
+from camboxes.pipeline.reporter import LOG, Reporter
 from camboxes.transforms.wsol import metrics
 
 NAMES = {
@@ -150,24 +150,25 @@ class Detection(NamedTuple):
 Rows = TypeVar("Rows", Localization, Detection)
 
 
-def compute_figures(judged: Judged, redrawn: Redrawn) -> Evaluation:
+def compute_figures(judged: Judged, redrawn: Redrawn, reporter: Reporter = LOG) -> Evaluation:
     """Computes all figures of a judged run, with intervals from RESAMPLES resamples of its images (AP and AR: fewer).
 
     Args:
       judged: the run.
       redrawn: the same run or a sample of it, redrawn: the best thresholds are chosen on its images.
+      reporter: is told the progress.
     """
     true = true_boxes(judged)
     matches = [match_boxes(true, boxes) for boxes in (judged.detections, *_floors(judged))]
     samples, samples_of_detection = [], []
-    with tqdm(total=RESAMPLES + RESAMPLES_OF_DETECTION, unit="resample", disable=None) as bar:
+    with reporter.progress(RESAMPLES + RESAMPLES_OF_DETECTION, "resample") as advance:
         for weights in image_weights(judged.paths, RESAMPLES, SEED):
             for some in _chunks(weights, len(judged.image)):
                 samples.append(localization(judged, some))
-                bar.update(len(some))
+                advance(len(some))
         for weights in image_weights(judged.paths, RESAMPLES_OF_DETECTION, SEED):
             samples_of_detection.append(detection(matches, weights))
-            bar.update(len(weights))
+            advance(len(weights))
     ones = np.ones((1, len(judged.paths)))
     found, sampled = localization(judged, ones), _joined(Localization, samples)
     detected, sampled_detection = detection(matches, ones), _joined(Detection, samples_of_detection)

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from tqdm import tqdm
 
 from camboxes.pipeline.errors import CallError
 from camboxes.pipeline.evaluation.average_precision import Boxes
 from camboxes.pipeline.evaluation.matching import Matching, match
 from camboxes.pipeline.formats.ground_truth import GroundTruth
+from camboxes.pipeline.reporter import LOG, Reporter
 from camboxes.transforms import PlannedRun
 from camboxes.transforms.boxes.from_map import iou
 
@@ -81,14 +81,19 @@ def check_libraries() -> None:
             raise CallError(f'judging boxes needs {library}, which is not installed: pip install ".[eval]"')
 
 
-def judge(run: PlannedRun, truth: GroundTruth) -> Judged:
+def judge(run: PlannedRun, truth: GroundTruth, reporter: Reporter = LOG) -> Judged:
     """Judges the boxes of a finished run.
+
+    Args:
+      run: a finished run.
+      truth: the true boxes.
+      reporter: is told the progress.
 
     Raises:
       CallError: nothing matches, or no labelled pair has a true box.
     """
     matching = match(run, truth)
-    rows = _read(run, matching)
+    rows = _read(run, matching, reporter)
     truths, categories = list(matching.truths.values()), [category.name for category in run.categories]
 
     def keys(columns: Columns) -> np.ndarray:
@@ -169,10 +174,10 @@ class _Rows(NamedTuple):
     boxes: Columns
 
 
-def _read(run: PlannedRun, matching: Matching) -> _Rows:
+def _read(run: PlannedRun, matching: Matching, reporter: Reporter) -> _Rows:
     tables: dict[str, list[pa.Table]] = {"labels": [], "top5": [], "boxes": []}
     sizes, first = [], 0
-    with tqdm(total=len(matching.truths), unit="image", disable=None) as bar:
+    with reporter.progress(len(matching.truths), "image") as advance:
         for rows in judged_rows(run, matching, ["path", "width", "height", *tables]):
             sizes.append(np.stack([rows[name].to_numpy() for name in ("width", "height")], axis=1).astype(np.int64))
             tables["labels"].append(_entries(rows["labels"], first, ["category_id", "class_index"]))
@@ -180,7 +185,7 @@ def _read(run: PlannedRun, matching: Matching) -> _Rows:
             fields = ["category_id", "rank", "bbox", "score", "calibrated_score"]
             tables["boxes"].append(_entries(rows["boxes"], first, fields))
             first += len(rows)
-            bar.update(len(rows))
+            advance(len(rows))
     labels, top5, boxes = (_columns(pa.concat_tables(of_shards)) for of_shards in tables.values())
     return _Rows(np.concatenate(sizes), _some(labels, np.lexsort([labels["category"], labels["image"]])), top5, boxes)
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from camboxes.pipeline.errors import CallError
 from camboxes.pipeline.evaluation.judging import Judged, judged_rows
+from camboxes.pipeline.reporter import LOG, Reporter
 from camboxes.transforms import BoxRule, PlannedRun
 from camboxes.transforms.boxes.from_map import Threshold, WorkingMap, best_iou
 from camboxes.transforms.boxes.second_look import merge
@@ -48,8 +48,13 @@ class Redrawn(Judged):
     literature: metrics.BoxCounts
 
 
-def redraw(run: PlannedRun, judged: Judged) -> Redrawn:
+def redraw(run: PlannedRun, judged: Judged, reporter: Reporter = LOG) -> Redrawn:
     """Draws the boxes of every judged pair at each threshold.
+
+    Args:
+      run: a finished run with its maps.
+      judged: the pairs.
+      reporter: is told the progress.
 
     Raises:
       CallError: a judged pair has no stored map.
@@ -62,16 +67,16 @@ def redraw(run: PlannedRun, judged: Judged) -> Redrawn:
     iou_at = np.empty((len(judged.image), len(_ALL_THRESHOLDS)), np.float32)
     literature = metrics.BoxCounts.none(LITERATURE_STEP)
     shards = judged_rows(run, judged.matching, ["path", "width", "height", "labels", "maps"])
-    rows = itertools.chain.from_iterable(shard.to_pylist() for shard in shards)
-    for row in tqdm(rows, total=len(judged.paths), unit="image", disable=None):
-        labels = {label["label"]: label for label in row["labels"]}
-        for pair in pairs_of.get(row["path"], ()):
-            name = judged.categories[judged.category[pair]]
-            label, true = labels[name], judged.matching.truths[row["path"]].boxes[name]
-            maps = _maps(row, label)
-            size = row["width"], row["height"]
-            iou_at[pair] = _iou_at_thresholds(maps, size, label["probability"], true, rule)
-            literature += _literature_counts(row, maps[0][1].stored, true)
+    with reporter.progress(len(judged.paths), "image") as advance:
+        for row in itertools.chain.from_iterable(shard.to_pylist() for shard in shards):
+            labels = {label["label"]: label for label in row["labels"]}
+            for pair in pairs_of.get(row["path"], ()):
+                name = judged.categories[judged.category[pair]]
+                label, true = labels[name], judged.matching.truths[row["path"]].boxes[name]
+                maps, size = _maps(row, label), (row["width"], row["height"])
+                iou_at[pair] = _iou_at_thresholds(maps, size, label["probability"], true, rule)
+                literature += _literature_counts(row, maps[0][1].stored, true)
+            advance(1)
     return Redrawn(
         **vars(judged),
         thresholds=THRESHOLDS,

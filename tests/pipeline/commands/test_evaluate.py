@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from camboxes.pipeline import evaluate_job
 from camboxes.pipeline.cli import main
+from camboxes.pipeline.evaluation import redrawing
 from camboxes.pipeline.formats import voc
 
 PERSONS = {"source": "person", "model": None, "method": None, "threshold": None}
@@ -90,7 +90,7 @@ def test_best_thresholds_and_curves_of_a_sample_are_told_as_such(run, truth, tmp
     assert _evaluate(run, truth, "--output", tmp_path / "all") == 0
     of_all, said_of_all = json.loads((tmp_path / "all" / "evaluation.json").read_text()), capsys.readouterr().out
     assert of_all["best_thresholds"]["images"] == 5
-    monkeypatch.setattr(evaluate_job, "MOST_REDRAWN", 3)
+    monkeypatch.setattr(redrawing, "MOST_REDRAWN", 3)
     assert _evaluate(run, truth, "--output", tmp_path / "sample") == 0
     of_sample, said = json.loads((tmp_path / "sample" / "evaluation.json").read_text()), capsys.readouterr().out
     best, best_of_all = of_sample.pop("best_thresholds"), of_all.pop("best_thresholds")
