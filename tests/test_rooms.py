@@ -33,6 +33,16 @@ def test_a_package_says_its_duty_and_what_it_may_import(package):
     assert package.name == "plugin" or package.parent == ROOT or re.search(r"\b(may import|imports) ", duty, re.I), duty
 
 
+def test_contributing_draws_the_tree():
+    tree, room, drawn = (ROOT / "CONTRIBUTING.md").read_text(), "", set()
+    for indent, folder in re.findall(r"^    (  )?(\w+)/ ", tree, re.MULTILINE):
+        room = room if indent else folder
+        drawn.add(f"{room}/{folder}" if indent else folder)
+    assert {str(path.relative_to(ROOT)) for path in PACKAGES if len(path.relative_to(ROOT).parts) < 3} == drawn - {
+        "tests"
+    }
+
+
 def test_a_module_s_test_is_found_by_its_path():
     for room in ROOMS:
         for path in (ROOT / "tests" / room).rglob("test_*.py"):
