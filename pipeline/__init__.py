@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from camboxes.pipeline.evaluate_job import evaluate as evaluate
     from camboxes.pipeline.explain_job import ExplainJob as ExplainJob
     from camboxes.pipeline.explain_job import explain as explain
+    from camboxes.pipeline.export_job import ExportJob as ExportJob
+    from camboxes.pipeline.export_job import export as export
     from camboxes.pipeline.label_job import LabelJob as LabelJob
     from camboxes.pipeline.label_job import label as label
     from camboxes.pipeline.rebox_job import ReboxJob as ReboxJob
@@ -33,6 +35,7 @@ _HOMES = {
     "CompareJob": "compare_job",
     "EvaluateJob": "evaluate_job",
     "ExplainJob": "explain_job",
+    "ExportJob": "export_job",
     "LabelJob": "label_job",
     "ReboxJob": "rebox_job",
     "Run": "run",
@@ -40,6 +43,7 @@ _HOMES = {
     "compare": "compare_job",
     "evaluate": "evaluate_job",
     "explain": "explain_job",
+    "export": "export_job",
     "label": "label_job",
     "rebox": "rebox_job",
     "tune": "tune_job",

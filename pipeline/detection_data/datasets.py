@@ -13,76 +13,75 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from camboxes.pipeline.detection_data.selection import Row, Selection
 from camboxes.pipeline.detection_data.trainer_images import for_trainers, hard_linked, stem
 from camboxes.pipeline.formats import class_list, coco, parquet, voc, yolo
+from camboxes.pipeline.reporter import Reporter
 from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.coco import DESCRIPTION, Counts
 from camboxes.transforms.contents.image_files import read_image
 from camboxes.transforms.contents.shard_contents import seen
-from camboxes.transforms.doubts.same_bytes import SameBytes
+from camboxes.transforms.doubts.same_bytes import Found, SameBytes
 from camboxes.transforms.images.decoding import ACCEPTED, BadImageError
 from camboxes.transforms.records import PERSON, source_of
 from camboxes.transforms.write import IncompleteRunError
 
 _COLUMNS = ["image_id", "path", "digest", "width", "height", "status", "labels", "boxes", "review"]
+_NO_COPIES = Found(0, None, 0, None)
 
 
 @dataclasses.dataclass
 class Exported:
-    """What became of each image of a run.
+    """What an export wrote, and what became of each image of the run.
 
     Attributes:
-      images: exported ones, by split.
-      boxes: exported ones, by split.
-      left_out: images that are not exported, by the reason.
+      planned: images of the run.
+      images: number of exported images, by split.
+      boxes: number of exported boxes, by split.
+      kept: the input's folders whose split was kept; none where the images were split by their content.
+      left_out: number of images that are not exported, by the reason.
       unreadable: images whose file is not what the run saw: for each path what is wrong.
-      partial: how many exported images have a label without an exported box.
-      empty: how many of them have no box at all: a person found nothing there, or nothing right.
-      copies: exported images with the same bytes, and the splits that they are in.
-      files: the files and folders that were written, relative to the output.
+      partial: number of exported images that have a label without an exported box.
+      empty: number of exported images without any box: a person found nothing there, or nothing right.
+      copies: exported images of the same bytes, and of which the splits differ.
+      files: the files and folders that were written.
     """
 
-    images: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
-    boxes: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    planned: int
+    images: dict[str, int]
+    boxes: dict[str, int]
+    kept: list[str]
     left_out: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     unreadable: dict[str, str] = dataclasses.field(default_factory=dict)
     partial: int = 0
     empty: int = 0
-    copies: SameBytes = dataclasses.field(default_factory=SameBytes)
+    copies: Found = _NO_COPIES
     files: list[str] = dataclasses.field(default_factory=list)
-
-    def add(self, row: Row) -> None:
-        """Counts an exported image."""
-        split = row["split"]
-        self.images[split] += 1
-        self.copies.add(row["digest"], row["path"], split)
-        self.boxes[split] += len(row["boxes"])
-        self.empty += not row["boxes"]
-        boxed = {box["category_id"] for box in row["boxes"]}
-        self.partial += any(label["category_id"] not in boxed for label in row["labels"])
 
 
 class DatasetWriter:
     """Writes the selected images of a run as a data set: a method for each format."""
 
-    def __init__(self, run: PlannedRun, selection: Selection, output: Path, copy: bool):
+    def __init__(self, run: PlannedRun, selection: Selection, output: Path, copy: bool, reporter: Reporter):
         """Takes what is written, and where.
 
         Args:
           run: a finished run.
           selection: what of it is exported.
           output: a local folder.
-          copy: copies images even where a link would do.
+          copy: copy images even where a link would do.
+          reporter: is told the progress.
         """
         self._run = run
         self._selection = selection
         self._output = output
         self._copy = copy
+        self._reporter = reporter
         self._categories = [category.name for category in run.categories]  # their ids are dense from 1
-        self._exported = Exported()
+        self._same_bytes = SameBytes()
+        images, boxes = (dict.fromkeys(map(str, selection.splits), 0) for _ in range(2))
+        self._exported = Exported(run.images, images, boxes, sorted(selection.folders) if selection.given else [])
 
     def write(self, kind: str) -> Exported:
         """Writes the data set in one of the formats: coco, yolo, voc or parquet.
@@ -91,12 +90,14 @@ class DatasetWriter:
           IncompleteRunError: the run has not a row for each planned image.
         """
         exported = self._exported
-        exported.files = {"coco": self._coco, "yolo": self._yolo, "voc": self._voc, "parquet": self._parquet}[kind]()
-        accounted = exported.images.total() + exported.left_out.total() + len(exported.unreadable)
-        if accounted != self._run.images:
+        names = {"coco": self._coco, "yolo": self._yolo, "voc": self._voc, "parquet": self._parquet}[kind]()
+        accounted = sum(exported.images.values()) + exported.left_out.total() + len(exported.unreadable)
+        if accounted != exported.planned:
             raise IncompleteRunError(
-                f"{self._run.images} images were planned in {self._run.output!r}, and {accounted} are accounted for"
+                f"{exported.planned} images were planned in {self._run.output!r}, and {accounted} are accounted for"
             )
+        exported.copies = self._same_bytes.found()
+        exported.files = [str(self._output / name) for name in names]
         return exported
 
     def _coco(self) -> list[str]:
@@ -130,7 +131,7 @@ class DatasetWriter:
         # ultralytics refuses a data set without val, and a val folder without images.
         images = self._exported.images
         folders = {split: f"images/{split if images[split] else 'train'}" for split in ("train", "val")}
-        if images["test"]:
+        if images.get("test"):
             folders["test"] = "images/test"
         self._write("data.yaml", yolo.data_yaml(folders, self._categories))
         self._write("classes.txt", class_list.write(self._categories))
@@ -159,7 +160,7 @@ class DatasetWriter:
             for _, shard in self._run.tables(_COLUMNS):
                 rows = list(self._selected(shard.to_pylist()))
                 for row in rows:
-                    self._exported.add(row)
+                    self._count(row)
                 boxes.write_table(parquet.table(rows))
         return ["boxes.parquet"]
 
@@ -186,20 +187,35 @@ class DatasetWriter:
         folders = {split: self._output / folder.format(split=split) for split in self._selection.splits}
         for path in folders.values():
             path.mkdir(parents=True, exist_ok=True)
-        rows = tqdm(self._run.rows(_COLUMNS), total=self._run.images, unit="image", disable=None)
-        for row in self._selected(rows):
-            try:
-                location = self._run.location(row["path"])
-                image = for_trainers(seen(read_image(location, ACCEPTED), row["digest"]), jpeg)
-            except BadImageError as error:
-                self._exported.unreadable[row["path"]] = str(error)
-                continue
-            name = stem(row["path"]) + image.suffix
-            target = folders[row["split"]] / name
-            if self._copy or not image.linkable or not hard_linked(str(location), target):
-                storage.write_bytes(str(target), image.data)
-            self._exported.add(row)
-            yield row | {"path": name}
+        with self._reporter.progress(self._run.images, "image") as done:
+            for _, shard in self._run.tables(_COLUMNS):
+                for row in self._selected(shard.to_pylist()):
+                    try:
+                        name = self._write_image(row, folders[row["split"]], jpeg)
+                    except BadImageError as error:
+                        self._exported.unreadable[row["path"]] = str(error)
+                    else:
+                        self._count(row)
+                        yield row | {"path": name}
+                done(shard.num_rows)
+
+    def _write_image(self, row: Row, folder: Path, jpeg: bool) -> str:
+        """Writes or links an image's file; gives its name."""
+        location = self._run.location(row["path"])
+        image = for_trainers(seen(read_image(location, ACCEPTED), row["digest"]), jpeg)
+        name = stem(row["path"]) + image.suffix
+        if self._copy or not image.linkable or not hard_linked(str(location), folder / name):
+            storage.write_bytes(str(folder / name), image.data)
+        return name
+
+    def _count(self, row: Row) -> None:
+        """Counts an exported image."""
+        self._same_bytes.add(row["digest"], row["path"], row["split"])
+        self._exported.images[row["split"]] += 1
+        self._exported.boxes[row["split"]] += len(row["boxes"])
+        self._exported.empty += not row["boxes"]
+        boxed = {box["category_id"] for box in row["boxes"]}
+        self._exported.partial += any(label["category_id"] not in boxed for label in row["labels"])
 
     def _described(self, box: Row) -> Row:
         """The name of a box's category, and where the box comes from: a person, or a network and a method."""

@@ -1,0 +1,151 @@
+"""Writes a finished run as a data set to train a detector on: the job of `camboxes export`."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from camboxes.pipeline.errors import CallError, blaming_the_call
+from camboxes.pipeline.options.fields import Options, option
+from camboxes.pipeline.reporter import LOG, Reporter
+
+if TYPE_CHECKING:
+    from camboxes.pipeline.detection_data.datasets import Exported
+    from camboxes.transforms import PlannedRun
+
+# What an export may leave in its folder. export.json marks the folder as an export, and is deleted last.
+_CONTENTS = (
+    "images",
+    "labels",
+    "annotations",
+    "VOCdevkit",
+    "data.yaml",
+    "classes.txt",
+    "boxes.parquet",
+    "export.json",
+)
+_VAL = 0.2  # share of the images for validation
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportJob(Options):
+    """What to export, and how. Its fields are the options of `camboxes export`, whose help describes them."""
+
+    run: str = option(help="a finished run's folder", metavar="OUT")
+    output: str = option(help="local folder for the data set", metavar="DIR")
+    format: str = option("coco", choices=["coco", "yolo", "voc", "parquet"])
+    val: float | None = option(
+        None,
+        "share of the images for validation",
+        stated=f"{_VAL}; none where the input comes split",
+        type=float,
+        metavar="SHARE",
+    )
+    seed: int = option(0, "decides, with its content, on which side an image is", type=int, metavar="N")
+    min_score: float = option(
+        0.0,
+        "smallest score of a box that was not accepted, 0 to 1; the calibrated one where there is one",
+        type=float,
+        metavar="S",
+    )
+    include: Literal["accepted", "reviewed", "all"] = option(
+        "all",
+        "images that a person accepted; those that a person rejected, too, without a box; or those that nobody "
+        "decided about, too",
+        choices=["accepted", "reviewed", "all"],
+    )
+    copy: bool = option(False, "copy images instead of linking them")
+    overwrite: bool = option(False, "replace the export that DIR holds")
+
+
+def export(job: ExportJob, reporter: Reporter = LOG) -> "Exported":
+    """Writes a run as a data set, and export.json, which says what is in it.
+
+    Args:
+      job: what to export, and how.
+      reporter: is told the progress.
+
+    Returns:
+      What was written. Its `unreadable` names the images whose files are gone or changed since the run: these are not
+      exported.
+
+    Raises:
+      CallError: the job cannot be done as it was asked for.
+      Exception: the job failed.
+    """
+    from camboxes.pipeline.detection_data.datasets import DatasetWriter
+    from camboxes.pipeline.detection_data.selection import Selection
+    from camboxes.pipeline.formats import class_list
+    from camboxes.pipeline.jobs import run_folder
+    from camboxes.transforms import storage
+    from camboxes.transforms.review.keep_decided import decided
+
+    with blaming_the_call():
+        run = run_folder.finished(job.run)
+        val = _VAL if job.val is None else job.val
+        selection = Selection(val, job.seed, job.min_score, job.include, decided(run), run.splits)
+        if job.val is not None and "val" in selection.given:
+            raise ValueError(
+                f"--val is {job.val:g}, and the run's input comes split, in folders {', '.join(sorted(run.splits))}; "
+                "leave --val out"
+            )
+        _check_output(job, run)
+        if job.format in ("yolo", "voc"):
+            class_list.write([category.name for category in run.categories])  # refuses names that it cannot hold
+    if job.overwrite:
+        run_folder.remove(job.output, _CONTENTS)
+    path = Path(job.output) / "export.json"
+    record = {
+        "format": job.format,
+        "run": job.run,
+        "val": None if "val" in selection.given else val,
+        "seed": job.seed,
+        "min_score": job.min_score,
+        "include": job.include,
+    }
+    with blaming_the_call():  # the first write checks the output
+        storage.write_json(str(path), record)
+    exported = DatasetWriter(run, selection, Path(job.output), job.copy, reporter).write(job.format)
+    record |= {
+        "images": {
+            "planned": exported.planned,
+            **exported.images,
+            "left_out": dict(sorted(exported.left_out.items())),
+            "unreadable": len(exported.unreadable),
+        },
+        "boxes": exported.boxes,
+        "copies": exported.copies.images,
+        "unreadable": exported.unreadable,
+    }
+    storage.write_json(str(path), record)
+    exported.files.append(str(path))
+    return exported
+
+
+def _check_output(job: ExportJob, run: "PlannedRun") -> None:
+    """Refuses a folder that is no place for an export, or whose contents an export would destroy."""
+    from camboxes.transforms import storage
+
+    given = f"--output {job.output!r}"
+    if not storage.is_local(job.output):
+        raise CallError(f"{given} is no local folder; export to one, and copy it from there")
+    output = Path(job.output).resolve()
+    if storage.is_local(job.run) and output.is_relative_to(Path(job.run).resolve()):
+        raise CallError(f"{given} lies in the run's own folder; choose another folder")
+    if any(storage.is_local(path) and Path(path).resolve().is_relative_to(output) for path in (run.root, job.run)):
+        raise CallError(f"{given} holds the run itself or its images; choose another folder")
+    if job.format != "parquet" and storage.is_local(run.root) and not Path(run.root).is_dir():
+        raise CallError(
+            f"the run's images are not at {run.root!r} any more; put them back, or, where that is a relative path, "
+            "call export from the folder that the run was made from"
+        )
+    if output.exists() and not output.is_dir():
+        raise CallError(f"{given} is a file; expected a folder")
+    if output.is_dir() and any(output.iterdir()):
+        if not job.overwrite:
+            raise CallError(f"{given} is not empty; choose another folder, or replace an export with --overwrite")
+        others = [name for name in _CONTENTS if (output / name).exists()]
+        if others and "export.json" not in others:
+            raise CallError(
+                f"{given} holds {', '.join(others)}, which no export has left there (export.json is missing); "
+                "choose another folder"
+            )
