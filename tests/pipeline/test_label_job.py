@@ -5,14 +5,15 @@ import sys
 
 import pytest
 
-from camboxes.pipeline import LabelJob, label
+from camboxes.pipeline import LabelJob, Run, label
 from camboxes.pipeline.errors import CallError
+from camboxes.transforms.write import TooManyRejectedError
 
 
 def test_in_a_process_of_its_own_it_gives_the_command_s_bytes_and_says_nothing(photographs, run, tmp_path, results):
     code = (
         "import sys\n"
-        "from camboxes.pipeline import LabelJob, label\n"
+        "from camboxes.pipeline import LabelJob, Run, label\n"
         f"done = label(LabelJob(input={str(photographs)!r}, output={str(tmp_path / 'boxes')!r}, shards=2))\n"
         "sys.stdout.write(repr(tuple(done.counts)))"
     )
@@ -32,3 +33,47 @@ def test_wrong_values_are_value_errors(photographs, tmp_path):
     with pytest.raises(CallError, match="unknown option --nothing"):
         label(LabelJob(**job), ["--nothing"])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_label_map_may_be_given_as_it_is(photographs, tmp_path):
+    names = {path.name for path in photographs.iterdir() if path.is_dir()}
+    job = LabelJob(
+        input=photographs,
+        output=tmp_path / "out",
+        label_map={name: name for name in names} | {"espresso": []},
+        method="cam",
+        scales=[64],
+        refine="none",
+    )
+    done = label(job)
+    assert done.counts == (5, 4, 0, 1, 0, 4)
+    assert [image.labels for image in done.images() if image.status == "skipped"] == [("espresso",)]
+
+
+def test_too_many_rejected_images_are_an_error_and_the_run_is_there(tmp_path):
+    (tmp_path / "photos" / "tripod").mkdir(parents=True)
+    (tmp_path / "photos" / "tripod" / "a.jpg").write_bytes(b"no image")
+    job = LabelJob(input=tmp_path / "photos", output=tmp_path / "out", method="cam", scales=(64,), refine="none")
+    with pytest.raises(TooManyRejectedError, match="1 of 1 images were rejected"):
+        label(job)
+    [image] = Run.open(str(tmp_path / "out")).images()
+    assert (image.status, image.boxes) == ("rejected", ()) and image.reason.startswith("not_an_image")
+
+
+def test_what_a_person_should_know_is_logged(photographs, tmp_path, caplog):
+    (photographs / "twins.csv").write_text(
+        "path,label\nespresso/coffee.png,espresso\nmoped/motorcycle_left.png,Espresso"
+    )
+    job = LabelJob(
+        input=photographs / "twins.csv",
+        output=tmp_path / "out",
+        label_map={"espresso": [967], "Espresso": [967]},
+        method="cam",
+        scales=(64,),
+        refine="none",
+    )
+    with caplog.at_level("INFO", "camboxes"):
+        label(job)
+    assert any(record.getMessage().startswith("2 images, 2 labels, shards: 1; cam") for record in caplog.records)
+    [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith("'Espresso' and 'espresso' are different labels")
