@@ -14,7 +14,7 @@ from camboxes.transforms.contents.shard_contents import contents
 from camboxes.transforms.counters import count
 from camboxes.transforms.images.decoding import DEFAULT_LIMITS, Limits
 from camboxes.transforms.inference import stored_classifier
-from camboxes.transforms.inference.reading import ImageReader, PlannedImage
+from camboxes.transforms.inference.image_loading import ImageLoader, PlannedImage
 from camboxes.transforms.inference.rows import RowBuilder
 from camboxes.transforms.inference.scheduling import Answered, Scheduler
 from camboxes.transforms.planning.label_matching import LabelMap, LabelMatcher
@@ -102,12 +102,12 @@ class _InferClassMaps(beam.DoFn):
         self._localizer = self._shared.acquire(lambda: Localizer(stored_classifier.load(self._model), self._maps))
         names, settings = self._localizer.classifier.class_names, self._localizer.settings
         reusable = None if self._reuse is None else ReusableRows(self._reuse, settings)
-        self._reader = ImageReader(self._localizer, LabelMatcher(names, self._label_map), reusable, self._limits)
+        self._loader = ImageLoader(self._localizer, LabelMatcher(names, self._label_map), reusable, self._limits)
         self._rows = RowBuilder(settings, names)
 
     def start_bundle(self) -> None:
         self._open = collections.deque[_OpenShard]()
-        self._scheduler = Scheduler(self._localizer, self._reader.read)
+        self._scheduler = Scheduler(self._localizer, self._loader.load)
 
     def process(
         self, shard: Shard, timestamp: Any = beam.DoFn.TimestampParam, window: Any = beam.DoFn.WindowParam

@@ -94,7 +94,7 @@ def ahead(
     return OrderedMap(stage, threads, work, most).all(items)
 
 
-class Batches(Generic[Item]):
+class BatchesByKind(Generic[Item]):
     """Groups items into batches of one kind."""
 
     def __init__(self, size: int, kind: Callable[[Item], Hashable] = lambda _: None):
@@ -164,7 +164,7 @@ def through_network(
       items: what to decode.
     """
     threads = NetworkThreads(classifier, decode, forward)
-    batches: Batches[Decoded] = Batches(classifier.spec.batch_size or 1)
+    batches: BatchesByKind[Decoded] = BatchesByKind(classifier.spec.batch_size or 1)
     try:
         for decoded in threads.decoding.all(items):
             for batch in batches.put([] if decoded is None else [decoded]):

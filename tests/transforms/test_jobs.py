@@ -27,7 +27,7 @@ from camboxes.transforms import (
     storage,
 )
 from camboxes.transforms.infer import _InferClassMaps
-from camboxes.transforms.inference import reading, scheduling
+from camboxes.transforms.inference import image_loading, scheduling
 from camboxes.transforms.planning.plan import shard_file
 from camboxes.transforms.records import LABELED, PLANNED, Shard, table
 from camboxes.transforms.write import IncompleteRunError, TooManyRejectedError, merge
@@ -413,7 +413,7 @@ def test_a_bundle_that_fails_leaves_no_threads(photographs, tmp_path, classifier
     step = _InferClassMaps(ModelSpec("efficientnet_lite0", batch_size=1), MapSpec(), None, None)
     step.setup()
     if where == "reading":
-        monkeypatch.setattr(reading, "decode_at_least", _fails)
+        monkeypatch.setattr(image_loading, "decode_at_least", _fails)
     elif where == "the network":
         monkeypatch.setattr(scheduling, "localize", _fails)
     step.start_bundle()

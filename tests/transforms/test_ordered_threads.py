@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camboxes.transforms.ordered_threads import Batches, OrderedMap, ahead, batched, through_network
+from camboxes.transforms.ordered_threads import BatchesByKind, OrderedMap, ahead, batched, through_network
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_what_fails_in_a_thread_fails_where_its_result_is_taken(threads):
 
 
 def test_batches_hold_items_of_one_kind():
-    batches = Batches(2, kind=len)
+    batches = BatchesByKind(2, kind=len)
     assert list(batches.put(["a", "bb", "cc", "ddd", "e", "f"])) == [["bb", "cc"], ["a", "e"]]
     assert list(batches.rest(lambda text: text == "f")) == [["f"]]
     assert list(batches.rest(lambda text: text == "f")) == []

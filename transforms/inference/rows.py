@@ -9,7 +9,7 @@ import numpy as np
 from camboxes.models.networks.class_names import shown
 from camboxes.transforms.boxes.stored_maps import quantize
 from camboxes.transforms.images.decoding import BadImageError
-from camboxes.transforms.inference.reading import ReadImage, Rectangle, Row
+from camboxes.transforms.inference.image_loading import LoadedImage, Rectangle, Row
 from camboxes.transforms.records import OK, SKIPPED, rejected
 
 if TYPE_CHECKING:
@@ -27,11 +27,11 @@ class RowBuilder:
         self._scales = settings["scales"]
         self._keep_plain = settings["keep_plain"]
 
-    def row(self, image: ReadImage, answers: "Sequence[Localization | BadImageError]") -> Row:
+    def row(self, image: LoadedImage, answers: "Sequence[Localization | BadImageError]") -> Row:
         """The row of an image.
 
         Args:
-          image: with what reading it gave.
+          image: as it was loaded.
           answers: for each of its rectangles; any number where the image is finished.
         """
         if isinstance(image.finished, dict):
@@ -45,7 +45,7 @@ class RowBuilder:
             return rejected(image.planned.row | read, str(error))
         return read | self._found(image, localizations)
 
-    def _found(self, image: ReadImage, localizations: "Sequence[Localization]") -> Row:
+    def _found(self, image: LoadedImage, localizations: "Sequence[Localization]") -> Row:
         """The columns that the network fills. Classes and probabilities are those of the whole image."""
         whole, planned = localizations[0], image.planned.row
         labels: list[Row] = []

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from camboxes.transforms.counters import count
 from camboxes.transforms.images.decoding import BadImageError
-from camboxes.transforms.inference.reading import PlannedImage, ReadImage, Row
+from camboxes.transforms.inference.image_loading import LoadedImage, PlannedImage, Row
 from camboxes.transforms.inference.salvage import Question, localize
-from camboxes.transforms.ordered_threads import Batches, NetworkThreads
+from camboxes.transforms.ordered_threads import BatchesByKind, NetworkThreads
 
 if TYPE_CHECKING:
     from camboxes.models import Localization, Localizer
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 class Answered(NamedTuple):
     """An image, and what the network says of each of its rectangles; no answers where the image is finished."""
 
-    image: ReadImage
+    image: LoadedImage
     answers: "Sequence[Localization | BadImageError]" = ()
 
 
 class _Look(NamedTuple):
     """A rectangle of an image, by its number; `found` holds the answers to all looks at the image so far."""
 
-    image: ReadImage
+    image: LoadedImage
     number: int
     found: "dict[int, Localization | BadImageError]"
 
@@ -39,13 +39,13 @@ class Scheduler:
     killed job keeps finished shards alone. Counter: halved_batches.
     """
 
-    def __init__(self, localizer: "Localizer", read: Callable[[PlannedImage], ReadImage]):
+    def __init__(self, localizer: "Localizer", load: Callable[[PlannedImage], LoadedImage]):
         """Starts the threads; `close` ends them."""
         self._localizer = localizer
-        self._batches: Batches[_Look] = Batches(
+        self._batches: BatchesByKind[_Look] = BatchesByKind(
             localizer.batch_size, lambda look: localizer.companions(look.image.pixels[look.number])
         )
-        self._threads = NetworkThreads(localizer.classifier, read, self._pass)
+        self._threads = NetworkThreads(localizer.classifier, load, self._pass)
 
     def put(self, planned: PlannedImage) -> Iterator[Answered]:
         """Takes an image, and yields the images that are answered by now."""
@@ -64,7 +64,7 @@ class Scheduler:
         """Ends the threads; see `NetworkThreads.close`."""
         self._threads.close()
 
-    def _put(self, image: ReadImage) -> Iterator[Answered]:
+    def _put(self, image: LoadedImage) -> Iterator[Answered]:
         """Rejected or reused images finish here; the others wait for a full batch."""
         if image.finished is not None:
             yield Answered(image)
@@ -73,7 +73,7 @@ class Scheduler:
         for batch in itertools.chain(self._batches.put(looks), self._overdue(image)):
             yield from self._answered(self._threads.passing.put(batch))
 
-    def _overdue(self, image: ReadImage) -> Iterator[list[_Look]]:
+    def _overdue(self, image: LoadedImage) -> Iterator[list[_Look]]:
         """The batches that hold images of earlier shards, when a shard ends with this image."""
         if image.planned.is_last:
             yield from self._batches.rest(lambda look: look.image.planned.shard is not image.planned.shard)

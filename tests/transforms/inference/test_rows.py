@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from camboxes.transforms.images.decoding import BadImageError
-from camboxes.transforms.inference.reading import PlannedImage, ReadImage
+from camboxes.transforms.inference.image_loading import LoadedImage, PlannedImage
 from camboxes.transforms.inference.rows import RowBuilder
 
 SETTINGS = {"method": "cam", "refine": "affinity", "scales": [224, 448], "keep_plain": True}
@@ -18,7 +18,7 @@ LABELS = [
 ]
 PLANNED = PlannedImage(None, 0, {"image_id": 7, "path": "a.jpg", "labels": LABELS}, None, is_last=True)
 WHOLE, PART = (0, 0, 40, 30), (10, 0, 20, 15)
-IMAGE = ReadImage(PLANNED, "d1", 40, 30, (WHOLE, PART))
+IMAGE = LoadedImage(PLANNED, "d1", 40, 30, (WHOLE, PART))
 
 
 def _localization(maps, logits=(1.0, 2.0, 3.0, 4.0), plain=None, coherence=(0.5, 0.25)):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from camboxes.transforms.images.decoding import BadImageError
-from camboxes.transforms.inference.reading import PlannedImage, ReadImage
+from camboxes.transforms.inference.image_loading import LoadedImage, PlannedImage
 from camboxes.transforms.inference.scheduling import Scheduler
 
 CLASSES = [{"class_indices": (1, 2)}, {"class_indices": ()}, {"class_indices": (3,)}]
@@ -42,8 +42,8 @@ def scheduler(network):
 
     def read(planned):
         if isinstance(found := planned.row["found"], BadImageError | dict):
-            return ReadImage(planned, finished=found)
-        return ReadImage(planned, rectangles=((0, 0, 1, 1),) * len(found), pixels=tuple(found))
+            return LoadedImage(planned, finished=found)
+        return LoadedImage(planned, rectangles=((0, 0, 1, 1),) * len(found), pixels=tuple(found))
 
     scheduler = Scheduler(network, read)
     yield scheduler

@@ -1,4 +1,4 @@
-"""Reads the image of a planned row for the network: bytes, digest, pixels at each scale, or a row of another run."""
+"""Loads the image of a planned row for the network: its digest, its pixels at each scale, or its row in another run."""
 
 import hashlib
 import math
@@ -23,7 +23,7 @@ Rectangle = tuple[int, int, int, int]
 
 
 class PlannedImage(NamedTuple):
-    """An image that is to be read.
+    """An image that is to be loaded.
 
     Attributes:
       shard: of the image; only compared with other images' shards.
@@ -40,14 +40,15 @@ class PlannedImage(NamedTuple):
     is_last: bool
 
 
-class ReadImage(NamedTuple):
-    """An image as the network sees it, or why it does not.
+class LoadedImage(NamedTuple):
+    """An image ready for the network, or the error or the row that finishes it.
 
     Attributes:
-      planned: the image; its labels have class indices now.
+      planned: the image; its labels have class indices.
       digest: SHA-256 of its bytes, hexadecimal; None where they cannot be read.
       width, height: of the whole upright photograph in pixels; None where it was not decoded.
-      rectangles: the parts of the photograph that the network looks at, as (x, y, width, height); first the whole.
+      rectangles: the parts of the photograph that the network looks at, as (x, y, width, height) in pixels; the whole
+        photograph comes first.
       pixels: of each rectangle at each scale, as `Localizer.resize` gives them.
       finished: the error that rejects the image, or its row in another run; None where the network looks at it.
     """
@@ -61,11 +62,11 @@ class ReadImage(NamedTuple):
     finished: BadImageError | Row | None = None
 
 
-class ImageReader:
-    """Reads images for a network, in any thread."""
+class ImageLoader:
+    """Loads images for a network; from any thread."""
 
     def __init__(self, localizer: "Localizer", matcher: LabelMatcher, reusable: ReusableRows | None, limits: Limits):
-        """Takes the network, which finds the classes of labels, the other run's rows, and what is too large."""
+        """Takes the network, the matcher of labels, the rows of another run, and the limits of an image's size."""
         self._localizer = localizer
         self._matcher = matcher
         self._reusable = reusable
@@ -74,14 +75,14 @@ class ImageReader:
         # Two pixels for one of the largest scale's. With one for one, one box in ten is another: docs/speed.md.
         self._side = math.ceil(2 * max(localizer.settings["scales"]) / (SIDE if self._second_look else 1))
 
-    def read(self, planned: PlannedImage) -> ReadImage:
+    def load(self, planned: PlannedImage) -> LoadedImage:
         """Reads an image, matches its labels, and decodes it unless another run has its row."""
         from camboxes.transforms.inference.jpegs import decode_jpeg
 
         for label in planned.row["labels"]:
             if label["class_indices"] is None:
                 label["class_indices"] = self._match(label)
-        image = ReadImage(planned)
+        image = LoadedImage(planned)
         try:
             data = image_bytes(planned.row, planned.content, self._limits)
             digest = hashlib.sha256(data).hexdigest()
@@ -98,7 +99,7 @@ class ImageReader:
         return image._replace(width=width, height=height, rectangles=rectangles, pixels=resized)
 
     def _match(self, label: Row) -> tuple[int, ...]:
-        """The classes that a label stands for; none where it has no category, or the network no class for it."""
+        """The classes that a label stands for; empty if it has no category, or the network has no class for it."""
         if label["category_id"] is None:
             return ()
         try:
