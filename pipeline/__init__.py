@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from camboxes.pipeline.rebox_job import ReboxJob as ReboxJob
     from camboxes.pipeline.rebox_job import rebox as rebox
     from camboxes.pipeline.run import Run as Run
+    from camboxes.pipeline.selftrain_job import SelftrainJob as SelftrainJob
+    from camboxes.pipeline.selftrain_job import selftrain as selftrain
+    from camboxes.pipeline.train_job import TrainedClassifier as TrainedClassifier
+    from camboxes.pipeline.train_job import TrainJob as TrainJob
+    from camboxes.pipeline.train_job import train as train
     from camboxes.pipeline.tune_job import TuneJob as TuneJob
     from camboxes.pipeline.tune_job import tune as tune
 
@@ -39,6 +44,9 @@ _HOMES = {
     "LabelJob": "label_job",
     "ReboxJob": "rebox_job",
     "Run": "run",
+    "SelftrainJob": "selftrain_job",
+    "TrainJob": "train_job",
+    "TrainedClassifier": "train_job",
     "TuneJob": "tune_job",
     "compare": "compare_job",
     "evaluate": "evaluate_job",
@@ -46,6 +54,8 @@ _HOMES = {
     "export": "export_job",
     "label": "label_job",
     "rebox": "rebox_job",
+    "selftrain": "selftrain_job",
+    "train": "train_job",
     "tune": "tune_job",
 }
 

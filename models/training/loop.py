@@ -48,7 +48,7 @@ def train(
     seed: int,
     device: str,
     folder: Path,
-    progress: Callable[[int], None],
+    progress: Callable[[int], object],
 ) -> Outcome:
     """Trains a network in place, on a CPU with the same bits whenever it is called with the same arguments.
 
@@ -87,7 +87,7 @@ def train(
 
 
 def _trainer(
-    epochs: int, device: str, folder: Path, progress: Callable[[int], None], *, judged: bool
+    epochs: int, device: str, folder: Path, progress: Callable[[int], object], *, judged: bool
 ) -> lightning.Trainer:
     every_epoch: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
     gpus = torch.cuda.device_count() if device == "cuda" else 0

@@ -1,8 +1,8 @@
-"""What a reviewer does to a run's dataset: draw an image's boxes anew, decide, take back, draw many images' anew.
+"""The actions of a reviewer on a run's dataset: draw the boxes of one or many images again, decide, undo.
 
-Every box is drawn by `camboxes.transforms.boxes_from_maps`, as in the Beam job. A decision goes to OUT/review.jsonl
-first and to FiftyOne's database then. Boxes that a person added, moved or relabelled stay, and so does all of a decided
-image.
+Every box is drawn by `camboxes.transforms.boxes_from_maps`, as in the Beam job. A decision is written to
+OUT/review.jsonl first, then to FiftyOne's database. Boxes that a person added, moved or relabelled, and those of a
+decided image, are never drawn again.
 """
 
 import dataclasses
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from camboxes.pipeline.review import fiftyone_samples
 from camboxes.pipeline.review.fiftyone_dataset import COLUMNS, INFO, detections_document, over, set_fields
-from camboxes.transforms import BoxRule, PlannedRun, storage
+from camboxes.transforms import BoxRule, PlannedRun
 from camboxes.transforms.boxes.from_map import Keep, Threshold
 from camboxes.transforms.boxes_from_maps import draw, drawn_labels
-from camboxes.transforms.planning.plan import shard_file
+from camboxes.transforms.planning.plan import read_shard, shard_file
 from camboxes.transforms.records import MACHINE, source_of
 from camboxes.transforms.review.decisions import Decision, Verdict, append_decision, read_decisions
 
@@ -24,24 +24,23 @@ if TYPE_CHECKING:
     import fiftyone as fo
 
 _FIELDS = ("path", "coco_id", "shard", "status", "reason", "verdict", "decided", "metadata", "boxes")
-_BATCH = 500  # images that are drawn anew and written together
+_BATCH = 500  # images that are drawn and written together
 
 
 class ReviewError(Exception):
-    """What a reviewer asked for cannot be done; one sentence for the panel."""
+    """A reviewer's request cannot be carried out. The message is one sentence for the panel."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """How the panel asks for boxes.
+    """The panel's rule for drawing boxes.
 
     Attributes:
-      threshold: as in a `BoxRule`.
-      min_area, boxes: likewise.
-      label: the one label whose boxes are drawn; None for all.
+      threshold, min_area, boxes: see `BoxRule`.
+      label: the label whose boxes are drawn; None for all labels.
 
     Raises:
-      ValueError: a value out of its range.
+      ValueError: a value is out of its range.
     """
 
     threshold: Threshold
@@ -53,23 +52,23 @@ class Rule:
         BoxRule(self.threshold, self.min_area, self.boxes)
 
     def drawn(self, sample: Mapping[str, Any], row: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """A sample's detections by this rule: what a person corrected stays, and so do the other labels' boxes."""
+        """A sample's detections by this rule; corrected boxes and those of other labels stay."""
         found = draw(dict(row), BoxRule(self.threshold, self.min_area, self.boxes))["boxes"]
         return _around_what_stays(sample, row, found, self.label)
 
 
 @dataclasses.dataclass(frozen=True)
 class AsInTheRun:
-    """The rule that goes back to what the machine drew in the run: by each label's own threshold, and calibrated.
+    """Restores the boxes that the network gave in the run: by each label's own threshold, and calibrated.
 
     Attributes:
-      label: the one label whose boxes go back; None for all.
+      label: the label whose boxes are restored; None for all labels.
     """
 
     label: str | None = None
 
     def drawn(self, sample: Mapping[str, Any], row: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """A sample's detections as in the run; what stays is as with a `Rule`."""
+        """A sample's detections as in the run; the same boxes stay as with a `Rule`."""
         found = [box for box in row["boxes"] if source_of(box) == MACHINE]
         return _around_what_stays(sample, row, found, self.label)
 
@@ -77,7 +76,7 @@ class AsInTheRun:
 def _around_what_stays(
     sample: Mapping[str, Any], row: Mapping[str, Any], found: Sequence[Mapping[str, Any]], label: str | None
 ) -> list[dict[str, Any]]:
-    """A sample's detections with those of its boxes replaced that no person corrected: of every label, or of one."""
+    """Replaces a sample's detections that no person corrected, of every label or of one."""
     present = sample["boxes"]["detections"]
     kept = [box for box in present if fiftyone_samples.is_corrected(box) or label not in (None, box["label"])]
     uids = {box.get("box_uid") for box in kept if fiftyone_samples.is_corrected(box)}
@@ -91,14 +90,14 @@ def _around_what_stays(
 
 
 class Reviewed:
-    """A dataset that `review_dataset.load` made, and the run behind it.
+    """A dataset that `fiftyone_dataset.load` made, with its run.
 
     Attributes:
-      dataset: FiftyOne's.
-      run: the run, as planned.
+      dataset: FiftyOne's dataset.
+      run: the plan of the run.
 
     Raises:
-      ReviewError: the dataset holds no run, or the run is no longer where it was, or another one is there.
+      ReviewError: the dataset holds no run, or the run's folder is gone or holds another run.
     """
 
     def __init__(self, dataset: "fo.Dataset"):
@@ -114,10 +113,10 @@ class Reviewed:
             )
 
     def sample(self, key: str) -> dict[str, Any]:
-        """A sample's fields as FiftyOne keeps them.
+        """Reads a sample's fields in FiftyOne's form.
 
         Raises:
-          ReviewError: there is none of that id, or it is none of the run's images.
+          ReviewError: there is no sample with this id, or it is not an image of the run.
         """
         from bson import ObjectId
 
@@ -129,12 +128,12 @@ class Reviewed:
         return found
 
     def row(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        """A sample's row in the run."""
-        path = shard_file(self.run.output, sample["shard"])
-        return _rows_of_shard(path, _changed(Path(path)))[sample["path"]]
+        """Reads a sample's row in the run."""
+        changed = _changed(Path(shard_file(self.run.output, sample["shard"])))
+        return _rows_of_shard(self.run.output, sample["shard"], changed)[sample["path"]]
 
     def redraw(self, key: str, rule: Rule) -> dict[str, Any]:
-        """Draws a sample's boxes by a rule, and keeps them in the database.
+        """Draws a sample's boxes by a rule, and stores them in the database.
 
         Returns:
           See `seen`.
@@ -149,7 +148,7 @@ class Reviewed:
         return self.seen({**sample, "boxes": found})
 
     def reset(self, key: str) -> dict[str, Any]:
-        """Gives a sample the boxes that it has in the run; what a person corrected and did not accept is lost.
+        """Restores the boxes that a sample has in the run; corrections that were not accepted are lost.
 
         Returns, raises: see `redraw`.
         """
@@ -162,13 +161,13 @@ class Reviewed:
         return self.seen({**sample, "boxes": found})
 
     def decide(self, key: str, verdict: Verdict) -> dict[str, Any]:
-        """Decides about a sample as it stands, for good: in the run's file, then in the database.
+        """Records a decision about a sample with its present boxes: in the run's file, then in the database.
 
         Returns:
           See `seen`.
 
         Raises:
-          ReviewError: the image could not be read, or a box has a label that the run has not.
+          ReviewError: the image could not be read, or a box has a label that the run does not have.
         """
         sample = self.sample(key)
         row = self._readable(sample)
@@ -189,13 +188,13 @@ class Reviewed:
         return self.seen(sample | fields)
 
     def undo(self, key: str) -> dict[str, Any]:
-        """Takes the decision about a sample back; one that was made before it stands again. Its boxes stay.
+        """Cancels the last decision about a sample; the decision before it, if any, is valid again. The boxes stay.
 
         Returns:
           See `seen`.
 
         Raises:
-          ReviewError: nothing was decided about it.
+          ReviewError: there is no decision about the sample.
         """
         sample = self.sample(key)
         if sample.get("verdict") is None:
@@ -211,17 +210,17 @@ class Reviewed:
         return self.seen(sample | fields)
 
     def seen(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        """What the panel shows of a sample: its labels, its boxes, and the counts.
+        """The values that the panel shows for a sample.
 
         Returns:
-          path, status, reason, verdict; labels (label, probability, level: the threshold that its boxes stand at, as a
-          share of the map's range, None where it has no map); corrected, how many boxes are a person's; boxes as
-          FiftyOne keeps them, and rule, the run's own.
+          path, status, reason, verdict; labels: label, probability, and level, the threshold of its boxes as a share of
+          the map's range, None without a map; top5; corrected: number of a person's boxes; boxes in FiftyOne's form;
+          rule: the run's min_area and boxes.
         """
         row = self.row(sample)
         boxes = sample["boxes"]["detections"]
         rule = BoxRule(**self.run.settings.get("rule", {}))
-        # A label's first box counts: of a second look each map has a threshold of its own.
+        # A label's first box counts: each map of a second look has its own threshold.
         at = {box["label"]: box["threshold"] for box in reversed(boxes) if box.get("threshold") is not None}
         if any(label["label"] not in at for label in row["labels"]):
             whole = ((label["label"], maps[0]) for label, maps, _ in drawn_labels(row, rule))
@@ -244,10 +243,10 @@ class Reviewed:
         }
 
     def apply(self, keys: Sequence[str], rule: Rule | AsInTheRun) -> Iterator[int]:
-        """Draws the boxes of many samples by a rule, but for those that were decided or could not be read.
+        """Draws the boxes of many samples by a rule, except decided and unreadable ones.
 
         Yields:
-          How many of them were drawn so far.
+          The number of samples that are done, after each batch.
         """
         from bson import ObjectId
 
@@ -268,7 +267,7 @@ class Reviewed:
             yield done
 
     def counts(self) -> dict[str, int]:
-        """How many images there are of each verdict; undecided are "open"; rejected files count as "unreadable"."""
+        """The number of images by verdict; undecided images are "open", rejected files "unreadable"."""
         found = self.dataset._sample_collection.aggregate(
             [{"$group": {"_id": {"verdict": "$verdict", "status": "$status"}, "images": {"$sum": 1}}}]
         )
@@ -280,7 +279,7 @@ class Reviewed:
         return counts
 
     def progress(self) -> list[dict[str, Any]]:
-        """Of each label: images, and how many of them were accepted, rejected and skipped; the readable ones alone."""
+        """The number of readable images of each label, in total, accepted, rejected and skipped."""
         is_one_of = {
             verdict: {"$sum": {"$cond": [{"$eq": ["$verdict", verdict]}, 1, 0]}}
             for verdict in ("accepted", "rejected", "skipped")
@@ -308,10 +307,10 @@ class Reviewed:
 
 
 def _changed(path: Path) -> int:
-    """When a file was written: what is kept of it in memory goes by that.
+    """The time of a file's last change, in ns; a key of the caches below.
 
     Raises:
-      ReviewError: it is gone.
+      ReviewError: the file is gone.
     """
     try:
         return path.stat().st_mtime_ns
@@ -327,5 +326,5 @@ def _planned(run: str, changed: int) -> PlannedRun:
 
 
 @functools.lru_cache(maxsize=32)
-def _rows_of_shard(path: str, changed: int) -> dict[str, dict[str, Any]]:
-    return {row["path"]: row for row in storage.read_table(path, COLUMNS).to_pylist()}
+def _rows_of_shard(run: str, key: str, changed: int) -> dict[str, dict[str, Any]]:
+    return {row["path"]: row for row in read_shard(run, key, COLUMNS).rows.to_pylist()}

@@ -1,4 +1,4 @@
-"""FiftyOne's App on this machine alone: the plugin put in its place, the server, and the worker for large jobs."""
+"""Serves FiftyOne's App on this machine alone; installs the plugin, and runs the worker for large jobs."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-ADDRESS = "127.0.0.1"  # never another one: the App asks nobody who they are
+ADDRESS = "127.0.0.1"  # never another one: the App has no authentication
 _PLUGIN = Path(__file__).parent / "plugin"
 
 _WORKER = """
@@ -25,7 +25,7 @@ from fiftyone.core.cli import main
 main()
 """
 
-# The App's own pages ask for fonts of a stranger's server. A browser that is told so asks nobody but this server.
+# The App's pages load fonts from another server. This policy makes browsers load from this server alone.
 _POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; connect-src 'self' data: blob:; worker-src 'self' blob:; frame-ancestors 'self'"
@@ -33,25 +33,25 @@ _POLICY = (
 
 
 def quiet() -> None:
-    """Settings of FiftyOne's for this process and its children; to be called before it is imported.
+    """Configures FiftyOne for this process and its children. Call it before FiftyOne is imported.
 
-    Nothing is told to anybody, and no version of the database is refused for its number.
+    Turns off tracking, and the check of the database's version.
     """
     os.environ["FIFTYONE_DO_NOT_TRACK"] = "1"
     os.environ["FIFTYONE_DATABASE_VALIDATION"] = "false"
-    os.environ["FIFTYONE_SERVER"] = "1"  # no cache of documents that another process may change
-    os.environ["FIFTYONE_PLUGINS_CACHE_ENABLED"] = "true"  # else every plugin is read again for every move of a slider
-    os.environ["FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS"] = "true"  # the delegated worker below is one
+    os.environ["FIFTYONE_SERVER"] = "1"  # caches no documents, which another process may change
+    os.environ["FIFTYONE_PLUGINS_CACHE_ENABLED"] = "true"  # otherwise every move of a slider reads every plugin again
+    os.environ["FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS"] = "true"  # such as the delegated worker below
 
 
 def is_free(port: int) -> bool:
-    """Whether nothing listens there."""
+    """Whether nothing listens on a port."""
     with socket.socket() as tried:
         return tried.connect_ex((ADDRESS, port)) != 0
 
 
 def install_plugin() -> Path:
-    """Copies the panel to where FiftyOne looks for plugins; whoever starts the App by other means has it then too."""
+    """Copies the panel to FiftyOne's plugins folder, so that it is there however the App is started."""
     import fiftyone as fo
 
     folder = Path(fo.config.plugins_dir, "camboxes-review")
@@ -61,16 +61,16 @@ def install_plugin() -> Path:
 
 @contextlib.contextmanager
 def delegated_worker() -> Iterator[None]:
-    """Runs FiftyOne's delegated worker, a process of its own, which draws many images while people go on.
+    """Runs FiftyOne's delegated worker as a process, which draws many images while people continue to review.
 
-    It ends when its standard input does, and so with this process, however that ends.
+    It ends when its standard input is closed, and so with this process, however that ends.
     """
     worker = subprocess.Popen(
         [sys.executable, "-c", _WORKER, "delegated", "launch"],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is for this process, which tells the worker
+        start_new_session=True,  # Ctrl-C ends this process, which ends the worker
     )
     try:
         yield
@@ -84,7 +84,7 @@ def serve(port: int, ready: Callable[[], None]) -> None:
     """Serves the App until the process is interrupted.
 
     Args:
-      port: where, on this machine's own address.
+      port: the port, on this machine's loopback address.
       ready: called once the App answers.
     """
     from fiftyone.server.app import app
@@ -113,7 +113,7 @@ def _when_it_answers(port: int, ready: Callable[[], None]) -> None:
 
 
 class _Policy:
-    """Adds to every page what a browser may load for it: from this server alone."""
+    """Adds the content security policy to every page."""
 
     def __init__(self, app: Any):
         self._app = app

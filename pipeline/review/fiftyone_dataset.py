@@ -1,9 +1,9 @@
-"""A run as a persistent FiftyOne dataset, and the saved views that a reviewer works from.
+"""Writes a run into a persistent FiftyOne dataset, with saved views for reviewers.
 
-The database may be deleted at any time: what people decided stands in OUT/review.jsonl, and everything else in the run.
+The database may be deleted at any time: decisions are in OUT/review.jsonl, everything else is in the run.
 
-Samples are written as the documents that FiftyOne keeps, not as objects of its own: it checks each value of an object
-several times over, and a run of 10,000 images took minutes (benchmarks/review.py).
+Samples are written as documents of FiftyOne's database, not as FiftyOne's objects. FiftyOne checks each value of an
+object several times, so a run of 10,000 images took minutes (benchmarks/review.py).
 """
 
 import datetime
@@ -28,31 +28,31 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-INFO = "camboxes"  # where a dataset's info says which run it holds
+INFO = "camboxes"  # the key of a dataset's info that names its run
 COLUMNS = ("image_id", "path", "width", "height", "status", "reason", "labels", "top5", "maps", "boxes", "review")
 _OURS = ("path", "coco_id", "status", "reason", "verdict", "decided", "review_priority", "review_reasons", "shard")
 _BATCH = 1000  # samples that are sent to the database at once
 
 
 def dataset_name(run: str) -> str:
-    """The dataset of a run: its folder's name, and a few digits that tell it from others of that name."""
+    """The name of a run's dataset: the folder's name, and a few digits of a hash of its path."""
     path = storage.absolute(run)
     return f"{Path(path).name}-{hashlib.sha256(path.encode()).hexdigest()[:6]}"
 
 
 def load(planned: PlannedRun, name: str, photographs: Mapping[str, str], progress: Any = None) -> "fo.Dataset":
-    """Makes a run's dataset, or brings it up to date: adds what is new, and keeps what people did.
+    """Makes a run's dataset, or updates it: adds new images, and keeps people's work.
 
-    An image that was accepted has the decision's boxes. Images that the database does not hold yet are added. Of those
-    that it holds, a row that is another one by now is set again, and so is a decision. Nothing is deleted: samples that
-    people added, tags, corrections and saved views stay. What people did and cannot see any more is told on stderr.
+    Images that the dataset lacks are added. Rows and decisions that changed are written again. An accepted image has
+    the boxes of the decision. Nothing is deleted: samples that people added, tags, corrections and saved views stay. A
+    note on stderr says if people's work is no longer visible.
 
     Args:
       planned: a finished run.
-      name: of the dataset. One that holds what this folder held before (another run) is kept under another name.
-      photographs: where each image lies, by its path. An image that is not in it is not added; where it was loaded
-        before, it stays as it is.
-      progress: is told the number of images that are done, by `update`.
+      name: the dataset's name. If this folder held another run before, that run's dataset is renamed.
+      photographs: the file of each image, by path. An image without a file is not added; if it was loaded before, it
+        stays as it is.
+      progress: its `update` gets the number of images that are done.
 
     Raises:
       ValueError: a dataset of that name holds no run, or the run of another folder; a decision cannot be read.
@@ -95,9 +95,9 @@ def load(planned: PlannedRun, name: str, photographs: Mapping[str, str], progres
 
 
 def detections_document(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Detections as FiftyOne keeps them; of values as `review_samples.detection` gives them, or read from a document.
+    """Makes FiftyOne's document of detections, from values of `fiftyone_samples.detection` or of a document.
 
-    A detection that has an _id keeps it. What is None is left out: the App fails on a confidence of null.
+    A detection keeps its _id if it has one. Values of None are left out: the App fails on a confidence of null.
     """
     from bson import ObjectId
 
@@ -112,23 +112,23 @@ def detections_document(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def over(present: Sequence[Row], found: Sequence[Row]) -> list[Row]:
-    """Detections that come in the place of others: a box that was there keeps its id, its tags and people's fields.
+    """Merges new detections over present ones: a box with the same box_uid keeps its id, tags and people's fields.
 
     Args:
-      present: those that are there, as FiftyOne keeps them.
-      found: those that come, as `review_samples.detection` gives them.
+      present: the present detections, in FiftyOne's form.
+      found: the new detections, as `fiftyone_samples.detection` gives them.
     """
     known = {box["box_uid"]: box for box in present if box.get("box_uid")}
     return [known.get(box["box_uid"], {}) | box for box in found]
 
 
 def set_fields(dataset: "fo.Dataset", changes: Mapping[Any, Mapping[str, Any]], *, undecided: bool = False) -> None:
-    """Sets fields of samples, given by their ids, to values as FiftyOne keeps them.
+    """Sets fields of samples to values in FiftyOne's form.
 
     Args:
-      dataset: whose.
-      changes: by id, the fields and their values.
-      undecided: leave out samples that were decided, be it a moment ago.
+      dataset: the dataset of the samples.
+      changes: fields and their values, by sample id.
+      undecided: skip samples that are decided at the time of writing.
     """
     import fiftyone.core.odm as foo
     from bson import ObjectId
@@ -142,7 +142,7 @@ def set_fields(dataset: "fo.Dataset", changes: Mapping[Any, Mapping[str, Any]], 
 
 
 def _tell(sentence: str) -> None:
-    """Prints beside the progress bar, where there is one."""
+    """Prints to stderr without breaking the progress bar."""
     from tqdm import tqdm
 
     tqdm.write(sentence, file=sys.stderr)
@@ -191,7 +191,7 @@ def _opened(planned: PlannedRun, name: str) -> "fo.Dataset":
 
 
 def _declare(dataset: "fo.Dataset", planned: PlannedRun) -> None:
-    """Declares every field, also where no image has it, so that the App can filter by them and nothing is guessed."""
+    """Declares every field, so that the App can filter by fields that no image has, and guesses no types."""
     import fiftyone as fo
 
     for field, label in (("labels", fo.Classifications), ("boxes", fo.Detections), ("heat_map", fo.Heatmap)):
@@ -214,7 +214,7 @@ def _declare(dataset: "fo.Dataset", planned: PlannedRun) -> None:
     dataset.add_sample_field("boxes.detections.drawn", fo.ListField, subfield=fo.FloatField)
     for name in _OURS:
         field = dataset.get_field(name)
-        field.read_only = True  # in the App's sidebar: a verdict that is typed there would reach no file
+        field.read_only = True  # in the App's sidebar, because a verdict typed there would reach no file
         field.save()
     for field in ("path", "coco_id"):
         dataset.create_index(field, unique=True)
@@ -244,7 +244,7 @@ def _declare(dataset: "fo.Dataset", planned: PlannedRun) -> None:
 
 
 def _document(row: Row, names: Mapping[int, str], location: str, decision: Decision | None) -> Row:
-    """A sample's fields as FiftyOne keeps them."""
+    """A sample's fields in FiftyOne's form."""
     from bson import ObjectId
 
     found = fiftyone_samples.detections(row, names)
@@ -290,7 +290,7 @@ def _heat_map(row: Row) -> Row | None:
     return {"_id": ObjectId(), "_cls": "Heatmap", "tags": [], **shown}
 
 
-# What tells whether a sample is up to date.
+# The fields that show whether a sample is up to date.
 _OF_A_ROW = ("status", "reason", "shard")
 _OF_A_DECISION = ("verdict", "decided")
 
@@ -304,7 +304,7 @@ def _decision_state(decision: Decision | None) -> tuple[str | None, ...]:
 
 
 class _Present(NamedTuple):
-    """A sample of the dataset: its id and its photograph's place, and what it holds of the row and of the decision."""
+    """A sample of the dataset: its id, its file, and the state of its row and of its decision."""
 
     key: str
     place: str
@@ -313,7 +313,7 @@ class _Present(NamedTuple):
 
 
 def _present(dataset: "fo.Dataset") -> dict[str, _Present]:
-    """What the dataset holds of each image, by its path."""
+    """The samples of the dataset, by path."""
     values = dataset.values(["path", "id", "filepath", *_OF_A_ROW, *_OF_A_DECISION])
     rows = len(_OF_A_ROW)
     return {
@@ -323,10 +323,10 @@ def _present(dataset: "fo.Dataset") -> dict[str, _Present]:
 
 
 def _decided_elsewhere(dataset: "fo.Dataset", key: str, row: Row, decision: Decision | None) -> tuple[Row, bool]:
-    """A sample's fields after a decision that this database does not know, as the panel would have set them.
+    """A sample's fields after a decision that this database does not have, as the panel would set them.
 
     Returns:
-      The fields, and whether boxes that a person corrected here, and nobody accepted, are replaced.
+      The fields, and whether they replace boxes that a person corrected here without accepting them.
     """
     from bson import ObjectId
 

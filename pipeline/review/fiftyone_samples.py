@@ -1,14 +1,14 @@
-"""What a run's row is in FiftyOne: documents of plain values and Arrays, made without FiftyOne, and read back again.
+"""Converts a run's rows to the values of FiftyOne's samples, and detections back to boxes. Does not import FiftyOne.
 
-A sample's fields, besides FiftyOne's own:
+The fields of a sample, besides FiftyOne's own:
 
-    path             the image's identity, as in the shards; coco_id its id there, shard the shard's key
-    status, reason   of the row: ok, no_box, skipped, rejected
-    labels           what the image is labelled, each with the class's probability as its confidence
+    path             the image's identity, as in the shards; coco_id: its id; shard: the shard's key
+    status, reason   as in the row: ok, no_box, skipped, rejected
+    labels           the image's labels, each with the class's probability as its confidence
     boxes            detections: see `detection`
-    heat_map         the maps of its labels as one picture: see `heat_map`; 0 to 255 over each map's own range
-    review_priority  how many of its boxes a person will probably have to correct, and review_reasons, why
-    verdict          what was decided: accepted, rejected or skipped; None until then
+    heat_map         the maps of its labels in one picture: see `heat_map`; 0 to 255 over each map's range
+    review_priority  the expected number of labels that a person has to correct; review_reasons: the reasons
+    verdict          the decision: accepted, rejected or skipped; None before
 """
 
 import math
@@ -25,23 +25,23 @@ from camboxes.transforms.review.decisions import DecidedBox, Decision
 
 Row = Mapping[str, Any]
 
-# A box's attributes in FiftyOne besides its label, its bounding_box and its confidence (the score).
+# The attributes of a network's box in FiftyOne, besides label, bounding_box and confidence (the score).
 _OF_A_MACHINE = ("calibrated_score", "threshold", "method", "rank", "component_area")
 
 _FINE = 56  # points along a side of a heat map
-_MOVED = 1e-5  # of a side: what the App's own arithmetic may add to a corner that nobody touched
+_MOVED = 1e-5  # of a side: the App's arithmetic may move an untouched corner by less
 
 
 def detection(label: str, size: tuple[int, int], box: Row, method: str | None) -> dict[str, Any]:
-    """A box of a row, or of a decision, as the values of a FiftyOne detection.
+    """Converts a box of a row, or of a decision, to the values of a FiftyOne detection.
 
-    `drawn` and `drawn_label` hold what the machine drew: where the box's own differ, a person corrected it.
+    `drawn` and `drawn_label` keep the network's box and label. If the box differs from them, a person corrected it.
 
     Args:
-      label: its category's name.
+      label: the name of its category.
       size: width and height of the oriented image in pixels.
-      box: with bbox in pixels, score, and any of the attributes.
-      method: which kind of map it was drawn from; None for a person's.
+      box: the box, with bbox in pixels, score, and any of the attributes.
+      method: the method of its map; None for a person's box.
     """
     width, height = size
     x, y, box_width, box_height = box["bbox"]
@@ -61,12 +61,12 @@ def detection(label: str, size: tuple[int, int], box: Row, method: str | None) -
 
 
 def detections(row: Row, names: Mapping[int, str], boxes: Sequence[Row] | None = None) -> list[dict[str, Any]]:
-    """A row's boxes, or others drawn from its maps, as detections.
+    """Converts a row's boxes, or other boxes drawn from its maps, to detections.
 
     Args:
-      row: of a shard file.
-      names: the run's categories: a person may have given a box a label that the image does not have.
-      boxes: as in a shard file; None for the row's own.
+      row: a row of a shard file.
+      names: names of all categories of the run, by id: a person's box may have a label that the image does not have.
+      boxes: boxes as in a shard file; None for the row's own.
     """
     methods = {stored["category_id"]: stored["method"] for stored in row["maps"]}
     return [
@@ -81,7 +81,7 @@ def detections(row: Row, names: Mapping[int, str], boxes: Sequence[Row] | None =
 
 
 def decided_detections(decision: Decision, size: tuple[int, int]) -> list[dict[str, Any]]:
-    """The boxes of a decision as detections."""
+    """Converts the boxes of a decision to detections."""
     return [detection(box.label, size, vars(box), box.method) for box in decision.boxes]
 
 
@@ -94,15 +94,15 @@ def is_corrected(found: Row) -> bool:
 
 
 def decided_box(found: Row, size: tuple[int, int], categories: Mapping[str, int]) -> DecidedBox:
-    """A detection as it goes into a decision: in pixels inside the image, a corrected one as a person's.
+    """Converts a detection to a box of a decision, clipped to the image; a corrected box counts as a person's.
 
     Args:
       found: the detection's values.
       size: width and height of the oriented image in pixels.
-      categories: the ids of the run's categories, by name.
+      categories: ids of the run's categories, by name.
 
     Raises:
-      ValueError: its label is none of the run's, or it has no extent.
+      ValueError: the label is not one of the run's, or the box has no width or height.
     """
     label = found["label"]
     if label not in categories:
@@ -127,10 +127,10 @@ def decided_box(found: Row, size: tuple[int, int], categories: Mapping[str, int]
 
 
 def heat_map(row: Row) -> np.ndarray | None:
-    """The maps of a whole image as one picture, uint8 [height, width], by each point's maximum; None without a map.
+    """The pointwise maximum of an image's maps, uint8 [height, width]; None without a map.
 
-    Each map is brought to at least 56 points a side by bilinear interpolation, as it is before boxes are drawn from it:
-    the App would show a few large squares.
+    Each map is resized to at least 56 points a side by bilinear interpolation, as before boxes are drawn; otherwise the
+    App would show a few large squares.
     """
     shown = []
     for stored in (stored for stored in row["maps"] if is_whole(stored, row)):
@@ -140,6 +140,6 @@ def heat_map(row: Row) -> np.ndarray | None:
 
 
 def probability(label: Row) -> float | None:
-    """A label's probability; None where it stands for no class."""
+    """A label's probability; None if it stands for no class."""
     value = label["probability"]
     return None if value is None or math.isnan(value) else float(value)

@@ -1,7 +1,7 @@
-"""Whom the App's server answers: its own pages. And with which files: the photographs of data sets.
+"""Restricts the App's server to its own pages, and to the files of FiftyOne's datasets.
 
-Every page that is open in the same browser reaches this machine's servers too. It can send what FiftyOne takes for an
-operator's call, and under a name of its own that it lets point to 127.0.0.1 (DNS rebinding) it can read the answers.
+Every page that is open in the same browser can send requests to this machine's servers. It could call FiftyOne's
+operators; with a host name that points to 127.0.0.1 (DNS rebinding) it could read the answers, too.
 """
 
 from typing import Any
@@ -12,15 +12,15 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse
 
 _HOSTS = ["127.0.0.1", "localhost"]  # at any port: ssh may forward another one
-# What a page may send to any server without asking that server first; the App itself sends JSON.
+# The content types that a page may send to any server without a preflight request; the App sends JSON.
 _UNASKED = ("", "text/plain", "multipart/form-data", "application/x-www-form-urlencoded")
 
 
 def guarded(app: Any) -> Any:
-    """An ASGI application that hands to another one only what the App's own pages, or programs, ask of it.
+    """Wraps an ASGI application so that it answers only the App's own pages and programs on this machine.
 
-    Refused with 400 is a Host other than this machine's loopback names, with 403 a page of another origin, with 415 a
-    POST whose content a foreign page can send, and with 404 a file that no data set holds.
+    It refuses a Host other than this machine's loopback names (400), pages of another origin (403), a POST with a
+    content type that foreign pages can send (415), and files that are in no dataset (404).
     """
     return TrustedHostMiddleware(_OwnPages(_OwnFiles(app)), allowed_hosts=_HOSTS, www_redirect=False)
 
@@ -41,11 +41,11 @@ class _OwnPages:
 
 
 def _is_foreign(headers: Headers, method: str) -> bool:
-    """Whether a page of another origin asks: by Origin, which comes with all but plain GETs, or by Fetch Metadata."""
+    """Whether a page of another origin sent the request, by Origin (absent in plain GETs) or by Fetch Metadata."""
     origin = headers.get("origin")
     if origin is not None and origin.partition("://")[2] != headers["host"]:
         return True
-    # A link to the App may stand anywhere; to follow it gives the page that holds it nothing.
+    # Any page may link to the App; it learns nothing when somebody follows the link.
     follows_a_link = (method, headers.get("sec-fetch-dest")) == ("GET", "document")
     return headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not follows_a_link
 
@@ -68,7 +68,7 @@ class _OwnFiles:
 
 
 def _is_in_a_dataset(path: str) -> bool:
-    """Whether a sample of any of the database's data sets is of a file; FiftyOne keeps an index by that."""
+    """Whether a file belongs to a sample of any dataset in the database; FiftyOne has an index for that."""
     import fiftyone.core.odm as foo
 
     database = foo.get_db_conn()

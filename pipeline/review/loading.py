@@ -14,23 +14,22 @@ CACHE_LIMIT_GB = 20.0
 
 
 def load_dataset(run: str, name: str | None = None, *, cache_limit: float = CACHE_LIMIT_GB) -> "fo.Dataset":
-    """Loads a finished run into a FiftyOne dataset that stays, or brings that dataset up to date.
+    """Loads a finished run into a persistent FiftyOne dataset, or updates that dataset.
 
-    Nothing that people did there is deleted. Where the folder held another run before, the dataset of that one is kept
-    under another name, which is printed.
+    People's work in the dataset is never deleted. If the folder held another run before, that run's dataset is renamed,
+    and the new name is printed.
 
-    Its fields are described in `camboxes.pipeline.review.fiftyone_samples`. The run's categories, ids
-    included, stand in `dataset.info["categories"]`, where FiftyOne's COCO exporter wants them: export with these,
-    `coco_id="coco_id"`, and every id stays.
+    `camboxes.pipeline.review.fiftyone_samples` describes the fields. `dataset.info["categories"]` holds the run's
+    categories for FiftyOne's COCO exporter: export with these categories and `coco_id="coco_id"`, and every id stays.
 
     Args:
       run: the run's folder, on this machine.
-      name: the dataset's; None for the folder's name and a few digits that tell it from others.
+      name: the dataset's name; None for the folder's name and a few digits of a hash.
       cache_limit: the most that copies of photographs on a store may take, in GB.
 
     Raises:
-      ValueError: no finished run, photographs that are gone or replaced, or a name that a dataset of another run, or of
-        none, has.
+      ValueError: the folder holds no finished run, photographs are gone or replaced, or a dataset of this name holds
+        another run or none.
     """
     from tqdm import tqdm
 
@@ -61,7 +60,7 @@ def load_dataset(run: str, name: str | None = None, *, cache_limit: float = CACH
 
 
 def finished_run(run: str) -> "PlannedRun":
-    """A finished run.
+    """The plan of a finished run.
 
     Raises:
       ValueError: there is none in the folder.

@@ -1,4 +1,4 @@
-"""The photographs of a run as local files, which is what FiftyOne shows: where they lie, or copies of a store's."""
+"""Finds the photographs of a run as local files for FiftyOne, or copies them from a store."""
 
 import concurrent.futures
 import hashlib
@@ -14,21 +14,21 @@ from camboxes.transforms.images.decoding import ACCEPTED, BadImageError
 from camboxes.transforms.ordered_threads import batched
 from camboxes.transforms.records import REJECTED
 
-_AT_ONCE = 10  # files that are read side by side: as many connections as a store's client keeps
+_AT_ONCE = 10  # files that are read concurrently: a store's client keeps as many connections
 _ENDINGS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".ppm", ".avif"))
 
 
 def places(planned: PlannedRun, rows: Iterable[Mapping[str, Any]], progress: Any = None) -> dict[str, str]:
-    """Where each photograph of a local data set lies, by its path.
+    """The file of each photograph of a local data set, by its path.
 
-    Each one is read: a reviewer must not be shown a run's boxes on another picture. A rejected image has a place too,
-    be it empty; one whose path leads outside the root has one below the run's folder, where nothing lies: nothing
-    outside the root is ever shown.
+    Each photograph is read, so that no reviewer sees a run's boxes on another picture. A rejected image has a path too;
+    there may be no file. If the image's path leads outside the root, that is a path below the run's folder without a
+    file: nothing outside the root is ever shown.
 
     Args:
       planned: the run.
       rows: path, digest and status of its images.
-      progress: is told the number of photographs that are done, by `update`.
+      progress: its `update` gets the number of photographs that are done.
 
     Raises:
       ValueError: photographs are gone, or are not those that the run saw.
@@ -55,7 +55,7 @@ def places(planned: PlannedRun, rows: Iterable[Mapping[str, Any]], progress: Any
 
 
 def _not_seen(row: Mapping[str, Any], location: str | None) -> str | None:
-    """Why the photograph at a location is not to be shown with a row's boxes."""
+    """The reason why a photograph must not be shown with a row's boxes; None if it may be."""
     if row["status"] == REJECTED:
         return None
     try:
@@ -68,18 +68,18 @@ def _not_seen(row: Mapping[str, Any], location: str | None) -> str | None:
 def fetched(
     planned: PlannedRun, rows: Iterable[Mapping[str, Any]], cache: Path, limit: int, progress: Any = None
 ) -> tuple[dict[str, str], int]:
-    """Copies a store's photographs to a cache on this machine, those most worth reviewing first.
+    """Copies a store's photographs to a cache on this machine, by descending review priority.
 
     Args:
       planned: the run.
       rows: path, digest, status and review of its images.
-      cache: the folder of the copies; what it holds already is not fetched again.
+      cache: the folder of the copies; present copies are not fetched again.
       limit: the most bytes that this run's copies may take.
-      progress: is told the number of photographs that are done, by `update`.
+      progress: its `update` gets the number of photographs that are done.
 
     Returns:
-      Where each photograph lies, by its path, and how many are left out because the limit was reached. Rejected images
-      are not fetched, and have a place in the cache where nothing lies.
+      The file of each photograph, by its path, and the number of photographs left out because of the limit. Rejected
+      images are not fetched; their paths in the cache have no file.
 
     Raises:
       OSError: a photograph cannot be read, or is not the one that the run saw.
@@ -101,7 +101,7 @@ def fetched(
             sizes = [0] * len(some) if full else [*pool.map(fetch, some)]
             for row, size in zip(some, sizes, strict=True):
                 full = full or taken + size > limit
-                if full:  # also what an earlier call, with another limit, has left there
+                if full:  # an earlier call with a higher limit may have left it there
                     Path(found.pop(row["path"])).unlink(missing_ok=True)
                 else:
                     taken += size
@@ -121,7 +121,7 @@ def _fetch(location: str | None, digest: str, place: str) -> int:
 
 
 def _name(row: Mapping[str, Any]) -> str:
-    """A file's name in the cache, of a path and a content; of the path's own letters it has a known ending alone."""
+    """A file's name in the cache: a hash of path and content, with the path's ending if it is a known one."""
     key = f"{row['path']}\0{row['digest']}".encode("utf-8", "surrogatepass")
     ending = Path(row["path"]).suffix.lower()
     return hashlib.sha256(key).hexdigest()[:32] + (ending if ending in _ENDINGS else "")

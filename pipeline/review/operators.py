@@ -1,7 +1,7 @@
-"""The operators behind the review panel: what FiftyOne's App calls, and what answers.
+"""The FiftyOne operators that the review panel calls.
 
-The panel is pipeline/review/plugin/dist/index.umd.js. Operators take ids and plain values and give plain values back; a
-sentence for the reviewer goes back as `{"problem": sentence}`. The plugin's __init__.py calls `register`.
+The panel is pipeline/review/plugin/dist/index.umd.js. Operators take ids and plain values, and return plain values, or
+`{"problem": sentence}` with a sentence for the reviewer. The plugin's __init__.py calls `register`.
 """
 
 from collections.abc import Mapping
@@ -13,15 +13,15 @@ from fiftyone import ViewField as F
 
 from camboxes.pipeline.review.actions import AsInTheRun, Reviewed, ReviewError, Rule
 
-_MOST_AT_ONCE = 1000  # images that are drawn anew while the App waits; more are left to the delegated worker
+_MOST_AT_ONCE = 1000  # images that are drawn while the App waits; the delegated worker draws more than these
 
 
 class _Operator(foo.Operator):
-    """An operator that the panel alone calls."""
+    """An operator for the panel alone."""
 
     @property
     def config(self) -> foo.OperatorConfig:
-        """Its name is that of the class."""
+        """The operator's name is the class name in lower case."""
         name = type(self).__name__.lower()
         return foo.OperatorConfig(name=name, label=f"camboxes: {name}", unlisted=True)
 
@@ -37,14 +37,14 @@ class _Operator(foo.Operator):
 
 
 class See(_Operator):
-    """What the panel shows of an image. Parameter: sample, its id in FiftyOne."""
+    """Returns the panel's values for an image. Parameter: sample, its id in FiftyOne."""
 
     def _answer(self, reviewed: Reviewed, ctx: Any) -> dict[str, Any]:
         return reviewed.seen(reviewed.sample(ctx.params["sample"]))
 
 
 class Redraw(_Operator):
-    """Draws an image's boxes anew. Parameters: sample, and those of a `Rule`; without a threshold, as in the run."""
+    """Draws an image's boxes again. Parameters: sample, and those of a `Rule`; without a threshold, as in the run."""
 
     def _answer(self, reviewed: Reviewed, ctx: Any) -> dict[str, Any]:
         if ctx.params.get("threshold") is None:
@@ -53,7 +53,7 @@ class Redraw(_Operator):
 
 
 class Decide(_Operator):
-    """Decides about an image. Parameters: sample; verdict, accepted, rejected or skipped."""
+    """Records a decision about an image. Parameters: sample; verdict: accepted, rejected or skipped."""
 
     def _answer(self, reviewed: Reviewed, ctx: Any) -> dict[str, Any]:
         seen = reviewed.decide(ctx.params["sample"], ctx.params["verdict"])
@@ -61,7 +61,7 @@ class Decide(_Operator):
 
 
 class Undo(_Operator):
-    """Takes a decision back. Parameter: sample."""
+    """Cancels the last decision about an image. Parameter: sample."""
 
     def _answer(self, reviewed: Reviewed, ctx: Any) -> dict[str, Any]:
         seen = reviewed.undo(ctx.params["sample"])
@@ -69,14 +69,14 @@ class Undo(_Operator):
 
 
 class Progress(_Operator):
-    """How far the review is: counts by verdict, and by class."""
+    """Returns the counts of images by verdict, and by class."""
 
     def _answer(self, reviewed: Reviewed, ctx: Any) -> dict[str, Any]:
         return {"counts": reviewed.counts(), "classes": reviewed.progress()}
 
 
 class Next(_Operator):
-    """The first image of the view that nobody decided about, but for parameter `sample`; None where there is none."""
+    """Returns the first undecided image of the view other than parameter `sample`; None if there is none."""
 
     def _answer(self, reviewed: Reviewed, ctx: Any) -> dict[str, Any]:
         left = _undecided(ctx.view).exclude(ctx.params["sample"]).limit(1).values("id")
@@ -86,13 +86,13 @@ class Next(_Operator):
 class Apply(_Operator):
     """Draws the boxes of all undecided images of the view by a rule: of every label, or of one.
 
-    Parameters: those of a `Rule`; without a threshold, as in the run; everywhere, to take the whole dataset instead of
-    the view. More than a thousand images are left to FiftyOne's delegated worker, and the answer is an empty one.
+    Parameters: those of a `Rule`; without a threshold, as in the run; everywhere: take the whole dataset instead of the
+    view. FiftyOne's delegated worker draws more than a thousand images; the answer is empty then.
     """
 
     @property
     def config(self) -> foo.OperatorConfig:
-        """Its name, and that it may be left to the worker."""
+        """Allows the operator to run here and on the worker."""
         return foo.OperatorConfig(
             name="apply",
             label="camboxes: apply a threshold",
@@ -102,7 +102,7 @@ class Apply(_Operator):
         )
 
     def resolve_delegation(self, ctx: Any) -> bool:
-        """Whether it is left to the worker."""
+        """Whether the worker runs it."""
         return len(self._images(ctx)) > _MOST_AT_ONCE
 
     def _answer(self, reviewed: Reviewed, ctx: Any) -> dict[str, Any]:
@@ -131,6 +131,6 @@ def _rule(params: Mapping[str, Any]) -> Rule:
 
 
 def register(plugin: Any) -> None:
-    """Gives FiftyOne the operators."""
+    """Registers the operators with FiftyOne."""
     for operator in (See, Redraw, Decide, Undo, Progress, Next, Apply):
         plugin.register(operator)

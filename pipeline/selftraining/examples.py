@@ -1,34 +1,34 @@
-"""What a self-training learns from: a sample of a run's images, their features and its own boxes on them."""
+"""The training examples of a self-training: a sample of a run's images, with features and maps."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from camboxes.models.training.selftraining import Examples, FeatureReader
 from camboxes.pipeline import sampling
 from camboxes.pipeline.errors import CallError
+from camboxes.pipeline.reporter import Reporter
 from camboxes.transforms import PlannedRun
 from camboxes.transforms.images.decoding import BadImageError
 from camboxes.transforms.inference.selftrained_maps import can_be_regressed, on_grid, read_unchanged
 from camboxes.transforms.ordered_threads import through_network
 
-_Read = tuple[Mapping[str, Any], torch.Tensor]  # a row of the run, and its image as the network takes it
+_Read = tuple[Mapping[str, Any], torch.Tensor]  # a row of the run, and its image as the network's input
 
-IMAGES = 2000  # of the run, at most: their features take 176 kB each at 448 pixels and 112 channels
+IMAGES = 2000  # at most; the features of one take 176 kB at 448 pixels and 112 channels
 
 
 class Sampled(NamedTuple):
-    """Maps that can be learnt from.
+    """The sampled maps.
 
     Attributes:
-      rows: of each image that could be read, the row of the run.
-      entries: of each map its number among the row's maps.
-      labels: of each map the entry in the row's labels.
-      examples: the maps and the features that they go with.
-      unread: for each image that could not be read again the reason.
+      rows: the run's row of each image that could be read.
+      entries: the entry of each map in its row's maps.
+      labels: the entry of each map's label in its row's labels.
+      examples: the maps with their features.
+      unread: the reason for each image that could not be read again.
     """
 
     rows: list[Mapping[str, Any]]
@@ -38,7 +38,7 @@ class Sampled(NamedTuple):
     unread: dict[str, str]
 
 
-def sample(run: PlannedRun, reader: FeatureReader) -> Sampled:
+def sample(run: PlannedRun, reader: FeatureReader, reporter: Reporter) -> Sampled:
     """Reads a sample by path of a run's images again, at most IMAGES of them.
 
     Raises:
@@ -64,11 +64,11 @@ def sample(run: PlannedRun, reader: FeatureReader) -> Sampled:
         return [row for row, _ in batch], reader.features([pixels for _, pixels in batch])
 
     features = []
-    with tqdm(total=len(rows), desc="features", unit="image", disable=None) as bar:
+    with reporter.progress(len(rows), "image", "features") as advance:
         for its_rows, its_features in through_network(reader.classifier, read, forward, rows):
             read_rows += its_rows
             features.append(its_features)
-            bar.update(len(its_rows))
+            advance(len(its_rows))
     if 2 * len(unread) > len(rows):
         path, reason = next(iter(sorted(unread.items())))
         raise CallError(

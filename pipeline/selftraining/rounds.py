@@ -1,4 +1,4 @@
-"""Rounds of self-training, each on the boxes of the one before, for as long as nothing speaks against another one."""
+"""Rounds of self-training: each learns from the boxes of the round before, until a round is no better."""
 
 import itertools
 import operator
@@ -7,30 +7,30 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from camboxes.models.training.selftraining import MapRegressor, fit, known, on_one_core
 from camboxes.pipeline.errors import CallError
+from camboxes.pipeline.reporter import Reporter
 from camboxes.pipeline.selftraining.examples import Sampled
 from camboxes.transforms import BoxRule, boxes_from_map
 from camboxes.transforms.boxes.from_map import MapBox, best_iou
 from camboxes.transforms.boxes.stored_maps import StoredMap, quantize
 from camboxes.transforms.inference.selftrained_maps import component
 
-THRESHOLD = 0.2  # of a regressor's maps: docs/selftraining.md
+THRESHOLD = 0.2  # for the maps of a regressor: docs/selftraining.md
 _GRID = 112  # cells a side of the square on which boxes are compared
-# Of a round that has not collapsed, as shares of the run's own figures.
+# The least figures of a round that has not collapsed, as shares of the run's own.
 _SPREAD, _BOXES, _SCORE = 0.5, 0.9, 0.75
 
 
 class Standing(NamedTuple):
-    """What can be said of maps and their boxes without any true box.
+    """Figures of maps and their boxes that need no true boxes.
 
     Attributes:
       coherence, agreement: means over the maps; see `affinity.Coherence`.
-      score: mean of the boxes' scores; 0 for a map that gives none.
+      score: mean of the boxes' scores, with 0 for a map without a box.
       boxes: share of the maps that give a box.
-      spread: standard deviation of the logarithm of the boxes' areas: near 0 where all have become one.
+      spread: standard deviation of the logarithm of the boxes' areas; near 0 if all boxes have become alike.
       iou: mean IoU of the boxes with the run's own.
     """
 
@@ -42,17 +42,17 @@ class Standing(NamedTuple):
     iou: float
 
     def worse_because(self, before: "Standing", own: "Standing") -> str | None:
-        """Why these maps should not take the place of others; None where they should.
+        """The reason why these maps are no better than earlier ones; None if they are better.
 
         Args:
-          before: of the maps whose place they would take.
-          own: of the run's own maps.
+          before: figures of the earlier maps.
+          own: figures of the run's own maps.
         """
         if self.boxes < _BOXES * own.boxes:
             return f"it collapsed: only {self.boxes:.0%} of the maps give a box, of the run's own {own.boxes:.0%}"
         if self.spread < _SPREAD * own.spread:
             return f"it collapsed: its boxes are of one size (spread {self.spread:.2f}, the run's own {own.spread:.2f})"
-        if self.score < _SCORE * own.score:  # scores of maps of another contrast are not quite comparable
+        if self.score < _SCORE * own.score:  # a loose bound: maps of another contrast have other scores
             return f"it collapsed: its boxes' mean score is {self.score:.3f}, the run's own {own.score:.3f}"
         for name in ("agreement", "coherence"):
             now, then = getattr(self, name), getattr(before, name)
@@ -62,12 +62,12 @@ class Standing(NamedTuple):
 
 
 class Learnt(NamedTuple):
-    """What came of the rounds.
+    """The result of all rounds.
 
     Attributes:
-      regressor: the one to keep; None where the run's own maps are better than any.
-      kept: the number of its round; 0 for the run's own maps.
-      history: for each round, the run's own maps as round 0, its standing and `verdict`, why it was kept or not.
+      regressor: the regressor of the best round; None if the run's own maps are the best.
+      kept: the number of the best round; 0 for the run's own maps.
+      history: the figures of each round, from round 0, the run's own maps; `verdict` says why it was kept or not.
     """
 
     regressor: MapRegressor | None
@@ -75,14 +75,15 @@ class Learnt(NamedTuple):
     history: list[dict[str, Any]]
 
 
-def learn(sampled: Sampled, own_rule: BoxRule, rule: BoxRule, rounds: int) -> Learnt:
-    """Trains at most so many regressors, each on the boxes of the one before, until one is no better.
+def learn(sampled: Sampled, own_rule: BoxRule, rule: BoxRule, rounds: int, reporter: Reporter) -> Learnt:
+    """Trains regressors, each on the boxes of the one before, until one is no better.
 
     Args:
-      sampled: what to learn from.
-      own_rule: how the run's own maps are cut.
-      rule: how a regressor's maps are cut.
-      rounds: at least 1.
+      sampled: the training examples.
+      own_rule: how boxes are drawn from the run's own maps.
+      rule: how boxes are drawn from a regressor's maps.
+      rounds: the most rounds, at least 1.
+      reporter: is told of the progress.
 
     Raises:
       CallError: no map gives a box.
@@ -96,7 +97,7 @@ def learn(sampled: Sampled, own_rule: BoxRule, rule: BoxRule, rounds: int) -> Le
         own = last = _standing(sampled, examples.maps, stored, rules, own_boxes)
     history: list[dict[str, Any]] = [{"round": 0, **own._asdict(), "verdict": "the run's own maps"}]
     kept, kept_round = None, 0
-    with on_one_core(), tqdm(total=rounds, desc="self-training", unit="round", disable=None) as bar:
+    with on_one_core(), reporter.progress(rounds, "round", "self-training") as advance:
         for number in range(1, rounds + 1):
             masks = [component(one, its, height, width) for one, its in zip(stored, rules, strict=True)]
             found = [place for place, mask in enumerate(masks) if mask is not None]
@@ -116,7 +117,7 @@ def learn(sampled: Sampled, own_rule: BoxRule, rule: BoxRule, rounds: int) -> Le
             now = _standing(sampled, maps, stored, rules, own_boxes)
             worse = now.worse_because(last, own)
             history.append({"round": number, **now._asdict(), "verdict": worse or "better in agreement and coherence"})
-            bar.update()
+            advance(1)
             if worse:
                 break
             kept, kept_round, last = regressor, number, now
@@ -130,7 +131,7 @@ def _standing(
     rules: Sequence[BoxRule],
     own_boxes: Sequence[MapBox | None],
 ) -> Standing:
-    """How maps stand beside the run's own."""
+    """Computes the figures of maps."""
     examples, boxes = sampled.examples, _boxes(stored, rules)
     pairs = zip(examples.image.tolist(), maps, strict=True)
     found = [
@@ -155,6 +156,6 @@ def _standing(
 
 
 def _boxes(stored: Sequence[StoredMap], rules: Sequence[BoxRule]) -> list[MapBox | None]:
-    """The first box of each map on a small square."""
+    """The first box of each map, on a small square; None without a box."""
     drawn = (boxes_from_map(one, _GRID, _GRID, rule).boxes for one, rule in zip(stored, rules, strict=True))
     return [boxes[0] if boxes else None for boxes in drawn]

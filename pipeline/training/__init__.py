@@ -1,4 +1,4 @@
-"""What `camboxes train` reads: images with labels, split so that copies stay on one side; features and photographs.
+"""The parts of `camboxes train`: labelled images, copies, the split, features, and the folder that is written.
 
-May import `camboxes.models.training` and `camboxes.transforms`.
+May import `camboxes.models.training`, `camboxes.transforms` and `camboxes.pipeline.reports`.
 """

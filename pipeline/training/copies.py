@@ -1,4 +1,4 @@
-"""Copies among a data set's images: files of the same bytes, and pictures that were encoded or resized anew."""
+"""Finds copies among a data set's images: files with the same bytes, and re-encoded or resized pictures."""
 
 import collections
 import dataclasses
@@ -13,21 +13,21 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-# In the settings of a training: another rule gives another split.
+# Recorded in the settings of a training, because another rule gives another split.
 RULE = "equal SHA-256; of the same labels, imagehash.phash that differs in two bits at most"
 
-_FLAT = 2.0  # standard deviation of the grey values, of 255, below which all pictures look alike
+_FLAT = 2.0  # standard deviation of the grey values, of 255, below which pictures cannot be told apart
 
 Labels = Mapping[str, Sequence[str]]
 
 
 class Print(NamedTuple):
-    """What tells a picture from others.
+    """The hashes of a picture.
 
     Attributes:
       digest: SHA-256 of the file's bytes, hexadecimal.
-      look: a hash of 64 bits that stays nearly the same when the picture is encoded or resized anew; None for a
-        picture without contrast.
+      look: perceptual hash of 64 bits, which stays nearly the same when the picture is re-encoded or resized; None for
+        a picture without contrast.
     """
 
     digest: str
@@ -35,7 +35,7 @@ class Print(NamedTuple):
 
 
 def print_of(data: bytes, image: np.ndarray) -> Print:
-    """The print of a file and of the picture in it, uint8 [height, width, 3], at any size."""
+    """Hashes a file and its decoded picture, uint8 [height, width, 3], of any size."""
     grey = Image.fromarray(image).convert("L")
     flat = np.asarray(grey).std() < _FLAT
     look = None if flat else int.from_bytes(np.packbits(imagehash.phash(grey).hash).tobytes(), "big")
@@ -44,12 +44,12 @@ def print_of(data: bytes, image: np.ndarray) -> Print:
 
 @dataclasses.dataclass(frozen=True)
 class Copies:
-    """Which images show the same picture.
+    """The images that show the same picture.
 
     Attributes:
-      labels: of each image.
-      digests: of each image.
-      first: for each image the first one, in the order of the labels, that shows its picture; itself for that one.
+      labels: the labels of each image.
+      digests: the digest of each image.
+      first: the first image with the same picture, in the order of `labels`, for each image; that may be itself.
     """
 
     labels: Labels
@@ -58,10 +58,10 @@ class Copies:
 
     @classmethod
     def among(cls, labels: Labels, prints: Mapping[str, Print]) -> "Copies":
-        """Finds copies in a time that grows with the number of images, not with that of their pairs.
+        """Finds copies, in time linear in the number of images.
 
-        Pictures that look alike count as copies where they have the same labels. Others would not flatter a figure,
-        and different things before one background may look alike.
+        Pictures that look alike count as copies if they have the same labels. Pictures with other labels would not
+        flatter a figure, and different things before one background may look alike.
         """
         paths = [*labels]
         by_digest: dict[str, list[int]] = collections.defaultdict(list)
@@ -83,28 +83,28 @@ class Copies:
 
     @functools.cached_property
     def pairs(self) -> list[tuple[str, str]]:
-        """Each image that is a copy, with the first image of its picture."""
+        """Each copy with the first image of its picture."""
         return [(path, first) for path, first in self.first.items() if path != first]
 
     @functools.cached_property
     def contradictions(self) -> list[tuple[str, str]]:
-        """Images of equal bytes and different labels: each with the first image of these bytes."""
+        """Each image whose labels differ from those of the first image with the same bytes, with that image."""
         first: dict[str, str] = {}
         pairs = [(path, first.setdefault(digest, path)) for path, digest in self.digests.items()]
         return [(path, other) for path, other in pairs if self.labels[path] != self.labels[other]]
 
     def kind(self, path: str, first: str) -> str:
-        """What makes an image a copy of the first one of its picture."""
+        """The kind of copy that an image is of the first image of its picture."""
         if self.digests[path] != self.digests[first]:
             return "looks alike"
         return "same bytes" if self.labels[path] == self.labels[first] else "same bytes, other labels"
 
 
 def _first_alike(looks: np.ndarray) -> np.ndarray:
-    """For each hash, uint64 [n], the index of the first one that it is connected with by steps of two bits at most.
+    """The index of the first hash that each hash, uint64 [n], is connected with by steps of at most two bits.
 
-    Nearly all hashes have 32 bits set, so two of them that differ in two bits are equal once each has lost one: all
-    that share a key, the hash itself or the hash without one bit, differ in two bits at most.
+    The keys of a hash are the hash itself and the hash without one of its set bits. Hashes that share a key differ in
+    at most two bits. Nearly all hashes have 32 bits set, so two hashes that differ in two bits share a key.
     """
     bits = np.uint64(1) << np.arange(64, dtype=np.uint64)
     image, place = np.nonzero(looks[:, None] & bits)
@@ -115,7 +115,7 @@ def _first_alike(looks: np.ndarray) -> np.ndarray:
 
 
 def _first_connected(pairs: np.ndarray, count: int) -> np.ndarray:
-    """For each of so many nodes the first one that it is connected with by pairs, int [m, 2]."""
+    """The first node that each of `count` nodes is connected with, by pairs, int [m, 2]."""
     graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     component = connected_components(graph, directed=False)[1]
     _, first, number = np.unique(component, return_index=True, return_inverse=True)

@@ -1,4 +1,4 @@
-"""A data set to train on: what its images show, and which of them the classifier is judged by."""
+"""A data set to train on: its images with labels, and the split into training and validation images."""
 
 import collections
 import dataclasses
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
-    """Images with the labels that they are known to have.
+    """Images with their labels.
 
     Attributes:
       root: see `Listing`.
-      labels: for each image's path its labels, in the order of the paths.
-      multilabel: whether an image may have another number of labels than one.
-      splits: the folders of a split that the data set comes with; see `Listing`. None of "test" is among the images.
+      labels: the labels of each image by path, in the order of the paths.
+      multilabel: whether an image may have no label or several.
+      splits: the folders of the data set's splits, see `Listing`. The images of a test split are left out.
     """
 
     root: str
@@ -34,10 +34,10 @@ class TrainingData:
 
     @classmethod
     def of(cls, source: "Listing") -> "TrainingData":
-        """The images of a source but those of a test split.
+        """Takes the images of a source, except those of a test split.
 
         Raises:
-          ValueError: it comes with splits, and none of them is to train on.
+          ValueError: the source has splits, but no training split.
         """
         from camboxes.transforms.sources.splits import split_of
 
@@ -58,15 +58,15 @@ class TrainingData:
 
     @property
     def is_split(self) -> bool:
-        """Whether the data set comes with images to validate on."""
+        """Whether the data set has a validation split."""
         return "val" in self.splits.values()
 
     def without(self, paths: Collection[str]) -> "TrainingData":
-        """The rest of the images, and the labels that these have."""
+        """The data set without some images, and without labels that only these have."""
         return dataclasses.replace(self, labels={path: self.labels[path] for path in self.labels if path not in paths})
 
     def check(self) -> None:
-        """Raises a ValueError where there is nothing to learn."""
+        """Raises a ValueError if there is nothing to learn."""
         if not self.classes:
             raise ValueError("no image that can be used has a label")
         if len(self.classes) == 1 and all(self.labels.values()):
@@ -80,11 +80,11 @@ class TrainingData:
         return hashlib.sha256(json.dumps([*self.labels.items()], ensure_ascii=False).encode()).hexdigest()
 
     def counts(self, paths: Collection[str]) -> collections.Counter[str]:
-        """How many of these images each label has."""
+        """The number of these images that have each label."""
         return collections.Counter(label for path in paths for label in self.labels[path])
 
     def joined(self, copies: "Copies") -> "TrainingData":
-        """Gives all images of the same bytes the labels of each of them."""
+        """Gives images with the same bytes the labels of all of them."""
         of_digest: dict[str, set[str]] = collections.defaultdict(set)
         for path, of_image in self.labels.items():
             of_digest[copies.digests[path]].update(of_image)
@@ -92,14 +92,15 @@ class TrainingData:
         return dataclasses.replace(self, labels=labels)
 
     def split(self, share: float, seed: int, first: Mapping[str, str]) -> tuple[list[str], list[str]]:
-        """Paths to train on, and to validate on: a share of each label's pictures, at least one where there are two.
+        """Splits the paths into training and validation: a share of each label's pictures, at least one of two.
 
-        A picture with several labels goes by the rarest of them. The seed and the paths decide.
+        A picture with several labels counts for the rarest one. Which pictures are validated on depends on the seed and
+        the paths alone: see `pipeline.sampling`.
 
         Args:
-          share: from 0 to less than 1.
-          seed: another one splits otherwise.
-          first: for each path the first one that shows the same picture: copies stay on one side.
+          share: share of the pictures to validate on, from 0 to less than 1.
+          seed: another seed gives another split.
+          first: the first path with the same picture, for each path. Copies stay on one side.
         """
         pictures: dict[str, set[str]] = collections.defaultdict(set)
         for path, of_image in self.labels.items():
@@ -114,7 +115,7 @@ class TrainingData:
             chosen.update(sampling.first(of_stratum, wanted, str, seed))
         trained = set().union(*(pictures[picture] for picture in pictures.keys() - chosen))
         chosen = {picture for picture in chosen if pictures[picture] <= trained}
-        if not any(pictures[picture] for picture in chosen):  # nothing but images without a label
+        if not any(pictures[picture] for picture in chosen):  # only images without a label
             chosen.clear()
         sides: tuple[list[str], list[str]] = ([], [])
         for path in self.labels:
@@ -122,11 +123,11 @@ class TrainingData:
         return sides
 
     def given_split(self, first: Mapping[str, str]) -> tuple[list[str], list[str], list[tuple[str, str]]]:
-        """Paths to train on, and to validate on, as the data set comes split.
+        """Splits the paths by the data set's own splits.
 
         Returns:
-          Both, and the images that are to validate on and show the picture of one to train on: pairs of both paths.
-          They are in neither, for they would flatter the figures.
+          Paths to train on, paths to validate on, and pairs of a validation image and a training image with the same
+          picture. The validation image of a pair is in neither list, because it would flatter the figures.
         """
         from camboxes.transforms.sources.splits import split_of
 

@@ -1,4 +1,4 @@
-"""What a training reads: features that are computed once and kept in files, or photographs."""
+"""The inputs of a training: features that are computed once and kept in files, or photographs."""
 
 import io
 import itertools
@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from camboxes.models import Classifier
 from camboxes.models.execution.process import passes_side_by_side, use_one_core
@@ -17,6 +16,7 @@ from camboxes.models.networks.gap_conversions import GapNetwork
 from camboxes.models.networks.preprocessing import Preprocessing
 from camboxes.models.training.examples import Examples, augment
 from camboxes.models.training.lightning_module import frozen_features
+from camboxes.pipeline.reporter import Reporter
 from camboxes.pipeline.sampling import number_of
 from camboxes.pipeline.training.copies import Print, print_of
 from camboxes.pipeline.training.data import TrainingData
@@ -29,19 +29,21 @@ _CHUNK = 256  # images in a file of features
 
 
 class Read(NamedTuple):
-    """What became of the images.
+    """The result of reading the images.
 
     Attributes:
-      rejected: for each image that cannot be used the reason. Its features are zeros.
-      prints: for each other image what tells its picture from others.
+      rejected: the reason for each image that cannot be used. Its features are zeros.
+      prints: the hashes of each other image.
     """
 
     rejected: dict[str, str]
     prints: dict[str, Print]
 
 
-def compute_features(data: TrainingData, base: Classifier, network: GapNetwork, folder: Path) -> Read:
-    """Writes the features of all images, _CHUNK of them a file; files that there are already are kept."""
+def compute_features(
+    data: TrainingData, base: Classifier, network: GapNetwork, folder: Path, reporter: Reporter
+) -> Read:
+    """Computes the features of all images, and writes them to files of _CHUNK images; finished files are kept."""
     size, batch_size = base.preprocessing.size, base.spec.batch_size or 1
     side_by_side = passes_side_by_side(base.spec.device)
     rejected: dict[str, str] = {}
@@ -60,12 +62,12 @@ def compute_features(data: TrainingData, base: Classifier, network: GapNetwork, 
             return torch.zeros((3, size, size), dtype=torch.uint8)
 
     def infer(images: list[torch.Tensor]) -> np.ndarray:
-        batch = torch.zeros((batch_size, 3, size, size), dtype=torch.uint8)  # of one shape: its bits depend on it
+        batch = torch.zeros((batch_size, 3, size, size), dtype=torch.uint8)  # one shape, since bits depend on it
         batch[: len(images)] = torch.stack(images)
         return frozen_features(network, base.normalize(batch))[: len(images)].cpu().numpy()
 
     with (
-        tqdm(total=len(data.labels), desc="features", unit="image", disable=None) as bar,
+        reporter.progress(len(data.labels), "image", "features") as advance,
         ThreadPoolExecutor(2) as readers,
         ThreadPoolExecutor(side_by_side, initializer=use_one_core) as passes,
     ):
@@ -86,7 +88,7 @@ def compute_features(data: TrainingData, base: Classifier, network: GapNetwork, 
             of_chunk = storage.read_json(str(found))
             rejected |= of_chunk["rejected"]
             prints |= {path: Print(*of_image) for path, of_image in of_chunk["prints"].items()}
-            bar.update(len(paths))
+            advance(len(paths))
     return Read(dict(sorted(rejected.items())), {path: prints[path] for path in data.labels if path not in rejected})
 
 
@@ -97,20 +99,20 @@ def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 
 class CachedFeatures:
-    """Reads an image's features from what `compute_features` wrote for all `paths`."""
+    """Reads an image's features from the files that `compute_features` wrote for all `paths`."""
 
     def __init__(self, folder: Path, paths: Iterable[str]):
         self._places = {path: divmod(index, _CHUNK) for index, path in enumerate(paths)}
         self._chunks = [np.load(file, mmap_mode="r") for file in sorted(folder.glob("*.npy"))]
 
     def __call__(self, path: str, epoch: int | None) -> torch.Tensor:
-        """As `Examples.read`."""
+        """Reads the features of one image; see `Examples.read`."""
         chunk, row = self._places[path]
         return torch.from_numpy(self._chunks[chunk][row].copy())
 
 
 def read_view(path: str, epoch: int | None, *, root: str, preprocessing: Preprocessing, seed: int) -> torch.Tensor:
-    """Reads a photograph: for an epoch of training another view of it each time, else the whole of it."""
+    """Reads a photograph: a random view of it that depends on the epoch, or all of it if there is no epoch."""
     photograph = decode(read_image(locate(root, path)))
     if epoch is None:
         return preprocessing.resize(photograph)
@@ -118,7 +120,7 @@ def read_view(path: str, epoch: int | None, *, root: str, preprocessing: Preproc
 
 
 def examples(data: TrainingData, paths: Sequence[str], read: Callable[[str, int | None], torch.Tensor]) -> Examples:
-    """Images of a data set with their labels as targets."""
+    """Makes training examples of some images of a data set, with their labels as targets."""
     index = {label: position for position, label in enumerate(data.classes)}
     if data.multilabel:
         targets = torch.zeros(len(paths), len(index))

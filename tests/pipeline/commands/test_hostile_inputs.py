@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from camboxes.pipeline.cli import main
-from camboxes.pipeline.commands import train
+from camboxes.pipeline.training.checkpoint_folder import write_rejected
 from camboxes.transforms import PlannedRun
 
 PLAIN = ["--method", "cam", "--scales", "224", "--aspect", "squash", "--refine", "none", "--max-reject-rate", "1"]
@@ -223,7 +223,7 @@ def test_no_spreadsheet_executes_a_path(tmp_path):
         '"a,b".png': "missing: gone",
         "a.png": "missing: gone",
     }
-    train._report(rejected, tmp_path / "rejected.csv")
+    write_rejected(tmp_path, rejected)
     with (tmp_path / "rejected.csv").open(newline="", encoding="utf-8") as file:
         _, *written = csv.reader(file)
     assert written == [[path, reason] for path, reason in zip(

@@ -1,0 +1,123 @@
+"""Better maps, learnt from a run's own confident boxes: the job of `camboxes selftrain`."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from camboxes.pipeline.errors import blaming_the_call
+from camboxes.pipeline.options.fields import Options, option
+from camboxes.pipeline.reporter import LOG, Reporter
+from camboxes.pipeline.run import Run
+
+if TYPE_CHECKING:
+    import apache_beam as beam
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SelftrainJob(Options):
+    """Which run to learn from, and how long. Its fields are the options of `camboxes selftrain`."""
+
+    run: str = option(help="a finished run's folder", metavar="OUT")
+    output: str = option(help="folder for the new run", metavar="OUT2")
+    rounds: int = option(
+        3, "how many times to train, at most; it ends earlier where a round is no better", type=int, metavar="N"
+    )
+    overwrite: bool = option(False, "replace the run that OUT2 holds")
+
+
+def selftrain(job: SelftrainJob, beam_options: Sequence[str] = (), reporter: Reporter = LOG) -> Run:
+    """Trains a small network on a run's confident boxes, and draws the run's boxes again from the maps that it gives.
+
+    What was decided in a review is carried over. Called again for the same job, it continues where it was cut short.
+
+    Args:
+      job: which run to learn from, and how long.
+      beam_options: of Apache Beam, as on the command line.
+      reporter: is told what a person should know, and the progress.
+
+    Raises:
+      CallError: the call cannot be carried out as it was made.
+      Exception: the job failed.
+    """
+    from camboxes.pipeline.jobs import beam_options as beams
+    from camboxes.pipeline.jobs import execution, progress, run_folder
+    from camboxes.transforms import BoxesFromMaps, ReadShards, WriteCoco, storage
+    from camboxes.transforms.boxes_from_maps import drawing_settings
+    from camboxes.transforms.inference.selftrained_maps import RegressMaps, selftrained
+    from camboxes.transforms.review.decisions import carry_decisions, check_carried
+    from camboxes.transforms.review.keep_decided import KeepDecided, decided
+
+    with blaming_the_call():
+        options = beams.beam_options(beam_options)
+        _check(job)
+        run_folder.check_output(job.output, job.run)
+        source = run_folder.finished(job.run)
+        decisions = decided(source)
+
+    # These load torch; a wrong path was told before.
+    from camboxes.pipeline.selftraining.network import load_reader, network_of
+    from camboxes.pipeline.selftraining.record import REGRESSOR, asked_of, learn, read_record, rule_of
+
+    with contextlib.ExitStack() as held:
+        with blaming_the_call():
+            held.enter_context(run_folder.locked(job.output, reporter))
+            run_folder.check_contents(job.output)
+            check_carried(job.run, job.output)
+            spec = network_of(source)
+            asked = asked_of(source, job.rounds, spec.size)
+            record = None if job.overwrite else read_record(job.output, asked)
+            reader = load_reader(source, spec) if record is None else None
+        if job.overwrite:
+            run_folder.remove(job.output)
+        if reader is not None:
+            record = learn(source, job.output, asked, reader, reporter)
+        assert record is not None
+        rule = rule_of(source, regressed=record["kept"] > 0)
+        changed: dict[str, Any] = drawing_settings(rule, None)
+        if record["kept"]:
+            changed["method"] = selftrained(source.settings["method"])
+            changed["selftraining"] = {name: record[name] for name in ("kept", "size", "regressor_sha256")}
+        with blaming_the_call():
+            planned = source.copy(job.output, {**source.settings, **changed})
+        carry_decisions(job.run, job.output)
+        for remark in _remarks(record):
+            reporter.say(remark)
+        kept = f"round {record['kept']}" if record["kept"] else "the run's own maps"
+        progress.announce(job.output, kept, reporter)
+
+        # No limit to what is rejected: the run that the images come from had its own.
+        def build(p: "beam.Pipeline") -> None:
+            shards = p | ReadShards(job.run, planned.missing())
+            if record["kept"]:
+                plan = storage.join(job.output, "plan")
+                network = dataclasses.replace(spec, name=plan)
+                shards |= RegressMaps(source.root, network, storage.join(plan, REGRESSOR), changed)
+            boxes = BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes, rule.thresholds)
+            shards | boxes | KeepDecided(decisions) | WriteCoco(job.output, max_reject_rate=1)
+
+        execution.execute(build, options, job.output, reporter)
+    return Run(job.output)
+
+
+def _check(job: SelftrainJob) -> None:
+    """Raises a ValueError where an option is out of its range."""
+    from camboxes.transforms import storage
+
+    if job.rounds < 1:
+        raise ValueError(f"--rounds is {job.rounds}; expected at least 1")
+    for name, folder in (("run", job.run), ("output", job.output)):
+        if not storage.is_local(folder):
+            raise ValueError(f"--{name} {folder!r} is on a store; expected a local folder: copy the run to one")
+
+
+def _remarks(record: Mapping[str, Any]) -> Iterator[str]:
+    """How the rounds went, and which one is kept."""
+    yield f"learnt from {record['maps']} maps of {record['images']} images, {len(record['unread'])} images left out"
+    for found in record["history"]:
+        figures = ", ".join(f"{name} {found[name]:.3f}" for name in ("agreement", "coherence", "score"))
+        yield f"round {found['round']}: {figures}, IoU with the run's own boxes {found['iou']:.2f}: {found['verdict']}"
+    if record["kept"]:
+        yield f"kept: the maps of round {record['kept']}"
+    else:
+        yield "kept: the run's own maps, for no round made better ones; the new run has the boxes of the old one"

@@ -1,0 +1,300 @@
+"""A classifier trained on image-level labels: the job of `camboxes train`."""
+
+import contextlib
+import dataclasses
+import functools
+import importlib.util
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from camboxes.pipeline.errors import blaming_the_call
+from camboxes.pipeline.options.fields import option
+from camboxes.pipeline.options.network import NetworkOptions, assumed
+from camboxes.pipeline.options.source import SourceOptions
+from camboxes.pipeline.reporter import LOG, Reporter
+
+if TYPE_CHECKING:
+    from camboxes.models import Classifier
+    from camboxes.models.networks.by_name import Network
+    from camboxes.models.training.loop import Outcome
+    from camboxes.pipeline.training.data import TrainingData
+    from camboxes.transforms.planning.listing import Listing
+
+_SHARE = 0.2  # of the pictures: to validate on
+_USED_FOR = {"train": "trained on", "val": "validated on"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Folders(SourceOptions):
+    output: str = option(help="local folder for the classifier", metavar="CKPT")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainJob(NetworkOptions, _Folders):
+    """What to train, and how. Its fields are the options of `camboxes train`, whose help describes them."""
+
+    train: str = option("head", "new layers, or after that all", choices=["head", "all"])
+    epochs: int = option(30, "at most; fewer where it stops to help", type=int, metavar="N")
+    validation: float | None = option(
+        None,
+        "share of each label's pictures that are kept to judge by",
+        stated=f"{_SHARE}; none where the input comes split",
+        type=float,
+        metavar="SHARE",
+    )
+    seed: int = option(0, "another one splits otherwise", type=int, metavar="N")
+    overwrite: bool = option(False, "replace the training that CKPT holds")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedClassifier:
+    """A finished training.
+
+    Attributes:
+      path: the folder; `LabelJob(model=path)` and `ModelSpec(path)` take it.
+      metrics: figures on the validation images, each in [0, 1]; empty without such images.
+      guessing: what guessing would give for each of them.
+      written: the files that this call wrote in the folder; none where the training was finished before.
+    """
+
+    path: str
+    metrics: Mapping[str, float]
+    guessing: Mapping[str, float]
+    written: tuple[str, ...]
+
+
+def train(job: TrainJob, reporter: Reporter = LOG) -> TrainedClassifier:
+    """Trains a classifier on image-level labels.
+
+    Called again for the same job, it continues where it was cut short.
+
+    Args:
+      job: what to train, and how.
+      reporter: is told what a person should know, and the progress.
+
+    Raises:
+      CallError: the call cannot be carried out as it was made.
+      Exception: the job failed.
+    """
+    from camboxes.pipeline.jobs import run_folder
+    from camboxes.pipeline.training.checkpoint_folder import CONTENTS, FINISHED, RECORD, check_same
+    from camboxes.transforms import storage
+
+    with contextlib.ExitStack() as held:
+        with blaming_the_call():
+            ready = _prepare(job)
+            held.enter_context(run_folder.locked(job.output, reporter))
+            if job.overwrite and Path(job.output, RECORD).exists():
+                run_folder.remove(job.output, CONTENTS)
+            check_same(job.output, ready.record)
+        finished = Path(job.output, FINISHED)
+        if finished.exists():
+            figures = storage.read_json(str(finished))["training"]
+            return TrainedClassifier(job.output, figures["metrics"], figures["guessing"], ())
+        storage.write_json(storage.join(job.output, RECORD), ready.record)
+        for remark in _remarks(job, ready):
+            reporter.say(remark)
+        return _train(job, ready, reporter)
+
+
+class _Prepared(NamedTuple):
+    """A job that has been checked, and of which nothing is written yet.
+
+    Attributes:
+      source: the whole input.
+      data: what of it may be trained on.
+      base: the network to begin with.
+      converted: its GAP conversion, with an output for each label.
+      record: what decides the result.
+    """
+
+    source: "Listing"
+    data: "TrainingData"
+    base: "Classifier"
+    converted: "Network"
+    record: dict[str, Any]
+
+
+def _prepare(job: TrainJob) -> _Prepared:
+    """Checks a job, lists its images and loads its network.
+
+    Raises:
+      ValueError, OSError, RuntimeError: the call cannot be carried out as it was made.
+    """
+    _check(job)
+
+    from camboxes.pipeline.jobs import run_folder
+    from camboxes.pipeline.training.checkpoint_folder import CONTENTS
+    from camboxes.pipeline.training.data import TrainingData
+    from camboxes.transforms.planning.listing import check_labels, read_source
+
+    run_folder.check_output(job.output, job.input, job.model, contents=CONTENTS)
+    source = read_source(job.input, job.root)  # before torch: a wrong path is told at once
+    check_labels(source.labels(), source.containers)
+    data = TrainingData.of(source)
+    data.check()
+    share = _share(job, data)
+    base = _load(job)
+    return _Prepared(source, data, base, _converted(job, data, base), _record(job, data, base, share))
+
+
+def _check(job: TrainJob) -> None:
+    """Raises a ValueError where an option is out of its range, or a library is missing."""
+    from camboxes.transforms import storage
+
+    if missing := [
+        name for name in ("lightning", "torchmetrics", "imagehash") if importlib.util.find_spec(name) is None
+    ]:
+        raise ValueError(f'training needs {missing[0]}, which is not installed: pip install "camboxes[train]"')
+    if "open_clip:" in job.model:
+        raise ValueError(
+            f"{job.model} is not trained: train another network, such as efficientnet_lite0, or put the labels "
+            f"into words with camboxes label --model {job.model.removeprefix('gap:')} --prompts FILE"
+        )
+    if job.epochs < 1:
+        raise ValueError(f"--epochs is {job.epochs}; expected at least 1")
+    if job.validation is not None and not 0 <= job.validation < 1:
+        raise ValueError(f"--validation is {job.validation}; expected a share from 0 to less than 1")
+    if not storage.is_local(job.output):
+        raise ValueError(f"--output {job.output!r} is no local folder; train to one, and copy it from there")
+
+
+def _share(job: TrainJob, data: "TrainingData") -> float | None:
+    """The share of the pictures to validate on; None where the data set comes split."""
+    if not data.is_split:
+        return _SHARE if job.validation is None else job.validation
+    if job.validation is not None:
+        raise ValueError(
+            f"--validation is {job.validation}, and the input comes split, in folders "
+            f"{', '.join(sorted(data.splits))}; leave --validation out, or name a manifest of all images to split them "
+            "anew"
+        )
+    return None
+
+
+def _load(job: TrainJob) -> "Classifier":
+    from camboxes.models import load_classifier
+
+    spec = job.model_spec()
+    # Without weights of its own a conversion begins with those of the network that it converts.
+    return load_classifier(spec if spec.weights else dataclasses.replace(spec, name=spec.name.removeprefix("gap:")))
+
+
+def _converted(job: TrainJob, data: "TrainingData", base: "Classifier") -> "Network":
+    """The network's GAP conversion with an output for each label; the seed decides the weights of new layers."""
+    import torch
+
+    from camboxes.models.networks.by_name import Network
+    from camboxes.models.networks.gap_conversions import gap_network
+
+    torch.manual_seed(job.seed)
+    return gap_network(Network(base.spec.name, base.network.cpu(), base.preprocessing), len(data.classes))
+
+
+def _record(job: TrainJob, data: "TrainingData", base: "Classifier", share: float | None) -> dict[str, Any]:
+    """What decides the result."""
+    from camboxes.pipeline.training.copies import RULE
+    from camboxes.transforms import storage
+
+    settings = {
+        "network": base.spec.name,
+        "weights_sha256": base.settings["weights_sha256"],
+        "mean": list(base.preprocessing.mean),
+        "std": list(base.preprocessing.std),
+        "size": base.spec.size,
+        "map_stride": base.spec.map_stride,
+        "device": base.spec.device,
+        "train": job.train,
+        "epochs": job.epochs,
+        "validation": share,
+        "splits": dict(data.splits),
+        "copies": RULE,
+        "seed": job.seed,
+    }
+    root = str(Path(data.root).resolve()) if storage.is_local(data.root) else data.root
+    images = {"images": len(data.labels), "root": root, "input": data.fingerprint()}
+    return {"schema_version": 1, "settings": settings, **images}
+
+
+def _remarks(job: TrainJob, ready: _Prepared) -> Iterator[str]:
+    """What a person should know before the training."""
+    from camboxes.pipeline.reports import remarks
+
+    source, data, base = ready.source, ready.data, ready.base
+    kind = "any number of them an image (sigmoid)" if data.multilabel else "one an image (softmax)"
+    what = {"head": "its head, on frozen features", "all": "its head, then everything"}[job.train]
+    yield (
+        f"{len(data.labels)} images, {len(data.classes)} labels, {kind}; "
+        f"{base.spec.name} at {base.spec.size} on {base.spec.device}: {what}"
+    )
+    yield from assumed(job, base)
+    if not base.spec.name.startswith("gap:"):
+        yield f"it is trained as its GAP conversion, gap:{base.spec.name}"
+    if data.splits:
+        used = _USED_FOR | {"test": f"left out ({source.images - len(data.labels)} images)"}
+        uses = ", ".join(f"{folder} is {used[split]}" for folder, split in sorted(data.splits.items()))
+        yield f"the split of the folders is taken: {uses}"
+    if source.repeated:
+        yield f"{source.repeated} repeated rows dropped"
+    yield from remarks.of_input(source.passed_over, {*source.labels()}, source.splits)
+    yield from filter(None, [remarks.look_up(source).remark()])
+
+
+def _train(job: TrainJob, ready: _Prepared, reporter: Reporter) -> TrainedClassifier:
+    """Trains the head, and after it everything where that is asked for; writes the classifier."""
+    from camboxes.models import Classifier
+    from camboxes.models.networks.gap_conversions import gap_network
+    from camboxes.models.training.loop import train
+    from camboxes.pipeline.training.checkpoint_folder import EVERYTHING, FEATURES, HEAD
+    from camboxes.pipeline.training.inputs import CachedFeatures, compute_features, examples, read_view
+    from camboxes.pipeline.training.selection import select
+
+    output, settings = Path(job.output), ready.record["settings"]
+    data, base, converted = ready.data, ready.base, ready.converted
+    network: Any = converted.module.to(base.spec.device)
+    read = compute_features(data, base, network, output / FEATURES, reporter)
+    found = select(data, read, settings, output, reporter)
+
+    network = gap_network(converted, len(found.data.classes)).module
+    readers: dict[str, Any] = {HEAD: CachedFeatures(output / FEATURES, data.labels)}
+    if job.train == "all":
+        readers[EVERYTHING] = functools.partial(
+            read_view, root=data.root, preprocessing=base.preprocessing, seed=job.seed
+        )
+    for part, reader in readers.items():
+        with reporter.progress(job.epochs * len(found.training), "image", f"training {part}") as advance:
+            outcome = train(
+                network,
+                base.preprocessing,
+                examples(found.data, found.training, reader),
+                examples(found.data, found.validation, reader) if found.validation else None,
+                everything=part == EVERYTHING,
+                epochs=job.epochs,
+                seed=job.seed,
+                device=base.spec.device,
+                folder=output / part,
+                progress=advance,
+            )
+    spec = dataclasses.replace(base.spec, name=converted.name)
+    names = [(label,) for label in found.data.classes]
+    trained = Classifier(network.eval(), base.preprocessing, spec, names, multilabel=data.multilabel)
+    return _write(output, trained, {"settings": settings, **found.counts}, outcome)
+
+
+def _write(output: Path, trained: "Classifier", record: Mapping[str, Any], outcome: "Outcome") -> TrainedClassifier:
+    """Writes the classifier, and removes what only an unfinished training needs."""
+    from camboxes.pipeline.jobs import run_folder
+    from camboxes.pipeline.training.checkpoint_folder import FINISHED, LISTS, WORKING
+    from camboxes.transforms import storage
+
+    figures = {
+        name: {metric: round(value, 4) for metric, value in getattr(outcome, name).items()}
+        for name in ("metrics", "guessing")
+    }
+    epochs = {"epochs": outcome.epochs, "epoch_chosen_on": "validation" if outcome.metrics else None}
+    for name, content in trained.files({**record, **epochs, **figures}).items():
+        storage.write_bytes(str(output / name), content)
+    run_folder.remove(str(output), WORKING)
+    lists = [name for name in LISTS if (output / name).exists()]
+    return TrainedClassifier(str(output), outcome.metrics, outcome.guessing, ("weights.safetensors", FINISHED, *lists))

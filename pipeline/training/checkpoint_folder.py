@@ -1,0 +1,77 @@
+"""The folder that a training writes: what it may hold, and whether it holds the same training."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from camboxes.transforms import storage
+
+if TYPE_CHECKING:
+    from camboxes.pipeline.training.copies import Copies
+
+RECORD, FINISHED = "training.json", "classifier.json"  # RECORD marks the folder as a training's
+FEATURES, HEAD, EVERYTHING = WORKING = ("features", "head", "everything")  # needed until the training is finished
+REJECTED, COPIES = LISTS = ("rejected.csv", "copies.csv")
+CONTENTS = (FINISHED, "weights.safetensors", *LISTS, *WORKING, RECORD)
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet executes a cell that begins with one of these
+
+
+def check_same(output: str, record: Mapping[str, Any]) -> None:
+    """Refuses a folder that holds another training, or files that no training wrote.
+
+    Args:
+      output: the folder.
+      record: this training's, as it is written to RECORD.
+
+    Raises:
+      ValueError: it holds one of these; says what differs.
+    """
+    present = [name for name in CONTENTS if Path(output, name).exists()]
+    if present and RECORD not in present:
+        raise ValueError(
+            f"--output {output!r} holds {', '.join(present)}, which no training has left there (training.json is "
+            "missing); choose another folder"
+        )
+    before = storage.read_json(storage.join(output, RECORD)) if present else record
+    differences = [
+        f"{name} was {json.dumps(before['settings'].get(name))}, is {json.dumps(value)}"
+        for name, value in record["settings"].items()
+        if before["settings"].get(name) != value
+    ]
+    if before["input"] != record["input"]:
+        differences.append(
+            f"the input's paths or labels changed ({before['images']} images then, {record['images']} now)"
+        )
+    # Files below another root may be others of the same names, and features are kept of the first.
+    if before.get("root") != record["root"]:
+        differences.append(f"the images lay below {before.get('root')!r}, lie below {record['root']!r}")
+    if differences:
+        raise ValueError(
+            f"--output {output!r} holds another training: {'; '.join(differences)}. "
+            "Choose another folder, or replace it with --overwrite"
+        )
+
+
+def write_rejected(folder: Path, rejected: Mapping[str, str]) -> None:
+    """Writes the images that cannot be used, with the reasons."""
+    _write_table(folder / REJECTED, ("path", "reason"), rejected.items())
+
+
+def write_copies(folder: Path, copies: "Copies") -> None:
+    """Writes the images that are copies, each with the first image of its picture."""
+    rows = [(*pair, copies.kind(*pair)) for pair in copies.pairs]
+    _write_table(folder / COPIES, ("path", "copy_of", "kind"), rows)
+
+
+def _write_table(file: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Writes a CSV file. A path that a spreadsheet would execute gets a leading "./"; other cells never do."""
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(header)
+    for row in rows:
+        table.writerow([f"./{cell}" if cell.startswith(_FORMULA) else cell for cell in row])
+    storage.write_bytes(str(file), text.getvalue().encode())
