@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from camboxes.pipeline.errors import CallError, blaming_the_call
 from camboxes.pipeline.options.fields import Options, option
@@ -13,16 +13,7 @@ if TYPE_CHECKING:
     from camboxes.transforms import PlannedRun
 
 # What an export may leave in its folder. export.json marks the folder as an export, and is deleted last.
-_CONTENTS = (
-    "images",
-    "labels",
-    "annotations",
-    "VOCdevkit",
-    "data.yaml",
-    "classes.txt",
-    "boxes.parquet",
-    "export.json",
-)
+_CONTENTS = ("images", "labels", "annotations", "VOCdevkit", "data.yaml", "classes.txt", "boxes.parquet", "export.json")
 _VAL = 0.2  # share of the images for validation
 
 
@@ -94,14 +85,9 @@ def export(job: ExportJob, reporter: Reporter = LOG) -> "Exported":
     if job.overwrite:
         run_folder.remove(job.output, _CONTENTS)
     path = Path(job.output) / "export.json"
-    record = {
-        "format": job.format,
-        "run": job.run,
-        "val": None if "val" in selection.given else val,
-        "seed": job.seed,
-        "min_score": job.min_score,
-        "include": job.include,
-    }
+    asked = ("format", "run", "val", "seed", "min_score", "include")
+    record: dict[str, Any] = {name: getattr(job, name) for name in asked}
+    record["val"] = None if "val" in selection.given else val
     with blaming_the_call():  # the first write checks the output
         storage.write_json(str(path), record)
     exported = DatasetWriter(run, selection, Path(job.output), job.copy, reporter).write(job.format)

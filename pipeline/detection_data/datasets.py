@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import importlib.metadata
 import json
-import posixpath
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -61,7 +60,7 @@ class Exported:
 
 
 class DatasetWriter:
-    """Writes the selected images of a run as a data set: a method for each format."""
+    """Writes the selected images of a run as one data set. Each format has a method."""
 
     def __init__(self, run: PlannedRun, selection: Selection, output: Path, copy: bool, reporter: Reporter):
         """Takes what is written, and where.
@@ -127,7 +126,7 @@ class DatasetWriter:
         for split in self._selection.splits:
             (self._output / "labels" / split).mkdir(parents=True)
         for row in self._with_images("images/{split}"):
-            self._write(f"labels/{row['split']}/{_key(row)}.txt", yolo.write(row))
+            self._write(f"labels/{row['split']}/{Path(row['path']).stem}.txt", yolo.write(row))
         # ultralytics refuses a data set without val, and a val folder without images.
         images = self._exported.images
         folders = {split: f"images/{split if images[split] else 'train'}" for split in ("train", "val")}
@@ -146,8 +145,9 @@ class DatasetWriter:
                 for split in self._selection.splits
             }
             for row in self._with_images(f"{root}/JPEGImages", jpeg=True):
-                self._write(f"{root}/Annotations/{_key(row)}.xml", voc.write(row))
-                sets[row["split"]].write(f"{_key(row)}\n".encode())
+                key = Path(row["path"]).stem
+                self._write(f"{root}/Annotations/{key}.xml", voc.write(row))
+                sets[row["split"]].write(f"{key}\n".encode())
         self._write(f"{root}/classes.txt", class_list.write(self._categories))
         return [f"{root}/"]
 
@@ -230,8 +230,3 @@ class DatasetWriter:
 
     def _write(self, name: str, content: str) -> None:
         storage.write_bytes(str(self._output / name), content.encode())
-
-
-def _key(row: Row) -> str:
-    """An exported image's file name without its suffix."""
-    return posixpath.splitext(row["path"])[0]

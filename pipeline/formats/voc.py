@@ -69,9 +69,9 @@ def read(annotations: Iterable[tuple[str, bytes]], source: str) -> GroundTruth:
         if image in seen:
             raise ValueError(f"{where}: its image {image!r} is that of {seen[image]!r} too; expected each image once")
         seen[image] = file
-        sides = (annotation.findtext(f"size/{side}") for side in ("width", "height"))
         # Annotation tools that do not know the size write 0.
-        found.add_image(image, *(None if side == "0" else side for side in sides), where)
+        sides = [None if side == "0" else side for side in map(annotation.findtext, ("size/width", "size/height"))]
+        found.add_image(image, sides[0], sides[1], where)
         for number, item in enumerate(annotation.findall("object"), start=1):
             _read_object(image, item, found, f"{where}, object {number}")
     return found.build()
