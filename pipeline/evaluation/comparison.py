@@ -15,7 +15,7 @@ from camboxes.pipeline.errors import CallError
 from camboxes.pipeline.evaluation import figures
 from camboxes.pipeline.evaluation.average_precision import match_boxes
 from camboxes.pipeline.evaluation.judging import Judged
-from camboxes.pipeline.evaluation.resampling import Estimate, estimates, image_weights
+from camboxes.pipeline.evaluation.resampling import Estimate, bootstrap, estimates
 from camboxes.pipeline.evaluation.subset import restricted
 
 FEWEST_PAIRS = 5  # of a category whose difference is reported
@@ -143,18 +143,13 @@ def compare_shared(both: Shared) -> Comparison:
 def _localization(both: Shared) -> tuple[list[Difference], list[Difference]]:
     """Differences of figures.LOCALIZATION, and of GT-known Loc at IoU 0.5 for each category that has pairs."""
 
-    def of_weights(weights: np.ndarray) -> np.ndarray:
+    def compute(weights: np.ndarray) -> np.ndarray:
         """[rows, runs, figures] for image weights [rows, images]."""
         found = [figures.localization(run, weights) for run in (both.first, both.second)]
         return np.stack([np.concatenate([of.overall, of.gt_known_50], axis=1)[:, :, 0] for of in found], axis=1)
 
     rows = max(1, _CELLS // len(both.first.image))
-    samples = [
-        of_weights(weights[start : start + rows])
-        for weights in image_weights(both.images, figures.RESAMPLES, figures.SEED)
-        for start in range(0, len(weights), rows)
-    ]
-    found = differences(of_weights(np.ones((1, len(both.images))))[0], np.concatenate(samples))
+    found = differences(*bootstrap(compute, both.images, figures.RESAMPLES, rows))
     return found[: len(figures.LOCALIZATION)], found[len(figures.LOCALIZATION) :]
 
 
@@ -163,28 +158,24 @@ def _detection(both: Shared) -> list[Difference]:
     true = figures.true_boxes(both.first)
     matches = [match_boxes(true, run.detections) for run in (both.first, both.second)]
 
-    def of_weights(weights: np.ndarray) -> np.ndarray:
+    def compute(weights: np.ndarray) -> np.ndarray:
         """[rows, runs, figures] for image weights [rows, images]."""
         return figures.detection(matches, weights).overall.swapaxes(1, 2)
 
-    resamples = image_weights(both.images, figures.RESAMPLES_OF_DETECTION, figures.SEED)
-    return differences(
-        of_weights(np.ones((1, len(both.images))))[0], np.concatenate([of_weights(weights) for weights in resamples])
-    )
+    return differences(*bootstrap(compute, both.images, figures.RESAMPLES_OF_DETECTION))
 
 
-def differences(values: np.ndarray, resampled: np.ndarray) -> list[Difference]:
+def differences(values: np.ndarray, samples: np.ndarray) -> list[Difference]:
     """Differences of several figures.
 
     Args:
       values: [runs, figures] in percent; NaN where one is not defined.
-      resampled: [resamples, runs, figures]; a resample in which a figure is NaN is left out.
+      samples: [resamples, runs, figures]; a resample in which a figure is NaN is left out.
     """
-    samples = resampled[:, 1] - resampled[:, 0]
-    found = []
-    for number, estimate in enumerate(estimates(values[1] - values[0], samples)):
+    between, found = samples[:, 1] - samples[:, 0], []
+    for number, estimate in enumerate(estimates(values[1] - values[0], between)):
         first, second = (None if np.isnan(value) else float(value) for value in values[:, number])
-        sample = samples[~np.isnan(samples[:, number]), number]
+        sample = between[~np.isnan(between[:, number]), number]
         p = None
         if estimate.low is not None:
             p = min(1.0, max(2 * min((sample <= 0).mean(), (sample >= 0).mean()), 1 / len(sample)))

@@ -18,14 +18,14 @@ Intervals of AP are biased upwards for rare categories: a resample holds fewer d
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
 from camboxes.pipeline.evaluation.average_precision import Boxes, Matches, match_boxes, precision
 from camboxes.pipeline.evaluation.judging import CENTRE, Judged, floor_boxes
 from camboxes.pipeline.evaluation.redrawing import Redrawn
-from camboxes.pipeline.evaluation.resampling import Estimate, estimates, image_weights
+from camboxes.pipeline.evaluation.resampling import Estimate, bootstrap, estimates
 from camboxes.pipeline.reporter import LOG, Reporter
 from camboxes.transforms.wsol import metrics
 
@@ -49,7 +49,7 @@ GT_KNOWN = ("gt_known_30", "gt_known_50", "gt_known_70")  # one for each of IOUS
 DETECTION = ("ap", "ap50", "ar")
 LOCALIZATION = tuple(name for name in NAMES if name not in DETECTION)
 
-RESAMPLES, RESAMPLES_OF_DETECTION, SEED = 1000, 200, 0
+RESAMPLES, RESAMPLES_OF_DETECTION = 1000, 200
 
 _CELLS = 2**22  # of one array of resamples by pairs: 32 MiB
 
@@ -147,9 +147,6 @@ class Detection(NamedTuple):
     ap50: np.ndarray
 
 
-Rows = TypeVar("Rows", Localization, Detection)
-
-
 def compute_figures(judged: Judged, redrawn: Redrawn, reporter: Reporter = LOG) -> Evaluation:
     """Computes all figures of a judged run, with intervals from RESAMPLES resamples of its images (AP and AR: fewer).
 
@@ -160,29 +157,23 @@ def compute_figures(judged: Judged, redrawn: Redrawn, reporter: Reporter = LOG) 
     """
     true = true_boxes(judged)
     matches = [match_boxes(true, boxes) for boxes in (judged.detections, *_floors(judged))]
-    samples, samples_of_detection = [], []
+
+    def of_own_boxes(weights: np.ndarray) -> np.ndarray:
+        return np.concatenate(localization(judged, weights), axis=1)
+
+    def of_all_boxes(weights: np.ndarray) -> np.ndarray:
+        return np.concatenate(detection(matches, weights), axis=1)
+
     with reporter.progress(RESAMPLES + RESAMPLES_OF_DETECTION, "resample") as advance:
-        for weights in image_weights(judged.paths, RESAMPLES, SEED):
-            for some in _chunks(weights, len(judged.image)):
-                samples.append(localization(judged, some))
-                advance(len(some))
-        for weights in image_weights(judged.paths, RESAMPLES_OF_DETECTION, SEED):
-            samples_of_detection.append(detection(matches, weights))
-            advance(len(weights))
-    ones = np.ones((1, len(judged.paths)))
-    found, sampled = localization(judged, ones), _joined(Localization, samples)
-    detected, sampled_detection = detection(matches, ones), _joined(Detection, samples_of_detection)
-    figures = [*_figures(found.overall, sampled.overall), *_figures(detected.overall, sampled_detection.overall)]
+        localized = _figures(*bootstrap(of_own_boxes, judged.paths, RESAMPLES, _rows(judged), advance))
+        detected = _figures(*bootstrap(of_all_boxes, judged.paths, RESAMPLES_OF_DETECTION, advance=advance))
+    overall = [*localized[: len(LOCALIZATION)], *detected[: len(DETECTION)]]
+    of_classes = localized[len(LOCALIZATION) :]
+    known, iou = of_classes[: len(of_classes) // 2], of_classes[len(of_classes) // 2 :]
     return Evaluation(
-        figures=dict(zip([*LOCALIZATION, *DETECTION], figures, strict=True)),
+        figures=dict(zip([*LOCALIZATION, *DETECTION], overall, strict=True)),
         best=_best(len(judged.paths), redrawn),
-        classes=_classes(
-            judged,
-            matches[0],
-            _figures(found.gt_known_50, sampled.gt_known_50),
-            _figures(found.mean_iou, sampled.mean_iou),
-            _figures(detected.ap50, sampled_detection.ap50),
-        ),
+        classes=_classes(judged, matches[0], known, iou, detected[len(DETECTION) :]),
     )
 
 
@@ -269,37 +260,33 @@ def _mean(of_pair: np.ndarray, values: np.ndarray) -> np.ndarray:
         return of_pair @ values / of_pair.sum(axis=1, keepdims=True)
 
 
-def _chunks(weights: np.ndarray, pairs: int) -> Iterator[np.ndarray]:
-    rows = max(1, _CELLS // pairs)
-    return (weights[start : start + rows] for start in range(0, len(weights), rows))
-
-
-def _joined(kind: type[Rows], chunks: Sequence[Rows]) -> Rows:
-    """Concatenates chunks of rows."""
-    return kind(*map(np.concatenate, zip(*chunks, strict=True)))
+def _rows(judged: Judged) -> int:
+    """How many resamples to compute at a time."""
+    return max(1, _CELLS // len(judged.image))
 
 
 def _figures(values: np.ndarray, samples: np.ndarray) -> list[Figure]:
-    """Figures from values [1, figures, 3] and resampled values [rows, figures, 3]."""
+    """Figures from values [figures, 3] and resampled values [resamples, figures, 3]."""
     found = estimates(values.reshape(-1), samples.reshape(len(samples), -1))
     return [Figure(*found[start : start + 3]) for start in range(0, len(found), 3)]
 
 
 def _best(judged: int, redrawn: Redrawn) -> BestThresholds:
-    ones = np.ones((1, len(redrawn.paths)))
-    curves = [_known_at(redrawn, ones, delta)[0] for delta in IOUS]
-    known, samples = _best_and_floors(redrawn, ones), []
-    for weights in image_weights(redrawn.paths, RESAMPLES, SEED):
-        samples += [_best_and_floors(redrawn, some) for some in _chunks(weights, len(redrawn.image))]
-    sampled = np.concatenate(samples)
+    curves = [_known_at(redrawn, np.ones((1, len(redrawn.paths))), delta)[0] for delta in IOUS]
+
+    def compute(weights: np.ndarray) -> np.ndarray:
+        known = _best_and_floors(redrawn, weights)
+        return np.concatenate([known, known.mean(axis=1, keepdims=True)], axis=1)
+
+    *known, mean = _figures(*bootstrap(compute, redrawn.paths, RESAMPLES, _rows(redrawn)))
     accuracy = redrawn.literature.result()
     shares = metrics.thresholds(redrawn.literature.step)
     return BestThresholds(
         judged=judged,
         images=len(redrawn.paths),
         threshold=[float(redrawn.thresholds[curve.argmax()]) for curve in curves],
-        gt_known=_figures(known, sampled),
-        v2=_figures(known.mean(axis=1, keepdims=True), sampled.mean(axis=1, keepdims=True))[0],
+        gt_known=known,
+        v2=mean,
         max_box_acc=accuracy.max_box_acc.value,
         max_box_acc_v2=accuracy.max_box_acc_v2.value,
         literature_threshold=[float(shares[curve.argmax()]) for curve in accuracy.max_box_acc_v2.curves],

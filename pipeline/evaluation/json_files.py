@@ -76,7 +76,7 @@ def _intervals(what: str) -> Json:
         "resamples": figures.RESAMPLES,
         "resamples_of_detection": figures.RESAMPLES_OF_DETECTION,
         "detection": list(figures.DETECTION),
-        "seed": figures.SEED,
+        "seed": resampling.SEED,
     }
 
 

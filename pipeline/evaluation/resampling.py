@@ -3,12 +3,13 @@
 Images are drawn, not pairs, because the labels of one image are not independent.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 LEVEL = 95  # percent of the resamples that lie inside an interval
+SEED = 0
 
 _CELLS = 2**21  # of a chunk of weights: 16 MiB
 
@@ -43,15 +44,43 @@ def image_weights(paths: Sequence[str], resamples: int, seed: int) -> Iterator[n
         yield weights
 
 
-def estimates(values: np.ndarray, resampled: np.ndarray) -> list[Estimate]:
+def bootstrap(
+    compute: Callable[[np.ndarray], np.ndarray],
+    paths: Sequence[str],
+    resamples: int,
+    rows: int | None = None,
+    advance: Callable[[int], object] = lambda rows: None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Computes figures over all images and over resamples of them.
+
+    Args:
+      compute: gives figures [rows, ...] for image weights [rows, images].
+      paths: the images' paths; the same paths give the same resamples.
+      resamples: how many.
+      rows: at most so many rows of weights at a time; None for any number.
+      advance: is called with the number of resamples done since the last call.
+
+    Returns:
+      The figures [...] over all images, and those over each resample [resamples, ...].
+    """
+    samples = []
+    for weights in image_weights(paths, resamples, SEED):
+        step = rows or len(weights)
+        for start in range(0, len(weights), step):
+            samples.append(compute(weights[start : start + step]))
+            advance(len(samples[-1]))
+    return compute(np.ones((1, len(paths))))[0], np.concatenate(samples)
+
+
+def estimates(values: np.ndarray, samples: np.ndarray) -> list[Estimate]:
     """Computes values with intervals for several figures.
 
     Args:
       values: [figures]; NaN where one is not defined.
-      resampled: [resamples, figures]; a resample in which a figure is NaN is left out of its interval.
+      samples: [resamples, figures]; a resample in which a figure is NaN is left out of its interval.
     """
     found = []
-    for value, sample in zip(values.tolist(), resampled.T, strict=True):
+    for value, sample in zip(values.tolist(), samples.T, strict=True):
         defined = sample[~np.isnan(sample)]
         if np.isnan(value) or not len(defined):
             found.append(Estimate(None if np.isnan(value) else value, None, None))

@@ -67,34 +67,34 @@ def samples(run: PlannedRun, matching: Matching, rule: BoxRule) -> Samples:
       matching: the images and categories with true boxes.
       rule: how boxes are drawn.
     """
-    step, categories = math.ceil(run.images / _IMAGES), set(matching.categories)
+    step = math.ceil(run.images / _IMAGES)
+    numbers = {path: number for number, path in enumerate(matching.truths)}
+    categories, fields = set(matching.categories), len(Evidence._fields)
 
-    def of_row(row: dict[str, Any]) -> tuple[str, list[Evidence], list[tuple[Evidence, bool]]]:
-        average, boxed = [], []
-        truth = matching.truths.get(row["path"])
+    def of_row(row: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[Evidence, bool | None]]]:
+        """The evidence of each box of a row, and whether the box is right; None if that is not known."""
+        found: list[tuple[Evidence, bool | None]] = []
         for label, maps, seen in drawn_labels(row, rule):
+            truth = matching.truths.get(row["path"]) if label["label"] in categories else None
             for look, bbox, _, box in seen:
                 stored, working, drawn = maps[look]
-                found = evidence(working, drawn, box, label["probability"], stored)
-                average.append(found)
                 right = truth.is_right(label["label"], bbox) if truth else None
-                if right is not None and label["label"] in categories:
-                    boxed.append((found, right))
-        return row["path"], average if row["image_id"] % step == 0 else [], boxed
+                found.append((evidence(working, drawn, box, label["probability"], stored), right))
+        return row, found
 
     average: list[Evidence] = []
     image, seen, right = [], [], []
-    numbers = {path: number for number, path in enumerate(matching.truths)}
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         columns = ["image_id", "path", "width", "height", "labels", "maps"]
         rows = (row for row in run.rows(columns) if row["path"] in numbers or row["image_id"] % step == 0)
-        for path, of_run, boxed in ahead("evidence", threads, of_row, rows, _AHEAD):
-            average += of_run
-            for found, is_right in boxed:
-                image.append(numbers[path])
-                seen.append(found)
-                right.append(is_right)
-    fields = len(Evidence._fields)
+        for row, found in ahead("evidence", threads, of_row, rows, _AHEAD):
+            if row["image_id"] % step == 0:
+                average += [each for each, _ in found]
+            for each, is_right in found:
+                if is_right is not None:
+                    image.append(numbers[row["path"]])
+                    seen.append(each)
+                    right.append(is_right)
     return Samples(
         Sample(np.array(image, np.int64), np.array(seen).reshape(-1, fields), np.array(right, bool)),
         np.array(average or seen).reshape(-1, fields),

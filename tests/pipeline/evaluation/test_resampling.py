@@ -1,7 +1,7 @@
 import numpy as np
 
 from camboxes.pipeline.evaluation import resampling
-from camboxes.pipeline.evaluation.resampling import Estimate, estimates, image_weights
+from camboxes.pipeline.evaluation.resampling import Estimate, bootstrap, estimates, image_weights
 
 
 def _all(paths, resamples, seed=0):
@@ -32,6 +32,16 @@ def test_fewer_resamples_are_the_first_of_more_and_chunks_change_nothing(monkeyp
     chunks = list(image_weights(paths, 50, 0))
     assert [len(chunk) for chunk in chunks] == [7] * 7 + [1]
     assert (np.concatenate(chunks) == weights).all()
+
+
+def test_a_bootstrap_weighs_images_whatever_the_chunks():
+    paths, heights = ["a", "b", "c"], np.array([1.0, 2.0, 6.0])
+    done = []
+    values, samples = bootstrap(lambda weights: weights @ heights[:, None] / 3, paths, 50, rows=8, advance=done.append)
+    assert values.tolist() == [3], "the mean"
+    assert samples.tolist() == (_all(paths, 50) @ heights[:, None] / 3).tolist()
+    assert done == [8] * 6 + [2]
+    assert bootstrap(lambda weights: weights @ heights[:, None] / 3, paths, 50)[1].tolist() == samples.tolist()
 
 
 def test_intervals_are_percentiles_of_what_is_defined():
