@@ -85,7 +85,7 @@ class Methods:
           ValueError: it has no such layer, CAM is not exact for it, it has no rectifiers to project through, its
             projection is the same for every image, or its attention cannot be followed.
         """
-        self._classifier = classifier
+        self.classifier = classifier
         self._readings = [_Reading.of(classifier, factor) for factor in factors]
         methods = {factor.method for factor in factors}
         if classifier.inexact_because is not None and methods & {"cam", "tscam"}:
@@ -106,7 +106,7 @@ class Methods:
 
     def forward(self, images: torch.Tensor, also: frozenset[str] = frozenset()) -> ForwardPass:
         """The pass that the maps are read from; `images` as for `class_maps`, `also` further layers to record."""
-        return ForwardPass(self._classifier, images, self._layers | also, gradients=self._gradients)
+        return ForwardPass(self.classifier, images, self._layers | also, gradients=self._gradients)
 
     def maps(self, forward: ForwardPass, class_ids: torch.Tensor, count: int) -> list[torch.Tensor]:
         """For each factor the maps of the classes, float32 [n, labels, height, width].

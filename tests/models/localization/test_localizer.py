@@ -152,7 +152,7 @@ def test_fine_scales_have_the_cells_of_the_largest(classifier):
 
 def test_three_fine_scales_keep_the_largest_as_it_is(classifier):
     localizer = Localizer(classifier, MapSpec(scales=(448, 112, 320), fine_scales=True))
-    strides = [methods._classifier.preprocessing.stride for methods in localizer._methods]
+    strides = [look.methods.classifier.preprocessing.stride for look in localizer._looks]
     assert strides == [32, 8, 32]  # 320 has 10 cells where 448 has 14; at stride 16 it would have 20
 
 

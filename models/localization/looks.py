@@ -1,0 +1,144 @@
+"""Looks at images: forward passes at one scale, of the images as they are or mirrored, and the maps read from them."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from camboxes.models.cam.forward_pass import ForwardPass
+from camboxes.models.cam.methods import Methods
+from camboxes.models.classifier import Classifier
+from camboxes.models.introspection.parts import one_cell
+from camboxes.models.localization.affinity import FINER, LAYER
+from camboxes.models.spec import MapSpec
+
+
+class Maps(NamedTuple):
+    """What one look gives of a batch of images.
+
+    Attributes:
+      factors: the maps of each factor of the method, float32 [batch, labels, height, width].
+      layers: the maps of each of `Look.layers`, float32 [batch, channels, height, width].
+    """
+
+    factors: list[torch.Tensor]
+    layers: list[torch.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """Forward passes at one scale, all of one shape: the last bits of a result depend on the shape of its batch.
+
+    Attributes:
+      methods: the methods that are read from a pass.
+      place: the scale's place among the scales.
+      scale: the short side of the network's input, in pixels.
+      batch_size: images in a pass; a smaller batch is filled up with zeros.
+      mirrored: whether the images are mirrored, and the maps mirrored back.
+      layers: further layers to read, named by `Classifier.layer`.
+    """
+
+    methods: Methods
+    place: int
+    scale: int
+    batch_size: int
+    mirrored: bool
+    layers: tuple[str, ...] = ()
+
+    def forward(self, images: Sequence[Sequence[torch.Tensor]]) -> ForwardPass:
+        """Runs one pass over at most `batch_size` images, as `Localizer.resize` makes them, of one shape."""
+        pixels = [image[self.place].permute(1, 2, 0) for image in images]  # as they lie in memory
+        batch = pixels[0].new_zeros((self.batch_size, *pixels[0].shape))
+        torch.stack(pixels, out=batch[: len(pixels)])
+        batch = (batch.flip(2) if self.mirrored else batch).permute(0, 3, 1, 2)
+        return self.methods.forward(self.methods.classifier.normalize(batch), frozenset(self.layers))
+
+    def read(self, forward: ForwardPass, chosen: Sequence[Sequence[int]]) -> Maps:
+        """Reads from a pass the maps of the classes that were chosen for each image."""
+        most = max(map(len, chosen))  # a column of class ids can cost a backward pass
+        class_ids = torch.zeros((self.batch_size, most), dtype=torch.int64)
+        for row, ids in enumerate(chosen):
+            class_ids[row, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
+        factors = self.methods.maps(forward, class_ids.to(forward.logits.device), len(chosen))
+        factors = [maps.flip(3) for maps in factors] if self.mirrored else factors
+        return Maps(factors, [forward.maps(layer) for layer in self.layers])
+
+    def maps(
+        self, images: Sequence[Sequence[torch.Tensor]], rows: Sequence[int], chosen: Sequence[Sequence[int]], batch: int
+    ) -> Maps:
+        """Maps some images of a batch, in as many passes as it takes; the maps of the others are zeros.
+
+        Args:
+          images: see `forward`.
+          rows: the places of the images to map, at least one.
+          chosen: the classes of each image.
+          batch: how many images the result has room for.
+        """
+        for start in range(0, len(rows), self.batch_size):
+            some = rows[start : start + self.batch_size]
+            read = self.read(self.forward([images[row] for row in some]), [chosen[row] for row in some])
+            if not start:
+                shape = batch, max(map(len, chosen))
+                factors = [maps.new_zeros((*shape, *maps.shape[2:])) for maps in read.factors]
+                found = Maps(factors, [maps.new_zeros((batch, *maps.shape[1:])) for maps in read.layers])
+            for whole, maps in zip(found.factors + found.layers, read.factors + read.layers, strict=True):
+                whole[some, : maps.shape[1]] = maps[: len(some)]
+        return found
+
+
+def looks_for(classifier: Classifier, maps: MapSpec) -> list[Look]:
+    """Prepares the looks that maps are fused from: one a scale, in their order, each followed by its mirrored one.
+
+    With the first one the layer is read that coherence is measured with, where there is one; with the largest one the
+    layers that maps are refined along.
+
+    Args:
+      classifier: the network.
+      maps: what to make, with at least one scale.
+
+    Raises:
+      ValueError: the network cannot do what is asked.
+    """
+    size = classifier.spec.batch_size
+    assert size is not None, "a loaded classifier's spec is resolved"
+    networks = _finer(classifier, maps.scales) if maps.fine_scales else [classifier] * len(maps.scales)
+    for scale, network in zip(maps.scales, networks, strict=True):
+        if scale <= network.preprocessing.stride:
+            raise ValueError(one_cell(classifier.spec.name, scale, 2 * network.preprocessing.stride))
+    factors = [factor for term in maps.terms for factor in term.factors]
+    looks = []
+    for place, (scale, network) in enumerate(zip(maps.scales, networks, strict=True)):
+        methods = Methods(network, factors)
+        batch_size = max(1, round(size * min(1, (maps.scales[0] / scale) ** 2)))
+        layers: tuple[str, ...] = ()
+        if maps.refine == "affinity" and scale == max(maps.scales):
+            # A vision transformer, whose layers all have one stride, has none that is finer.
+            layers = (network.layer(LAYER), *_layer(network, FINER))
+        elif not place:
+            layers = _layer(network, LAYER)
+        looks.append(Look(methods, place, scale, batch_size, mirrored=False, layers=layers))
+        if maps.flip:
+            looks.append(Look(methods, place, scale, batch_size, mirrored=True))
+    return looks
+
+
+def _finer(classifier: Classifier, scales: Sequence[int]) -> list[Classifier]:
+    """Gives the network for each scale, with the same weights, so that all have about as many cells as the largest."""
+    # Of 240 pixels 8 cells come, each of 30 where the strides are those of 32.
+    own = 2 ** round(math.log2(classifier.preprocessing.stride))
+    halvings = [round(math.log2(max(scales) / scale)) for scale in scales]
+    try:
+        finer = {times: classifier.at_stride(own >> times) for times in set(halvings) - {0}}
+    except ValueError as error:
+        raise ValueError(f"fine_scales: {error}; leave it out for this network") from None
+    return [finer.get(times, classifier) for times in halvings]
+
+
+def _layer(classifier: Classifier, stride: str) -> tuple[str, ...]:
+    """Gives the layer at a stride, where there is one: see `Classifier.layer`."""
+    try:
+        return (classifier.layer(stride),)
+    except ValueError:
+        return ()
