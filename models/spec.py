@@ -1,4 +1,4 @@
-"""Which network to run and how: plain values that a worker can be sent, without torch."""
+"""The settings of networks and maps, as plain values without torch that can be sent to workers."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ Refinement = Literal["none", "affinity"]
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """A classifier by name, and how images are put through it.
+    """Names a classifier, and says how it is run.
 
     Attributes:
       name: `[torchvision:|timm:]NAME`, or a checkpoint's folder. A name of timm's may have the tag of its weights
@@ -31,29 +31,30 @@ class ModelSpec:
       size: short side of the network's input in pixels; None for the size that the weights were made for.
       aspect: "squash" brings every image to size x size; "keep" keeps its aspect ratio, clipped to [1/2, 2], with
         the long side rounded to the network's stride.
-      map_stride: input pixels per cell of the last feature maps, where fewer are wanted than the network has: see
-        `lower_stride`. None to leave it as it is.
+      map_stride: input pixels per cell of the last feature maps, to make them finer than the network does: see
+        `lower_stride`. None for the network's own stride.
       device: "cpu", "cuda", or "auto" for cuda where there is one.
       batch_size: images in a forward pass; every pass has exactly this many, the last one padded with zeros. None
         for 4 on a CPU (measured: docs/development.md) and 64 on a GPU (not measured) at 224 pixels, and for as many
         pixels as those at another size.
-      precision: of the layers up to the last feature maps; what follows them is computed in fp32. "auto" for bf16
-        on a GPU (fp16 where it has none), a CPU with AMX or AMD's from Zen 5 on, where the network gives nearly the
-        same maps, else fp32.
+      precision: of the layers up to the last feature maps; the layers behind them run in fp32. "auto" means bf16 on a
+        GPU (fp16 where it has none), on a CPU with AMX, and on AMD's from Zen 5 on, provided that the network gives
+        nearly the same maps; else fp32.
       compile: "on" to fuse each convolution with what follows it, on a GPU with the norm alone: see
         `execution.executor`; "auto" for "on" wherever that gives the same maps.
-      weights_sha256: what the weights must be, in hexadecimal digits: see `Classifier.settings`. None to take them as
-        they are.
-      prompts: the classes of a dual encoder, `LABEL` or `LABEL: NAME, NAME` each: see `prompts.read_prompts`. None for
+      weights_sha256: the SHA-256 that the weights must have, in hexadecimal digits: see `Classifier.settings`. None to
+        accept any.
+      prompts: the classes of a dual encoder, each `LABEL` or `LABEL: NAME, NAME`: see `prompts.read_prompts`. None for
         every other network.
-      classes: the names of the classes in the order of the network's outputs, for each a name, or a tuple of names with
-        the one that is shown first. None for a checkpoint's own, ImageNet's where there are as many outputs, and else
-        none at all: then labels are matched by class indices alone.
-      mean: of the images that the weights were trained with, per channel (red, green, blue), in [0, 1]. None for what
-        the library or the checkpoint says.
-      std: likewise, in (0, 10): more than 1 is rare, more than 10 is for pixels from 0 to 255.
-      multilabel: whether each output is read by itself (sigmoid) rather than against the others (softmax). None for
-        what the checkpoint says, else softmax. A single output is always read by itself: its softmax is 1.
+      classes: the names of the classes in the order of the network's outputs: for each a name, or a tuple of names, the
+        first of which is shown. None for the checkpoint's names, or ImageNet's where the number of outputs fits. Else
+        the classes have no names, and labels are matched by class indices alone.
+      mean: the mean of the images that the weights were trained with, per channel (red, green, blue), in [0, 1]. None
+        for that of the library or the checkpoint.
+      std: their standard deviation, likewise, in (0, 10): more than 1 is rare, more than 10 is for pixels from 0 to
+        255.
+      multilabel: whether probabilities are sigmoids of the outputs rather than their softmax. None for what the
+        checkpoint says, else softmax. A single output always gets a sigmoid: its softmax is 1.
     """
 
     name: str = "efficientnet_lite0"
@@ -86,14 +87,14 @@ class ModelSpec:
                 check_statistics(field, getattr(self, field))
 
     def settings(self) -> dict[str, Any]:
-        """What decides the maps besides the weights, and nothing that names a machine: for a run's records."""
-        # Prompts become the weights of the last layer; of the classes' names see `Classifier.settings`.
+        """Gives what decides the maps besides the weights, without paths of a machine: for a run's records."""
+        # Prompts become the weights of the last layer; `Classifier.settings` records the classes' names.
         weights = ("weights", "weights_sha256", "prompts", "classes")
         values = {name: value for name, value in dataclasses.asdict(self).items() if name not in weights}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-# Methods that read no layer but the pixels, and the side of a map's cell in pixels where @ says no other.
+# Methods that read the pixels instead of a layer, and the side of a map's cell in pixels where @ gives none.
 CELLS = {"occlusion": 32, "deconvnet": 16, "guidedbackprop": 16}
 OF_ATTENTION = ("rollout", "chefer", "tscam")
 METHODS = (
@@ -109,14 +110,14 @@ _EXPECTED = (
 
 
 class Factor(NamedTuple):
-    """A method, and where it reads its maps.
+    """A method, and the layer that it reads.
 
     Attributes:
       method: one of METHODS.
-      layer: a stride in input pixels per cell (16), for the rectified maps of the network's last block at that stride,
-        or "32[-2]" for those of the last but one; or a layer's dotted name, for its output as it is ("layer3.1"); None
-        for the last feature maps, which of some transformers are not the network's last: see `Classifier.last`. Of a
-        method in CELLS the side of a map's cell in input pixels, or None. Those of OF_ATTENTION take none.
+      layer: a stride in input pixels per cell ("16"), for the rectified maps of the network's last block at it, or
+        "32[-2]" for those of the last block but one; or a layer's dotted name ("layer3.1"), for its output as it is;
+        None for the last feature maps (of some transformers not those of the last layer: see `Classifier.last`). For a
+        method in CELLS the side of a map's cell in input pixels, or None. Always None for those in OF_ATTENTION.
     """
 
     method: str
@@ -127,8 +128,8 @@ class Term(NamedTuple):
     """One summand of a fused map.
 
     Attributes:
-      weight: its share, relative to those of the other terms.
-      factors: whose geometric mean it is; mostly one.
+      weight: its weight, relative to those of the other terms.
+      factors: the methods whose geometric mean it is; mostly one.
     """
 
     weight: float
@@ -137,7 +138,7 @@ class Term(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class MapSpec:
-    """Which maps to make: a sum over terms, scales and mirror images, each map min-max scaled before it is added.
+    """Which maps to make: a weighted sum of min-max scaled maps, over the terms of a method, scales and mirror images.
 
     A single map (one method, one scale, no mirror image) is left as the method gives it.
 
@@ -146,16 +147,16 @@ class MapSpec:
         the geometric mean of its factors. Methods and layers: see `Factor`.
       scales: short sides of the network's input in pixels; one forward pass each. The first one decides logits and
         probabilities. Empty for the model's own size alone.
-      fine_scales: at a scale smaller than the largest take the network's last strides out, so that its maps have about
-        as many cells: see `lower_stride`.
-      flip: add the maps of the mirrored image, mirrored back, of every scale.
-      compete: the labels of an image share its cells out: see `fusion.compete`. Where there are several, each scale
-        counts by its size, for an image of many things has smaller ones.
-      refine: "affinity" spreads the map along the likeness of the network's mid-level features at the largest scale:
-        see `affinity`. The map then has their resolution.
-      keep_plain: give the map as it was before refinement, too.
-      second_look: map four overlapping quarters of the image, too, each as if it were an image; its boxes are drawn
-        from all the maps.
+      fine_scales: remove the network's last downsampling at the smaller scales, so that their maps have about as many
+        cells as those of the largest: see `lower_stride`.
+      flip: add the maps of the mirrored image, mirrored back, at every scale.
+      compete: let the labels of an image compete for each cell: see `fusion.compete`. For images of several labels,
+        whose objects are smaller, each scale is also weighted by its size.
+      refine: "affinity" spreads the map between cells with similar mid-level features, at the largest scale: see
+        `affinity`. The map then has the resolution of these features.
+      keep_plain: also give the map before refinement.
+      second_look: also map four overlapping quarters of the image, each as an image of its own; boxes are drawn from
+        all the maps.
     """
 
     method: str = "cam"
@@ -198,10 +199,10 @@ class MapSpec:
 
     @functools.cached_property
     def terms(self) -> tuple[Term, ...]:
-        """The summands of the method.
+        """The summands of the method, parsed.
 
         Raises:
-          ValueError: it cannot be read; from the constructor.
+          ValueError: the method cannot be read; raised by the constructor.
         """
         # The two plus signs of gradcam++ belong to its name.
         texts = self.method.replace("gradcam++", "gradcam²").split("+")

@@ -1,4 +1,4 @@
-"""Eigen-CAM (Muhammad and Yeasin, IJCNN 2020, arXiv 2008.00299): what the maps of a layer have in common."""
+"""Eigen-CAM (Muhammad and Yeasin, IJCNN 2020, arXiv 2008.00299): the first principal component of a layer's maps."""
 
 import torch
 
@@ -6,8 +6,9 @@ import torch
 def eigen_cam(maps: torch.Tensor) -> torch.Tensor:
     """Projects a layer's activations on their first principal direction: L = O V_1, with O = U S V^T.
 
-    It knows no class. The paper does not centre O, and leaves the sign of V_1 open; here the projection's sum over the
-    cells is positive, as it is by itself where no activation is negative (Perron and Frobenius).
+    The map is the same for every class. As in the paper, O is not centred. The paper leaves the sign of V_1 open; here
+    the projection's sum over the cells is positive, as it always is where no activation is negative (Perron and
+    Frobenius).
 
     Args:
       maps: the activations, float32 [n, channels, height, width].

@@ -1,4 +1,4 @@
-"""One forward pass, and what methods read from it: maps of layers, logits, and gradients of logits to layers."""
+"""One forward pass, from which methods read: logits, maps of layers, and gradients of logits with respect to these."""
 
 from collections.abc import Sequence
 
@@ -10,15 +10,15 @@ from camboxes.models.introspection.recording import LAST
 
 
 class ForwardPass:
-    """A batch's forward pass. The network is left as it was found: without hooks, gradients or another mode.
+    """The forward pass of a batch. The network is left as it was found: no hooks, no gradients, the same mode.
 
-    Gradients are taken to the layers that were asked for, and never to parameters, whether those are frozen or not.
+    Gradients are computed with respect to the requested layers, and never to parameters, frozen or not.
 
     Attributes:
       classifier: the network.
-      images: normalised, [n, 3, height, width], as they were given.
-      features: the last feature maps, float32 [n, channels, height, width], likewise.
-      logits: float32 [n, classes], outside of any graph.
+      images: normalised, [n, 3, height, width].
+      features: the last feature maps, float32 [n, channels, height, width].
+      logits: float32 [n, classes], detached.
     """
 
     def __init__(
@@ -29,13 +29,13 @@ class ForwardPass:
         Args:
           classifier: the network.
           images: normalised, [n, 3, height, width].
-          layers: those whose maps are asked for, named by `Classifier.layer`, or LAST; ATTENTION for attention.
-          gradients: those of them to which gradients are asked for: one backward pass of a class finds them all.
+          layers: the layers to record, named by `Classifier.layer`, or LAST; ATTENTION for attention.
+          gradients: the layers with respect to which gradients are needed; one backward pass finds them all.
         """
         self.classifier = classifier
         self.images = images
         self._known = classifier.inexact_because is None
-        # Behind the last maps of such a network the gradients are known: nothing has to be kept for them.
+        # Behind the last maps the gradients of such a network are known in closed form: no graph is needed for them.
         self._asked = gradients - frozenset([LAST] if self._known else [])
         self._found: dict[tuple[int, ...], dict[str, torch.Tensor]] = {}
         activations, recorded = classifier.record(images, layers | gradients, self._asked)
@@ -45,11 +45,11 @@ class ForwardPass:
         self.logits = activations.logits.detach()
 
     def maps(self, layer: str) -> torch.Tensor:
-        """A layer's maps, float32 [n, channels, height, width]."""
+        """Gives a layer's maps, float32 [n, channels, height, width]."""
         return self._maps[layer].detach().float()
 
     def gradients(self, layer: str, class_ids: torch.Tensor) -> torch.Tensor:
-        """The gradient of a logit of each image with respect to a layer's maps.
+        """Computes the gradient of one logit of each image with respect to a layer's maps.
 
         Args:
           layer: see `maps`.
@@ -68,11 +68,11 @@ class ForwardPass:
         return self._found[asked][layer]
 
     def attention(self) -> list[torch.Tensor]:
-        """The attention of each layer, in the order of execution, float32 [n, heads, queries, keys]."""
+        """Gives the attention of each layer, in the order of execution, float32 [n, heads, queries, keys]."""
         return [weights.detach().float() for weights in self._attention]
 
     def attention_gradients(self, class_ids: torch.Tensor) -> list[torch.Tensor]:
-        """Likewise the gradients of a logit of each image with respect to them; see `gradients`."""
+        """Computes the gradients of one logit of each image with respect to `attention`; see `gradients`."""
         return self._gradients_of(class_ids, self._attention)
 
     def _gradients_of(self, class_ids: torch.Tensor, values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -81,7 +81,9 @@ class ForwardPass:
             return [found.float() for found in torch.autograd.grad(self._graph, values, behind, retain_graph=True)]
 
     def _behind(self, class_ids: torch.Tensor) -> torch.Tensor:
-        """The gradient of a logit of each image with respect to the last maps where that is known, else to all logits.
+        """Computes the gradient of one logit of each image with respect to the last maps, or to all logits.
+
+        With respect to the last maps where it is known in closed form:
 
         logit = sum_k w_k mean_xy f_k(x, y) + b
         """

@@ -1,6 +1,6 @@
-"""Maps from a layer's activations A and the gradients G = dY/dA of a class's logit Y: five ways to combine them.
+"""Five combinations of a layer's activations A with the gradients G = dY/dA of a class's logit Y.
 
-All are written for one class an image: A and G are [n, channels, height, width], a map is [n, height, width].
+Each takes one class per image: A and G are [n, channels, height, width], and the map is [n, height, width].
 """
 
 import torch
@@ -15,9 +15,9 @@ def grad_cam(maps: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
 def grad_cam_plus_plus(maps: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
     """Grad-CAM++ (Chattopadhay et al., WACV 2018): relu(sum_k A_k sum_xy alpha relu(G_k)).
 
-    With the exponential of the logit as the score, as in the paper, equation 19 is alpha = G^2 / (2 G^2 + G^3 sum(A)),
-    here divided by G^2: where G is 0, or negative, its weight is 0. The factor exp(Y) > 0 of all weights of an image is
-    left out.
+    With the exponential of the logit as the score, as in the paper, equation 19 is alpha = G^2 / (2 G^2 + G^3 sum(A)).
+    Numerator and denominator are divided by G^2 here; the weight of a cell is 0 where G is 0 or negative. The factor
+    exp(Y) > 0, common to all weights of an image, is left out.
     """
     alpha = 1 / (2 + gradients * maps.sum((2, 3), keepdim=True))
     return functional.relu(_weighted(maps, torch.where(gradients > 0, alpha * gradients, 0).sum((2, 3))))
@@ -31,7 +31,7 @@ def xgrad_cam(maps: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
 
 
 def hires_cam(maps: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
-    """HiResCAM (Draelos and Carin, arXiv 2011.08891, equation 5): sum_k G_k A_k; signed, for the paper has no ReLU."""
+    """HiResCAM (Draelos and Carin, arXiv 2011.08891, equation 5): sum_k G_k A_k; signed: the paper has no ReLU."""
     return (gradients * maps).sum(1)
 
 

@@ -1,4 +1,4 @@
-"""Every method behind one signature: a classifier, images and class ids in, a map for each class id out."""
+"""The registry of CAM methods, all with one signature: classifier, images and class ids in, maps out."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,10 +23,10 @@ from camboxes.models.spec import BY_STRIDE, CELLS, OF_ATTENTION, Factor, MapSpec
 def class_maps(
     classifier: Classifier, images: torch.Tensor, class_ids: torch.Tensor, method: str = "cam"
 ) -> torch.Tensor:
-    """Maps classes, in one forward pass and, for a gradient method, one backward pass per column of `class_ids`.
+    """Computes class maps, in one forward pass and, for a gradient method, one backward pass per column of `class_ids`.
 
     Args:
-      classifier: the network; it is left as it was found, whatever happens.
+      classifier: the network; it is left as it was found, also on an error.
       images: normalised, [n, 3, height, width], in the dtype and on the device of the network, as `Classifier.prepare`
         makes them of photographs.
       class_ids: int64 [n, labels]; each image may ask for several classes, and images for different ones.
@@ -36,8 +36,8 @@ def class_maps(
       float32 [n, labels, height, width] at the layer's own resolution, not scaled.
 
     Raises:
-      ValueError: an unknown method, layer or class id, several methods, one that the network is not made for, or images
-        that are not prepared.
+      ValueError: an unknown method, layer or class id, several methods, a method that does not fit the network, or
+        images that are not prepared.
     """
     factors = [factor for term in MapSpec(method).terms for factor in term.factors]
     if len(factors) > 1:
@@ -51,7 +51,7 @@ def class_maps(
 
 
 class _Reading(NamedTuple):
-    """What a method reads: a layer's maps, or what is positive in them; or the pixels, for cells of so many."""
+    """The input of a method: a layer's maps, rectified or not; or the pixels, for cells of `cell` pixels."""
 
     method: str
     layer: str
@@ -65,8 +65,8 @@ class _Reading(NamedTuple):
             return cls(method, LAST, cell=int(layer or CELLS[method]))
         if method in OF_ATTENTION:
             return cls(method, ATTENTION)
-        # Methods of this family are made for what stands behind a ReLU. Where blocks end without one (MobileNet,
-        # EfficientNet), negative values of a block's output say nothing of what is there: measured in docs/methods.md.
+        # Methods of this family expect the output of a ReLU. Where blocks end without one (MobileNet, EfficientNet),
+        # negative values are no evidence of an object: measured in docs/methods.md.
         rectified = BY_STRIDE.fullmatch(layer or "") is not None
         return cls(method, classifier.layer(layer) if layer else classifier.last, rectified)
 
@@ -76,24 +76,30 @@ class _Reading(NamedTuple):
 
 
 class Methods:
-    """Methods that are read from the same forward pass."""
+    """Methods that are read from one forward pass.
+
+    Attributes:
+      classifier: the network.
+    """
 
     def __init__(self, classifier: Classifier, factors: Sequence[Factor]):
-        """Checks that the network can do what is asked.
+        """Finds the layers to read, and checks that the methods fit the network.
 
         Raises:
-          ValueError: it has no such layer, CAM is not exact for it, it has no rectifiers to project through, its
-            projection is the same for every image, or its attention cannot be followed.
+          ValueError: the network has no such layer, CAM is not exact for it, it has no rectifiers to project through,
+            its projection is the same for every image, or its attention cannot be followed.
         """
         self.classifier = classifier
         self._readings = [_Reading.of(classifier, factor) for factor in factors]
         methods = {factor.method for factor in factors}
         if classifier.inexact_because is not None and methods & {"cam", "tscam"}:
             name = classifier.spec.name
-            convert = f", or train its GAP conversion on your labels: camboxes train --model gap:{name.split(':')[-1]}"
+            convert = (
+                f", or train its GAP conversion on your labels: model gap:{name.split(':')[-1]}, by camboxes train"
+            )
             raise ValueError(
                 f"CAM is not exact for {name}: linear(GAP(features)) is not its logits ({classifier.inexact_because}); "
-                "use --method gradcam or layercam (of a transformer chefer, rollout), which need no such layer"
+                'use method "gradcam" or "layercam" (of a transformer "chefer", "rollout"), which need no such layer'
                 + ("" if name.startswith(OPEN_CLIP) else convert)
             )
         for method in sorted(methods & set(PROJECTIONS)):
@@ -105,16 +111,16 @@ class Methods:
             check_attention(classifier, class_token="tscam" in methods)
 
     def forward(self, images: torch.Tensor, also: frozenset[str] = frozenset()) -> ForwardPass:
-        """The pass that the maps are read from; `images` as for `class_maps`, `also` further layers to record."""
+        """Runs the pass that the maps are read from; `images` as for `class_maps`, `also` further layers to record."""
         return ForwardPass(self.classifier, images, self._layers | also, gradients=self._gradients)
 
     def maps(self, forward: ForwardPass, class_ids: torch.Tensor, count: int) -> list[torch.Tensor]:
-        """For each factor the maps of the classes, float32 [n, labels, height, width].
+        """Computes for each factor the maps of the classes, float32 [n, labels, height, width].
 
         Args:
-          forward: what `forward` gave.
+          forward: a pass that `forward` ran.
           class_ids: int64 [n, labels].
-          count: how many images are asked for; those behind them only fill the batch up.
+          count: the number of images; those behind them only fill the batch.
         """
         return [_READERS[reading.method](reading, forward, class_ids, count) for reading in self._readings]
 
@@ -161,7 +167,7 @@ def _projected(reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor,
 
 
 def _by_cells(reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor) -> torch.Tensor:
-    """Empty maps of the pixels' cells."""
+    """Makes maps of zeros for the cells of the pixels."""
     cells = (math.ceil(side / reading.cell) for side in forward.images.shape[2:])
     return forward.logits.new_zeros((*class_ids.shape, *cells))
 
@@ -189,7 +195,7 @@ def _ts_cam(reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor, co
 
 _OF_GRADIENTS = (*COMBINATIONS, "chefer")
 
-# How each method is read: of a reading, a pass, class ids [n, labels] and how many images count (see `Methods.maps`).
+# How each method is computed, from its reading, a pass, class ids [n, labels] and the number of images: `Methods.maps`.
 _READERS: dict[str, Callable[[_Reading, ForwardPass, torch.Tensor, int], torch.Tensor]] = {
     "cam": _cam,
     **dict.fromkeys(COMBINATIONS, _combined),

@@ -1,4 +1,4 @@
-"""Occlusion sensitivity (Zeiler and Fergus, ECCV 2014, arXiv 1311.2901, section 4.2): what the network misses."""
+"""Occlusion sensitivity (Zeiler and Fergus, ECCV 2014, arXiv 1311.2901, section 4.2): drops of the logits."""
 
 import itertools
 import math
@@ -12,12 +12,12 @@ _WINDOW = 2  # strides on a side; measured: docs/methods.md
 
 
 def occlusion(classifier: Classifier, image: torch.Tensor, class_ids: torch.Tensor, stride: int) -> torch.Tensor:
-    """The mean, over the grey windows that cover a cell, of the logits' drop: logit(image) - logit(occluded image).
+    """Computes for each cell the mean drop logit(image) - logit(occluded image) over the grey windows that cover it.
 
     A window of 2 x 2 cells moves by one cell of stride x stride pixels. It is filled with 0, the mean colour of the
-    images that the network was trained on. Where the stride does not divide a side of the image, its last cells are cut
-    off; a side of one cell is covered whole. All the image's classes are read from the same passes. Memory: that of one
-    pass of `spec.batch_size` images.
+    training images. Where the stride does not divide a side of the image, its last cells are smaller; a side of one
+    cell is covered as a whole. All the image's classes are read from the same passes. Memory: that of one pass of
+    `spec.batch_size` images.
 
     Args:
       classifier: the network.
@@ -37,12 +37,12 @@ def occlusion(classifier: Classifier, image: torch.Tensor, class_ids: torch.Tens
         [slice(place * stride, (place + reach) * stride) for place in range(count)]
         for count, reach in zip(places, window, strict=True)
     )
-    nowhere = slice(0)  # the first image is the one that nothing is taken from
+    nowhere = slice(0)  # the first image is not occluded
     windows = [(nowhere, nowhere), *itertools.product(rows, columns)]
     logits = []
     for start in range(0, len(windows), size):
         some = windows[start : start + size]
-        # Every pass has the same shape, so that bits do not depend on how many windows are left.
+        # All passes have one shape: the last bits of a result depend on it.
         occluded = image.repeat(size, 1, 1, 1).contiguous(memory_format=torch.channels_last)
         for slot, (of_rows, of_columns) in enumerate(some):
             occluded[slot, :, of_rows, of_columns] = 0
@@ -54,6 +54,6 @@ def occlusion(classifier: Classifier, image: torch.Tensor, class_ids: torch.Tens
 
 
 def _over_windows(drops: torch.Tensor, window: list[int]) -> torch.Tensor:
-    """For each cell a sum over the windows that cover it, up to a factor."""
+    """Sums, up to a factor, over the windows that cover each cell."""
     height, width = window
     return functional.avg_pool2d(functional.pad(drops, (width - 1, width - 1, height - 1, height - 1)), window, 1)

@@ -1,15 +1,13 @@
-"""A class's logit projected back to the pixels, through rectifiers that let only what is positive pass.
+"""Projects a class's logit back to the pixels: the gradient, with another rule at rectifiers.
 
-A projection is the gradient of the logit but for the rectifiers: convolutions are transposed, and max pooling gives the
-signal to where its maximum was, its switch. At a rectifier
+Everywhere else a projection is the gradient of the logit: convolutions are transposed, max pooling passes the signal to
+the place of its maximum (its switch), and other activations and gates pass their gradient. At a rectifier
 
-    deconvnet        (Zeiler and Fergus, ECCV 2014, arXiv 1311.2901, section 2.1) the signal is rectified, as the
-                     activations were, whatever these were: so of the picture only the switches of max pooling enter,
-                     and gates; where a network has neither, the projection is the same for every picture;
-    guidedbackprop   (Springenberg et al., ICLR Workshop 2015, arXiv 1412.6806, section 4) it is rectified, and 0
-                     wherever the rectifier's own gradient is: where it gave 0, and where a ReLU6 gave 6.
-
-Other activations of the same network, and its gates, pass their gradient on.
+    deconvnet        (Zeiler and Fergus, ECCV 2014, arXiv 1311.2901, section 2.1) rectifies the signal, whatever the
+                     activations were. So the picture enters by the switches of max pooling and by gates alone; with
+                     a network that has neither, the projection is the same for every picture;
+    guidedbackprop   (Springenberg et al., ICLR Workshop 2015, arXiv 1412.6806, section 4) rectifies the signal, and
+                     sets it to 0 where the rectifier's own gradient is 0: where it gave 0, and where a ReLU6 gave 6.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,16 +19,16 @@ from torch.overrides import TorchFunctionMode
 
 from camboxes.models.classifier import Classifier
 
-# What networks rectify with, by themselves or in a module (nn.ReLU6 is a hardtanh), where it leaves positive values be.
+# Functions that are rectifiers, alone or in a module (nn.ReLU6 is a hardtanh), where they keep positive values.
 _RECTIFIERS = {
     *(torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_, functional.relu, functional.relu6),
     *(functional.hardtanh, functional.hardtanh_, functional.threshold, torch.threshold_),
 }
 
-_TRIED = 5  # classes: the signal of one may not come through at all
+_TRIED = 5  # classes: the signal of a single one may be blocked
 _SAME = 1e-4  # as a share of the largest value
 
-# What a rectifier passes on of the signal, given its own gradient and the signal that arrives.
+# The signal behind a rectifier, from the rectifier's own gradient and the signal that arrives.
 PROJECTIONS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "deconvnet": lambda gradient, signal: signal.relu(),
     "guidedbackprop": lambda gradient, signal: gradient.relu(),
@@ -40,9 +38,9 @@ PROJECTIONS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
 def project(
     classifier: Classifier, images: torch.Tensor, class_ids: torch.Tensor, method: str
 ) -> Iterator[torch.Tensor]:
-    """Projects a logit of each image, for one column of class ids after the other, all from one forward pass.
+    """Projects one logit of each image, for each column of class ids in turn, all from one forward pass.
 
-    The network itself is run, unfused; it is left as it was found.
+    The network's own layers are run, not fused ones; the network is left as it was found.
 
     Args:
       classifier: the network.
@@ -56,7 +54,7 @@ def project(
     with torch.inference_mode(False), torch.enable_grad():
         pixels = images.detach().clone().requires_grad_()
         with _Rectifying(PROJECTIONS[method]):
-            logits = classifier.plain_logits(pixels.clone())  # a copy, which it may change in place
+            logits = classifier.plain_logits(pixels.clone())  # the network may change its input in place
     for ids in class_ids.unbind(1):
         with torch.inference_mode(False), torch.enable_grad():
             chosen = functional.one_hot(ids, logits.shape[1]).to(logits.dtype)
@@ -65,20 +63,20 @@ def project(
 
 
 def saliency(projection: torch.Tensor, cell: int) -> torch.Tensor:
-    """The largest absolute value over the channels (Simonyan et al., ICLR Workshop 2014, section 3.1), by cells.
+    """Averages the largest absolute value of the channels over each cell (Simonyan et al., ICLR Workshop 2014, 3.1).
 
     Args:
       projection: [n, 3, height, width].
-      cell: its side in pixels; where it does not divide a side of the image, the last cells are cut off.
+      cell: the side of a cell in pixels; where it does not divide a side of the image, the last cells are smaller.
 
     Returns:
-      [n, ceil(height / cell), ceil(width / cell)], means over the pixels of each cell, not negative.
+      [n, ceil(height / cell), ceil(width / cell)], not negative.
     """
     return functional.avg_pool2d(projection.abs().amax(1), cell, ceil_mode=True)
 
 
 def check_rectified(classifier: Classifier) -> None:
-    """Raises a ValueError for a network in which nothing is rectified: its projection would be the bare gradient."""
+    """Raises a ValueError for a network without rectifiers: its projection would be the plain gradient."""
     side = classifier.preprocessing.size
     rectifying = _Rectifying(PROJECTIONS["deconvnet"])
     with torch.inference_mode(), rectifying:
@@ -86,12 +84,12 @@ def check_rectified(classifier: Classifier) -> None:
     if not rectifying.found:
         raise ValueError(
             f"{classifier.spec.name} has no rectifiers; {' and '.join(PROJECTIONS)} project through ReLU or ReLU6, and "
-            "other activations have no such rule: use --method occlusion or layercam"
+            'other activations have no such rule: use method "occlusion" or "layercam"'
         )
 
 
 def check_sees_the_picture(classifier: Classifier, method: str) -> None:
-    """Raises a ValueError for a network whose projection is the same whatever the picture: tried, not read off layers.
+    """Raises a ValueError for a network whose projection is the same for two very different pictures.
 
     Args:
       classifier: the network.
@@ -105,16 +103,16 @@ def check_sees_the_picture(classifier: Classifier, method: str) -> None:
             return
     raise ValueError(
         f"{method} gives the same map for every picture with {classifier.spec.name}: noise and a plain colour were "
-        "tried, and nothing of a picture decides what passes back (no max pooling, no gates); use guidedbackprop, or "
-        "layercam"
+        "tried, and nothing of a picture decides what passes back (no max pooling, no gates); use method "
+        '"guidedbackprop" or "layercam"'
     )
 
 
 class _Rectifying(TorchFunctionMode):
-    """Changes what rectifiers pass back, of the calling thread's passes, whether they are modules or functions.
+    """Changes the backward rule of rectifiers, modules or functions, in the passes of the calling thread.
 
     Attributes:
-      found: whether there was one.
+      found: whether a rectifier was run.
     """
 
     def __init__(self, rule: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]):
@@ -130,7 +128,7 @@ class _Rectifying(TorchFunctionMode):
         if function(torch.tensor([-1.0, 0.1]), *bounds, **options).tolist() != torch.tensor([0.0, 0.1]).tolist():
             return function(maps, *bounds, **options)  # a hardtanh from -1, say
         self.found = True
-        copy = maps.clone()  # of a view that is changed in place the node would be another one
+        copy = maps.clone()  # a view that is changed in place would get another autograd node
         rectified = function(copy, *bounds, **options)
         if rectified.grad_fn is not None:
             rectified.grad_fn.register_hook(lambda gradients, signals: (self._rule(gradients[0], signals[0]),))

@@ -1,9 +1,9 @@
-"""Maps from attention: how much of each patch reaches the tokens that the logits are read from.
+"""Maps from attention: the share of each patch in the tokens that the logits are read from.
 
-In each layer a token keeps itself (the residual connection), and takes from the others by its attention A. The share of
-each patch in the end is a row of a product of matrices, one a layer; it is computed as a row vector times one matrix
-after another, from the last layer to the first, which costs tokens^2 a layer rather than tokens^3. With R = (I + A_L)
-... (I + A_1) and s the share of each token in the logits (`Tokens.share`):
+In each layer a token keeps itself (the residual connection), and takes from the others by its attention A. The patches'
+shares are a row of a product of one matrix per layer. It is computed as a row vector times one matrix after another,
+from the last layer to the first, at a cost of tokens^2 per layer instead of tokens^3. With
+R = (I + A_L) ... (I + A_1) and s the share of each token in the logits (`Tokens.share`):
 
     rollout (Abnar and Zuidema, ACL 2020): s R / 2^L, A the mean over the heads
     chefer (Chefer, Gur and Wolf, ICCV 2021, equations 5 and 6): s R, A the mean of (A * dY/dA)+, Y a class's logit
@@ -22,18 +22,18 @@ from camboxes.models.introspection.recording import ATTENTION
 from camboxes.models.introspection.tokens import Tokens
 from camboxes.models.introspection.windows import Windows, windows_of
 
-_CLASS_TOKENS = {"cls_token", "class_token", "class_embedding"}  # what networks call the parameter
+_CLASS_TOKENS = {"cls_token", "class_token", "class_embedding"}  # names of the parameter
 
 
 def relevance(forward: ForwardPass, weights: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The share of each patch in what the logits are read from, by the weights of all layers: s R, see above.
+    """Computes s R, the share of each patch in the tokens that the logits are read from.
 
     Args:
       forward: a pass with attention.
-      weights: of each layer its A, float32 [n x windows, cells, cells].
+      weights: A of each layer, float32 [n x windows, cells, cells].
 
     Returns:
-      float32 [n, height, width], of the resolution of the first layer.
+      float32 [n, height, width], at the resolution of the first layer.
     """
     size = forward.features.shape[2:]
     classifier = forward.classifier
@@ -46,14 +46,14 @@ def relevance(forward: ForwardPass, weights: Sequence[torch.Tensor]) -> torch.Te
 
 
 def flow(row: torch.Tensor, weights: Sequence[torch.Tensor], windows: Sequence[Windows]) -> torch.Tensor:
-    """A row vector times (I + A_L) ... (I + A_1).
+    """Multiplies a row vector by (I + A_L) ... (I + A_1).
 
-    Where patches are merged between two layers, the cells that were merged get equal parts.
+    Where patches are merged between two layers, the merged cells get equal parts.
 
     Args:
       row: [n, cells of the last layer].
-      weights: of each layer its A by windows, [n, windows, cells, cells].
-      windows: of each layer.
+      weights: A of each layer, by windows, [n, windows, cells, cells].
+      windows: the windows of each layer.
 
     Returns:
       [n, cells of the first layer].
@@ -74,27 +74,27 @@ def flow(row: torch.Tensor, weights: Sequence[torch.Tensor], windows: Sequence[W
 def _windows(
     classifier: Classifier, attention: Sequence[torch.Tensor], images: Sequence[int], size: torch.Size
 ) -> list[Windows]:
-    """The windows of each layer, once it is sure that they are those of its attention."""
+    """Finds the windows of each layer, and checks that they fit its attention."""
     windows = windows_of(classifier.network, classifier.tokens, images, size, len(attention))
     expected = [(images[0] * len(of_layer.cells), *2 * of_layer.cells.shape[1:]) for of_layer in windows]
     if not expected or expected != [tuple(weights.shape) for weights in attention]:
         raise ValueError(
             f"the attention of {classifier.spec.name} cannot be followed from its patches to its logits: expected a "
             "vision transformer all of whose tokens attend to one another in each layer (ViT, DeiT), or a Swin "
-            "transformer; use --method gradcam or layercam"
+            'transformer; use method "gradcam" or "layercam"'
         )
     return windows
 
 
 def check_attention(classifier: Classifier, *, class_token: bool) -> None:
-    """Checks that the attention of a network can be followed.
+    """Checks that the attention of a network can be followed from its patches to its logits.
 
     Args:
       classifier: the network.
-      class_token: whether it must have one.
+      class_token: whether it must have a class token.
 
     Raises:
-      ValueError: it cannot, or the network has no class token.
+      ValueError: the attention cannot be followed, or there is no class token.
     """
     images, name = classifier.probe()[:1], classifier.spec.name
     attention = frozenset([ATTENTION])
@@ -105,8 +105,10 @@ def check_attention(classifier: Classifier, *, class_token: bool) -> None:
         for before, after in itertools.pairwise(recorded.attention):
             if torch.autograd.grad(after.square().sum(), before, retain_graph=True, allow_unused=True) == (None,):
                 raise ValueError(
-                    f"{name} has several attentions side by side in a layer; use --method gradcam or layercam"
+                    f'{name} has several attentions side by side in a layer; use method "gradcam" or "layercam"'
                 )
     tokens = {key.rpartition(".")[2] for key, _ in classifier.network.named_parameters()}
     if class_token and not tokens & _CLASS_TOKENS:
-        raise ValueError(f"{name} has no class token, whose attention tscam reads; use --method cam, rollout or chefer")
+        raise ValueError(
+            f'{name} has no class token, whose attention tscam reads; use method "cam", "rollout" or "chefer"'
+        )

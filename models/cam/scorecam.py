@@ -1,4 +1,4 @@
-"""Score-CAM (Wang et al., CVPR Workshops 2020, arXiv 1910.01279): what the network says of masked images."""
+"""Score-CAM (Wang et al., CVPR Workshops 2020, arXiv 1910.01279): weights channels by the logits of masked images."""
 
 import torch
 from torch.nn import functional
@@ -9,10 +9,10 @@ from camboxes.models.classifier import Classifier
 def score_cam(classifier: Classifier, image: torch.Tensor, maps: torch.Tensor, class_ids: torch.Tensor) -> torch.Tensor:
     """Computes relu(sum_k alpha_k A_k), alpha = softmax over k of the logit of the image under the mask A_k.
 
-    A mask is A_k brought to the image's size and then min-max scaled (equation 3); the baseline of equation 4 cancels
-    in the softmax. Masks that are equal are tried once, with the same result: empty channels, half of those of
-    EfficientNet-Lite0, share one, and so do channels with a single active cell at the same place. All the image's
-    classes are read from the same passes. Memory: that of one pass of `spec.batch_size` images.
+    A mask is A_k resized to the image's size and then min-max scaled (equation 3); the baseline of equation 4 cancels
+    in the softmax. Equal masks are run once: all empty channels share one (half of the channels of EfficientNet-Lite0),
+    and so do channels with a single active cell at the same place. All the image's classes are read from the same
+    passes. Memory: that of one pass of `spec.batch_size` images.
 
     Args:
       classifier: the network.
@@ -29,7 +29,7 @@ def score_cam(classifier: Classifier, image: torch.Tensor, maps: torch.Tensor, c
     masks = masks.unflatten(1, (1, *maps.shape[1:]))
     scores = []
     for batch in masks.split(size):
-        # Every pass has the same shape, so that bits do not depend on how many masks are left.
+        # All passes have one shape: the last bits of a result depend on it.
         padded = functional.pad(batch, (0, 0, 0, 0, 0, 0, 0, size - len(batch)))
         large = functional.interpolate(padded, image.shape[1:], mode="bilinear", align_corners=False)
         masked = (image * _scaled(large).to(image.dtype)).contiguous(memory_format=torch.channels_last)
@@ -40,6 +40,6 @@ def score_cam(classifier: Classifier, image: torch.Tensor, maps: torch.Tensor, c
 
 
 def _scaled(maps: torch.Tensor) -> torch.Tensor:
-    """Min-max over the cells of each map, [..., height, width]; a constant map becomes 0."""
+    """Min-max scales each map, [..., height, width]; a constant map becomes 0."""
     low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
     return torch.where(high > low, (maps - low) / (high - low), 0)

@@ -1,4 +1,4 @@
-"""Passes over an image become one map for each of its labels: scales, flips, competition, refinement.
+"""Makes one map for each label of an image: looks at several scales, fusion, competition, refinement.
 
 May import `camboxes.models.cam` and what lies below it.
 """

@@ -1,10 +1,10 @@
-"""How alike the parts of an image are to a network's mid-level features, and maps spread along that likeness.
+"""Refines maps by affinity: spreads them between cells whose mid-level features are similar.
 
-Two cells that look alike to the stages before the last mostly belong to one thing. So a class's map, which lights up on
-the most telling part, becomes a map of the whole thing where it is spread along that likeness: a few steps of a random
-walk between cells, as in IRNet (Ahn et al., CVPR 2019), but with the features of the classifier itself, forward only.
-Photographs mostly have background at their border (Wei et al., ECCV 2012): the more of a cell's walk ends there, the
-less of the map it keeps.
+Two cells with similar features in the stages before the last mostly belong to one object. A class's map is highest on
+the object's most telling part. A few steps of a random walk between similar cells spread it over the whole object, as
+in IRNet (Ahn et al., CVPR 2019), but with the features of the classifier itself, in its forward pass alone.
+The border of a photograph is mostly background (Wei et al., ECCV 2012): a cell loses the share of its map whose walk
+ends at the border.
 """
 
 import functools
@@ -14,17 +14,17 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
-# Input pixels per cell: the last block before the maps get too coarse to tell things apart, whose grid the walk goes
-# over, and the one before it, which knows more of edges and texture.
+# The strides of the layers whose features are compared. The walk runs on the grid of the first, the last one that is
+# fine enough to tell objects apart; the second adds edges and texture.
 LAYER, FINER = "16", "8"
 
 # Both of docs/refinement.md.
 _STEPS = 2  # of the random walk
-_BORDER = 1 / 28  # of the width, or height, that is border at each side
+_BORDER = 1 / 28  # the border at each side, as a share of the width or height
 
 
 class Coherence(NamedTuple):
-    """How a map m changes when it is spread along the affinity A, over the cells of the affinity's grid.
+    """How much a map m changes when the affinity A spreads it by one step.
 
     Attributes:
       coherence: covariance(m, A m) / variance(m): how much of the map's contrast is left.
@@ -36,13 +36,13 @@ class Coherence(NamedTuple):
 
 
 def affinity(stages: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The likeness of each two cells: the product, over the stages, of their squared cosine similarities.
+    """Computes the affinity of each two cells: the product, over the stages, of their squared cosine similarities.
 
     Negative similarities count as 0; each row is normalised to a sum of 1.
 
     Args:
-      stages: each [n, channels, height, width], of the same images. Cells are the first one's; a finer stage's are
-        averaged to them. Of each stage the mean over the cells is taken off first.
+      stages: each [n, channels, height, width], of the same images. The cells are those of the first stage; finer
+        stages are averaged to them. The mean over the cells is subtracted from each stage first.
 
     Returns:
       float32 [n, cells, cells].
@@ -56,17 +56,17 @@ def affinity(stages: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def refine(maps: torch.Tensor, stages: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Walks two steps between cells that are alike, and takes off what belongs to the border.
+    """Spreads maps by two steps of the random walk, and takes the border's share off.
 
-    Of a value v above 0 is left (1 - b) v, where b is the share of the cell's walk that ends on the image's border.
+    A value v above 0 becomes (1 - b) v, where b is the share of the cell's walk that ends on the image's border.
 
     Args:
       maps: [n, labels, height, width], signed, in any scale.
       stages: as for `affinity`, of the same images.
 
     Returns:
-      float32 [n, labels, rows, columns], on the first stage's grid: each value is at most a mean of the map's values,
-      or 0, so its range grows by no more than a 0.
+      float32 [n, labels, rows, columns], on the first stage's grid. Each value lies between 0 and a mean of the map's
+      values, so the range of a map grows at most to include 0.
     """
     alike, size = affinity(stages), (stages[0].shape[2], stages[0].shape[3])
 
@@ -85,12 +85,12 @@ def refine(maps: torch.Tensor, stages: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def coherence(maps: torch.Tensor, affinities: torch.Tensor, size: tuple[int, int]) -> Coherence:
-    """What spreading by one step does to maps.
+    """Measures how much one step of spreading changes maps.
 
     Args:
-      maps: [n, height, width], one of each image.
-      affinities: what `affinity` gave, [n, cells, cells].
-      size: height and width of its grid.
+      maps: [n, height, width], one for each image.
+      affinities: from `affinity`, [n, cells, cells].
+      size: height and width of their grid.
 
     Returns:
       float32 [n] each; NaN where a map is constant on the grid.
@@ -103,14 +103,14 @@ def coherence(maps: torch.Tensor, affinities: torch.Tensor, size: tuple[int, int
 
 
 def _cosines(maps: torch.Tensor) -> torch.Tensor:
-    """Of each two cells of [n, channels, height, width] the cosine similarity, at least 0: [n, cells, cells]."""
+    """Computes the cosine similarities, at least 0, of the cells of [n, channels, height, width]: [n, cells, cells]."""
     vectors = maps.flatten(2)
     vectors = functional.normalize(vectors - vectors.mean(2, keepdim=True), dim=1, eps=1e-6)
     return _products(vectors.transpose(1, 2)).clamp_(min=0)
 
 
 def _products(vectors: torch.Tensor) -> torch.Tensor:
-    """Of each two vectors of [n, cells, channels] the scalar product: [n, cells, cells]."""
+    """Computes the scalar products of the vectors of [n, cells, channels]: [n, cells, cells]."""
     if vectors.is_cpu and torch.backends.mkldnn.enabled and _onednn_multiplies():
         # PyTorch multiplies with MKL, which takes twice as long as oneDNN on AMD's processors.
         return torch.stack([_onednn_products(some) for some in vectors.contiguous()])
@@ -123,7 +123,7 @@ def _onednn_products(vectors: torch.Tensor) -> torch.Tensor:
 
 @functools.cache
 def _onednn_multiplies() -> bool:
-    """Whether this build of PyTorch has the kernel: those for other processors come without oneDNN, or a part of it."""
+    """Whether this build of PyTorch has oneDNN's kernel; builds for other processors may lack it."""
     try:
         return torch.equal(_onednn_products(torch.eye(2)), torch.eye(2))
     except (AttributeError, RuntimeError):
@@ -131,7 +131,7 @@ def _onednn_multiplies() -> bool:
 
 
 def _border(height: int, width: int) -> torch.Tensor:
-    """How much of each cell of a grid lies on the border, from 0 to 1: float32 [cells]."""
+    """Computes the share of each cell of a grid that lies on the border, from 0 to 1: float32 [cells]."""
 
     def inside(cells: int) -> torch.Tensor:
         edges = torch.linspace(0, 1, cells + 1)
@@ -141,5 +141,5 @@ def _border(height: int, width: int) -> torch.Tensor:
 
 
 def _on_grid(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Maps [n, height, width] on a grid, float32 [n, cells]."""
+    """Resizes maps [n, height, width] to a grid: float32 [n, cells]."""
     return functional.interpolate(maps[:, None].float(), size, mode="bilinear", align_corners=False).flatten(1)

@@ -1,22 +1,22 @@
-"""Maps of several resolutions brought together."""
+"""Fuses maps of several resolutions, and lets the labels of an image compete for its cells."""
 
 from collections.abc import Sequence
 
 import torch
 from torch.nn import functional
 
-_BACKGROUND = 1 / 24  # what it claims of every cell, where labels compete
+_BACKGROUND = 1 / 24  # the background's claim to each cell, where labels compete
 
 
 def fuse(terms: Sequence[tuple[float | torch.Tensor, Sequence[torch.Tensor]]]) -> torch.Tensor:
-    """The weighted mean of terms, each the geometric mean of its maps.
+    """Computes the weighted mean of terms, each the geometric mean of its maps.
 
-    Maps are brought to the largest height and width among them, and min-max scaled. One without a positive cell speaks
-    against its class, and counts as 0 everywhere. A single map is left as it is.
+    Maps are resized to the largest height and width among them, and min-max scaled. A map without a positive cell
+    speaks against its class: it counts as 0 everywhere. A single map is returned as it is.
 
     Args:
-      terms: weights, positive, one for all images or of each, [n, 1, 1]; and maps: each [n, labels, height, width], of
-        the same images and labels, signed, in any scale.
+      terms: pairs of a positive weight, a number or [n, 1, 1] with one for each image, and the term's maps, each
+        [n, labels, height, width], of the same images and labels, signed, in any scale.
 
     Returns:
       [n, labels, height, width], in [0, 1].
@@ -35,25 +35,25 @@ def fuse(terms: Sequence[tuple[float | torch.Tensor, Sequence[torch.Tensor]]]) -
 
 
 def claims(terms: Sequence[tuple[float | torch.Tensor, Sequence[torch.Tensor]]]) -> torch.Tensor:
-    """What labels claim of an image, see `compete`: maps as `fuse` makes them, each term's first map counted twice.
+    """Computes the claims of labels to cells, for `compete`: as `fuse`, with the first map of each term counted twice.
 
-    That is the one surest of the class (CAM in "cam*layercam@16"); the others are finer. Arguments: see `fuse`.
+    The first map is the surest of the class (CAM in "cam*layercam@16"); the others are finer. Arguments: see `fuse`.
     """
     return fuse([(weight, [maps[0], *maps]) for weight, maps in terms])
 
 
 def compete(maps: torch.Tensor, claimed: torch.Tensor) -> torch.Tensor:
-    """The labels of one image share its cells out: each keeps of its scaled map the share c⁴ / (Σ c⁴ + 1/24).
+    """Lets the labels of one image compete for each cell: a label keeps the share c⁴ / (Σ c⁴ + 1/24) of its scaled map.
 
-    c is its scaled claim, the sum is over all labels of the image, and the 1/24 is the background's. It and the power
-    were measured: docs/refinement.md.
+    c is the label's scaled claim to the cell, the sum runs over all labels of the image, and 1/24 is the background's
+    claim. The power and the background's claim were measured: docs/refinement.md.
 
     Args:
-      maps: [labels, height, width], signed, in any scale; of all labels of the image.
-      claimed: likewise.
+      maps: the maps of all labels of the image, [labels, height, width], signed, in any scale.
+      claimed: their claims, likewise.
 
     Returns:
-      [labels, height, width], in [0, 1]; one label alone keeps its map as it is.
+      [labels, height, width], in [0, 1]; the map of a single label is returned as it is.
     """
     if len(maps) < 2:
         return maps

@@ -44,7 +44,7 @@ class Localization(NamedTuple):
 
 
 class Localizer:
-    """Makes a map for each label of an image, of all looks at it that a `MapSpec` asks for.
+    """Makes a map for each label of an image, fused from all looks that a `MapSpec` asks for.
 
     Attributes:
       classifier: the network.
@@ -54,11 +54,7 @@ class Localizer:
     """
 
     def __init__(self, classifier: Classifier, maps: MapSpec | None = None):
-        """Prepares the network's passes.
-
-        Args:
-          classifier: the network.
-          maps: which maps to make; None for CAM at the network's own size.
+        """Prepares the network's passes; `maps` None stands for CAM at the network's own size.
 
         Raises:
           ValueError: the network cannot do what is asked.
@@ -123,24 +119,17 @@ class Localizer:
         maps = first.read(forward, chosen)
         found: dict[int, tuple[Any, ...]] = {}
         for rows in _of_one_shape(images):
-            further = [look.maps(images, rows, chosen, self.batch_size) for look in self._looks[1:]]
-            found |= self._localized([maps, *further], rows, [len(ids) for ids in chosen])
+            # These images come first, among as many: the last bits of a result depend on its place in the batch.
+            others = [row for row in range(self.batch_size) if row not in rows]
+            own, ids = [images[row] for row in rows], [chosen[row] for row in rows]
+            looks = [look.maps(own, ids, self.batch_size, max(map(len, chosen))) for look in self._looks[1:]]
+            answers = self._localized([maps.ordered(rows + others), *looks], [*map(len, ids)])
+            found |= zip(rows, answers, strict=True)
         each = zip(logits, probabilities, _best(probabilities), chosen, strict=False)
         return [Localization(*of_network, *found[row]) for row, of_network in enumerate(each)]
 
-    def _localized(
-        self, looks: Sequence[Maps], rows: Sequence[int], labels: Sequence[int]
-    ) -> dict[int, tuple[Any, ...]]:
-        """Fuses and refines the maps of images of one shape.
-
-        Args:
-          looks: the maps of the batch in each look.
-          rows: the places of the images in the batch.
-          labels: how many labels each image of the batch has.
-
-        Returns:
-          For each of the places maps, plain, coherence and agreement, as `Localization` has them.
-        """
+    def _localized(self, looks: Sequence[Maps], labels: Sequence[int]) -> list[tuple[Any, ...]]:
+        """Fuses and refines the maps of images with so many labels: maps, plain, coherence and agreement of each."""
         fused = self._fused(looks, labels)
         known = _coherence(looks[0].layers[:1], fused).cpu().numpy()
         plain = fused.cpu().numpy() if self._spec.keep_plain else None
@@ -151,11 +140,10 @@ class Localizer:
             parts = zip(*(maps.split(size) for maps in (fused, *looks[largest].layers)), strict=True)
             fused = torch.cat([refine(maps, along) for maps, *along in parts])
         found = fused.cpu().numpy()
-        return {
-            row: (found[row, :count], None if plain is None else plain[row, :count], *known[:, row, :count])
+        return [
+            (found[row, :count], None if plain is None else plain[row, :count], *known[:, row, :count])
             for row, count in enumerate(labels)
-            if row in rows
-        }
+        ]
 
     def _fused(self, looks: Sequence[Maps], labels: Sequence[int]) -> torch.Tensor:
         """Fuses the maps of all looks, [batch, labels, height, width].

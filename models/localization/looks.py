@@ -26,6 +26,10 @@ class Maps(NamedTuple):
     factors: list[torch.Tensor]
     layers: list[torch.Tensor]
 
+    def ordered(self, rows: list[int]) -> "Maps":
+        """The maps of the same images in another order."""
+        return self if rows == sorted(rows) else Maps(*([maps[rows] for maps in kind] for kind in self))
+
 
 @dataclasses.dataclass(frozen=True)
 class Look:
@@ -66,37 +70,24 @@ class Look:
         return Maps(factors, [forward.maps(layer) for layer in self.layers])
 
     def maps(
-        self, images: Sequence[Sequence[torch.Tensor]], rows: Sequence[int], chosen: Sequence[Sequence[int]], batch: int
+        self, images: Sequence[Sequence[torch.Tensor]], chosen: Sequence[Sequence[int]], batch: int, labels: int
     ) -> Maps:
-        """Maps some images of a batch, in as many passes as it takes; the maps of the others are zeros.
-
-        Args:
-          images: see `forward`.
-          rows: the places of the images to map, at least one.
-          chosen: the classes of each image.
-          batch: how many images the result has room for.
-        """
-        for start in range(0, len(rows), self.batch_size):
-            some = rows[start : start + self.batch_size]
-            read = self.read(self.forward([images[row] for row in some]), [chosen[row] for row in some])
+        """Maps images in as many passes as it takes; zeros fill the result up to `batch` images of `labels` labels."""
+        for start in range(0, len(images), self.batch_size):
+            some = slice(start, min(start + self.batch_size, len(images)))
+            read = self.read(self.forward(images[some]), chosen[some])
             if not start:
-                shape = batch, max(map(len, chosen))
-                factors = [maps.new_zeros((*shape, *maps.shape[2:])) for maps in read.factors]
+                factors = [maps.new_zeros((batch, labels, *maps.shape[2:])) for maps in read.factors]
                 found = Maps(factors, [maps.new_zeros((batch, *maps.shape[1:])) for maps in read.layers])
             for whole, maps in zip(found.factors + found.layers, read.factors + read.layers, strict=True):
-                whole[some, : maps.shape[1]] = maps[: len(some)]
+                whole[some, : maps.shape[1]] = maps[: some.stop - start]
         return found
 
 
 def looks_for(classifier: Classifier, maps: MapSpec) -> list[Look]:
-    """Prepares the looks that maps are fused from: one a scale, in their order, each followed by its mirrored one.
+    """Prepares the looks that maps are fused from: one for each scale, followed by its mirrored one.
 
-    With the first one the layer is read that coherence is measured with, where there is one; with the largest one the
-    layers that maps are refined along.
-
-    Args:
-      classifier: the network.
-      maps: what to make, with at least one scale.
+    The first look reads the layer that coherence is measured with; the largest reads those that maps are refined along.
 
     Raises:
       ValueError: the network cannot do what is asked.

@@ -1,4 +1,4 @@
-"""A name becomes a network: its layers, its weights, its preprocessing and the names of its classes.
+"""Loads networks by name: layers, weights, preprocessing and class names.
 
 May import torch, timm, torchvision, open_clip and `camboxes.models.introspection`.
 """

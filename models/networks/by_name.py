@@ -1,4 +1,4 @@
-"""Networks by name, from torchvision or timm, with their weights and what those weights ask of an image."""
+"""Loads networks by name from torchvision or timm, with their weights and preprocessing."""
 
 import dataclasses
 import functools
@@ -13,20 +13,20 @@ from camboxes.models.networks import efficientnets
 from camboxes.models.networks.preprocessing import Preprocessing
 from camboxes.models.networks.state_dicts import State, head_of, mismatch, read_state, with_linear_head, without_prefix
 
-# Before the name of a network that is converted, and of one of two towers.
-GAP, OPEN_CLIP = "gap:", "open_clip:"  # conversions.py, dual_encoders.py
+# Prefixes of the names of GAP conversions (gap_conversions.py) and of dual encoders (dual_encoders.py).
+GAP, OPEN_CLIP = "gap:", "open_clip:"
 
-# timm's own efficientnet_lite0 has the same shapes, but other padding and another mean: the packaged weights load
-# into it and are wrong. These are the networks that they were made for.
+# The networks that the packaged weights were made for. timm's own efficientnet_lite0 has the same shapes, but other
+# padding and another mean: the weights load into it and are wrong.
 _PACKAGED = {f"efficientnet_lite{n}": f"tf_efficientnet_lite{n}" for n in range(3)}
 
-# What torchvision's pretrained weights of these networks were made with, and its constructors do not default to.
+# Arguments that torchvision's pretrained weights need, and that its constructors do not default to.
 _TORCHVISION_ARGUMENTS = {
     "googlenet": {"transform_input": True, "init_weights": False},
     "inception_v3": {"transform_input": True, "init_weights": False},
 }
 
-# What torchvision's vision transformers call their parts, and timm's do. Both hold the same tensors.
+# Names of tensors in torchvision's vision transformers, and in timm's; both hold the same tensors.
 _TRANSFORMER_NAMES = {
     r"^conv_proj\.": "patch_embed.proj.",
     r"^class_token$": "cls_token",
@@ -41,21 +41,21 @@ _TRANSFORMER_NAMES = {
     r"^heads\.head\.": "head.",
 }
 
-# Names of tensors in files whose names are not those of the network here.
+# Tensors by which files with the names of another library are recognised.
 _FOREIGN = ("encoder.pos_embedding", efficientnets.STEM)
 
-# Auxiliary classifiers and counters serve training alone; a file may leave them out.
+# Auxiliary classifiers and counters, for training alone; a file may leave them out.
 _DISPENSABLE = re.compile(r"^(aux\d?|AuxLogits)\.|\.num_batches_tracked$")
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A classification network as its library gives it.
+    """A classification network with its preprocessing.
 
     Attributes:
       name: as `qualified_name` gives it.
       module: the network, in evaluation mode, on the CPU.
-      preprocessing: what its weights ask for.
+      preprocessing: the one that its weights were trained with.
     """
 
     name: str
@@ -64,9 +64,9 @@ class Network:
 
 
 def qualified_name(name: str) -> str:
-    """The library that a network's name means: `torchvision:NAME` or `timm:NAME`, behind `gap:` for its conversion.
+    """Qualifies a network's name by its library: `torchvision:NAME` or `timm:NAME`, behind `gap:` for its conversion.
 
-    A name of timm's may have the tag of its pretrained weights behind it: `timm:NAME.TAG`.
+    A name of timm's may end with the tag of its pretrained weights: `timm:NAME.TAG`.
 
     Raises:
       ValueError: neither library has a network of this name, or timm has no weights of this tag; the nearest names are
@@ -126,7 +126,7 @@ def load_network(name: str, weights: str | None) -> Network:
 
 
 def _named_as_in(network: Network, state: State, weights: str) -> State:
-    """The tensors of a file under the names that a network of timm or torchvision has for them."""
+    """Renames the tensors of a file as a network of timm or torchvision names them."""
     wanted = network.module.state_dict()
     foreign = [name for name in _FOREIGN if any(key.endswith(name) for key in state)]
     state = without_prefix(state, foreign or wanted, weights)
@@ -139,7 +139,7 @@ def _named_as_in(network: Network, state: State, weights: str) -> State:
 
 
 def empty_network(name: str) -> Network:
-    """A network of torchvision or timm, by its qualified name, with random weights."""
+    """Builds a network of torchvision or timm, by its qualified name, with random weights."""
     return _BUILDERS[name.split(":", maxsplit=1)[0]](name, None, pretrained=False)
 
 
@@ -150,7 +150,7 @@ def _torchvision_names() -> list[str]:
 
 
 def _timm_names(pretrained: str | None = None) -> list[str]:
-    """The networks of timm; or, of one of them, the names with the tags of its pretrained weights."""
+    """Lists the networks of timm; or, for one of them, its name with each tag of pretrained weights."""
     import timm
 
     return timm.list_models() if pretrained is None else timm.list_pretrained(f"{pretrained}.*")
@@ -177,7 +177,7 @@ def _torchvision_network(name: str, classes: int | None, *, pretrained: bool) ->
 
 
 def _timm_transformer(given: Any, size: int, *, pretrained: bool) -> nn.Module:
-    """Torchvision's vision transformer as timm's, which takes images of any size; with its weights, or random ones."""
+    """Rebuilds torchvision's vision transformer as timm's, for images of any size, with random weights or its own."""
     from timm.models.vision_transformer import VisionTransformer
 
     network = VisionTransformer(
@@ -202,7 +202,7 @@ def _timm_network(name: str, classes: int | None, *, pretrained: bool) -> Networ
     arguments: dict[str, Any] = {} if classes is None else {"num_classes": classes}
 
     def build() -> nn.Module:
-        # Position embeddings that are resampled, masks that are made anew: for images of any size, where there is such.
+        # For images of any size, where the network can: position embeddings are resampled, masks are made anew.
         try:
             return timm.create_model(bare, pretrained=pretrained, dynamic_img_size=True, **arguments)
         except TypeError as error:
@@ -222,13 +222,13 @@ _BUILDERS = {"torchvision": _torchvision_network, "timm": _timm_network}
 
 
 def downloading(name: str, build: Callable[[], nn.Module]) -> nn.Module:
-    """What a library builds with its pretrained weights. Raises an OSError where they cannot be had."""
+    """Builds a network with its library's pretrained weights. Raises an OSError where they cannot be had."""
     try:
         return build()
     except Exception as error:  # each library and hub client has its own errors for a host that cannot be reached
         raise OSError(
             f"the pretrained weights of {name} could not be had ({type(error).__name__}: {error}); "
-            "download them elsewhere and name the file with --weights"
+            "download them elsewhere and give the file as weights"
         ) from error
 
 
@@ -247,7 +247,7 @@ def _packaged_weights(name: str) -> str | None:
 
 
 def _timm_names_of_transformer(state: State) -> State:
-    """The tensors of torchvision's vision transformer under the names that timm's has for them."""
+    """Renames the tensors of torchvision's vision transformer as timm's names them."""
     pairs = _TRANSFORMER_NAMES.items()
     return {
         functools.reduce(lambda name, pair: re.sub(pair[0], pair[1], name), pairs, key): value
@@ -256,7 +256,7 @@ def _timm_names_of_transformer(state: State) -> State:
 
 
 def _check_padding(name: str, weights: str) -> None:
-    """Refuses EfficientNet-PyTorch's weights for a network that pads in another way: they fit, and are wrong."""
+    """Raises a ValueError for EfficientNet-PyTorch's weights in a network that pads differently."""
     if not name.startswith("timm:tf_efficientnet_"):
         bare = name.rpartition(":")[2].partition(".")[0]
         meant = f"tf_{bare}" if f"tf_{bare}" in _timm_names() else "tf_efficientnet_b0, _b1 and so on"
@@ -267,7 +267,7 @@ def _check_padding(name: str, weights: str) -> None:
 
 
 def load_state(network: Network, state: State, weights: str) -> None:
-    """Puts the tensors of a file into a network. Raises as `load_network` does; `weights` names the file."""
+    """Loads the tensors of the file `weights` into a network. Raises as `load_network` does."""
     expected = network.module.state_dict()
     wrong = [
         key
@@ -278,6 +278,6 @@ def load_state(network: Network, state: State, weights: str) -> None:
         raise ValueError(
             f"weights {weights} are not those of {network.name}: {mismatch(state, network.module, wrong, weights)}"
         )
-    # Into the network's own state dict, which also carries the versions that some layers ask for.
+    # Into the network's own state dict, which also carries versions that some layers need.
     expected.update({key: state[key] for key in expected if key in state})
     network.module.load_state_dict(expected)

@@ -1,4 +1,4 @@
-"""A classifier in a folder: weights.safetensors, and beside it classifier.json with what else must be known."""
+"""Checkpoints: a folder with weights.safetensors, and classifier.json with everything else about the classifier."""
 
 import dataclasses
 import json
@@ -29,15 +29,15 @@ _PREPROCESSING = ("mean", "std", "size", "interpolation")
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What a classifier is, besides its weights.
+    """Everything about a classifier but its weights: the contents of classifier.json.
 
     Attributes:
       network: its qualified name, such as "gap:timm:tf_efficientnet_lite0".
-      class_names: for each class its names, the one that is shown first; empty where it has none.
-      preprocessing: what its weights ask for.
-      multilabel: whether its logits are to be read each by itself (sigmoid) rather than against each other (softmax).
+      class_names: the names of each class, the first of which is shown; empty for a class without a name.
+      preprocessing: the one that its weights were trained with.
+      multilabel: whether probabilities are sigmoids of the logits rather than their softmax.
       map_stride: see `ModelSpec.map_stride`.
-      training: how it was trained, on what, and how good it became; empty for a library's own weights.
+      training: the training's settings, data and metrics; empty for a library's own weights.
     """
 
     network: str
@@ -48,17 +48,17 @@ class Description:
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> bytes:
-        """The bytes of classifier.json."""
+        """Serialises the description as classifier.json."""
         values = dataclasses.asdict(self)
         values["preprocessing"] = {name: values["preprocessing"][name] for name in _PREPROCESSING}
         return (json.dumps({"schema_version": 1} | values, indent=1, ensure_ascii=False) + "\n").encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> "Description":
-        """The inverse of to_json; also of what a person writes, who may leave out what has a default.
+        """Parses classifier.json; fields with a default may be missing.
 
         Raises:
-          ValueError, KeyError, TypeError: it is not that.
+          ValueError, KeyError, TypeError: a field is missing, unknown or wrong.
         """
         values = json.loads(data)
         if (version := values.pop("schema_version", 1)) != 1:
@@ -74,7 +74,7 @@ class Description:
 
 
 def find_network(spec: ModelSpec) -> tuple[Network, Description | None]:
-    """The network that a spec names, and its description where it comes from a checkpoint or from prompts.
+    """Loads the network that a spec names, and its description where it comes from a checkpoint or from prompts.
 
     Raises:
       ValueError: an unknown name, a folder that is no checkpoint, weights of another network, a GAP conversion without
@@ -84,7 +84,7 @@ def find_network(spec: ModelSpec) -> tuple[Network, Description | None]:
     folder = Path(spec.name)
     if spec.name.startswith(OPEN_CLIP):
         if spec.prompts is None:
-            raise ValueError(f"{spec.name} has no classes of its own: name a file with --prompts, one label a line")
+            raise ValueError(f"{spec.name} has no classes of its own: give it prompts, one for each label")
         if spec.classes is not None:
             raise ValueError(f"the classes of {spec.name} are its prompts; leave the other class names out")
         prompts = read_prompts(spec.prompts)
@@ -93,7 +93,7 @@ def find_network(spec: ModelSpec) -> tuple[Network, Description | None]:
         return network, Description(network.name, names, network.preprocessing, multilabel)
     if spec.prompts is not None:
         raise ValueError(
-            f"model {spec.name!r} has classes of its own; leave --prompts out, or name a network with a text tower: "
+            f"model {spec.name!r} has classes of its own; leave the prompts out, or name a network with a text tower: "
             "open_clip:NAME"
         )
     if (folder / DESCRIPTION).is_file():
@@ -114,12 +114,12 @@ def find_network(spec: ModelSpec) -> tuple[Network, Description | None]:
         if not folder.is_dir():
             raise
         raise ValueError(
-            f"model {spec.name!r} is a folder without {DESCRIPTION}; expected the --output of camboxes train"
+            f"model {spec.name!r} is a folder without {DESCRIPTION}; expected one that camboxes train wrote"
         ) from None
     if name.startswith(GAP) and spec.weights is None:
         raise ValueError(
-            f"{name} has no trained weights: train it with camboxes train --model {spec.name} --input DATA "
-            "--output CKPT, then give --model CKPT"
+            f"{name} has no trained weights: train the model {spec.name} with camboxes train, then give the folder "
+            "that it writes as the model"
         )
     return _with_weights(name, spec.weights), None
 

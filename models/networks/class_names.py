@@ -1,7 +1,8 @@
-"""The names of a network's classes: what a file gives, ImageNet's, or none.
+"""The names of a network's classes: from a file, ImageNet's, or none.
 
-For each class a tuple of names, the one that is shown first; an empty one where the class has no name. An index is no
-name: libraries number the folders "1" to "12" as text is sorted, 1, 10, 11, 12, 2, so that class 1 is folder "10".
+Each class has a tuple of names, the first of which is shown; the tuple is empty for a class without a name. An index is
+never used as a name: libraries number the folders "1" to "12" in the order of text, 1, 10, 11, 12, 2, so that class 1
+is folder "10".
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,10 +17,10 @@ _EXPECTED = (
 
 
 def known_names(count: int) -> Names:
-    """The names of a network that says nothing but how many classes it has.
+    """Guesses class names from the number of classes.
 
-    They are ImageNet's for as many classes as one of its versions has (1,000; 11,821; 21,841 and so on): names and
-    synonyms of the synset, and last its id. For others they are empty.
+    They are ImageNet's where one of its versions has as many classes (1,000; 11,821; 21,841 and so on): the names of
+    the synset, and last its id. Otherwise they are empty.
     """
     from timm.data import ImageNetInfo, infer_imagenet_subset
 
@@ -33,12 +34,12 @@ def known_names(count: int) -> Names:
 
 
 def shown(names: Sequence[Sequence[str]], index: int) -> str:
-    """How a class is called where a person reads it."""
+    """Gives the name of a class for people to read."""
     return names[index][0] if names[index] else f"class {index}"
 
 
 def names_from_lines(text: str) -> Names:
-    """The names that a text gives, a class a line, in the order of the network's outputs.
+    """Parses a text with one class a line, in the order of the network's outputs.
 
     Raises:
       ValueError: a line is empty, other than at the end.
@@ -47,14 +48,14 @@ def names_from_lines(text: str) -> Names:
 
 
 def names_from_json(values: Any) -> Names:
-    """The names that a value of JSON gives.
+    """Parses class names from a JSON value.
 
     Args:
       values: a list with a name or a list of names for each output; an object from name to index, such as the
         `class_to_idx` of torchvision's ImageFolder; or one from index to a name or a list of names.
 
     Raises:
-      ValueError: it is none of these, a name is empty, or the indices are not 0, 1, 2 and so on.
+      ValueError: the value is none of these, a name is empty, or the indices are not 0, 1, 2 and so on.
     """
     if isinstance(values, Mapping):
         values = _by_index(values)
@@ -64,7 +65,7 @@ def names_from_json(values: Any) -> Names:
 
 
 def _by_index(values: Mapping[str, Any]) -> list[Any]:
-    """The names of an object, in the order of the indices."""
+    """Sorts the names of an object by index."""
     if all(type(index) is int for index in values.values()):
         found: dict[int, Any] = {}
         for name, index in values.items():

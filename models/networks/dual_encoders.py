@@ -1,7 +1,7 @@
-"""Dual encoders of images and text (CLIP: Radford et al., ICML 2021), as classifiers of whatever is put into words.
+"""Dual encoders of images and text (CLIP: Radford et al., ICML 2021), as classifiers of classes given in words.
 
-The texts are embedded once, when a network is loaded by its name. What is left of it then is the image tower and one
-linear layer of their embeddings, and that is what a checkpoint holds: who reads one needs no text tower.
+The texts are embedded once, when a network is loaded by its name. The classifier is the image tower and one linear
+layer, whose weights are the embeddings. A checkpoint holds these alone: reading it needs no text tower.
 """
 
 import dataclasses
@@ -24,11 +24,11 @@ from camboxes.models.networks.prompts import Prompt, embed
 
 
 class DualEncoder(nn.Module):
-    """An image tower, and texts: a logit is scale * cosine(embedding of the image, embedding of the text) + bias.
+    """An image tower and embedded texts: logit = scale * cosine(embedding of the image, embedding of the text) + bias.
 
     Attributes:
-      tower: images to embeddings, by way of `forward_features` and `forward_head`, as timm's networks go.
-      head: the embeddings of the texts, each of length `scale`, and the bias.
+      tower: computes embeddings of images, with `forward_features` and `forward_head` as timm's networks have them.
+      head: a linear layer; its weights are the embeddings of the texts, each of length `scale`.
     """
 
     def __init__(self, tower: Any, width: int, classes: int):
@@ -37,34 +37,34 @@ class DualEncoder(nn.Module):
         self.head = nn.Linear(width, classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images to logits, [n, classes]."""
+        """Computes logits, [n, classes]."""
         return self.forward_head(self.forward_features(images))
 
     def forward_features(self, images: torch.Tensor) -> torch.Tensor:
-        """Images to what the tower pools: maps, or tokens."""
+        """Computes the maps or tokens that the tower pools."""
         return self.tower.forward_features(images)
 
     def forward_head(self, features: torch.Tensor) -> torch.Tensor:
-        """That to logits."""
+        """Computes logits from the result of `forward_features`."""
         return self.head(functional.normalize(self.tower.forward_head(features), dim=1))
 
     def get_classifier(self) -> nn.Linear:
-        """The linear layer, as timm's networks give theirs."""
+        """Gives the linear layer, as timm's networks do."""
         return self.head
 
 
 def load_dual_encoder(name: str, weights: str | None, prompts: Sequence[Prompt]) -> tuple[Network, bool]:
-    """Loads both towers, and embeds the texts; gives what is left, and whether its logits are for sigmoids (SigLIP).
+    """Loads both towers and embeds the texts; gives the classifier, and whether its logits need sigmoids (SigLIP).
 
     Args:
       name: `open_clip:NAME`, or `open_clip:NAME/PRETRAINED` for weights that open_clip finds in the hub's cache of
         this machine, or downloads.
-      weights: a local file of both towers' weights, read with weights_only; None where the name says which.
+      weights: a local file of both towers' weights, read with weights_only; None where the name gives them.
       prompts: the classes.
 
     Raises:
-      ValueError: open_clip is not installed, an unknown name, both weights or none, a file that does not hold this
-        network's weights, or an image tower that is not built like others.
+      ValueError: open_clip is not installed, an unknown name, weights given twice or not at all, a file that does not
+        hold this network's weights, or an unknown kind of image tower.
       OSError: the weights or the tokenizer cannot be had.
     """
     open_clip = _open_clip()
@@ -97,7 +97,7 @@ def load_dual_encoder(name: str, weights: str | None, prompts: Sequence[Prompt])
 
 
 def empty_dual_encoder(name: str, classes: int) -> Network:
-    """The image tower of a network and a linear layer, with random weights, for images as CLIP's authors took them.
+    """Builds the image tower and the linear layer with random weights, and CLIP's own preprocessing.
 
     Raises:
       ValueError: open_clip is not installed, or an unknown name.
@@ -136,7 +136,7 @@ def _config(open_clip: Any, architecture: str) -> dict[str, Any]:
 
 
 def _check_weights(open_clip: Any, architecture: str, pretrained: str, weights: str | None) -> None:
-    """Raises a ValueError where it is not clear which weights are meant, or they were made for another activation."""
+    """Raises a ValueError where the weights are ambiguous, or were made for another activation."""
     name = OPEN_CLIP + (f"{architecture}/{pretrained}" if pretrained else architecture)
     if weights is not None:
         if pretrained:
@@ -144,12 +144,12 @@ def _check_weights(open_clip: Any, architecture: str, pretrained: str, weights: 
         return
     plain, published = architecture.removesuffix("-quickgelu"), []
     for tag in open_clip.list_pretrained_tags_by_model(architecture):
-        # open_clip goes on where weights were trained with the other activation, and is wrong.
+        # open_clip also loads weights that were trained with the other activation, whose logits are wrong.
         quick = open_clip.get_pretrained_cfg(architecture, tag).get("quick_gelu")
         published.append(f"{OPEN_CLIP}{plain}{'-quickgelu' if quick else ''}/{tag}")
     if name not in published:
         raise ValueError(
-            f"model {name}: which weights? Name a file with --weights, or one of those that open_clip knows: "
+            f"model {name}: which weights? Give a file as weights, or one of those that open_clip knows: "
             f"{', '.join(published) or 'none'}"
         )
 
@@ -159,10 +159,10 @@ def _side(size: int | Sequence[int]) -> int:
 
 
 def image_tower(name: str, visual: Any) -> nn.Module:
-    """An image tower of open_clip as a network of timm's; CLIP's own then take images of any size.
+    """Wraps an image tower of open_clip as a network of timm's; CLIP's own towers then take images of any size.
 
     Raises:
-      ValueError: it is another kind of tower.
+      ValueError: an unknown kind of tower.
     """
     from open_clip.modified_resnet import ModifiedResNet
     from open_clip.timm_model import TimmModel
@@ -180,7 +180,7 @@ def image_tower(name: str, visual: Any) -> nn.Module:
         ) from error
 
 
-# What timm calls the parts of CLIP's attention pooling.
+# Names of the parts of CLIP's attention pooling, and timm's names for them.
 _POOL = {"positional_embedding": "pos_embed", "q_proj": "q", "k_proj": "k", "v_proj": "v", "c_proj": "proj"}
 
 
@@ -209,7 +209,7 @@ class _ResNet(nn.Module):
 
 
 class _Timm(nn.Module):
-    """A network of timm's, and what open_clip puts behind it."""
+    """A network of timm's, and the projection that open_clip puts behind it."""
 
     def __init__(self, visual: Any):
         super().__init__()
@@ -224,7 +224,7 @@ class _Timm(nn.Module):
 
 
 def _vision_transformer(visual: Any) -> vision_transformer.VisionTransformer:
-    """CLIP's vision transformer as timm's, which resamples the position embeddings for other sizes."""
+    """Rebuilds CLIP's vision transformer as timm's, which resamples the position embeddings for other sizes."""
     blocks = visual.transformer.resblocks
     pooling: dict[str, Any] = {"tok": "token", "avg": "avg"}
     tower = vision_transformer.VisionTransformer(

@@ -1,8 +1,8 @@
-"""The names of tensors in EfficientNet-PyTorch's files, and in timm's networks of the same layers.
+"""Renames the tensors of EfficientNet-PyTorch's files as timm's networks name them.
 
-Only timm's `tf_` networks compute the same: that library pads as TensorFlow does. Measured with EfficientNet-PyTorch
-0.7.1 and random weights, B0 and B4: logits equal to 1e-6 in `tf_efficientnet_b0`, others altogether in
-`efficientnet_b0`, where the tensors fit too.
+Only timm's `tf_` networks compute the same, since EfficientNet-PyTorch pads as TensorFlow does. Measured with version
+0.7.1 and random weights, B0 and B4: the logits of `tf_efficientnet_b0` are equal to 1e-6; those of `efficientnet_b0`,
+which the tensors fit too, are altogether different.
 """
 
 import re
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
-STEM = "_conv_stem.weight"  # what tells such a file
+STEM = "_conv_stem.weight"  # a tensor that such files alone have
 
 _LAYERS = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 _BLOCK = re.compile(r"_blocks\.(\d+)\.(\w+)")
@@ -23,11 +23,11 @@ _EXPANDING = {
 
 
 def timm_names(state: Mapping[str, torch.Tensor], wanted: Iterable[str]) -> dict[str, torch.Tensor]:
-    """The tensors of a file under the names that timm has for them; what is not known keeps its name.
+    """Renames tensors; unknown names are kept.
 
     Args:
-      state: the tensors under EfficientNet-PyTorch's names, in any order.
-      wanted: the names of the network's own tensors, in its order: it numbers blocks by stage, the file one by one.
+      state: the tensors under EfficientNet-PyTorch's names, in any order. Its blocks are numbered one by one.
+      wanted: the names of the network's own tensors, in its order. Its blocks are numbered by stage.
     """
     blocks = list(dict.fromkeys(found[0] for key in wanted if (found := re.match(r"blocks\.\d+\.\d+", key))))
 

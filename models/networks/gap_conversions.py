@@ -1,8 +1,8 @@
-"""A network made to end in global average pooling and one linear layer, which then has to be trained.
+"""GAP conversions: networks rebuilt to end in global average pooling and one linear layer, which are then trained.
 
-Zhou et al. 2016, section 3: the layers behind the last convolutions are removed, and for AlexNet, VGG and GoogLeNet a
-few before them, so that the maps are larger (13 x 13 or 14 x 14); a convolution of 3 x 3 with 1024 units, global
-average pooling and a linear layer are put in their place. Any other network keeps all its convolutions.
+Zhou et al. 2016, section 3: the layers behind the last convolutions are removed; for AlexNet, VGG and GoogLeNet also a
+few before them, so that the maps are larger (13 x 13 or 14 x 14). A convolution of 3 x 3 with 1024 units, global
+average pooling and a linear layer replace them. Any other network keeps all its convolutions.
 """
 
 import copy
@@ -16,7 +16,7 @@ from camboxes.models.introspection.parts import Parts, take_apart
 from camboxes.models.introspection.traced import cut_behind
 from camboxes.models.networks.by_name import Network
 
-# What the paper cuts behind, by torchvision's names: conv5, conv5-3 and inception4e, each with its ReLU.
+# The last layers that the paper keeps, by torchvision's names: conv5, conv5-3 and inception4e, each with its ReLU.
 _LAST_LAYERS = {
     "torchvision:alexnet": "features.11",
     "torchvision:vgg16": "features.29",
@@ -26,12 +26,12 @@ _UNITS = 1024
 
 
 class GapNetwork(nn.Module):
-    """Feature maps, in the paper's networks one more convolution, global average pooling, a linear layer.
+    """A network of feature maps, the paper's additional convolution or none, global average pooling and a linear layer.
 
     Attributes:
-      features: images [n, 3, height, width] to feature maps, as the network that was converted made them; of a network
-        that works on tokens, those of the patches.
-      convolution: the paper's 3 x 3 convolution with its ReLU, or nothing.
+      features: computes the feature maps of the converted network from images [n, 3, height, width]; those of the
+        patches for a network that works on tokens.
+      convolution: the paper's 3 x 3 convolution with its ReLU, or an identity.
       head: the linear layer.
     """
 
@@ -44,28 +44,28 @@ class GapNetwork(nn.Module):
         self.head = nn.Linear(_UNITS if convolution else channels, classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images to logits, [n, classes]."""
+        """Computes logits, [n, classes]."""
         return self.head(self.forward_features(images).mean((2, 3)))
 
     def forward_features(self, images: torch.Tensor) -> torch.Tensor:
-        """Images to the last feature maps, [n, channels, height, width]."""
+        """Computes the last feature maps, [n, channels, height, width]."""
         return self.convolution(self.features(images))
 
     def forward_head(self, maps: torch.Tensor) -> torch.Tensor:
-        """The last feature maps to logits."""
+        """Computes logits from the last feature maps."""
         return self.head(maps.mean((2, 3)))
 
     def get_classifier(self) -> nn.Linear:
-        """The linear layer, as timm's networks give theirs."""
+        """Gives the linear layer, as timm's networks do."""
         return self.head
 
 
 class PatchMaps(nn.Module):
-    """The features of a network of timm whose maps lie in another layout, such as tokens, as the usual maps.
+    """Computes feature maps [n, channels, height, width] with a network of timm's in another layout, such as tokens.
 
     Attributes:
       network: the network, with all its tokens.
-      num_prefix_tokens: how many of them stand before those of the patches, as timm's networks say it; or None.
+      num_prefix_tokens: the number of tokens before those of the patches, under timm's name for it; or None.
     """
 
     def __init__(self, parts: Parts):
@@ -75,14 +75,14 @@ class PatchMaps(nn.Module):
         self._layout = parts.layout
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images to maps."""
+        """Computes the maps of images."""
         return self._layout.maps(self.network.forward_features(images), images.shape[2:])
 
 
 def gap_network(network: Network, classes: int) -> Network:
-    """Converts a network. Its features keep their weights; the rest is new, by torch's random generator.
+    """Converts a network. Its features keep their weights; new layers get random ones, from torch's generator.
 
-    Of a network that is converted already, only the linear layer is new.
+    For a network that is already converted, only the linear layer is new.
 
     Raises:
       ValueError: the network has no feature maps before its output.

@@ -1,4 +1,4 @@
-"""From a decoded photograph to what a network takes: the whole image, never a centre crop."""
+"""Resizes and normalises decoded photographs for a network: the whole image, never a centre crop."""
 
 import dataclasses
 from typing import Any
@@ -11,16 +11,16 @@ from torchvision.transforms.v2 import functional as transforms
 from camboxes.models.spec import Aspect
 
 _CHANNELS = (1, 3, 4)
-_WIDEST = 2.0  # aspect ratios beyond [1/2, 2] are squashed to it, or a panorama would cost hundreds of times a square
+_WIDEST = 2.0  # aspect ratios are clipped to [1/2, 2]: a panorama could cost hundreds of times as much as a square
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """Resizing and normalisation, as a network's weights ask for them.
+    """The resizing and normalisation that a network's weights were trained with.
 
     Attributes:
-      mean: per channel (red, green, blue), of values in [0, 1].
-      std: likewise.
+      mean: the mean per channel (red, green, blue), of values in [0, 1].
+      std: the standard deviation, likewise.
       size: short side of the input, in pixels.
       interpolation: "bilinear" or "bicubic"; always with antialiasing.
       aspect: see `ModelSpec.aspect`.
@@ -35,7 +35,7 @@ class Preprocessing:
     stride: int = 32
 
     def shape(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the network's input, in pixels, for an image of `height` x `width` pixels."""
+        """Computes height and width of the network's input for an image of `height` x `width`, all in pixels."""
         if self.aspect == "squash":
             return self.size, self.size
         ratio = min(max(width / height, 1 / _WIDEST), _WIDEST)
@@ -44,13 +44,13 @@ class Preprocessing:
         return (self.size, long_side) if ratio >= 1 else (long_side, self.size)
 
     def resize(self, image: np.ndarray | torch.Tensor | Image.Image) -> torch.Tensor:
-        """Brings a photograph to the input's shape, on the device that it is on.
+        """Resizes a photograph to the input's shape, on its own device.
 
         Args:
           image: uint8 [height, width, 3], RGB; or what `rgb` takes.
 
         Returns:
-          uint8 [3, input height, input width]; in memory as the photograph.
+          uint8 [3, input height, input width], in the memory layout of the photograph.
 
         Raises:
           ValueError: see `rgb`.
@@ -74,15 +74,15 @@ class Preprocessing:
 
 
 def rgb(image: Any) -> np.ndarray | torch.Tensor:
-    """A photograph as uint8 [height, width, 3].
+    """Converts a photograph to uint8 [height, width, 3].
 
     Args:
-      image: a PIL image with 8 bits a channel, which is turned upright as its EXIF data has it; or a uint8 array or
-        tensor of one channel (grey), three, or four (of which alpha is left out): [height, width], [height, width,
-        channels] or [channels, height, width].
+      image: a PIL image with 8 bits a channel, which is turned upright by its EXIF orientation; or a uint8 array or
+        tensor with one channel (grey), three, or four (alpha is dropped): [height, width], [height, width, channels] or
+        [channels, height, width].
 
     Raises:
-      ValueError: it is none of these; the message says what it is.
+      ValueError: the image is none of these; the message describes it.
     """
     if isinstance(image, Image.Image):
         if image.mode in ("I", "F") or ";" in image.mode:
@@ -105,14 +105,14 @@ def rgb(image: Any) -> np.ndarray | torch.Tensor:
 
 def _three_channels(image: Any) -> Any:
     if isinstance(image, np.ndarray) and min(image.strides) < 0:
-        image = image.copy()  # mirrored: PyTorch has no such tensors
+        image = image.copy()  # PyTorch has no tensors with negative strides
     if image.shape[2] == 1:
         return image.repeat(1, 1, 3) if isinstance(image, torch.Tensor) else image.repeat(3, 2)
     return image[:, :, :3]
 
 
 def described(value: Any) -> str:
-    """What was given in place of an image, for a message: dtype and shape, or the type."""
+    """Describes a value for an error message: dtype and shape, or the type."""
     dtype = getattr(value, "dtype", None)
     if dtype is None:
         return f"of the type {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""Classes given as text: the lines of a file of prompts, and the embeddings that a text tower gives them."""
+"""Classes given as text: parses the lines of a file of prompts, and embeds them with a text tower."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -10,11 +10,11 @@ from torch.nn import functional
 
 
 class Prompt(NamedTuple):
-    """One class in words.
+    """A class in words.
 
     Attributes:
-      label: what the class is called.
-      names: what it is called in prompts, at least one name.
+      label: the label of the class.
+      names: its names in prompts; at least one.
     """
 
     label: str
@@ -22,15 +22,15 @@ class Prompt(NamedTuple):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """All that the class is called, the label first."""
+        """The label, and then the other names."""
         return tuple(dict.fromkeys((self.label, *self.names)))
 
 
 def read_prompts(lines: Sequence[str]) -> list[Prompt]:
-    """Reads `LABEL` or `LABEL: NAME, NAME` lines; empty ones are passed over, underscores in names mean spaces.
+    """Parses lines `LABEL` or `LABEL: NAME, NAME`; empty lines are skipped, underscores in names mean spaces.
 
     Raises:
-      ValueError: no label at all, a label that stands twice, or a colon with no name behind it.
+      ValueError: no label at all, a label twice, or a colon without a name behind it.
     """
     prompts: dict[str, Prompt] = {}
     for number, line in enumerate(lines, start=1):
@@ -50,14 +50,14 @@ def read_prompts(lines: Sequence[str]) -> list[Prompt]:
 
 
 def embed(model: Any, tokenizer: Callable[..., torch.Tensor], prompts: Sequence[Prompt]) -> torch.Tensor:
-    """The text embeddings of classes, as CLIP's zero-shot classifier has them (Radford et al. 2021, section 3.1.4).
+    """Computes the text embeddings of classes as CLIP's zero-shot classifier (Radford et al. 2021, section 3.1.4).
 
-    Each name is put into CLIP's 80 templates for ImageNet ("a photo of a {}."); the embeddings of its texts, each of
-    length 1, are averaged and brought to length 1 again, and so are those of a class's names.
+    Each name is put into CLIP's 80 templates for ImageNet ("a photo of a {}."). The embeddings of its texts, each of
+    length 1, are averaged and normalised again; so are the embeddings of a class's names.
 
     Args:
-      model: a model of open_clip, in evaluation mode; its text tower is good for nothing else afterwards.
-      tokenizer: its own.
+      model: a model of open_clip, in evaluation mode; its text tower is changed, and takes no longer texts afterwards.
+      tokenizer: the model's tokenizer.
       prompts: the classes.
 
     Returns:
@@ -67,7 +67,7 @@ def embed(model: Any, tokenizer: Callable[..., torch.Tensor], prompts: Sequence[
 
     names = [name for prompt in prompts for name in prompt.names]
     if isinstance(model, CLIP) and model.text_pool_type == "argmax" and model.attn_mask is not None:
-        # Tokens behind a text's end change nothing, and are four fifths of the work.
+        # Tokens behind a text's end do not change its embedding, and would be four fifths of the work.
         texts = [template(name) for name in names for template in OPENAI_IMAGENET_TEMPLATES]
         longest = int(tokenizer(texts).argmax(1).max()) + 1
         model.positional_embedding = nn.Parameter(model.positional_embedding[:longest])

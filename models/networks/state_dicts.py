@@ -1,7 +1,7 @@
-"""A network's tensors in files as people have them: in a wrapper, behind a prefix, with a head of their own.
+"""Reads a network's tensors from files in the wild: inside a wrapper, behind a prefix, with another head.
 
-Nothing in a file is executed: what a training kept beside the tensors (its arguments, paths, numbers of numpy's) is
-read as objects that do nothing.
+Nothing in a file is executed: other things that a training saved (its arguments, paths, numbers of numpy's) are read as
+objects that do nothing.
 """
 
 import json
@@ -19,29 +19,29 @@ from torch import nn
 
 State = dict[str, torch.Tensor]
 
-# Where trainings keep a network's tensors; the first one wins: averaged ones, as timm has it.
+# Keys under which trainings save a network's tensors. The first one wins: averaged tensors, as in timm.
 _WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model", "net", "network")
 
-# What torch.compile and FSDP put into the names of layers, wherever they were applied.
+# Parts that torch.compile and FSDP add to the names of layers.
 _WRAPPED = re.compile(r"_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.")
 
-# Kinds of dict that trainings keep settings in, which torch.load can only fill as what they are made of.
+# Kinds of dict that trainings save settings in; torch.load can only fill a plain one in their place.
 _DICTS: dict[str, Any] = {
     "collections.defaultdict": lambda *_: OrderedDict(),
     "lightning.fabric.utilities.data.AttributeDict": OrderedDict,
     "lightning_fabric.utilities.data.AttributeDict": OrderedDict,
     "pytorch_lightning.utilities.parsing.AttributeDict": OrderedDict,
 }
-_LOADING = threading.Lock()  # what torch.load allows, it allows all threads
+_LOADING = threading.Lock()  # torch.load's list of allowed classes is global to all threads
 _SHOWN = 3  # names in a message
 
-# What torch.load says of a class that it does not import, and how to get at the tensors of such a file by importing it.
+# The errors of torch.load for a class that it does not import, and code that reads the tensors by importing it.
 _REFUSED = re.compile("Unsupported global|Can only")
 _ANY = 'found.state_dict() if hasattr(found, "state_dict") else found.get("state_dict", found)'
 
 
 class _StandIn:
-    """An object of a class that is not imported."""
+    """Stands for an object of a class that is not imported."""
 
     def __init__(self, *_: Any):
         pass
@@ -51,14 +51,14 @@ class _StandIn:
 
 
 def read_state(path: Path | str) -> State:
-    """The tensors of a file, .safetensors or what torch.save wrote, by their names in the file.
+    """Reads the tensors of a .safetensors file or a file of torch.save, by their names in the file.
 
-    In a file of several things, `state_dict_ema`, `model_ema`, `ema`, `state_dict`, `model_state_dict`, `model`, `net`
-    or `network` is taken, the first of these that is there; else the only dict that holds tensors by name.
+    In a file of several things, the first of `state_dict_ema`, `model_ema`, `ema`, `state_dict`, `model_state_dict`,
+    `model`, `net` and `network` is taken; without any of these, the only dict that holds tensors by name.
 
     Raises:
-      ValueError: the file cannot be read, or it is not clear what of it is meant; where a command can write a file that
-        is, the message ends with it.
+      ValueError: the file cannot be read, or holds several networks. Where a command can write a readable file from it,
+        the message ends with that command.
       OSError: there is no such file.
     """
     path = Path(path)
@@ -82,15 +82,15 @@ def read_state(path: Path | str) -> State:
 
 
 def without_prefix(state: State, wanted: Collection[str], path: str) -> State:
-    """The tensors under the names that a network has for them, where in the file most of those are behind one prefix.
+    """Removes the prefix behind which a file holds most of a network's tensors.
 
     Args:
-      state: as `read_state` gives it.
-      wanted: the names.
-      path: of the file, for the error.
+      state: the tensors of the file, from `read_state`.
+      wanted: the names of the network's tensors.
+      path: the file, for the error.
 
     Raises:
-      ValueError: the network is there behind several prefixes.
+      ValueError: the file holds the network behind several prefixes.
     """
     state = {_WRAPPED.sub("", key): value for key, value in state.items()}
     counts = Counter(prefix for key in state for prefix in _prefixes(key) if key.removeprefix(prefix) in wanted)
@@ -109,7 +109,7 @@ def without_prefix(state: State, wanted: Collection[str], path: str) -> State:
 
 
 def head_of(network: nn.Module) -> str:
-    """The dotted name of a network's last linear layer; where it has none (SqueezeNet), of its last convolution."""
+    """Finds the dotted name of the last linear layer; of the last convolution where there is none (SqueezeNet)."""
     for kind in (nn.Linear, nn.Conv2d):
         found = [name for name, layer in network.named_modules() if isinstance(layer, kind)]
         if found:
@@ -118,10 +118,10 @@ def head_of(network: nn.Module) -> str:
 
 
 def with_linear_head(state: State, network: nn.Module) -> State:
-    """The tensors, with the linear layer of the file's head under the name that the network has for its own.
+    """Renames the linear layer of the file's head as the network names its own.
 
-    `fc.1.weight` and `fc.1.bias` alone are those of nn.Sequential(nn.Dropout(), nn.Linear()) in the place of `fc`.
-    Where the network itself has its linear layer at `classifier.1`, `classifier` is one in the place of all of that.
+    `fc.1.weight` and `fc.1.bias` alone come from nn.Sequential(nn.Dropout(), nn.Linear()) in the place of `fc`. Where
+    the network has its linear layer at `classifier.1`, `classifier` is a linear layer in the place of the whole head.
     """
     head = head_of(network)
     place = re.sub(r"(\.[01])+$", "", head)
@@ -136,13 +136,13 @@ def with_linear_head(state: State, network: nn.Module) -> State:
 
 
 def mismatch(state: State, network: nn.Module, wrong: Sequence[str], path: str) -> str:
-    """What a file lacks of a network, beside what it holds in its place, and what to do: for a message, in one line.
+    """Explains in one line why a file does not fit a network: what is missing, what is there instead, what to do.
 
     Args:
-      state: as the functions above leave it.
-      network: whose tensors are wanted.
-      wrong: the names of those that the file lacks, or has in another shape.
-      path: of the file.
+      state: the tensors of the file, after the functions above.
+      network: the network.
+      wrong: the names of the tensors that the file lacks, or has in another shape.
+      path: the file.
     """
     wanted, head = network.state_dict(), head_of(network)
     others = [key for key, value in state.items() if key not in wanted or value.shape != wanted[key].shape]
@@ -189,23 +189,23 @@ def _content(path: Path) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """An error in one line; of torch.load's long ones what the file asks for."""
+    """Shortens an error to one line; keeps of torch.load's long ones which class the file needs."""
     said = str(error).rpartition("WeightsUnpickler error: ")[2]
     said = re.split("Please use|Check the documentation|In PyTorch 2.6", said)[0]
     return textwrap.shorten(f"{type(error).__name__}: {said}", 200)
 
 
 def _stand_ins(path: Path) -> list[Any]:
-    """For each class and function that a file asks for, and torch.load does not know as harmless, what it gets."""
+    """Lists stand-ins for the classes and functions in a file that torch.load does not know as harmless."""
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # not of torch.save, or in its old format: torch.load says what is wrong, if anything
+    except Exception:  # not a file of torch.save, or in its old format: torch.load raises the error, if any
         return []
     return [(_DICTS.get(name) or type(name, (_StandIn,), {"__module__": "builtins"}), name) for name in names]
 
 
 def _states(content: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], State]]:
-    """Where in a file there are tensors by name, and those."""
+    """Finds all dicts of tensors in a file: their places, and the tensors by name."""
     if not isinstance(content, Mapping):
         return
     found = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
@@ -231,7 +231,7 @@ def _described(content: Any) -> str:
 
 
 def _pickled_network(content: Any) -> str:
-    """How to reach the tensors of a network that was pickled whole; empty where there is none."""
+    """Gives code that reaches the tensors of a network that was pickled whole; empty where there is none."""
     if isinstance(content, _StandIn):
         return "found.state_dict()"
     objects = content if isinstance(content, Mapping) else {}
@@ -240,7 +240,7 @@ def _pickled_network(content: Any) -> str:
 
 
 def _cleaning(path: Path, tensors: str) -> str:
-    """The command that writes a file of tensors alone, for the end of a message; empty where there are none."""
+    """Gives the command that writes a file of tensors alone, for the end of a message; empty where there are none."""
     if not tensors:
         return ""
     code = (
@@ -251,7 +251,7 @@ def _cleaning(path: Path, tensors: str) -> str:
 
 
 def _renaming(path: Path | str, name: str) -> str:
-    """The command that gives the tensors of a file other names, for the end of a message."""
+    """Gives the command that renames the tensors of a file, for the end of a message."""
     code = (
         "import torch; from camboxes.models.networks.state_dicts import read_state; "
         f'torch.save({{{name}: value for key, value in read_state({json.dumps(str(path))}).items()}}, "clean.pth")'

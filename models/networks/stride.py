@@ -1,7 +1,7 @@
-"""Finer maps from the same weights: a network's last strides are taken out.
+"""Makes finer maps with the same weights: removes the last downsampling of a network.
 
-The convolutions that halved the maps keep their weights and no longer halve them; those behind them are dilated, so
-that each still looks at what it looked at before (the algorithme a trous, Chen et al., arXiv 1606.00915, section 3.1).
+Strided convolutions get stride 1, and the convolutions behind them are dilated, so that each keeps its receptive field
+(the algorithme a trous, Chen et al., arXiv 1606.00915, section 3.1).
 """
 
 import math
@@ -16,9 +16,9 @@ def lower_stride(network: nn.Module, stride: int, probe: torch.Tensor) -> None:
     """Changes a network in place, so that its maps have at most `stride` input pixels per cell.
 
     Args:
-      network: its strides must be those of convolutions, as in ResNet, RegNet, MobileNet and EfficientNet.
+      network: one that convolutions downsample, such as ResNet, RegNet, MobileNet and EfficientNet.
       stride: a power of 2.
-      probe: images to find the strides with, [n, 3, height, width].
+      probe: images to measure the strides with, [n, 3, height, width].
 
     Raises:
       ValueError: it is no power of 2, or a pooling layer halves the maps.

@@ -1,4 +1,4 @@
-"""What is fitted: the GAP conversion from image-level labels, and the regressor of self-training.
+"""Trains networks: GAP conversions from image-level labels, and the map regressor of self-training.
 
 May import everything else in `camboxes.models`.
 """

@@ -1,4 +1,4 @@
-"""What a training learns from: inputs with their targets, and views of a photograph."""
+"""Training examples: inputs with their targets, and random views of a photograph."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -11,15 +11,15 @@ from torchvision.transforms import v2
 
 @dataclasses.dataclass(frozen=True)
 class Examples(Dataset):
-    """What to learn, or to be judged by: pairs of an input and its target.
+    """A set of training or validation examples: pairs of an input and its target.
 
     Attributes:
       keys: names of the inputs, for `read`.
-      read: an input by its key and the epoch that it is for, None in validation: what `frozen_features` gave for it
-        where the head is trained, a uint8 image (3, height, width) where everything is.
-      targets: int64 [n], each image's class; or float32 [n, classes], 1 where it has the label.
-      classes: how many.
-      epoch: the one that inputs are read for.
+      read: reads an input, given its key and the epoch (None in validation). Where the head alone is trained, an input
+        is what `frozen_features` gave; else it is a uint8 image [3, height, width].
+      targets: int64 [n], the class of each image; or float32 [n, classes], 1 where the image has the label.
+      classes: the number of classes.
+      epoch: the epoch to read inputs for.
     """
 
     keys: Sequence[str]
@@ -40,20 +40,21 @@ class Examples(Dataset):
         return self.targets.dim() == 2
 
     def counts(self) -> torch.Tensor:
-        """How many images each class has, int64 [classes]."""
+        """Counts the images of each class, int64 [classes]."""
         return self.targets.sum(0).long() if self.multilabel else self.targets.bincount(minlength=self.classes)
 
 
 def augment(image: np.ndarray, size: int, seed: int) -> torch.Tensor:
-    """A view of a photograph that keeps its object.
+    """Makes a random view of a photograph that mostly keeps its object.
 
     Args:
       image: uint8 [height, width, 3], RGB.
-      size: of the view, in pixels.
-      seed: decides the view, and nothing else does, such as the number of workers.
+      size: side of the view, in pixels.
+      seed: decides the view alone, whatever the number of workers.
 
     Returns:
-      uint8 [3, size, size]. As in inference the aspect ratio of the whole image is squashed to a square, up to a third.
+      uint8 [3, size, size]. The whole image is squashed to a square, as in inference; the view's aspect ratio differs
+      from that by up to a third.
     """
     aspect = image.shape[1] / image.shape[0]
     views = v2.Compose(

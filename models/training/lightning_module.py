@@ -1,8 +1,8 @@
-"""What lightning trains of a network's GAP conversion: the head alone, on features computed once, or everything.
+"""Lightning's module for training a GAP conversion: the head alone, on features computed once, or all layers.
 
-Where the features are a vector per image, the linear layer is trained on them centred, and scaled by one number (a
-number per channel would blow up those that are silent on the training images). Both are folded into its weights at the
-end, so that what comes out is still a linear layer behind global average pooling, and CAM is exact.
+Where the features are one vector per image, the linear layer is trained on centred features, scaled by one number. (A
+number per channel would amplify the channels that are silent on the training images.) Both are folded into the layer's
+weights at the end: the result is a linear layer behind global average pooling, so CAM is exact.
 """
 
 import dataclasses
@@ -21,26 +21,26 @@ from camboxes.models.networks.preprocessing import Preprocessing
 from camboxes.models.training.examples import Examples
 from camboxes.models.training.metrics import validation_metrics
 
-WATCHED = "watched"  # the name of what decides which epoch is kept
+WATCHED = "watched"  # the name of the quantity that decides which epoch is kept
 
 _NEW_RATE, _PRETRAINED_RATE = 1e-3, 1e-4
-# Of the linear layer on frozen features, strong: it draws a class's weights towards the difference between the mean
-# features of its images and of the others, whose maps cover an object; weak, towards what tells the hardest images
-# apart, which is a detail of it.
+# The weight decay of a linear layer on frozen features is strong. Then a class's weights tend to the difference between
+# the mean features of its images and of the others, and its maps cover the object. With a weak decay they tend to what
+# separates the hardest images, and the maps cover a detail.
 _HEAD_DECAY, _DECAY = 30.0, 1e-2
 _BATCH = 32
 
 
 def frozen_features(network: GapNetwork, images: torch.Tensor) -> torch.Tensor:
-    """What the head is trained on, [n, channels, height, width].
+    """Computes the features that the head is trained on, [n, channels, height, width].
 
     Args:
       network: a conversion.
       images: normalised, [n, 3, height, width].
 
     Returns:
-      Where the linear layer alone is behind them, the features' mean, float32, as maps of one cell; where a convolution
-      comes first, the maps themselves, float16 for their size.
+      For a head that is a linear layer alone, the mean features as maps of one cell, float32. For a head that begins
+      with a convolution, the feature maps, float16 to save memory.
     """
     with torch.inference_mode():
         maps = network.features(images)
@@ -48,7 +48,7 @@ def frozen_features(network: GapNetwork, images: torch.Tensor) -> torch.Tensor:
 
 
 class TrainingModule(lightning.LightningModule):
-    """The layers that are trained, their loss, their metrics and their batches."""
+    """The layers to train, with their loss, metrics, optimizer and batches."""
 
     centre: torch.Tensor
     scale: torch.Tensor
@@ -64,11 +64,11 @@ class TrainingModule(lightning.LightningModule):
         everything: bool,
         seed: int,
     ):
-        """Takes what `train` takes."""
+        """Prepares the layers. Arguments: see `train`."""
         super().__init__()
         self._preprocessing, self._everything, self._seed = preprocessing, everything, seed
         self._training, self._validation = training, validation
-        # Frozen features are left out: they would be written with every epoch.
+        # Frozen layers are left out: they would be written with every epoch.
         self.features = network.features if everything else nn.Identity()
         self.convolution, self.head = network.convolution, network.head
         if not everything:
@@ -88,7 +88,7 @@ class TrainingModule(lightning.LightningModule):
                 part.requires_grad_()
 
     def _moments(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of vectors of features, their mean per channel and the mean of their standard deviations."""
+        """Computes the mean of each channel of the features, and the mean of the channels' standard deviations."""
         if self._everything or not isinstance(self.convolution, nn.Identity):
             return torch.zeros(self.head.in_features), torch.ones(())
         total = torch.zeros(2, self.head.in_features, dtype=torch.float64)
@@ -100,13 +100,13 @@ class TrainingModule(lightning.LightningModule):
         return mean.float(), (scale if scale > 0 else torch.ones(())).float()
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """A batch of inputs to logits, [n, classes]."""
+        """Computes the logits of a batch of inputs, [n, classes]."""
         if self._everything:
             inputs = self.features(self._preprocessing.normalize(inputs))
         return self.head((self.convolution(inputs.float()).mean((2, 3)) - self.centre) / self.scale)
 
     def fold(self) -> None:
-        """Puts the centring and scaling of features into the linear layer, which then takes them as they are."""
+        """Folds the centring and scaling of the features into the linear layer."""
         with torch.no_grad():
             self.head.weight.div_(self.scale)
             self.head.bias.sub_(self.head.weight @ self.centre)
@@ -119,12 +119,12 @@ class TrainingModule(lightning.LightningModule):
         return functional.cross_entropy(logits, targets, weight=self.balance)
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        """The loss of a batch."""
+        """Computes the loss of a batch."""
         inputs, targets = batch
         return self._loss(self(inputs), targets)
 
     def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
-        """Adds a batch to what the metrics are of."""
+        """Adds a batch to the metrics and the loss."""
         inputs, targets = batch
         logits = self(inputs)
         self.metrics.update(logits, targets.long())
@@ -133,13 +133,13 @@ class TrainingModule(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Logs the metrics, and WATCHED."""
         found = self.metrics.compute()
-        # Of epochs that are equal in the metric, which a small set soon is, the loss decides.
+        # The loss decides between epochs with the same metric, which are common where validation images are few.
         self.log_dict(found | {WATCHED: next(iter(found.values())) - 1e-4 * self.losses.compute()})
         self.metrics.reset()
         self.losses.reset()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """New layers learn faster than pretrained ones; the linear layer has a decay of its own."""
+        """Builds AdamW: new layers learn faster than pretrained ones; the linear layer has a decay of its own."""
         decay = _DECAY if self._everything else _HEAD_DECAY
         groups = [
             {"params": [self.head.weight], "lr": _NEW_RATE, "weight_decay": decay},
@@ -150,14 +150,14 @@ class TrainingModule(lightning.LightningModule):
         return torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=_DECAY)
 
     def train_dataloader(self) -> DataLoader:
-        """Made anew for every epoch, so that its order depends on the seed and the epoch, not on what was before."""
+        """Builds the loader of one epoch, whose order depends on the seed and the epoch alone."""
         epoch = self.current_epoch
         generator = torch.Generator().manual_seed(1_000_003 * self._seed + epoch)
         order = torch.randperm(len(self._training), generator=generator).tolist()
         return self._loader(dataclasses.replace(self._training, epoch=epoch), order)
 
     def val_dataloader(self) -> Any:
-        """All of them, in their order."""
+        """Builds the loader of all validation images, in their order."""
         return self._loader(self._validation) if self._validation else []
 
     def _loader(self, examples: Examples, order: list[int] | None = None) -> DataLoader:
@@ -166,7 +166,7 @@ class TrainingModule(lightning.LightningModule):
 
 
 def _thaw(network: GapNetwork, size: int) -> None:
-    """Lets all parameters be trained but those that the logits do not depend on, such as the classifier before."""
+    """Unfreezes the parameters that the logits depend on: not, say, the classifier that the conversion replaced."""
     network.requires_grad_()
     network(torch.zeros(1, 3, size, size)).sum().backward()
     for parameter in network.parameters():
@@ -175,6 +175,6 @@ def _thaw(network: GapNetwork, size: int) -> None:
 
 
 def _balance(training: Examples) -> torch.Tensor:
-    """For each class the weight that lets it count as much as the others, or as much as its absence."""
+    """Computes weights for the loss: each class counts as much as the others, or as its absence does."""
     counts, total = training.counts().clamp(min=1), len(training)
     return (total - counts).clamp(min=1) / counts if training.multilabel else total / (training.classes * counts)

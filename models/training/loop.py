@@ -1,4 +1,4 @@
-"""Trains a network's GAP conversion from image-level labels, by lightning's loop, such that it can be cut short."""
+"""Trains a GAP conversion from image-level labels, with lightning; a training that was interrupted can be resumed."""
 
 import contextlib
 import logging
@@ -18,18 +18,18 @@ from camboxes.models.training.examples import Examples
 from camboxes.models.training.lightning_module import WATCHED, TrainingModule
 from camboxes.models.training.metrics import guessing
 
-LAST, BEST = "last.ckpt", "best.ckpt"  # what a training keeps in its folder: to resume from, and to end with
+LAST, BEST = "last.ckpt", "best.ckpt"  # files in a training's folder: to resume from; the epoch that is kept
 
 _PATIENCE = 5  # epochs without a better validation metric
 
 
 class Outcome(NamedTuple):
-    """What a training came to.
+    """The result of a training.
 
     Attributes:
       metrics: shares from 0 to 1 on the validation images, of the epoch that was kept; empty without such images.
       guessing: the same metrics of guessing the most frequent class for every image.
-      epochs: how many were trained.
+      epochs: the number of epochs that were trained.
     """
 
     metrics: dict[str, float]
@@ -50,22 +50,23 @@ def train(
     folder: Path,
     progress: Callable[[int], object],
 ) -> Outcome:
-    """Trains a network in place, on a CPU with the same bits whenever it is called with the same arguments.
+    """Trains a network in place. On a CPU the same arguments give the same bits.
 
     Args:
       network: a conversion with as many classes as the examples.
-      preprocessing: what it asks of images.
-      training: what to learn.
-      validation: what decides which epoch is kept and when to stop; None to train all epochs and keep the last.
+      preprocessing: how images are normalised.
+      training: the examples to learn.
+      validation: the examples that decide which epoch is kept and when to stop; None to train all epochs and keep the
+        last.
       everything: train all layers; otherwise those behind `GapNetwork.features`.
-      epochs: at most; fewer where the validation metric stops growing.
-      seed: decides the order of images, their augmentation, and new layers.
-      device: "cpu" or "cuda"; of several GPUs all are used.
-      folder: LAST and BEST are kept there; a training that was cut short goes on from LAST.
-      progress: told, after each batch, how many images it held.
+      epochs: the most epochs; training stops earlier where the validation metric stops growing.
+      seed: decides the order of images, their augmentation, and the first weights of new layers.
+      device: "cpu" or "cuda"; all GPUs are used.
+      folder: where LAST and BEST are kept; an interrupted training is resumed from LAST.
+      progress: called after each batch with the number of its images.
 
     Raises:
-      KeyboardInterrupt: the user had enough; LAST holds the last whole epoch.
+      KeyboardInterrupt: the user interrupted the training; LAST holds the last whole epoch.
     """
     with _quiet():
         torch.manual_seed(seed)
@@ -92,7 +93,7 @@ def _trainer(
     every_epoch: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
     gpus = torch.cuda.device_count() if device == "cuda" else 0
     callbacks: list[Callback] = []
-    if gpus <= 1:  # no other process can tell this one
+    if gpus <= 1:  # with several, batches are trained in other processes, which cannot call `progress`
         callbacks.append(LambdaCallback(on_train_batch_end=lambda *found: progress(len(found[3][1]))))
     if judged:
         watched: dict[str, Any] = {"monitor": WATCHED, "mode": "max"}
@@ -116,7 +117,7 @@ def _trainer(
 
 
 class _EarlyStopping(EarlyStopping):
-    """Also stops a training that is taken up again after it had stopped; lightning's own lets it train on."""
+    """Early stopping that also holds for a resumed training that had stopped; lightning's own would train on."""
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         trainer.should_stop = self.stopped_epoch > 0
@@ -124,7 +125,7 @@ class _EarlyStopping(EarlyStopping):
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Holds back lightning's tips and warnings; errors are raised in any case."""
+    """Silences lightning's tips and warnings; errors are raised all the same."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""How good a classifier is on validation images, and how good a guess would be."""
+"""Validation metrics of a classifier, and the same metrics of guessing."""
 
 import torch
 from torchmetrics import MetricCollection
@@ -8,7 +8,7 @@ from camboxes.models.training.examples import Examples
 
 
 class _MeanClassAccuracy(MulticlassAccuracy):
-    """The mean over the classes that there are validation images of: torchmetrics' own counts others as missed."""
+    """The mean accuracy over the classes with validation images; torchmetrics' own counts the others as missed."""
 
     def __init__(self, classes: int, seen: torch.Tensor):
         super().__init__(classes, average=None)
@@ -19,7 +19,7 @@ class _MeanClassAccuracy(MulticlassAccuracy):
 
 
 def validation_metrics(training: Examples, validation: Examples) -> MetricCollection:
-    """Shares from 0 to 1; the first one decides which epoch is kept."""
+    """Builds the metrics, shares from 0 to 1; the first one decides which epoch is kept."""
     classes = training.classes
     if training.multilabel:
         precision = BinaryAveragePrecision() if classes == 1 else MultilabelAveragePrecision(classes)
@@ -31,7 +31,7 @@ def validation_metrics(training: Examples, validation: Examples) -> MetricCollec
 
 
 def guessing(training: Examples, validation: Examples) -> dict[str, float]:
-    """The same metrics of guessing the most frequent class for every image."""
+    """Computes the metrics of guessing the most frequent class for every image."""
     counts, total = validation.counts(), len(validation)
     if training.multilabel:  # the average precision of a constant is the share of images that have the label
         return {"mean_average_precision": float((counts[counts > 0] / total).mean())}

@@ -1,10 +1,10 @@
-"""A small network that learns from a run's own confident boxes what objects look like, and makes maps better by it.
+"""Self-training: a small network learns foreground from a run's own confident boxes, and improves maps with it.
 
-PSOL (Zhang et al., CVPR 2020) trains a class-agnostic box regressor on pseudo-boxes. Here it gives a map instead of a
-box, so that all that follows a map (thresholds, reviews, calibration) works as before. It sees a frozen classifier's
-features at stride 16, and how alike each cell is to where the class's map is highest, but not that map: shown the map
-whose component it is to learn, it learns the map's threshold and nothing else. The class's map is multiplied in at the
-end.
+PSOL (Zhang et al., CVPR 2020) trains a class-agnostic box regressor on pseudo-boxes. Here the regressor gives a map
+instead of a box, so that thresholds, reviews and calibration work on its maps as on any other. Its inputs are a frozen
+classifier's features at stride 16, and the similarity of each cell to the cells where the class's map is highest. The
+map itself is no input: a regressor that sees the map whose component it is to predict learns the map's threshold and
+nothing else. The class's map is multiplied in at the end.
 """
 
 import math
@@ -22,19 +22,19 @@ from camboxes.models.localization.affinity import LAYER, Coherence, affinity, co
 
 _WIDTH = 32  # channels
 _BATCH = 16
-_SEEN = 6_500  # examples that a training looks at, each as often as it takes, so that its time has a bound
-_EPOCHS = (3, 20)  # at least, at most
+_SEEN = 6_500  # examples in a training, repetitions included, which bounds its time
+_EPOCHS = (3, 20)  # the fewest, the most
 _RATE = 1e-3
-_PEAK = 0.9  # of a map's maximum: where the class is surely seen
+_PEAK = 0.9  # share of a map's maximum from which on a cell surely belongs to the class
 
 
 class Examples(NamedTuple):
-    """Maps of photographs, with the features that they go with.
+    """Maps of photographs, with the features of the photographs.
 
     Attributes:
       features: float16 [images, channels, height, width].
-      image: int64 [maps], which image each map is of.
-      maps: float32 [maps, height, width], in [0, 1]: as the run has them.
+      image: int64 [maps], the image that each map belongs to.
+      maps: float32 [maps, height, width], in [0, 1]: the maps of the run.
     """
 
     features: torch.Tensor
@@ -43,11 +43,11 @@ class Examples(NamedTuple):
 
 
 def likeness(features: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-    """How alike each cell is to the mean of those where a map is highest.
+    """Computes the similarity of each cell to the mean of the cells where a map is highest.
 
     Args:
-      features: [channels, height, width]; the mean over the cells is taken off first.
-      before: float32 [height, width], in [0, 1].
+      features: [channels, height, width]; the mean over the cells is subtracted first.
+      before: the map, float32 [height, width], in [0, 1].
 
     Returns:
       float32 [height, width]: cosine similarities.
@@ -59,13 +59,13 @@ def likeness(features: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
 
 
 class MapRegressor(nn.Module):
-    """Features in, foreground out: a few convolutions on the grid of the features."""
+    """Predicts the foreground from features: a few convolutions on the grid of the features."""
 
     mean: torch.Tensor
     std: torch.Tensor
 
     def __init__(self, channels: int):
-        """Takes the number of the features' channels."""
+        """Makes the layers for features of so many channels."""
         super().__init__()
         self.register_buffer("mean", torch.zeros(channels, 1, 1))
         self.register_buffer("std", torch.ones(channels, 1, 1))
@@ -75,15 +75,15 @@ class MapRegressor(nn.Module):
         self.logit = nn.Conv2d(_WIDTH, 1, 1)
 
     def forward(self, features: torch.Tensor, alike: torch.Tensor) -> torch.Tensor:
-        """Features [n, channels, height, width] and their `likeness` [n, height, width] to logits of that shape."""
+        """Computes logits [n, height, width] from features [n, channels, height, width] and their `likeness`."""
         reduced = functional.relu(self.reduce((features.float() - self.mean) / self.std))
         joined = functional.relu(self.first(torch.cat([reduced, alike[:, None]], 1)))
         return self.logit(functional.relu(self.second(joined)))[:, 0]
 
     def foreground(self, features: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-        """How probably each cell is a part of the object, the mean over the image and its mirror image.
+        """Predicts the probability that a cell belongs to the object, the mean over the image and its mirror image.
 
-        One map at a time: the last bits of a result depend on the shape of what is computed.
+        It takes one map at a time: the last bits of a result depend on the shape of what is computed.
 
         Args:
           features: [channels, height, width], as `FeatureReader` gives them.
@@ -98,21 +98,22 @@ class MapRegressor(nn.Module):
         return (both[0] + both[1].flip(1)) / 2
 
     def predict(self, features: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-        """A better map: the product of a map and its foreground. Arguments and result: see `foreground`.
+        """Multiplies a map by its foreground. Arguments and result: see `foreground`.
 
-        A regressor that has learnt nothing, whose foreground is the same everywhere, leaves a map as it was.
+        A regressor that has learnt nothing predicts the same foreground everywhere, and leaves the shape of a map as it
+        is.
         """
         return self.foreground(features, before) * before
 
     def safetensors(self) -> bytes:
-        """Its weights as the bytes of a file; equal weights make equal bytes."""
+        """Serialises the weights; equal weights give equal bytes."""
         from safetensors.torch import save
 
         return save({key: value.contiguous() for key, value in self.state_dict().items()})
 
     @classmethod
     def load(cls, data: bytes) -> "MapRegressor":
-        """The inverse of safetensors."""
+        """Loads what `safetensors` gave."""
         from safetensors.torch import load
 
         state = load(data)
@@ -122,23 +123,23 @@ class MapRegressor(nn.Module):
 
 
 class FeatureReader:
-    """The features that regressors see.
+    """Computes the features that regressors take.
 
     Attributes:
-      classifier: whose they are; photographs are squashed to its square.
+      classifier: the network; photographs are squashed to its square.
     """
 
     def __init__(self, classifier: Classifier):
-        """Takes the network.
+        """Finds the layer to read.
 
         Raises:
-          ValueError: it has no block at stride 16.
+          ValueError: the network has no block at stride 16.
         """
         self.classifier = classifier
         self._layer = classifier.layer(LAYER)
 
     def features(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Features of photographs, in passes of one shape: the last bits of a result depend on it.
+        """Computes the features of photographs, in a pass of one shape: the last bits of a result depend on it.
 
         Args:
           images: at most `classifier.spec.batch_size`, as `classifier.preprocessing.resize` makes them.
@@ -158,7 +159,7 @@ class FeatureReader:
 
 @contextmanager
 def on_one_core() -> Iterator[None]:
-    """Passes of the calling thread run on one core: the last bits of a result depend on how many share it."""
+    """Runs the calling thread's passes on one core: the last bits of a result depend on the number of cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -172,8 +173,8 @@ def fit(examples: Examples, masks: torch.Tensor, seed: int = 0) -> MapRegressor:
 
     Args:
       examples: at least one.
-      masks: float32 [maps, height, width], in [0, 1]: how much of each cell is foreground.
-      seed: decides its first weights, the order of the examples and which of them are mirrored.
+      masks: the foreground share of each cell, float32 [maps, height, width], in [0, 1].
+      seed: decides the first weights, the order of the examples, and which of them are mirrored.
     """
     count = len(masks)
     epochs = min(max(round(_SEEN / count), _EPOCHS[0]), _EPOCHS[1])
@@ -201,7 +202,7 @@ def fit(examples: Examples, masks: torch.Tensor, seed: int = 0) -> MapRegressor:
 
 
 def _standard(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each channel's mean and standard deviation, [channels, 1, 1]; 1 for a channel that never changes."""
+    """Computes each channel's mean and standard deviation, [channels, 1, 1]; 1 for a constant channel."""
     total = torch.zeros(2, features.shape[1], dtype=torch.float64)
     for some in features.split(_BATCH):  # in double precision they would not all fit
         values = some.double()
@@ -213,7 +214,7 @@ def _standard(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def known(features: torch.Tensor, maps: Sequence[torch.Tensor]) -> list[Coherence]:
-    """Coherence and agreement of maps [height, width] of one image with its features, [channels, height, width]."""
+    """Measures the coherence and agreement of an image's maps by its features, [channels, height, width]."""
     affinities, size = affinity([features[None].float()]), (features.shape[1], features.shape[2])
     # Each by itself: last bits depend on the shape of what is computed.
     return [coherence(one[None], affinities, size) for one in maps]

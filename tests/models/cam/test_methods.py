@@ -109,7 +109,9 @@ def test_gradients_through_a_hidden_layer_by_hand():
 
 
 def test_cam_is_refused_where_it_is_not_exact():
-    with pytest.raises(ValueError, match=r"CAM is not exact for tiny.*--method gradcam or layercam.*--model gap:tiny"):
+    with pytest.raises(
+        ValueError, match=r"CAM is not exact for tiny.*use method \"gradcam\" or \"layercam\".*model gap:tiny"
+    ):
         class_maps(_tiny(hidden=True), IMAGE, torch.tensor([[2]]))
 
 

@@ -250,7 +250,9 @@ def test_without_anything_negative_guided_backpropagation_is_the_gradient(data):
 @pytest.mark.parametrize("activation", [nn.SiLU, nn.GELU, nn.LeakyReLU, nn.Hardtanh])
 def test_a_network_without_rectifiers_is_refused_before_any_image(method, activation):
     classifier = _classifier(_two_layers(activation), 2)
-    with pytest.raises(ValueError, match=r"tiny has no rectifiers;.*ReLU or ReLU6.*use --method occlusion or layercam"):
+    with pytest.raises(
+        ValueError, match=r"tiny has no rectifiers;.*ReLU or ReLU6.*use method \"occlusion\" or \"layercam\""
+    ):
         Localizer(classifier, MapSpec(f"cam*{method}"))
 
 
@@ -266,7 +268,7 @@ def test_the_deconvnet_of_lite0_is_the_same_for_every_picture_and_so_is_refused(
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2]) and found.abs().max() > 0
     message = (
         r"deconvnet gives the same map for every picture with timm:tf_efficientnet_lite0: noise and a plain colour .* "
-        r"\(no max pooling, no gates\); use guidedbackprop, or layercam"
+        r"\(no max pooling, no gates\); use method \"guidedbackprop\" or \"layercam\""
     )
     for asked in ("deconvnet", "cam*deconvnet@32"):
         with pytest.raises(ValueError, match=message):

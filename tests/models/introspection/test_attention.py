@@ -396,7 +396,7 @@ class Conv(nn.Sequential):
         (
             lambda: _transformer(global_pool="avg", fc_norm=False, class_token=False, reg_tokens=2),
             "tscam",
-            "attentive has no class token, whose attention tscam reads; use --method cam, rollout or chefer",
+            'attentive has no class token, whose attention tscam reads; use method "cam", "rollout" or "chefer"',
         ),
         (lambda: _swin("timm", 4), "tscam", "attentive has no class token"),
     ],

@@ -76,7 +76,10 @@ def test_a_converted_network_is_converted_no_further():
 
 
 def test_a_conversion_without_trained_weights():
-    with pytest.raises(ValueError, match="gap:torchvision:alexnet has no trained weights: train it with camboxes"):
+    with pytest.raises(
+        ValueError,
+        match="gap:torchvision:alexnet has no trained weights: train the model gap:alexnet with camboxes train",
+    ):
         load_classifier("gap:alexnet")
 
 
@@ -123,7 +126,7 @@ def test_descriptions_survive_json():
 
 
 def test_folders_and_files_that_are_no_checkpoint(tmp_path):
-    with pytest.raises(ValueError, match=r"a folder without classifier.json; expected the --output of camboxes"):
+    with pytest.raises(ValueError, match=r"a folder without classifier.json; expected one that camboxes train wrote"):
         load_classifier(str(tmp_path))
     _checkpoint(tmp_path)
     with pytest.raises(ValueError, match=r"is a checkpoint with its own weights; leave out 'w.pth'"):

@@ -251,7 +251,7 @@ def test_cam_points_to_gradcam(load):
     _, classifier = load("tiny-resnet")
     with pytest.raises(ValueError, match="CAM is not exact for open_clip:tiny-resnet") as error:
         class_maps(classifier, IMAGES, torch.tensor([[0], [0]]))
-    assert "use --method gradcam or layercam" in str(error.value) and "camboxes train" not in str(error.value)
+    assert 'use method "gradcam" or "layercam"' in str(error.value) and "camboxes train" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_cam_points_to_gradcam(load):
         (
             "tiny-resnet",
             {"prompts": None},
-            "open_clip:tiny-resnet has no classes of its own: name a file with --prompts",
+            "open_clip:tiny-resnet has no classes of its own: give it prompts",
         ),
         (
             "tiny-resnet",
@@ -297,13 +297,13 @@ def test_weights_that_cannot_be_downloaded(monkeypatch):
 
     monkeypatch.setattr(open_clip.factory, "download_pretrained", unreachable)
     with pytest.raises(
-        OSError, match=r"open_clip:RN50-quickgelu/cc12m could not be had .*no host.* name the file with --weights"
+        OSError, match=r"open_clip:RN50-quickgelu/cc12m could not be had .*no host.* give the file as weights"
     ):
         load_classifier(ModelSpec("open_clip:RN50-quickgelu/cc12m", prompts=PROMPTS))
 
 
 def test_prompts_for_a_network_with_classes():
-    with pytest.raises(ValueError, match="'efficientnet_lite0' has classes of its own; leave --prompts out, or name"):
+    with pytest.raises(ValueError, match="'efficientnet_lite0' has classes of its own; leave the prompts out, or name"):
         load_classifier(ModelSpec(prompts=PROMPTS))
 
 
