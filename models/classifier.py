@@ -24,7 +24,7 @@ from camboxes.models.networks.checkpoints import DESCRIPTION, WEIGHTS, Descripti
 from camboxes.models.networks.class_names import known_names, names_from_json
 from camboxes.models.networks.preprocessing import Preprocessing, described
 from camboxes.models.networks.stride import lower_stride
-from camboxes.models.spec import ModelSpec
+from camboxes.models.spec import ModelSpec, ResolvedSpec
 
 
 class Activations(NamedTuple):
@@ -46,7 +46,7 @@ class Classifier(nn.Module):
       network: the network, unchanged.
       spec: the model's spec with nothing left open: qualified name, size, device, batch size, precision, compile, mean,
         std, multilabel. Of a classifier that is made of a network, rather than loaded, an open precision means the
-        network as it is.
+        network as it is, and an open batch size 1.
       preprocessing: how to bring photographs to its input.
       tokens: which tokens the logits depend on; None for a network that does not work on tokens.
       last: the name, in a `Recording`, of the last maps that the logits depend on: LAST, except for a network that
@@ -107,8 +107,8 @@ class Classifier(nn.Module):
         self.preprocessing = dataclasses.replace(preprocessing, stride=round(size / features.shape[2]))
         self.multilabel = multilabel or logits.shape[1] == 1
         self.class_names = _checked_names(class_names or known_names(logits.shape[1]), logits.shape[1], spec.name)
-        mean, std = preprocessing.mean, preprocessing.std
-        self.spec = dataclasses.replace(spec, mean=mean, std=std, multilabel=self.multilabel)
+        known = {"mean": preprocessing.mean, "std": preprocessing.std, "multilabel": self.multilabel}
+        self.spec = ResolvedSpec(**vars(spec) | {"size": size, "batch_size": spec.batch_size or 1} | known)
 
     def __reduce__(self) -> Any:
         """How to pickle or copy it: the network and its settings, of which the rest is made again.

@@ -94,6 +94,17 @@ class ModelSpec:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResolvedSpec(ModelSpec):
+    """The spec of a classifier, which leaves none of these open."""
+
+    size: int
+    batch_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    multilabel: bool
+
+
 # Methods that read the pixels instead of a layer, and the side of a map's cell in pixels where @ gives none.
 CELLS = {"occlusion": 32, "deconvnet": 16, "guidedbackprop": 16}
 OF_ATTENTION = ("rollout", "chefer", "tscam")
@@ -186,16 +197,11 @@ class MapSpec:
         the network's own features. Measured: docs/refinement.md.
 
         Args:
-          classifier: a loaded classifier; its name and its size are read, from `spec`.
-
-        Raises:
-          ValueError: the spec leaves the size open.
+          classifier: a loaded classifier; the name and the size in its `spec` are read.
         """
-        name, size = classifier.spec.name, classifier.spec.size
-        if size is None:
-            raise ValueError(f"the size of {name} is open; expected the classifier that load_classifier gives")
-        maps = LITE_MAPS if "efficientnet_lite" in name else DEFAULT_MAPS
-        return dataclasses.replace(maps, scales=(size, 2 * size))
+        spec = classifier.spec
+        maps = LITE_MAPS if "efficientnet_lite" in spec.name else DEFAULT_MAPS
+        return dataclasses.replace(maps, scales=(spec.size, 2 * spec.size))
 
     @functools.cached_property
     def terms(self) -> tuple[Term, ...]:

@@ -29,7 +29,6 @@ def occlusion(classifier: Classifier, image: torch.Tensor, class_ids: torch.Tens
       float32 [labels, ceil(height / stride), ceil(width / stride)], signed.
     """
     size = classifier.spec.batch_size
-    assert size is not None, "a loaded classifier's spec is resolved"
     cells = [math.ceil(side / stride) for side in image.shape[1:]]
     window = [min(_WINDOW, count) for count in cells]
     places = [count - reach + 1 for count, reach in zip(cells, window, strict=True)]

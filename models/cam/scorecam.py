@@ -24,7 +24,6 @@ def score_cam(classifier: Classifier, image: torch.Tensor, maps: torch.Tensor, c
       float32 [labels, height, width], of the maps' resolution.
     """
     size = classifier.spec.batch_size
-    assert size is not None, "a loaded classifier's spec is resolved"
     masks, of_channel = torch.unique(_scaled(maps[:, None])[:, 0].flatten(1), dim=0, return_inverse=True)
     masks = masks.unflatten(1, (1, *maps.shape[1:]))
     scores = []

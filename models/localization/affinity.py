@@ -18,7 +18,7 @@ from torch.nn import functional
 # fine enough to tell objects apart; the second adds edges and texture.
 LAYER, FINER = "16", "8"
 
-# Both of docs/refinement.md.
+# Measured: docs/refinement.md.
 _STEPS = 2  # of the random walk
 _BORDER = 1 / 28  # the border at each side, as a share of the width or height
 

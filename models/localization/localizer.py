@@ -72,7 +72,7 @@ class Localizer:
 
     @property
     def batch_size(self) -> int:
-        """How many images a pass at the first scale holds."""
+        """The number of images in a pass at the first scale."""
         return self._looks[0].batch_size
 
     def resize(self, image: np.ndarray | torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -119,7 +119,7 @@ class Localizer:
         maps = first.read(forward, chosen)
         found: dict[int, tuple[Any, ...]] = {}
         for rows in _of_one_shape(images):
-            # These images come first, among as many: the last bits of a result depend on its place in the batch.
+            # The group comes first in a batch of the same size: last bits depend on both.
             others = [row for row in range(self.batch_size) if row not in rows]
             own, ids = [images[row] for row in rows], [chosen[row] for row in rows]
             looks = [look.maps(own, ids, self.batch_size, max(map(len, chosen))) for look in self._looks[1:]]
@@ -135,7 +135,7 @@ class Localizer:
         plain = fused.cpu().numpy() if self._spec.keep_plain else None
         if self._spec.refine == "affinity":
             largest = max(range(len(looks)), key=lambda number: self._looks[number].scale)
-            # As many images at once as a pass holds: the likeness of all cells is as large as the pass's maps.
+            # As many images at once as a pass holds: the affinity of all cells takes as much memory as the pass.
             size = self._looks[largest].batch_size
             parts = zip(*(maps.split(size) for maps in (fused, *looks[largest].layers)), strict=True)
             fused = torch.cat([refine(maps, along) for maps, *along in parts])
@@ -166,11 +166,9 @@ class Localizer:
 
 
 def _of_one_shape(images: Sequence[Sequence[torch.Tensor]]) -> list[list[int]]:
-    """Groups images by their shapes at all scales: the places of each group's images."""
-    groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
-    for place, image in enumerate(images):
-        groups.setdefault(tuple(tuple(pixels.shape) for pixels in image), []).append(place)
-    return list(groups.values())
+    """Groups the rows of images by the images' shapes at all scales."""
+    shapes = [tuple(tuple(pixels.shape) for pixels in image) for image in images]
+    return [[row for row, other in enumerate(shapes) if other == shape] for shape in dict.fromkeys(shapes)]
 
 
 def _coherence(alike: Sequence[torch.Tensor], maps: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ from camboxes.models.spec import MapSpec
 
 
 class Maps(NamedTuple):
-    """What one look gives of a batch of images.
+    """The maps of a batch of images from one look.
 
     Attributes:
       factors: the maps of each factor of the method, float32 [batch, labels, height, width].
@@ -27,7 +27,7 @@ class Maps(NamedTuple):
     layers: list[torch.Tensor]
 
     def ordered(self, rows: list[int]) -> "Maps":
-        """The maps of the same images in another order."""
+        """Reorders the images."""
         return self if rows == sorted(rows) else Maps(*([maps[rows] for maps in kind] for kind in self))
 
 
@@ -60,7 +60,7 @@ class Look:
         return self.methods.forward(self.methods.classifier.normalize(batch), frozenset(self.layers))
 
     def read(self, forward: ForwardPass, chosen: Sequence[Sequence[int]]) -> Maps:
-        """Reads from a pass the maps of the classes that were chosen for each image."""
+        """Reads the maps of each image's classes from a pass."""
         most = max(map(len, chosen))  # a column of class ids can cost a backward pass
         class_ids = torch.zeros((self.batch_size, most), dtype=torch.int64)
         for row, ids in enumerate(chosen):
@@ -92,8 +92,6 @@ def looks_for(classifier: Classifier, maps: MapSpec) -> list[Look]:
     Raises:
       ValueError: the network cannot do what is asked.
     """
-    size = classifier.spec.batch_size
-    assert size is not None, "a loaded classifier's spec is resolved"
     networks = _finer(classifier, maps.scales) if maps.fine_scales else [classifier] * len(maps.scales)
     for scale, network in zip(maps.scales, networks, strict=True):
         if scale <= network.preprocessing.stride:
@@ -102,7 +100,7 @@ def looks_for(classifier: Classifier, maps: MapSpec) -> list[Look]:
     looks = []
     for place, (scale, network) in enumerate(zip(maps.scales, networks, strict=True)):
         methods = Methods(network, factors)
-        batch_size = max(1, round(size * min(1, (maps.scales[0] / scale) ** 2)))
+        batch_size = max(1, round(classifier.spec.batch_size * min(1, (maps.scales[0] / scale) ** 2)))
         layers: tuple[str, ...] = ()
         if maps.refine == "affinity" and scale == max(maps.scales):
             # A vision transformer, whose layers all have one stride, has none that is finer.
@@ -117,7 +115,7 @@ def looks_for(classifier: Classifier, maps: MapSpec) -> list[Look]:
 
 def _finer(classifier: Classifier, scales: Sequence[int]) -> list[Classifier]:
     """Gives the network for each scale, with the same weights, so that all have about as many cells as the largest."""
-    # Of 240 pixels 8 cells come, each of 30 where the strides are those of 32.
+    # The stride is rounded to a power of 2: a network of stride 32 makes 8 cells, each of 30 pixels, of 240.
     own = 2 ** round(math.log2(classifier.preprocessing.stride))
     halvings = [round(math.log2(max(scales) / scale)) for scale in scales]
     try:

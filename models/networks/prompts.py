@@ -56,7 +56,7 @@ def embed(model: Any, tokenizer: Callable[..., torch.Tensor], prompts: Sequence[
     length 1, are averaged and normalised again; so are the embeddings of a class's names.
 
     Args:
-      model: a model of open_clip, in evaluation mode; its text tower is changed, and takes no longer texts afterwards.
+      model: a model of open_clip, in evaluation mode; its text tower may not take longer texts afterwards.
       tokenizer: the model's tokenizer.
       prompts: the classes.
 

@@ -148,7 +148,6 @@ class FeatureReader:
           float16 [images, channels, height, width], on the CPU.
         """
         size = self.classifier.spec.batch_size
-        assert size is not None, "a loaded classifier's spec is resolved"
         batch = torch.zeros((size, *images[0].shape), dtype=torch.uint8)
         torch.stack(list(images), out=batch[: len(images)])
         layers = frozenset([self._layer])

@@ -3,6 +3,8 @@ from types import SimpleNamespace
 import pytest
 
 from camboxes.models import MapSpec, ModelSpec
+from camboxes.models.classifier import Classifier
+from camboxes.models.networks.by_name import empty_network
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,8 @@ def test_default_maps_of_a_loaded_classifier(classifier):
     assert MapSpec.default_for(classifier).scales == (224, 448)
 
 
-def test_without_a_size_there_are_no_default_maps():
-    with pytest.raises(ValueError, match="the size of resnet50 is open; expected the classifier that load_classifier"):
-        MapSpec.default_for(SimpleNamespace(spec=ModelSpec("resnet50")))
+def test_the_spec_of_a_classifier_leaves_nothing_open():
+    network = empty_network("timm:tf_efficientnet_lite0")
+    spec = Classifier(network.module, network.preprocessing, ModelSpec("lite0")).spec
+    assert (spec.name, spec.size, spec.batch_size, spec.multilabel) == ("lite0", 224, 1, False)
+    assert (spec.mean, spec.std) == (network.preprocessing.mean, network.preprocessing.std)
