@@ -374,8 +374,8 @@ def test_attention_and_layers_are_read_from_one_pass(monkeypatch):
     classifier, images = _classifier(_transformer()), _images()
     alone = [class_maps(classifier, images, IDS, method) for method in ("chefer", "layercam@blocks.1")]
     localizer = Localizer(classifier, MapSpec("chefer+layercam@blocks.1"))
-    forward = localizer._methods[0].forward(images)
-    for found, expected in zip(localizer._methods[0].maps(forward, IDS, 2), alone, strict=True):
+    forward = localizer._looks[0].methods.forward(images)
+    for found, expected in zip(localizer._looks[0].methods.maps(forward, IDS, 2), alone, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
 
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 """The likeness of cells, and what it does to a map: by hand on two groups of cells, and on a photograph."""
 
 import math
@@ -161,7 +163,8 @@ def test_a_stage_of_another_stride_leaves_nothing_known():
 
     one_stage = load_classifier(ModelSpec("efficientnet_lite0"))
     localizer = Localizer(one_stage)
-    localizer._alike = []  # as of a network without a block at stride 16
+    [look] = localizer._looks
+    localizer._looks = [dataclasses.replace(look, layers=())]  # as of a network without a block at stride 16
     [found] = localizer.localize([localizer.resize(np.zeros((50, 50, 3), np.uint8))], [[[7]]])
     assert np.isnan(found.coherence).all()
     assert np.isnan(found.agreement).all()

@@ -41,7 +41,7 @@ def failing(localizer, monkeypatch):
 
             return pass_or_fail
 
-        for methods in localizer._methods:
+        for methods in (look.methods for look in localizer._looks):
             monkeypatch.setattr(methods, "forward", failing_or(methods.forward))
 
     return fail
@@ -90,7 +90,7 @@ def test_images_that_do_not_fit_one_by_one(localizer, questions, failing):
 @pytest.mark.parametrize("in_a_cycle", [False, True])
 def test_the_tensors_of_a_failed_pass_are_gone_when_it_is_made_again(localizer, questions, monkeypatch, in_a_cycle):
     """The error's traceback holds the pass's frames, and those its tensors; a frame may hold the error, too."""
-    [forward, *_] = [methods.forward for methods in localizer._methods]
+    [forward, *_] = [look.methods.forward for look in localizer._looks]
     held, alive = [], []
 
     def pass_or_fail(images, *arguments):
@@ -106,7 +106,7 @@ def test_the_tensors_of_a_failed_pass_are_gone_when_it_is_made_again(localizer, 
                     del error
         return forward(images, *arguments)
 
-    monkeypatch.setattr(localizer._methods[0], "forward", pass_or_fail)
+    monkeypatch.setattr(localizer._looks[0].methods, "forward", pass_or_fail)
     answers, halved = localize(localizer, questions)
     assert halved == 3 and not any(isinstance(answer, BadImageError) for answer in answers)
     assert len(held) == 3 and len(alive) == 7
@@ -114,7 +114,7 @@ def test_the_tensors_of_a_failed_pass_are_gone_when_it_is_made_again(localizer, 
 
 
 def test_a_pass_that_fails_otherwise_leaves_nothing_either(localizer, questions, monkeypatch):
-    [forward, *_] = [methods.forward for methods in localizer._methods]
+    [forward, *_] = [look.methods.forward for look in localizer._looks]
     held, alive = [], []
 
     def pass_or_fail(images, *arguments):
@@ -125,7 +125,7 @@ def test_a_pass_that_fails_otherwise_leaves_nothing_either(localizer, questions,
             raise RuntimeError("not this one")
         return forward(images, *arguments)
 
-    monkeypatch.setattr(localizer._methods[0], "forward", pass_or_fail)
+    monkeypatch.setattr(localizer._looks[0].methods, "forward", pass_or_fail)
     answers, _ = localize(localizer, questions)
     assert [isinstance(answer, BadImageError) for answer in answers] == [True, True, False, False]
     assert not any(map(any, alive))
