@@ -392,7 +392,7 @@ class Conv(nn.Sequential):
         (lambda: timm.create_model("cait_xxs24_224", depth=2, img_size=64), "chefer", "cannot be followed"),
         (lambda: timm.create_model("xcit_nano_12_p16_224", depth=2), "chefer", "cannot be followed"),
         (lambda: _transformer(attn_layer="diff"), "rollout", "has several attentions side by side in a layer"),
-        (_transformer, "tscam", r"CAM is not exact for attentive.*--model gap:attentive"),
+        (_transformer, "tscam", r"CAM is not exact for attentive.*model gap:attentive"),
         (
             lambda: _transformer(global_pool="avg", fc_norm=False, class_token=False, reg_tokens=2),
             "tscam",

@@ -1,7 +1,6 @@
-import dataclasses
-
 """The likeness of cells, and what it does to a map: by hand on two groups of cells, and on a photograph."""
 
+import dataclasses
 import math
 
 import numpy as np
