@@ -47,7 +47,7 @@ def open_binary(path: str) -> IO[bytes]:
       FileNotFoundError: there is no such file, on whatever filesystem. GCS tells it when the file is read.
     """
     try:
-        return store_of(path).open(path)
+        return store_of(path).open(path, "rb")
     except Exception as error:  # each store has errors of its own
         if exists(path):
             raise
@@ -65,7 +65,7 @@ def read_bytes(path: str, most: int = -1) -> bytes:
         with Path(path).open("rb") as file:
             return file.read(most)
     try:
-        with store_of(path).open(path) as file:
+        with store_of(path).open(path, "rb") as file:
             return file.read(most)
     except Exception as error:  # each store has errors of its own
         if exists(path):
@@ -125,7 +125,7 @@ def _may_be_retried(error: Exception) -> bool:
 @retry.with_exponential_backoff(num_retries=4, initial_delay_secs=1, retry_filter=_may_be_retried)
 def _upload(path: str, data: bytes) -> None:
     """Uploads a file, with retries: Beam retries most calls, but not uploads."""
-    with store_of(path).create(path) as file:
+    with store_of(path).open(path, "wb") as file:
         file.write(data)
 
 
@@ -138,7 +138,7 @@ def replacing(path: str) -> Iterator[IO[bytes]]:
     temporary, store = f"{path}.{uuid.uuid4().hex}.tmp", store_of(path)
     if is_local(path):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-    file = store.create(temporary)
+    file = store.open(temporary, "wb")
     try:
         yield file
         file.close()

@@ -9,9 +9,9 @@ import copy
 import functools
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from http import HTTPStatus
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from apache_beam.io.aws import s3io
 from apache_beam.io.aws.clients.s3 import boto3_client, messages
@@ -20,14 +20,15 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, S3Options
 from apache_beam.utils import retry
 
-# Credentials and servers may be named in the environment.
-_ENVIRONMENT = ("AWS_", "GOOGLE_", "STORAGE_")
+_NO_OPTIONS = PipelineOptions([])  # before there is a pipeline
+_Batch = Callable[[list[Any]], Iterable[tuple[Any, ...]]]
 
 
 def store_of(path: str) -> "Store":
     """The store that holds a path: its operations on files."""
     FileSystems.get_filesystem(path)  # says which of Beam's extras is missing
-    return {"s3": _S3, "gs": _GoogleStorage}.get(FileSystems.get_scheme(path) or "", Store)()
+    make = {"s3": _s3, "gs": _google_storage}.get(FileSystems.get_scheme(path) or "")
+    return make(FileSystems._pipeline_options or _NO_OPTIONS) if make else Store()
 
 
 class Store:
@@ -37,13 +38,10 @@ class Store:
         """Whether there is a file or, locally, a folder at a path."""
         return FileSystems.exists(path)
 
-    def open(self, path: str) -> IO[bytes]:
-        """Opens a file for reading; it is not decompressed."""
-        return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
-
-    def create(self, path: str) -> IO[bytes]:
-        """Opens a file for writing; it is not compressed."""
-        return FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    def open(self, path: str, mode: Literal["rb", "wb"]) -> IO[bytes]:
+        """Opens a file for reading or writing; its bytes are neither decompressed nor compressed."""
+        opening = FileSystems.open if mode == "rb" else FileSystems.create
+        return opening(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
     def rename(self, source: str, target: str) -> None:
         """Moves a file."""
@@ -59,8 +57,35 @@ class Store:
         return (file.path for file in FileSystems.match([pattern])[0].metadata_list)
 
 
-class _ListedByPage(Store):
-    """A store that is listed one page after the other. Beam's `match` holds the names of all files."""
+class _Cloud(Store):
+    """S3 or Google Cloud Storage."""
+
+    def __init__(self, io: Any, copy: _Batch, remove: _Batch, listed: Callable[[str], Iterator[str]]):
+        """Takes the calls of one of the stores.
+
+        Args:
+          io: Beam's S3IO or GcsIO.
+          copy: copies (source, target) pairs, and returns (source, target, error or None) for each.
+          remove: deletes files, and returns (path, error or None) for each.
+          listed: the paths that begin with a text, one page after the other. Beam's `list_files` keeps all names.
+        """
+        self.io, self._copy, self._remove, self._listed = io, copy, remove, listed
+
+    def exists(self, path: str) -> bool:
+        try:
+            return self.io.exists(path)
+        except Exception as error:  # each store has errors of its own
+            raise BeamIOError("exists() operation failed", {path: error}) from error
+
+    def open(self, path: str, mode: Literal["rb", "wb"]) -> IO[bytes]:
+        return self.io.open(path, mode)
+
+    def rename(self, source: str, target: str) -> None:
+        _check("Rename", self._copy([(source, target)]))
+        _check("Rename", self._remove([source]))
+
+    def delete(self, path: str) -> None:
+        _check("Delete", self._remove([path, *self._listed(path + "/")]))
 
     def matching(self, pattern: str) -> Iterator[str]:
         start = re.split(r"[*?\[]", pattern)[0]
@@ -70,118 +95,24 @@ class _ListedByPage(Store):
         matches = re.compile(FileSystems.get_filesystem(pattern).translate_pattern(pattern)).match
         try:
             yield from filter(matches, self._listed(start))
-        except Exception as error:  # each store has errors of its own
+        except Exception as error:
             raise BeamIOError("List operation failed", {pattern: error}) from error
 
-    def _listed(self, start: str) -> Iterator[str]:
-        """The paths that begin with `start`."""
-        raise NotImplementedError
 
-
-class _S3(_ListedByPage):
-    def __init__(self) -> None:
-        # A copy: what the client keeps of a download belongs to one file.
-        self._s3 = s3io.S3IO(client=copy.copy(_s3_client(_options())))
-
-    def exists(self, path: str) -> bool:
-        try:
-            return self._s3.exists(path)
-        except Exception as error:
-            raise BeamIOError("exists() operation failed", {path: error}) from error
-
-    def open(self, path: str) -> IO[bytes]:
-        return self._s3.open(path, "rb")
-
-    def create(self, path: str) -> IO[bytes]:
-        return self._s3.open(path, "wb")
-
-    def rename(self, source: str, target: str) -> None:
-        [(_, _, error)] = self._s3.rename_files([(source, target)])
-        _check("Rename", {source: error})
-
-    def delete(self, path: str) -> None:
-        _check("Delete", self._s3.delete_paths([path, path + "/"]))
-
-    def _listed(self, start: str) -> Iterator[str]:
-        bucket, prefix = s3io.parse_s3_path(start, object_optional=True)
-        request = messages.ListRequest(bucket, prefix)
-        again = retry.with_exponential_backoff(retry_filter=retry.retry_on_server_errors_and_timeout_filter)
-        ask = again(self._s3.client.list)
-        while True:
-            try:
-                page = ask(request)
-            except messages.S3ClientError as error:
-                if error.code == HTTPStatus.NOT_FOUND:  # also where no path begins so
-                    return
-                raise
-            yield from (f"s3://{bucket}/{item.key}" for item in page.items)
-            if not page.next_token:
-                return
-            request.continuation_token = page.next_token
-
-
-class _GoogleStorage(_ListedByPage):
-    def __init__(self) -> None:
-        from apache_beam.io.gcp import gcsio
-
-        self._gcs = gcsio.GcsIO(_gcs_client(_options()), _options())
-
-    def exists(self, path: str) -> bool:
-        return self._gcs.exists(path)
-
-    def open(self, path: str) -> IO[bytes]:
-        return self._gcs.open(path, "rb")
-
-    def create(self, path: str) -> IO[bytes]:
-        return self._gcs.open(path, "wb")
-
-    def rename(self, source: str, target: str) -> None:
-        [(_, _, error)] = self._gcs.copy_batch([(source, target)])
-        _check("Rename", {source: error})
-        _check("Rename", dict(self._gcs.delete_batch([source])))
-
-    def delete(self, path: str) -> None:
-        _check("Delete", dict(self._gcs.delete_batch([path, *self._listed(path + "/")])))
-
-    def _listed(self, start: str) -> Iterator[str]:
-        from apache_beam.io.gcp import gcsio
-
-        bucket, prefix = gcsio.parse_gcs_path(start, object_optional=True)
-        listed = self._gcs.client.list_blobs(bucket, prefix=prefix, retry=self._gcs._storage_client_retry)
-        yield from (f"gs://{bucket}/{file.name}" for file in listed)
-
-
-def _check(operation: str, results: dict[str, Any]) -> None:
-    if errors := {path: error for path, error in results.items() if error is not None}:
+def _check(operation: str, results: Iterable[tuple[Any, ...]]) -> None:
+    """Raises BeamIOError if a result, (path, ..., error or None), holds an error."""
+    if errors := {result[0]: result[-1] for result in results if result[-1] is not None}:
         raise BeamIOError(f"{operation} operation failed", errors)
 
 
-def _options() -> PipelineOptions:
-    """Beam's options in this process; those of no pipeline before there is one."""
-    return FileSystems._pipeline_options or _no_options()
+def _here() -> tuple[int, frozenset[tuple[str, str]]]:
+    """What a client belongs to: the process, and the environment, which may name credentials and servers."""
+    names = ("AWS_", "GOOGLE_", "STORAGE_")
+    return os.getpid(), frozenset(item for item in os.environ.items() if item[0].startswith(names))
 
 
-@functools.cache
-def _no_options() -> PipelineOptions:
-    return PipelineOptions([])
-
-
-def _kept(make: Callable[[PipelineOptions], Any]) -> Callable[[PipelineOptions], Any]:
-    """`make`, whose result is kept for the same options in the same process and environment."""
-
-    @functools.lru_cache(maxsize=8)
-    def made(process: int, environment: frozenset[tuple[str, str]], options: PipelineOptions) -> Any:
-        return make(options)
-
-    def kept(options: PipelineOptions) -> Any:
-        environment = frozenset(item for item in os.environ.items() if item[0].startswith(_ENVIRONMENT))
-        return made(os.getpid(), environment, options)
-
-    return kept
-
-
-@_kept
-def _s3_client(options: PipelineOptions) -> boto3_client.Client:
+@functools.lru_cache(maxsize=8)
+def _s3_client(options: PipelineOptions, here: Hashable) -> boto3_client.Client:
     """Beam's client of S3.
 
     Raises:
@@ -197,8 +128,42 @@ def _s3_client(options: PipelineOptions) -> boto3_client.Client:
     return boto3_client.Client(options)
 
 
-@_kept
-def _gcs_client(options: PipelineOptions) -> Any:
+@functools.lru_cache(maxsize=8)
+def _gcs_client(options: PipelineOptions, here: Hashable) -> Any:
     from apache_beam.io.gcp import gcsio
 
     return gcsio.create_storage_client(options)
+
+
+def _s3(options: PipelineOptions) -> _Cloud:
+    io = s3io.S3IO(copy.copy(_s3_client(options, _here())))  # a copy: it keeps the state of one file's download
+    ask = retry.with_exponential_backoff(retry_filter=retry.retry_on_server_errors_and_timeout_filter)(io.client.list)
+
+    def listed(start: str) -> Iterator[str]:
+        bucket, prefix = s3io.parse_s3_path(start, object_optional=True)
+        request = messages.ListRequest(bucket, prefix)
+        try:
+            while True:
+                page = ask(request)
+                yield from (f"s3://{bucket}/{item.key}" for item in page.items)
+                if not page.next_token:
+                    return
+                request.continuation_token = page.next_token
+        except messages.S3ClientError as error:
+            if error.code != HTTPStatus.NOT_FOUND:  # which S3 also answers where no path begins so
+                raise
+
+    return _Cloud(io, io.copy_paths, io.delete_files, listed)
+
+
+def _google_storage(options: PipelineOptions) -> _Cloud:
+    from apache_beam.io.gcp import gcsio
+
+    io = gcsio.GcsIO(_gcs_client(options, _here()), options)
+
+    def listed(start: str) -> Iterator[str]:
+        bucket, prefix = gcsio.parse_gcs_path(start, object_optional=True)
+        files = io.client.list_blobs(bucket, prefix=prefix, retry=io._storage_client_retry)
+        yield from (f"gs://{bucket}/{file.name}" for file in files)
+
+    return _Cloud(io, io.copy_batch, io.delete_batch, listed)

@@ -20,7 +20,7 @@ def options(monkeypatch):
 
 
 def _s3_client():
-    return store_of("s3://bucket/a")._s3.client.client
+    return store_of("s3://bucket/a").io.client.client
 
 
 def test_a_process_makes_one_client_of_s3(s3, options, monkeypatch):
@@ -39,7 +39,7 @@ def test_a_process_makes_one_client_of_s3(s3, options, monkeypatch):
 
 def test_a_process_makes_one_client_of_gcs(gs, options, monkeypatch):
     def client():
-        return store_of("gs://bucket/a")._gcs.client
+        return store_of("gs://bucket/a").io.client
 
     options()
     first = client()
