@@ -9,7 +9,7 @@ from camboxes.pipeline.options.fields import Options, option
 from camboxes.pipeline.reporter import LOG, Reporter
 
 if TYPE_CHECKING:
-    from camboxes.pipeline.detection_data.datasets import Exported
+    from camboxes.pipeline.detection_data.selected_images import Exported
     from camboxes.transforms import PlannedRun
 
 # What an export may leave in its folder. export.json marks the folder as an export, and is deleted last.
@@ -63,7 +63,8 @@ def export(job: ExportJob, reporter: Reporter = LOG) -> "Exported":
       CallError: the job cannot be done as it was asked for.
       Exception: the job failed.
     """
-    from camboxes.pipeline.detection_data.datasets import DatasetWriter
+    from camboxes.pipeline.detection_data.datasets import write_dataset
+    from camboxes.pipeline.detection_data.selected_images import SelectedImages
     from camboxes.pipeline.detection_data.selection import Selection
     from camboxes.pipeline.formats import class_list
     from camboxes.pipeline.jobs import run_folder
@@ -90,7 +91,7 @@ def export(job: ExportJob, reporter: Reporter = LOG) -> "Exported":
     record["val"] = None if "val" in selection.given else val
     with blaming_the_call():  # the first write checks the output
         storage.write_json(str(path), record)
-    exported = DatasetWriter(run, selection, Path(job.output), job.copy, reporter).write(job.format)
+    exported = write_dataset(job.format, SelectedImages(run, selection, job.copy, reporter), Path(job.output))
     record |= {
         "images": {
             "planned": exported.planned,

@@ -25,7 +25,7 @@ from camboxes.pipeline.options import fields
 from camboxes.pipeline.reporter import TERMINAL
 
 if TYPE_CHECKING:
-    from camboxes.pipeline.detection_data.datasets import Exported
+    from camboxes.pipeline.detection_data.selected_images import Exported
 
 _WITHOUT_BOX = {"no_box", "skipped", "below --min-score"}  # reasons why an image is left out
 
