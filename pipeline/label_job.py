@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
-from camboxes.models.spec import DEFAULT_MAPS, LITE_MAPS, Compilation, MapSpec, Precision, Refinement
+from camboxes.models.spec import DEFAULT_MAPS, LITE_MAPS, Aspect, Compilation, MapSpec, Precision, Refinement
 from camboxes.pipeline.errors import CallError, blaming_the_call
 from camboxes.pipeline.jobs.remote import Accelerator
 from camboxes.pipeline.options.boxes import BoxOptions
@@ -45,8 +45,8 @@ class _Folders(SourceOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Network(ClassOptions):
-    aspect: str = _network_option(
-        "keep", "bring the whole image to a square, or keep its aspect ratio", choices=["squash", "keep"]
+    aspect: Aspect = _network_option(
+        "keep", "bring the whole image to a square, or keep its aspect ratio", choices=get_args(Aspect)
     )
     accelerator: Accelerator | None = _network_option(
         None,

@@ -116,7 +116,7 @@ class Run:
     def counts(self) -> Counts:
         """How the images ended, and how many boxes there are."""
         images = self.summary["images"]
-        return Counts(*(images[name] for name in Counts._fields[:-1]), self.summary["annotations"])
+        return Counts(**{name: images[name] for name in Counts._fields[:-1]}, boxes=self.summary["annotations"])
 
     def images(self) -> Iterator[Image]:
         """All images in the order of their ids, rejected ones too."""
@@ -134,8 +134,8 @@ class Run:
                 for box in row["boxes"] or ()
             ]
             labels = tuple(label["label"] for label in row["labels"])
-            values = (row[name] for name in ("path", "status", "reason", "width", "height"))
-            yield Image(*values, labels, tuple(boxes))
+            values = {name: row[name] for name in ("path", "status", "reason", "width", "height")}
+            yield Image(**values, labels=labels, boxes=tuple(boxes))
 
     def table(self) -> "pa.Table":
         """All rows: see `camboxes.transforms.records` for the columns."""

@@ -24,14 +24,15 @@ def _in_a_notebook(examples):
 
 
 @pytest.mark.parametrize("execute", [_as_a_script, _in_a_notebook])
-def test_the_pipelines_of_ones_own(photographs, run, plain_run, tmp_path, monkeypatch, execute):
-    """The first gives what `camboxes label` does, the second what it does of plain CAM."""
+def test_the_examples(photographs, run, plain_run, tmp_path, monkeypatch, execute):
+    """The first two give what `camboxes label` does, the third what it does of plain CAM."""
     examples = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(examples) == 2
+    assert len(examples) == 3
     shutil.copytree(photographs, tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
     execute(examples)
-    assert _boxes("boxes") == _boxes(run)
+    assert _boxes("labelled") == _boxes("boxes") == _boxes(run)
+    assert len(_boxes("labelled-t40")) == 5
     assert _boxes("more_boxes") == {"cat.png": _boxes(plain_run)["Egyptian cat/chelsea.png"]}
 
 

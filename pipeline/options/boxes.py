@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from camboxes.pipeline.options.fields import Options, option
 
@@ -39,7 +39,7 @@ class BoxOptions(Options):
           ValueError: a value out of its range.
         """
         options = {"threshold": self.threshold, "min_area": self.min_area, "boxes": self.boxes}
-        given = {name: value for name, value in options.items() if value is not None}
+        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         if "threshold" in given:
             given["thresholds"] = {}
             with contextlib.suppress(ValueError):  # any other text is for the rule to read

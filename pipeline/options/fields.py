@@ -42,7 +42,7 @@ def option(
       positional: whether it is given by its place, without a name.
       argparse: for `ArgumentParser.add_argument`: type, metavar, choices, action.
     """
-    values = {"help": help, "stated": stated, "group": group, "one_of": one_of, "needed": needed}
+    values: dict[str, Any] = {"help": help, "stated": stated, "group": group, "one_of": one_of, "needed": needed}
     values |= {"positional": positional, "argparse": argparse}
     return dataclasses.field(default=default, metadata=values)
 

@@ -4,8 +4,9 @@ import argparse
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
+from camboxes.models.spec import Device
 from camboxes.pipeline.options.fields import Options, option
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class NetworkOptions(Options):
     map_stride: int | None = _option(
         None, "lower the last strides, for maps of N input pixels per cell", type=int, metavar="N"
     )
-    device: str = _option("auto", stated="cuda where there is one", choices=["auto", "cpu", "cuda"])
+    device: Device = _option("auto", stated="cuda where there is one", choices=get_args(Device))
 
     def model_spec(self, scales: Sequence[int] = ()) -> "ModelSpec":
         """The spec that is asked for; the first of several scales is its size.
