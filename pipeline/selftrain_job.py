@@ -112,7 +112,7 @@ def _check(job: SelftrainJob) -> None:
 
 
 def _remarks(record: Mapping[str, Any]) -> Iterator[str]:
-    """How the rounds went, and which one is kept."""
+    """Lines about the figures of each round, and about the round that is kept."""
     yield f"learnt from {record['maps']} maps of {record['images']} images, {len(record['unread'])} images left out"
     for found in record["history"]:
         figures = ", ".join(f"{name} {found[name]:.3f}" for name in ("agreement", "coherence", "score"))

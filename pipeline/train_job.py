@@ -106,7 +106,7 @@ class _Prepared(NamedTuple):
       data: what of it may be trained on.
       base: the network to begin with.
       converted: its GAP conversion, with an output for each label.
-      record: what decides the result.
+      record: the settings and the input, which decide the result.
     """
 
     source: "Listing"
@@ -193,7 +193,7 @@ def _converted(job: TrainJob, data: "TrainingData", base: "Classifier") -> "Netw
 
 
 def _record(job: TrainJob, data: "TrainingData", base: "Classifier", share: float | None) -> dict[str, Any]:
-    """What decides the result."""
+    """The settings and the input, which decide the result."""
     from camboxes.pipeline.training.copies import RULE
     from camboxes.transforms import storage
 
@@ -218,7 +218,7 @@ def _record(job: TrainJob, data: "TrainingData", base: "Classifier", share: floa
 
 
 def _remarks(job: TrainJob, ready: _Prepared) -> Iterator[str]:
-    """What a person should know before the training."""
+    """Lines that a person should read before the training."""
     from camboxes.pipeline.reports import remarks
 
     source, data, base = ready.source, ready.data, ready.base

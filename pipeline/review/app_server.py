@@ -80,7 +80,7 @@ def delegated_worker() -> Iterator[None]:
         worker.wait()
 
 
-def serve(port: int, ready: Callable[[], None]) -> None:
+def serve_app(port: int, ready: Callable[[], None]) -> None:
     """Serves the App until the process is interrupted.
 
     Args:

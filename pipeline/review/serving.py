@@ -32,7 +32,7 @@ class ReviewJob(Options):
 
 @dataclasses.dataclass(frozen=True)
 class ReviewedRun:
-    """How far a review has come.
+    """The state of a review.
 
     Attributes:
       images: of the run.
@@ -71,6 +71,6 @@ def serve(job: ReviewJob, ready: Callable[[str], None] = print) -> ReviewedRun:
     app_server.install_plugin()
     address = f"http://{app_server.ADDRESS}:{job.port}/datasets/{dataset.name}"
     with app_server.delegated_worker():
-        app_server.serve(job.port, lambda: ready(address))
+        app_server.serve_app(job.port, lambda: ready(address))
     verdicts = collections.Counter(decision.verdict for decision in read_decisions(job.run).values())
     return ReviewedRun(planned.images, verdicts, storage.join(job.run, FILE))

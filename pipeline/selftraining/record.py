@@ -1,4 +1,4 @@
-"""What a self-training learnt, kept in the plan of the new run: the regressor, and selftraining.json beside it."""
+"""Trains, and keeps the result in the plan of the new run: the regressor, and selftraining.json beside it."""
 
 import dataclasses
 import hashlib
@@ -16,10 +16,10 @@ REGRESSOR, RECORD = "regressor.safetensors", "selftraining.json"  # the record i
 
 
 def asked_of(run: PlannedRun, most_rounds: int, size: int | None) -> dict[str, Any]:
-    """What decides a self-training.
+    """The settings that decide a self-training.
 
-    The run's entry changes with its plan and its annotations: when rejected images were tried again, or others
-    reviewed.
+    The entry of the run is a hash of its plan and its annotations. It changes when rejected images are tried again, or
+    more images are reviewed.
     """
     found = hashlib.sha256(json.dumps(run.fingerprints, sort_keys=True).encode())
     for name in storage.names(run.output, ".json"):
@@ -57,7 +57,7 @@ def learn(
     """
     sampled = sample(run, reader, reporter)
     own, regressed = rule_of(run, regressed=False), rule_of(run, regressed=True)
-    learnt = rounds.learn(sampled, own, regressed, asked["rounds"], reporter)
+    learnt = rounds.train_rounds(sampled, own, regressed, asked["rounds"], reporter)
     weights = learnt.regressor.safetensors() if learnt.regressor else b""
     record = {
         "schema_version": 1,
@@ -80,6 +80,6 @@ def learn(
 
 
 def rule_of(run: PlannedRun, *, regressed: bool) -> BoxRule:
-    """How maps are cut: the run's own by the run's rule, a regressor's at a threshold that suits them."""
+    """The rule for boxes: the run's own; for the maps of a regressor, with a threshold that suits these."""
     rule = BoxRule(**run.settings["rule"])
     return dataclasses.replace(rule, threshold=rounds.THRESHOLD, thresholds={}) if regressed else rule

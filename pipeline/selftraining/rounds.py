@@ -75,7 +75,7 @@ class Learnt(NamedTuple):
     history: list[dict[str, Any]]
 
 
-def learn(sampled: Sampled, own_rule: BoxRule, rule: BoxRule, rounds: int, reporter: Reporter) -> Learnt:
+def train_rounds(sampled: Sampled, own_rule: BoxRule, rule: BoxRule, rounds: int, reporter: Reporter) -> Learnt:
     """Trains regressors, each on the boxes of the one before, until one is no better.
 
     Args:

@@ -1,4 +1,4 @@
-"""Which images are trained on, and which are validated on."""
+"""Selects the images to train on and to validate on, and lists those that are left out."""
 
 import collections
 from collections.abc import Mapping, Sequence

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 Keep = Literal["largest", "peak", "all", "instances"]
 Threshold = float | str  # 0.25, or "0.8*otsu"
 
-# Of maps that are not refined, where 0.25 was measured not to suit the network: docs/evaluation.md.
+# Thresholds for maps without refinement, of networks that 0.25 does not suit in measurements: docs/evaluation.md.
 _PLAIN_THRESHOLDS = {"timm:tf_efficientnet_lite1": 0.15, "timm:tf_efficientnet_lite2": 0.15}
 
-_FEW = 8  # components: so many are flood-filled one by one, more are labelled together
+_FEW = 8  # components: up to so many are flood-filled one by one, more are labelled together
 _OPEN = 255  # a foreground point that is in no component yet
 LONG_SIDE = 512  # of the working grid, in cells: a 12-megapixel photograph costs no more than a 512-pixel one
 
@@ -74,7 +74,7 @@ class Cut(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class BoxRule:
-    """How a map becomes boxes.
+    """The rule that turns a map into boxes.
 
     Attributes:
       threshold: the smallest foreground value of the min-max scaled map, in [0, 1]; or a share of its Otsu level.

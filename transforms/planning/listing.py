@@ -19,7 +19,7 @@ _ROWS = (64, 256)
 _SHARDS_WANTED = 20
 
 _CACHE_KIBIBYTES = 64 * 1024  # SQLite's; the rest is in a temporary file
-_BITS = 63  # of a place: what SQLite's integers hold
+_BITS = 63  # of a place, as many as SQLite's integers hold
 
 
 class Listing(Protocol):

@@ -1,4 +1,4 @@
-"""What people decided about a run's images, and how it is kept when boxes are drawn again.
+"""The decisions of a review, and the step that keeps accepted boxes when boxes are drawn again.
 
 May import the records, the plan and `camboxes.transforms.storage`.
 """

@@ -75,7 +75,7 @@ def test_a_job_cut_short_ends_with_the_same_bytes(run, trained, tmp_path, result
     shutil.copytree(trained, tmp_path / "cut")
     next((tmp_path / "cut" / "shards").iterdir()).unlink()
     (tmp_path / "cut" / "annotations.json").unlink()
-    monkeypatch.setattr(rounds, "learn", None)  # nothing is learnt twice
+    monkeypatch.setattr(rounds, "train_rounds", None)  # nothing is learnt twice
     assert _selftrain(run, tmp_path / "cut", "--rounds", "2") == 0
     assert "1 shards are done already" in capsys.readouterr().err
     assert results(tmp_path / "cut") == results(trained)

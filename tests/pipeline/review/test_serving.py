@@ -16,7 +16,7 @@ def no_app(monkeypatch):
     for name in ("quiet", "install_plugin"):
         monkeypatch.setattr(app_server, name, lambda: None)
     monkeypatch.setattr(app_server, "delegated_worker", contextlib.nullcontext)
-    monkeypatch.setattr(app_server, "serve", lambda port, ready: ready())
+    monkeypatch.setattr(app_server, "serve_app", lambda port, ready: ready())
     monkeypatch.setattr(loading, "load_dataset", lambda run, cache_limit: SimpleNamespace(name="photographs"))
 
 
