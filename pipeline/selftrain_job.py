@@ -13,6 +13,9 @@ from camboxes.pipeline.run import Run
 if TYPE_CHECKING:
     import apache_beam as beam
 
+    from camboxes.models import ModelSpec
+    from camboxes.transforms import PlannedRun
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SelftrainJob(Options):
@@ -55,9 +58,8 @@ def selftrain(job: SelftrainJob, beam_options: Sequence[str] = (), reporter: Rep
         source = run_folder.finished(job.run)
         decisions = decided(source)
 
-    # These load torch; a wrong path was told before.
-    from camboxes.pipeline.selftraining.network import load_reader, network_of
-    from camboxes.pipeline.selftraining.record import REGRESSOR, asked_of, learn, read_record, rule_of
+    from camboxes.pipeline.selftraining.network import network_of  # loads torch; a wrong path was told before
+    from camboxes.pipeline.selftraining.record import REGRESSOR, rule_of
 
     with contextlib.ExitStack() as held:
         with blaming_the_call():
@@ -65,14 +67,7 @@ def selftrain(job: SelftrainJob, beam_options: Sequence[str] = (), reporter: Rep
             run_folder.check_contents(job.output)
             check_carried(job.run, job.output)
             spec = network_of(source)
-            asked = asked_of(source, job.rounds, spec.size)
-            record = None if job.overwrite else read_record(job.output, asked)
-            reader = load_reader(source, spec) if record is None else None
-        if job.overwrite:
-            run_folder.remove(job.output)
-        if reader is not None:
-            record = learn(source, job.output, asked, reader, reporter)
-        assert record is not None
+        record = _learn(job, source, spec, reporter)
         rule = rule_of(source, regressed=record["kept"] > 0)
         changed: dict[str, Any] = drawing_settings(rule, None)
         if record["kept"]:
@@ -98,6 +93,22 @@ def selftrain(job: SelftrainJob, beam_options: Sequence[str] = (), reporter: Rep
 
         execution.execute(build, options, job.output, reporter)
     return Run(job.output)
+
+
+def _learn(job: SelftrainJob, source: "PlannedRun", spec: "ModelSpec", reporter: Reporter) -> dict[str, Any]:
+    """Trains, or returns the record of an earlier call for the same job."""
+    from camboxes.pipeline.jobs import run_folder
+    from camboxes.pipeline.selftraining.network import load_reader
+    from camboxes.pipeline.selftraining.record import asked_of, learn, read_record
+
+    with blaming_the_call():
+        asked = asked_of(source, job.rounds, spec.size)
+        if not job.overwrite and (record := read_record(job.output, asked)):
+            return record
+        reader = load_reader(source, spec)
+    if job.overwrite:
+        run_folder.remove(job.output)
+    return learn(source, job.output, asked, reader, reporter)
 
 
 def _check(job: SelftrainJob) -> None:
