@@ -1,4 +1,4 @@
-"""Labels of one image that share its cells out, by hand."""
+"""Labels of one image that compete for its cells, by hand."""
 
 import numpy as np
 import torch
