@@ -1,4 +1,4 @@
-"""A run beside true boxes: pairs, judgement, figures, average precision, intervals, comparison.
+"""Judges boxes by true ones: matching, IoU of each pair, figures with intervals, AP, comparison of two runs.
 
 May import `camboxes.transforms` and `camboxes.pipeline.formats`.
 """

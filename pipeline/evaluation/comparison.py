@@ -42,9 +42,9 @@ class Difference(NamedTuple):
     """One figure of both runs, in percent.
 
     Attributes:
-      first, second: the figure of each run; None where there is nothing to judge.
+      first, second: the figure of each run; None if there is nothing to judge.
       difference: second minus first, with its interval.
-      p: two-sided, at least 1 / resamples; None where the difference is not defined.
+      p: two-sided, at least 1 / resamples; None if the difference is not defined.
     """
 
     first: float | None

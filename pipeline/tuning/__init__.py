@@ -1,4 +1,4 @@
-"""Thresholds and calibrated scores, learnt from a few boxed images.
+"""Learns thresholds and calibrated scores from a few boxed images.
 
 May import `camboxes.pipeline.evaluation` and `camboxes.transforms`.
 """
