@@ -1,7 +1,7 @@
 """Starts `camboxes label` from a Dataflow flex template, and prints the template's parameters.
 
-A template's launcher runs this file with its parameters as --name=value: names without hyphens, and flags as true or
-false. What the launcher asks for is written by
+A template's launcher runs this file with its parameters as --name=value: names with underscores, flags as true or
+false. The file of its parameters is written by
 `python -m camboxes.pipeline.flex_template --metadata > pipeline/flex_template.json`.
 """
 
@@ -17,7 +17,7 @@ from camboxes.pipeline import cli
 from camboxes.pipeline.label_job import LabelJob
 from camboxes.pipeline.options import fields
 
-# Beam's own option without which a worker would not have camboxes.
+# An option of Beam's: without it, workers would not have camboxes.
 _IMAGE = {
     "name": "sdk_container_image",
     "label": "sdk container image",
@@ -26,7 +26,7 @@ _IMAGE = {
 
 
 def metadata() -> dict[str, Any]:
-    """The template's parameters, of which each is an option of `camboxes label`."""
+    """The template's parameters: the options of `camboxes label`, and the workers' image."""
     return {
         "name": "camboxes label",
         "description": "Image-level labels in, pseudo bounding boxes out.",
@@ -35,7 +35,7 @@ def metadata() -> dict[str, Any]:
 
 
 def call(parameters: Sequence[str]) -> list[str]:
-    """The arguments of `camboxes` that a launcher's --name=value stand for; what is not camboxes' own stays as it is.
+    """Turns a launcher's --name=value into arguments of `camboxes`; other options than its own stay as they are.
 
     Raises:
       ValueError: a flag that is neither true nor false.
@@ -75,7 +75,7 @@ def _parameter(field: "dataclasses.Field[Any]") -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints the metadata where that is asked for; else labels, and returns the command's exit code."""
+    """Labels, and returns the command's exit code; with --metadata prints the template's parameters instead."""
     if list(arguments) == ["--metadata"]:
         print(json.dumps(metadata(), indent=2, ensure_ascii=False))
         return 0

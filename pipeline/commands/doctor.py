@@ -78,16 +78,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options: it has none of its own."""
 
 
-def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
+def run(_arguments: argparse.Namespace, _beam_options: Sequence[str]) -> None:
     """Runs the command.
 
     Raises:
-      CallError: the call cannot be carried out as it was made.
       SystemExit: a check failed.
     """
-    from camboxes.pipeline.errors import refuse_unknown
-
-    refuse_unknown(beam_arguments, "doctor takes none but --verbose")
     width = max(len(check.name) for check in CHECKS)
     failed = 0
     for check in CHECKS:

@@ -35,16 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     fields.add_arguments(parser, ExportJob)
 
 
-def run(arguments: argparse.Namespace, beam_arguments: Sequence[str]) -> None:
+def run(arguments: argparse.Namespace, _: Sequence[str]) -> None:
     """Runs the command.
 
     Raises:
       CallError: the call cannot be carried out as it was made.
       Exception: the job failed, or files of images are gone or changed.
     """
-    from camboxes.pipeline.errors import refuse_unknown
-
-    refuse_unknown(beam_arguments, "see camboxes export --help")
     exported = export(fields.job_from(arguments, ExportJob), TERMINAL)
     _print_counts(exported)
     _print_copies(exported)

@@ -22,13 +22,13 @@ from camboxes.pipeline.errors import CallError, refuse_unknown
 # "DirectRunner" is a switch that tries a downloaded binary first; this is the local runner itself.
 _LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
 
-# An interpreter, of which a process has one, keeps two cores busy to nine tenths; a second process makes a call a
-# second longer. So it pays from some thousands of images on, with Lite0 (measured: docs/speed.md).
+# One process keeps two cores nine tenths busy, and a second process adds a second to a call. So it pays from some
+# thousands of images on, with Lite0 (measured: docs/speed.md).
 _IMAGES_WORTH_PROCESSES = 3_000
 _BYTES_OF_A_PROCESS = 2 << 30  # half of which is measured
-_LARGE_NETWORK = 256 << 20  # bytes; with all that is made of them to run it a process holds three to four times as many
+_LARGE_NETWORK = 256 << 20  # bytes of weights; a process that runs them holds three to four times as many
 
-# While the network works on one shard, boxes of another one are drawn; more would only hold more images in memory.
+# The boxes of one shard are drawn while the network works on another. More shards would only take more memory.
 _SHARDS_AT_ONCE = 2
 
 
@@ -77,11 +77,11 @@ def local_processes(options: PipelineOptions) -> int:
     direct = options.view_as(DirectOptions)
     if direct.direct_running_mode != "multi_processing":
         return 1
-    return direct.direct_num_workers or os.cpu_count() or 1  # 0 is Beam's word for as many as there are cores
+    return direct.direct_num_workers or os.cpu_count() or 1  # 0 means as many as there are cores
 
 
 def fitting_processes(options: PipelineOptions, images: int, weights: int = 0) -> int:
-    """As many local processes as the call asks for; where it does not say, as suit this machine: `processes_for`."""
+    """The number of local processes that the call asks for; else what suits this machine: `processes_for`."""
     direct = options.view_as(DirectOptions)
     asked = direct.direct_num_workers != 1 or direct.direct_running_mode not in (None, "in_memory")
     shared = "OMP_NUM_THREADS" in os.environ  # how many cores to use is said there
@@ -99,15 +99,20 @@ def fit_processes(options: PipelineOptions, images: int, weights: int) -> None:
 
 
 def available_cores() -> int:
-    """How many cores this process may use; on other systems than Linux, which do not say, those of the machine."""
+    """The number of cores that this process may use; on systems that do not say, that of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processes_for(images: int, weights: int, cores: int, memory: int) -> int:
-    """How many worker processes suit so many images, and a network of so many bytes, on such a machine.
+    """The number of worker processes that suits a job.
 
-    A large network is in memory once: the threads of one process share it. It is slow, too, and keeps all cores busy
-    from there.
+    A large network is held once, by one process: it is slow, and keeps all cores busy from there.
+
+    Args:
+      images: to label.
+      weights: of the network, in bytes.
+      cores: that may be used.
+      memory: of the machine, in bytes.
     """
     if images < _IMAGES_WORTH_PROCESSES or weights > _LARGE_NETWORK:
         return 1
@@ -115,7 +120,7 @@ def processes_for(images: int, weights: int, cores: int, memory: int) -> int:
 
 
 def _check_dataflow(options: PipelineOptions) -> None:
-    """Tells before anything is written what the call lacks."""
+    """Refuses a call that lacks what Dataflow needs, before anything is written."""
     try:
         from apache_beam.runners.dataflow.internal import apiclient  # noqa: F401
     except ImportError as error:
@@ -138,9 +143,9 @@ def _check_dataflow(options: PipelineOptions) -> None:
 
 
 def _share_the_machine(options: PipelineOptions) -> None:
-    """One process on each worker, with a thread for each shard at once, unless the call says otherwise.
+    """Asks for one process on each worker, with a thread for each shard at once, unless the call says otherwise.
 
-    Dataflow's default is a process for every core: a network in each of them, all on one GPU, or each on all cores.
+    Dataflow's default is a process for every core: each would load the network, and use the one GPU or all cores.
     """
     debug = options.view_as(DebugOptions)
     if not debug.lookup_experiment("use_multiple_sdk_containers"):

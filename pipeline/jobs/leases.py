@@ -1,10 +1,10 @@
-"""One job at a time on a folder of a store: a lease, which its holder renews, and which ends with its holder.
+"""A lease on a folder of a store, so that one job at a time writes there.
 
-A store has no locks, and Beam's filesystems have no writes on a condition. So a lease is an object that says who holds
-it, and that its holder writes anew every few seconds. Whoever finds one watches it: where it changes, its holder lives;
-where it stays as it is for long, its holder is dead, and it is taken over. No clock is ever compared with another's. Of
-two that take it at the same moment, the one whose writing came last has it, and the other one finds that out before it
-begins. A holder that was held up for long enough to be taken for dead ends as soon as it finds another's name there.
+A store has no locks, and Beam's filesystems have no conditional writes. So a lease is an object that names its holder,
+and that the holder rewrites every few seconds. A job that finds a lease watches it. If it changes, its holder lives. If
+it stays the same for long, its holder is dead, and the lease is taken over. No clock is compared with another's. If two
+jobs take a lease at the same moment, the last writer has it, and the other job finds that out before it begins. A
+holder that was held up so long that it was taken for dead ends as soon as it finds another's name.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ _SETTLES_IN = 2.0
 
 @contextlib.contextmanager
 def held(folder: str, reporter: Reporter = LOG) -> Iterator[None]:
-    """Holds the lease of a folder. A process that finds it lost ends, at once, with exit code 1.
+    """Holds the lease of a folder. A process that finds its lease lost ends at once, with exit code 1.
 
     Raises:
       CallError: another job holds it.
@@ -42,7 +42,7 @@ def held(folder: str, reporter: Reporter = LOG) -> Iterator[None]:
         with _renewed(lease):
             yield
     finally:
-        with contextlib.suppress(Exception):  # what is not given back runs out
+        with contextlib.suppress(Exception):  # a lease that is not given back runs out
             lease.give_back()
 
 
@@ -71,16 +71,16 @@ class _Lease:
         }
 
     def take(self) -> None:
-        """Takes the lease, where nobody has it.
+        """Takes the lease.
 
         Raises:
-          CallError: somebody has.
+          CallError: another job holds it.
         """
         found = self._read()
         if found is not None:
             self._outlive(found)
         storage.write_json(self._path, self._mine)
-        time.sleep(_SETTLES_IN)  # whoever saw no lease either has written by now
+        time.sleep(_SETTLES_IN)  # another job that saw no lease has written its own by now
         found = self._read()
         if not self._is_mine(found):
             raise self._refusal(found)
@@ -103,7 +103,9 @@ class _Lease:
     def keep(self, ended: threading.Event) -> None:
         """Renews the lease until the job has ended, and ends the process where it is lost."""
         while not ended.wait(_RENEWED_EVERY):
-            with contextlib.suppress(Exception):  # from a store that gives no answer nobody learns that it is free
+            with contextlib.suppress(
+                Exception
+            ):  # while the store does not answer, no other job can take the lease either
                 self._renew()
 
     def _renew(self) -> None:

@@ -1,4 +1,4 @@
-"""Jobs whose workers run on other machines than the command: what they are asked to be, and to see."""
+"""Jobs whose workers run on other machines: their accelerator, how they run the network, what they can read."""
 
 import argparse
 import dataclasses
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from camboxes.models import Classifier, ModelSpec
 
-# What one process with the default network, batches of 64 and two shards at once has room in: estimated, not measured.
+# Enough for one process with the default network, batches of 64 and two shards at once: estimated, not measured.
 _MIN_RAM = "12GB"
 
 # GPUs older than NVIDIA's Ampere multiply fp16, and only emulate bf16.
@@ -49,8 +49,8 @@ class Accelerator:
     def hints(self) -> dict[str, str]:
         """For `with_resource_hints` of every step from the planned shards to their files.
 
-        All of them alike: steps with different hints run on different workers, with all that flows between them
-        written and read again.
+        All steps get the same hints: steps with different ones run on different workers, and all that flows between
+        them is written and read again.
         """
         machine = f"machine_type:{self.machine};" if self.machine else ""
         return {
@@ -76,10 +76,10 @@ def load(spec: "ModelSpec", options: "PipelineOptions", accelerator: Accelerator
 
 
 def settled(spec: "ModelSpec", accelerator: Accelerator | None) -> "ModelSpec":
-    """The spec with nothing left open of how other machines run the network.
+    """Settles how other machines run the network.
 
-    Whatever is not asked for follows from the accelerator alone, since nothing is known of the machines: on a GPU bf16,
-    or fp16 where it has no bf16; on a CPU fp32, layer by layer.
+    What the spec leaves open follows from the accelerator alone, for nothing else is known of the machines: bf16 on a
+    GPU, or fp16 where it has no bf16; on a CPU fp32, layer by layer.
 
     Raises:
       ValueError: the spec asks for a CPU, and the accelerator is a GPU.
@@ -98,7 +98,7 @@ def settled(spec: "ModelSpec", accelerator: Accelerator | None) -> "ModelSpec":
 
 
 def check_stores(options: "PipelineOptions", **folders: str | None) -> None:
-    """Refuses folders of this machine where the workers are Dataflow's, which see none of them.
+    """Refuses local folders for Dataflow's workers, which cannot see them.
 
     Raises:
       CallError: a folder is local.
@@ -117,14 +117,14 @@ def check_stores(options: "PipelineOptions", **folders: str | None) -> None:
 
 
 def describes_only(options: "PipelineOptions") -> bool:
-    """Whether a flex template's launcher asks for a description of the job, to start it once this process has ended."""
+    """Whether a flex template's launcher wants the job's description, to start the job when this process has ended."""
     from apache_beam.options.pipeline_options import GoogleCloudOptions
 
     return options.view_as(GoogleCloudOptions).template_location is not None
 
 
 def describe(build: "Callable[[beam.Pipeline], Any]", options: "PipelineOptions") -> None:
-    """Writes the description of the job that `build` assembles to where the launcher wants it."""
+    """Writes the description of the job that `build` assembles where the launcher wants it."""
     import apache_beam as beam
 
     pipeline = beam.Pipeline(options=options)

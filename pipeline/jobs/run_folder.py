@@ -1,4 +1,4 @@
-"""A run's folder: what may be written there, who writes there, and whether a run in it is finished."""
+"""A run's folder: checks before a job writes there, a lock while it does, and what is removed."""
 
 import contextlib
 import re
@@ -12,7 +12,7 @@ from camboxes.pipeline.jobs import leases
 from camboxes.pipeline.reporter import LOG, Reporter
 from camboxes.transforms import PlannedRun, storage
 
-# What a run leaves in its folder; the plan, which marks it as one, goes last.
+# What a run leaves in its folder. The plan marks the folder as a run's, so it is removed last.
 CONTENTS = (
     "annotations.json",
     "results.json",
@@ -26,12 +26,12 @@ CONTENTS = (
 # What the folder of a plan may hold before plan.json.
 _PLAN = {"shards", "classifier.json", "weights.safetensors", "regressor.safetensors", "selftraining.json", "retried"}
 _PARTS = re.compile(r"(annotations|results)-\d{5,}-of-\d{5,}\.json")  # of a large run
-# Folders that a run or a training writes to. Any other folder may be another job's.
+# Folders that a run or a training writes to; any other folder may be another job's.
 _FOLDERS = ("shards", "plan", "features", "head", "everything")
 
 
 def check_output(output: str, *inputs: str | None, contents: Sequence[str] = CONTENTS) -> None:
-    """Refuses a folder where what is read would be replaced or deleted.
+    """Refuses an output where the job would replace or delete its own input.
 
     Args:
       output: the folder.
@@ -53,7 +53,7 @@ def check_output(output: str, *inputs: str | None, contents: Sequence[str] = CON
 
 
 def check_contents(output: str) -> None:
-    """Refuses a folder where a file that no run has left there would be replaced or deleted.
+    """Refuses an output where a file would be replaced or deleted that no run has left there.
 
     Raises:
       CallError: it holds no run, and a name that a run would write to.
@@ -73,9 +73,9 @@ def check_contents(output: str) -> None:
 
 @contextlib.contextmanager
 def locked(output: str, reporter: Reporter = LOG) -> Iterator[None]:
-    """Keeps other jobs off a folder, and deletes what a killed job left half-written.
+    """Locks a folder for one job, and deletes what a killed job left half-written there.
 
-    A local folder's lock ends with the process that holds it, however it ends; on a store: see `leases`. Folders that
+    A local folder's lock ends with the process that holds it, however it ends. On a store: see `leases`. Folders that
     this call makes are removed again if nothing is written to them.
 
     Args:
@@ -110,7 +110,9 @@ def _file_lock(output: str) -> Iterator[None]:
                     continue  # perhaps another call has just removed the folder that it made
                 raise OSError(f"--output {output!r} cannot be written to ({error}); choose another folder") from error
         undo.callback(lock.release)
-        undo.callback(_unlink, folder / ".lock")  # while it is held; whoever has it open notices, and makes a new one
+        undo.callback(
+            _unlink, folder / ".lock"
+        )  # before the release: a job that has the file open notices, and makes a new one
         yield
 
 
@@ -132,7 +134,7 @@ def _remove_empty(folder: Path) -> None:
 
 
 def _unlink(file: Path) -> None:
-    with contextlib.suppress(OSError):  # the error that ended the block must come through
+    with contextlib.suppress(OSError):  # must not hide the error that ended the block
         file.unlink()
 
 
@@ -154,7 +156,7 @@ def finished(path: str) -> PlannedRun:
 
 
 def remove(output: str, contents: Sequence[str] = CONTENTS) -> None:
-    """Deletes what a run, or another command, left in a folder, and nothing else that lies there."""
+    """Deletes from a folder what a run, or another command, left there, and nothing else."""
     parts = [name for name in storage.names(output, ".json") if _PARTS.fullmatch(name)] if contents is CONTENTS else []
     for name in [*parts, *contents]:
         storage.delete(storage.join(output, name))
