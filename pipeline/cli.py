@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from camboxes.pipeline.errors import CallError, refuse_unknown
 from camboxes.pipeline.jobs import collector
+from camboxes.pipeline.options import fields
 from camboxes.pipeline.untrusted_text import error_text
 
 _COMMANDS = {
@@ -53,17 +54,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_argument("--verbose", action="store_true", help="log what happens, and tracebacks of errors")
-        modules[name].add_arguments(command)
+        fields.add_arguments(command, modules[name].JOB)
     known, beam_options = parser.parse_known_args(arguments)
     logging.basicConfig(
         format="%(levelname)s %(name)s: %(message)s", level="INFO" if known.verbose else "ERROR", force=True
     )
     module = modules[known.command]
     try:
-        if not getattr(module, "TAKES_BEAM_OPTIONS", False):
+        job = fields.job_from(known, module.JOB)
+        if getattr(module, "TAKES_BEAM_OPTIONS", False):
+            module.run(job, beam_options)
+        else:
             refuse_unknown(beam_options, f"see camboxes {known.command} --help")
-            collector.resume()  # where Beam runs a job, `execution` does
-        module.run(known, beam_options)
+            collector.resume()  # for the other commands `execution` does
+            module.run(job)
     except CallError as error:
         logging.getLogger("camboxes").info("the call was wrong", exc_info=True)
         print(f"camboxes {known.command}: {error_text(error)}", file=sys.stderr)

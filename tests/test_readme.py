@@ -1,5 +1,6 @@
 """The README's example is run as it stands."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -8,6 +9,9 @@ from pathlib import Path
 import nbclient
 import nbformat
 import pytest
+
+from camboxes.pipeline import LabelJob
+from camboxes.pipeline.options.fields import option_name
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -47,11 +51,5 @@ def _boxes(output):
 
 
 def test_every_option_of_label_is_in_the_readme():
-    import argparse
-
-    from camboxes.pipeline.commands import label
-
-    parser = argparse.ArgumentParser(add_help=False)
-    label.add_arguments(parser)
-    for action in parser._actions:
-        assert f"`{action.option_strings[0]}" in README.read_text(), action.option_strings[0]
+    for field in dataclasses.fields(LabelJob):
+        assert f"`{option_name(field)}" in README.read_text(), field.name

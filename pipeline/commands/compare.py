@@ -6,35 +6,30 @@ makes an image hard for either leaves the difference alone. A difference is run 
 smaller share of resamples on either side of 0; nothing is corrected for the number of figures and classes looked at.
 """
 
-import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from camboxes.pipeline.compare_job import CompareJob, compare
-from camboxes.pipeline.options import fields
 from camboxes.pipeline.reporter import TERMINAL
 from camboxes.pipeline.untrusted_text import on_one_line
 
 if TYPE_CHECKING:
     from camboxes.pipeline.evaluation.comparison import Comparison, Difference, Shared
 
+JOB = CompareJob
+
 _CLASSES_SHOWN = 10
 _SETTINGS = 500  # characters of the settings that differ: there may be a threshold for each of a thousand labels
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
-    fields.add_arguments(parser, CompareJob)
-
-
-def run(arguments: argparse.Namespace, _: Sequence[str]) -> None:
+def run(job: CompareJob) -> None:
     """Runs the command."""
-    found = compare(fields.job_from(arguments, CompareJob), TERMINAL)
-    _print_runs([arguments.first, arguments.second], found.shared)
+    found = compare(job, TERMINAL)
+    _print_runs([job.first, job.second], found.shared)
     _print_figures(found.comparison)
     _print_classes(found.comparison)
-    if arguments.output:
-        print(f"\nwrote {arguments.output}")
+    if job.output:
+        print(f"\nwrote {job.output}")
 
 
 def _print_runs(folders: Sequence[str], both: "Shared") -> None:

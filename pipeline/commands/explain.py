@@ -5,22 +5,15 @@ label would store (but for the last bits, which depend on its batches), and the 
 from them, of the largest component. Milliseconds are one pass of that method alone, for all rows, on one core.
 """
 
-import argparse
-from collections.abc import Sequence
-
 from camboxes.pipeline.explain_job import ExplainJob, explain
-from camboxes.pipeline.options import fields
 from camboxes.pipeline.untrusted_text import on_one_line
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
-    fields.add_arguments(parser, ExplainJob)
+JOB = ExplainJob
 
 
-def run(arguments: argparse.Namespace, _: Sequence[str]) -> None:
+def run(job: ExplainJob) -> None:
     """Runs the command."""
-    explanation = explain(fields.job_from(arguments, ExplainJob))
+    explanation = explain(job)
     for note in explanation.notes:
         print(note)
     for row in explanation.rows:

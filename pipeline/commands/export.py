@@ -16,33 +16,27 @@ copies of the same bytes are on one side; where the run's input comes split, in 
 is kept. An image whose file is gone or changed is told at the end (exit code 1).
 """
 
-import argparse
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from camboxes.pipeline.export_job import ExportJob, export
-from camboxes.pipeline.options import fields
 from camboxes.pipeline.reporter import TERMINAL
 
 if TYPE_CHECKING:
     from camboxes.pipeline.detection_data.selected_images import Exported
 
+JOB = ExportJob
+
 _WITHOUT_BOX = {"no_box", "skipped", "below --min-score"}  # reasons why an image is left out
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
-    fields.add_arguments(parser, ExportJob)
-
-
-def run(arguments: argparse.Namespace, _: Sequence[str]) -> None:
+def run(job: ExportJob) -> None:
     """Runs the command.
 
     Raises:
       CallError: the call cannot be carried out as it was made.
       Exception: the job failed, or files of images are gone or changed.
     """
-    exported = export(fields.job_from(arguments, ExportJob), TERMINAL)
+    exported = export(job, TERMINAL)
     _print_counts(exported)
     _print_copies(exported)
     if exported.left_out.keys() & _WITHOUT_BOX:

@@ -9,13 +9,11 @@ such as --direct_num_workers=2 --direct_running_mode=multi_processing.
 Started again with the same options, a run that was cut short continues.
 """
 
-import argparse
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from camboxes.models.networks.class_names import shown
 from camboxes.pipeline.label_job import LabelJob, Prepared, label, prepare
-from camboxes.pipeline.options import fields
 from camboxes.pipeline.options.network import assumed
 from camboxes.pipeline.reporter import TERMINAL
 from camboxes.pipeline.untrusted_text import on_one_line
@@ -24,20 +22,10 @@ if TYPE_CHECKING:
     from camboxes.models import Classifier
     from camboxes.transforms.planning.label_matching import Category
 
-TAKES_BEAM_OPTIONS = True
+JOB, TAKES_BEAM_OPTIONS = LabelJob, True
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
-    fields.add_arguments(parser, LabelJob)
-
-
-def run(arguments: argparse.Namespace, beam_options: Sequence[str]) -> None:
-    """Runs the command."""
-    carry_out(fields.job_from(arguments, LabelJob), beam_options)
-
-
-def carry_out(job: LabelJob, beam_options: Sequence[str]) -> None:
+def run(job: LabelJob, beam_options: Sequence[str]) -> None:
     """Carries the job out, or prints its plan, and says what came out."""
     from camboxes.pipeline.commands.conclusion import concluded
 

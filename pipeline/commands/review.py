@@ -7,24 +7,17 @@ on this machine alone. Needs the extra: pip install "camboxes[review]".
 In Python, `load_dataset(OUT)` gives the dataset without opening the App.
 """
 
-import argparse
 import shlex
-from collections.abc import Sequence
 
-from camboxes.pipeline.options import fields
 from camboxes.pipeline.review.serving import ReviewJob, serve
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
-    fields.add_arguments(parser, ReviewJob)
+JOB = ReviewJob
 
 
-def run(arguments: argparse.Namespace, beam_options: Sequence[str]) -> None:
+def run(job: ReviewJob) -> None:
     """Runs the command until it is interrupted."""
     from camboxes.pipeline.review.app_server import ADDRESS
 
-    job = fields.job_from(arguments, ReviewJob)
     _check_fiftyone()
 
     def ready(address: str) -> None:

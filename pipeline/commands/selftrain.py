@@ -6,25 +6,17 @@ has the maps of the old one. The photographs are read again. Started again with 
 short continues. What was decided in a review (OUT/review.jsonl) is carried over.
 """
 
-import argparse
 from collections.abc import Sequence
 
-from camboxes.pipeline.options import fields
 from camboxes.pipeline.reporter import TERMINAL
 from camboxes.pipeline.selftrain_job import SelftrainJob, selftrain
 
-TAKES_BEAM_OPTIONS = True
+JOB, TAKES_BEAM_OPTIONS = SelftrainJob, True
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
-    fields.add_arguments(parser, SelftrainJob)
-
-
-def run(arguments: argparse.Namespace, beam_options: Sequence[str]) -> None:
+def run(job: SelftrainJob, beam_options: Sequence[str]) -> None:
     """Runs the command."""
     from camboxes.pipeline.commands.conclusion import concluded
 
-    job = fields.job_from(arguments, SelftrainJob)
     with concluded(job.output):
         selftrain(job, beam_options, TERMINAL)

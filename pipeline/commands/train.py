@@ -11,24 +11,17 @@ folders below is split by these folders; test/ is left out.
 Called again with the same options, a training that was cut short continues.
 """
 
-import argparse
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 
-from camboxes.pipeline.options import fields
 from camboxes.pipeline.reporter import TERMINAL
 from camboxes.pipeline.train_job import TrainedClassifier, TrainJob, train
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
-    fields.add_arguments(parser, TrainJob)
+JOB = TrainJob
 
 
-def run(arguments: argparse.Namespace, beam_options: Sequence[str]) -> None:
+def run(job: TrainJob) -> None:
     """Runs the command."""
-    job = fields.job_from(arguments, TrainJob)
     trained = train(job, TERMINAL)
     if not trained.written:
         print(f"{job.output} holds this training, finished; --overwrite trains again")

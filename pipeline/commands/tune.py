@@ -9,12 +9,9 @@ it: the more boxes were corrected, the more there is to learn. Rejected boxes ha
 to the calibration of scores they, and boxes that reach IoU 0.5 with them, are wrong ones.
 """
 
-import argparse
 import shlex
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from camboxes.pipeline.options import fields
 from camboxes.pipeline.reporter import TERMINAL
 from camboxes.pipeline.tune_job import TunedRun, TuneJob, tune
 from camboxes.pipeline.untrusted_text import on_one_line
@@ -23,22 +20,20 @@ if TYPE_CHECKING:
     from camboxes.pipeline.evaluation.redrawing import Redrawn
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's options."""
-    fields.add_arguments(parser, TuneJob)
+JOB = TuneJob
 
 
-def run(arguments: argparse.Namespace, _: Sequence[str]) -> None:
+def run(job: TuneJob) -> None:
     """Runs the command."""
-    found = tune(fields.job_from(arguments, TuneJob), TERMINAL)
+    found = tune(job, TERMINAL)
     _print_candidates(found.redrawn)
     _print_choice(found)
-    if arguments.from_review:
+    if job.from_review:
         print("boxes that were accepted as they were drawn count as true, which flatters the threshold that drew them")
     _print_scores(found)
     print(f"wrote {found.path}")
-    tuned = f"{arguments.run.rstrip('/')}-tuned"
-    call = ["camboxes", "rebox", "--run", arguments.run, "--output", tuned, "--thresholds", found.path]
+    tuned = f"{job.run.rstrip('/')}-tuned"
+    call = ["camboxes", "rebox", "--run", job.run, "--output", tuned, "--thresholds", found.path]
     print(f"draw with them: {shlex.join(call)}")
 
 

@@ -9,6 +9,7 @@ import pytest
 from camboxes.pipeline import cli
 from camboxes.pipeline.cli import main
 from camboxes.pipeline.jobs.beam_options import beam_options, fit_processes, local_processes, processes_for
+from camboxes.pipeline.options.fields import add_arguments
 
 
 def _fails(capsys, *arguments):
@@ -58,7 +59,7 @@ def test_wrong_calls_get_one_line(photographs, tmp_path, capsys):
 
 def _options(command):
     module, parser = importlib.import_module(f"camboxes.pipeline.commands.{command}"), argparse.ArgumentParser()
-    module.add_arguments(parser)
+    add_arguments(parser, module.JOB)
     helps = {"/".join(action.option_strings) or action.dest: action for action in parser._actions if action.help}
     return {name: (action, action.help % vars(action)) for name, action in helps.items()}
 
@@ -137,7 +138,7 @@ def test_no_option_of_ours_hides_one_of_beams():
     beams = {option for action in _parser()._actions for option in action.option_strings}
     for command in (label, rebox, demo):
         parser = argparse.ArgumentParser(add_help=False)
-        command.add_arguments(parser)
+        add_arguments(parser, command.JOB)
         assert not beams & {option for action in parser._actions for option in action.option_strings}
 
 

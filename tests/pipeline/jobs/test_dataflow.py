@@ -26,9 +26,10 @@ from apache_beam.runners.portability.fn_api_runner import translations
 from camboxes.models import ModelSpec
 from camboxes.pipeline import flex_template
 from camboxes.pipeline.cli import main
-from camboxes.pipeline.commands import label
 from camboxes.pipeline.jobs import remote
 from camboxes.pipeline.jobs.beam_options import beam_options, workers_elsewhere
+from camboxes.pipeline.label_job import LabelJob
+from camboxes.pipeline.options.fields import add_arguments
 from camboxes.transforms import PlannedRun, storage
 
 ROOT = Path(__file__).parents[3]
@@ -257,7 +258,7 @@ def test_the_template_s_parameters_are_the_options_of_label():
     written = json.loads((ROOT / "pipeline" / "flex_template.json").read_text())
     assert written == flex_template.metadata()
     parser = argparse.ArgumentParser(add_help=False)
-    label.add_arguments(parser)
+    add_arguments(parser, LabelJob)
     by_name = {parameter["name"]: parameter for parameter in written["parameters"]}
     assert set(by_name) == {action.dest for action in parser._actions} | {"sdk_container_image"}
     assert [name for name, parameter in by_name.items() if not parameter.get("isOptional")] == [
@@ -355,7 +356,7 @@ def _documented():
 def test_the_documented_calls_have_no_unknown_options(call):
     arguments = shlex.split(string.Template(call).safe_substitute(BUCKET="b", REGION="r", PROJECT="p", IMAGE="i"))
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    label.add_arguments(parser)
+    add_arguments(parser, LabelJob)
     known, of_beam = parser.parse_known_args(arguments)
     options = beam_options(of_beam)
     stores = {"output": known.output, "input": known.input}
