@@ -6,48 +6,26 @@ each run in one pass. The formats: `tar_files`, `tfrecords`, `parquet_images`.
 """
 
 import re
-from collections.abc import Container, Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from types import ModuleType
 
 import braceexpand
 
 from camboxes.transforms import storage
 from camboxes.transforms.containers import parquet_images, tar_files, tfrecords
-from camboxes.transforms.containers.member_names import PARQUET, TAR, TFRECORD, split
-from camboxes.transforms.containers.members import ContainerError, Image, Member, one_for_each
+from camboxes.transforms.containers.member_names import PARQUET, TAR, TFRECORD
+from camboxes.transforms.containers.members import Image, Member, one_for_each
 from camboxes.transforms.images.decoding import BadImageError
 from camboxes.transforms.sources.class_folders import why_ignored
 from camboxes.transforms.sources.entries import Listed, PassedOver, SourceError
-
-__all__ = [
-    "ContainerError",
-    "Image",
-    "Member",
-    "containers_of",
-    "described",
-    "image",
-    "images",
-    "members",
-    "runs",
-    "split",
-]
 
 # A run is read in one pass and is a shard. In Parquet it ends where a row group begins, unless it gets too long.
 _RUN, _LONGEST_RUN = 128, 1024
 
 
-class _Format(Protocol):
-    def members(self, container: str) -> Iterator[Member | PassedOver]: ...
-
-    def described(self, container: str) -> str: ...
-
-    def images(self, container: str, wanted: Sequence[Member]) -> Generator[Image]: ...
-
-    def beginnings(self, container: str) -> Container[int] | None: ...
-
-
-_FORMATS: dict[re.Pattern[str], _Format] = {TAR: tar_files, TFRECORD: tfrecords, PARQUET: parquet_images}
+# Each has members, described and images, which do what those of this module do.
+_FORMATS: dict[re.Pattern[str], ModuleType] = {TAR: tar_files, TFRECORD: tfrecords, PARQUET: parquet_images}
 
 
 def is_container(path: str) -> bool:
@@ -72,15 +50,15 @@ def containers_of(path: str) -> list[str]:
       ContainerError: see `is_container`.
       SourceError: a container that the braces name does not exist.
     """
+    found: list[str] = []
     if storage.is_local(path) and Path(path).is_dir():
         inside = [file for file in Path(path).iterdir() if not why_ignored(file.name)]
-        found = [] if any(file.is_dir() for file in inside) else [file.as_posix() for file in inside]
+        if not any(file.is_dir() for file in inside):
+            found = [file.as_posix() for file in inside]
     elif storage.exists(path):
         found = [path]
     elif re.search(r"[*?\[{]", path):
         found = [file for pattern in _patterns(path) for file in storage.matching(pattern)]
-    else:
-        found = []
     return sorted({file for file in found if is_container(file)})
 
 
@@ -112,7 +90,8 @@ def runs(container: str, root: str) -> Iterator[list[Listed] | PassedOver]:
     Raises:
       ContainerError: see `members`.
     """
-    beginnings = _format(container).beginnings(container)
+    # Reading a row of Parquet costs the rows before it in its group; in the other formats nothing of those before.
+    beginnings = parquet_images.beginnings(container) if PARQUET.search(container) else None
     prefix = storage.absolute(container).removeprefix(root.rstrip("/") + "/")
     run: list[Listed] = []
     empty = True
@@ -184,7 +163,7 @@ def image(container: str, name: str) -> bytes:
     raise BadImageError("missing", f"the container has no member {name!r}")
 
 
-def _format(container: str) -> _Format:
+def _format(container: str) -> ModuleType:
     for ending, kind in _FORMATS.items():
         if ending.search(container):
             return kind

@@ -35,6 +35,11 @@ class ContainerError(SourceError):
         self.detail = detail
 
 
+def broken(container: str, place: int, what: str) -> ContainerError:
+    """The error of a container that cannot be read from the byte `place` on."""
+    return ContainerError(container, f"is broken or cut short at byte {place}: {what}; copy or write it again")
+
+
 def distinct(labels: Iterable[str]) -> tuple[str, ...]:
     """Labels without repetitions, in the order given."""
     return tuple(dict.fromkeys(labels))

@@ -12,21 +12,14 @@ import itertools
 import json
 import posixpath
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from camboxes.transforms import storage
 from camboxes.transforms.containers.member_names import safe
-from camboxes.transforms.containers.members import (
-    ContainerError,
-    Image,
-    Member,
-    changed,
-    distinct,
-    one_for_each,
-)
+from camboxes.transforms.containers.members import ContainerError, Image, Member, changed, distinct, one_for_each
 from camboxes.transforms.images.decoding import BadImageError
 from camboxes.transforms.sources.class_folders import IMAGE_SUFFIXES
 from camboxes.transforms.sources.label_values import labels_of
@@ -44,7 +37,7 @@ def holds_images(path: str) -> bool:
     Raises:
       ContainerError: it is not Parquet.
     """
-    with storage.open_binary(path) as file, _parquet(_unbuffered(file), path) as rows:
+    with _opened(path) as rows:
         schema = rows.schema_arrow
         return _IMAGE in schema.names and (_is_bytes(schema.field(_IMAGE).type) or _has(schema, "bytes", _is_bytes))
 
@@ -55,7 +48,7 @@ def members(container: str) -> Iterator[Member]:
     Raises:
       ContainerError: it is not Parquet, it has no column of images or of labels, or a label cannot be understood.
     """
-    with storage.open_binary(container) as file, _parquet(_unbuffered(file), container) as rows:
+    with _opened(container) as rows:
         label = _label_column(rows.schema_arrow, container)
         columns = [label[0], f"{_IMAGE}.path"] if _has(rows.schema_arrow, "path", _is_text) else [label[0]]
         for place, row in enumerate(row for batch in rows.iter_batches(columns=columns) for row in batch.to_pylist()):
@@ -64,19 +57,15 @@ def members(container: str) -> Iterator[Member]:
 
 def described(container: str) -> str:
     """Says what a file without labels holds; see `any_format.described`."""
-    with storage.open_binary(container) as file, _parquet(_unbuffered(file), container) as rows:
+    with _opened(container) as rows:
         column, _ = _label_column(rows.schema_arrow, container)
         return f"has no label in the column {column} of its {rows.metadata.num_rows} rows"
 
 
 def beginnings(container: str) -> set[int]:
-    """The rows at which row groups begin. Reading from another row costs the rows before it in its group."""
-    with storage.open_binary(container) as file, _parquet(_unbuffered(file), container) as rows:
-        return set(itertools.accumulate(_group_sizes(rows), initial=0))
-
-
-def _group_sizes(rows: pq.ParquetFile) -> list[int]:
-    return [rows.metadata.row_group(group).num_rows for group in range(rows.num_row_groups)]
+    """The rows at which row groups begin."""
+    with _opened(container) as rows:
+        return set(_starts(rows))
 
 
 def images(container: str, wanted: Sequence[Member]) -> Generator[Image]:
@@ -88,13 +77,12 @@ def images(container: str, wanted: Sequence[Member]) -> Generator[Image]:
     Memory: pyarrow holds up to three copies of a page as the file's writer made it, at most 1,024 rows of one group.
     With images of 100 kB that is 20 MB for groups of 100 rows, as Hugging Face makes them, and 300 MB for larger ones.
     """
-    with storage.open_binary(container) as file, _parquet(file, container) as rows:
+    with _opened(container, read_ahead=True) as rows:
         label = _label_column(rows.schema_arrow, container)
-        ends = list(itertools.accumulate(_group_sizes(rows)))
-        for group, of_group in itertools.groupby(wanted, key=lambda member: bisect.bisect_right(ends, member.place)):
-            if group < len(ends):
-                members = {member.place: member for member in of_group}
-                begin = ends[group - 1] if group else 0
+        starts = _starts(rows)
+        for group, of_group in itertools.groupby(wanted, lambda member: bisect.bisect_right(starts, member.place) - 1):
+            if group < rows.num_row_groups:
+                members, begin = {member.place: member for member in of_group}, starts[group]
                 # One row a batch: a batch is decoded as a whole.
                 batches = rows.iter_batches(batch_size=1, row_groups=[group], columns=[_IMAGE, label[0]])
                 found = itertools.islice(enumerate(batches, start=begin), max(members) + 1 - begin)
@@ -123,7 +111,11 @@ def _member(place: int, row: Mapping[str, Any], label: _Label, container: str) -
     except ValueError as error:
         raise ContainerError(container, f"cannot be understood in row {place}: {column} {error}") from None
     path = row[_IMAGE].get("path") if isinstance(row.get(_IMAGE), dict) else None
-    return Member(_name(place, path if isinstance(path, str) else None), labels, place)
+    if not path or not isinstance(path, str):
+        return Member(f"{place:08d}{_SUFFIX}", labels, place)
+    last = safe(path).rpartition("/")[2]
+    suffix = "" if posixpath.splitext(last)[1].lower() in IMAGE_SUFFIXES else _SUFFIX
+    return Member(f"{place:08d}-{last}{suffix}", labels, place)
 
 
 def _image(value: Any) -> Image:
@@ -136,16 +128,25 @@ def _image(value: Any) -> Image:
 
 
 @contextlib.contextmanager
-def _parquet(file: IO[bytes], container: str) -> Iterator[pq.ParquetFile]:
-    try:
-        yield pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ContainerError(container, f"is not readable as Parquet ({error})") from error
+def _opened(container: str, read_ahead: bool = False) -> Iterator[pq.ParquetFile]:
+    """Opens a Parquet file.
+
+    Args:
+      container: its path.
+      read_ahead: whether Beam reads ahead, 16 MiB on S3. Labels are small, and lie far apart between images.
+    """
+    with storage.open_binary(container) as file:
+        try:
+            source = file if read_ahead else getattr(file, "raw", file)
+            yield pq.ParquetFile(source, buffer_size=_BUFFER, pre_buffer=False)
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise ContainerError(container, f"is not readable as Parquet ({error})") from error
 
 
-def _unbuffered(file: IO[bytes]) -> IO[bytes]:
-    """The file without Beam's read-ahead, 16 MiB on S3: labels are small, and lie far apart between images."""
-    return getattr(file, "raw", file)
+def _starts(rows: pq.ParquetFile) -> list[int]:
+    """The rows at which row groups begin, and the number of all rows."""
+    sizes = (rows.metadata.row_group(group).num_rows for group in range(rows.num_row_groups))
+    return list(itertools.accumulate(sizes, initial=0))
 
 
 def _has(schema: pa.Schema, part: str, is_kind: Callable[[pa.DataType], bool]) -> bool:
@@ -197,11 +198,3 @@ def _class_names(feature: Any) -> Sequence[str]:
     if feature.get("_type") == "ClassLabel":
         return feature.get("names") or ()
     return _class_names(feature.get("feature"))
-
-
-def _name(row: int, path: str | None) -> str:
-    if not path:
-        return f"{row:08d}{_SUFFIX}"
-    last = safe(path).rpartition("/")[2]
-    suffix = "" if posixpath.splitext(last)[1].lower() in IMAGE_SUFFIXES else _SUFFIX
-    return f"{row:08d}-{last}{suffix}"

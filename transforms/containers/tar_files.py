@@ -15,7 +15,7 @@ from typing import IO
 
 from camboxes.transforms import storage
 from camboxes.transforms.containers.member_names import safe
-from camboxes.transforms.containers.members import ContainerError, Image, Member, beginning, changed
+from camboxes.transforms.containers.members import ContainerError, Image, Member, beginning, broken, changed
 from camboxes.transforms.containers.tar_samples import Samples, TarEntry
 from camboxes.transforms.sources.class_folders import IMAGE_SUFFIXES, why_ignored
 from camboxes.transforms.sources.entries import PassedOver
@@ -73,10 +73,6 @@ def described(container: str) -> str:
     if images and all("/" in name for name in images):
         text += f"; if its folders are the labels, unpack it and give that folder: tar -xf {container} -C FOLDER"
     return text
-
-
-def beginnings(container: str) -> None:
-    """Reading can begin at any sample, and costs nothing of those before it."""
 
 
 def images(container: str, wanted: Sequence[Member]) -> Generator[Image]:
@@ -146,15 +142,16 @@ def _headers(container: str, file: IO[bytes], end: int, place: int = 0) -> Itera
     try:
         tar = tarfile.TarFile(fileobj=file, encoding="utf-8")
     except _BROKEN as error:
-        problem = _broken(place, str(error)) if place else beginning(file, "a tar file")
-        raise ContainerError(container, problem) from None
+        if place:
+            raise broken(container, place, str(error)) from None
+        raise ContainerError(container, beginning(file, "a tar file")) from None
     while not _is_end(file, place):
         try:
             info = tarfile.TarInfo.fromtarfile(tar)
         except _BROKEN as error:
-            raise ContainerError(container, _broken(place, f"there is no header ({error})")) from None
+            raise broken(container, place, f"there is no header ({error})") from None
         if info.size < 0 or not place < tar.offset <= end:
-            raise ContainerError(container, _broken(place, f"{info.name!r} does not end within the file's {end} bytes"))
+            raise broken(container, place, f"{info.name!r} does not end within the file's {end} bytes")
         yield tar, info
         place = tar.offset
 
@@ -165,7 +162,3 @@ def _is_end(file: IO[bytes], place: int) -> bool:
     block = file.read(tarfile.BLOCKSIZE)
     file.seek(place)
     return block == bytes(tarfile.BLOCKSIZE)
-
-
-def _broken(place: int, what: str) -> str:
-    return f"is broken or cut short at byte {place}: {what}; copy or write it again"

@@ -18,7 +18,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from google.protobuf.message import DecodeError
 
 from camboxes.transforms import storage
-from camboxes.transforms.containers.members import ContainerError, Image, Member, beginning, changed, distinct
+from camboxes.transforms.containers.members import ContainerError, Image, Member, beginning, broken, changed, distinct
 from camboxes.transforms.images.decoding import BadImageError
 from camboxes.transforms.sources.class_folders import IMAGE_SUFFIXES
 from camboxes.transforms.sources.entries import PassedOver
@@ -83,10 +83,6 @@ def described(container: str) -> str:
     return f"has records with the features {features}; expected labels in one of {', '.join(_LABELS)}"
 
 
-def beginnings(container: str) -> None:
-    """Reading can begin at any record, and costs nothing of those before it."""
-
-
 def images(container: str, wanted: Sequence[Member]) -> Generator[Image]:
     """Reads the records that begin at the places given, if they have the labels and the format that were listed."""
     with storage.open_binary(container) as file:
@@ -112,19 +108,16 @@ def _records(container: str, file: IO[bytes], end: int, place: int = 0) -> Itera
         head = file.read(_LENGTH.size).ljust(_LENGTH.size, b"\0")
         length, checksum = _LENGTH.unpack(head)
         if _masked_crc(head[:8]) != checksum:
-            problem = beginning(file, "a TFRecord") if place == 0 else _broken(place, "no record begins there")
-            raise ContainerError(container, problem)
+            if place:
+                raise broken(container, place, "no record begins there")
+            raise ContainerError(container, beginning(file, "a TFRecord"))
         beyond = place + _LENGTH.size + length + _CHECKSUM.size
         if beyond > end:
-            raise ContainerError(container, _broken(place, f"{length} bytes should follow, and the file has {end}"))
+            raise broken(container, place, f"{length} bytes should follow, and the file has {end}")
         record = file.read(length)
         (checksum,) = _CHECKSUM.unpack(file.read(_CHECKSUM.size))
         yield place, record if _masked_crc(record) == checksum else None
         place = beyond
-
-
-def _broken(place: int, what: str) -> str:
-    return f"is broken or cut short at byte {place}: {what}; copy or write it again"
 
 
 def _masked_crc(data: bytes) -> int:

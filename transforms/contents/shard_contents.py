@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from camboxes.transforms.containers import member_names
-from camboxes.transforms.containers.any_format import Image, Member, images
+from camboxes.transforms.containers.any_format import images
+from camboxes.transforms.containers.members import Image, Member
 from camboxes.transforms.contents.image_files import read_image
 from camboxes.transforms.images.decoding import ACCEPTED, BadImageError, Limits
 from camboxes.transforms.ordered_threads import batched

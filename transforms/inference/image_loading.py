@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from camboxes.transforms.boxes.second_look import SIDE, quarters
-from camboxes.transforms.containers.any_format import Image
+from camboxes.transforms.containers.members import Image
 from camboxes.transforms.contents.shard_contents import image_bytes
 from camboxes.transforms.images.decoding import BadImageError, Limits, check_not_blank, decode_at_least
 from camboxes.transforms.planning.label_matching import LabelMatcher, UnmatchedLabelsError, UnnamedClassesError

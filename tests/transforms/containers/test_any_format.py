@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from camboxes.transforms import Plan, storage
 from camboxes.transforms.containers import any_format
-from camboxes.transforms.containers.any_format import ContainerError, Member
+from camboxes.transforms.containers.member_names import split
+from camboxes.transforms.containers.members import ContainerError, Member
 from camboxes.transforms.contents import shard_contents
 from camboxes.transforms.images.decoding import BadImageError
 from camboxes.transforms.sources.entries import PassedOver, SourceError
@@ -102,7 +103,7 @@ def test_one_member_by_its_name(kind, paths, originals):
 
 @FORMATS
 def test_a_member_is_found_by_its_path_in_a_plan(kind, paths, originals):
-    container, name = any_format.split(f"{paths[kind]}/{NAMES[kind][3]}")
+    container, name = split(f"{paths[kind]}/{NAMES[kind][3]}")
     assert (container, any_format.image(container, name)) == (paths[kind], originals[3])
 
 

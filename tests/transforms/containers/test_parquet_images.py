@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from camboxes.transforms.containers import any_format
-from camboxes.transforms.containers.any_format import ContainerError, Member
+from camboxes.transforms.containers.members import ContainerError, Member
 
 ANIMALS = datasets.ClassLabel(names=["cat", "dog"])
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from webdataset.tariterators import group_by_keys, tar_file_iterator
 
 from camboxes.transforms.containers import any_format
-from camboxes.transforms.containers.any_format import ContainerError, Member
+from camboxes.transforms.containers.members import ContainerError, Member
 from camboxes.transforms.sources.class_folders import HIDDEN, IMAGE_SUFFIXES, SYSTEM
 from camboxes.transforms.sources.entries import PassedOver
 

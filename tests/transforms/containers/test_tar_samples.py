@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from camboxes.transforms.containers import any_format
-from camboxes.transforms.containers.any_format import Member
+from camboxes.transforms.containers.members import Member
 from camboxes.transforms.sources.entries import PassedOver
 
 

@@ -5,7 +5,7 @@ import pytest
 import tfrecord
 
 from camboxes.transforms.containers import any_format
-from camboxes.transforms.containers.any_format import ContainerError
+from camboxes.transforms.containers.members import ContainerError
 from camboxes.transforms.sources.entries import PassedOver
 
 
