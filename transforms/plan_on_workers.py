@@ -10,7 +10,7 @@ from camboxes.transforms.containers.any_format import containers_of, runs
 from camboxes.transforms.planning.label_matching import Category
 from camboxes.transforms.planning.listing import listed, shard_count, shard_of
 from camboxes.transforms.planning.plan import Plan, PlannedRun, PlannedShard, plan_shard, shard_key
-from camboxes.transforms.read import ReadByKey
+from camboxes.transforms.read import PlansThenReads
 from camboxes.transforms.records import Shard
 from camboxes.transforms.sources.datasets import entries, root_of
 from camboxes.transforms.sources.entries import Listed, PassedOver, Split, SplitFolder
@@ -23,7 +23,7 @@ _Statement = tuple[str, bool]  # a label, and whether it is denied
 
 
 @beam.typehints.with_output_types(Shard)
-class PlanOnWorkers(beam.PTransform):
+class PlanOnWorkers(PlansThenReads):
     """Plans a data set on the workers, and emits what `ReadLabeledImages` does: the same shards with the same ids.
 
         p | PlanOnWorkers(path, plan) | InferClassMaps(model) | BoxesFromMaps(threshold) | WriteCoco(output)
@@ -39,10 +39,9 @@ class PlanOnWorkers(beam.PTransform):
 
     def __init__(self, path: str, plan: Plan):
         """Takes what `read_source` reads, and how the data set is planned."""
-        super().__init__()
+        super().__init__(plan.output)
         self._path = path
         self._plan = plan
-        self._read = ReadByKey(plan.output)
 
     def check(self) -> None:
         """Looks up the input and the run's folder. `expand` does so, too; call it to learn of errors earlier.
@@ -92,11 +91,6 @@ class PlanOnWorkers(beam.PTransform):
             )
             | self._read
         )
-
-    def with_resource_hints(self, **hints: Any) -> "PlanOnWorkers":
-        """Gives the hints to the step that reads shards. It is fused with the network's step; planning needs none."""
-        self._read.with_resource_hints(**hints)
-        return self
 
     def _in_files(self, pipeline: beam.Pipeline) -> "_Found":
         given = (

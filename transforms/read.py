@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import apache_beam as beam
 
@@ -10,59 +10,6 @@ from camboxes.transforms import storage
 from camboxes.transforms.planning.listing import Listing
 from camboxes.transforms.planning.plan import Plan, PlannedRun, read_shard, shards_folder
 from camboxes.transforms.records import PLANNED, LabeledImage, Shard, table
-
-
-@beam.typehints.with_output_types(Shard)
-class ReadLabeledImages(beam.PTransform):
-    """Plans a data set, and emits its planned shards that the run's folder does not hold yet.
-
-    A shard holds references to images, never pixels. The data set is listed and the plan is written when the transform
-    is applied to a pipeline.
-
-    Raises, when it is applied:
-      SourceError, UnmatchedLabelsError, PlanConflictError: see `Plan.make`.
-    """
-
-    def __init__(self, source: str | Listing, plan: Plan):
-        """Takes the data set and its plan.
-
-        Args:
-          source: what `read_source` reads, or what it returned.
-          plan: how the data set is planned.
-        """
-        super().__init__()
-        self._source = source
-        self._plan = plan
-        self._hints: dict[str, Any] = {}
-
-    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Shard]:
-        """Applies the transform to a pipeline."""
-        return pipeline | ReadPlanned(self._plan.make(self._source)).with_resource_hints(**self._hints)
-
-    def with_resource_hints(self, **hints: Any) -> "ReadLabeledImages":
-        """Gives the hints to the step that reads shards, as `ReadPlanned` does."""
-        self._hints |= hints
-        return self
-
-
-@beam.typehints.with_output_types(Shard)
-class ReadPlanned(beam.PTransform):
-    """Emits the planned shards of a run that its folder does not hold yet, when it is applied to a pipeline."""
-
-    def __init__(self, planned: PlannedRun):
-        """Takes the run's plan, as `Plan.make` returns it."""
-        super().__init__()
-        self._planned = planned
-        self._read = ReadByKey(planned.output)
-
-    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Shard]:
-        """Applies the transform to a pipeline."""
-        return pipeline | "MissingShards" >> beam.Create(self._planned.missing(), reshuffle=False) | self._read
-
-    def with_resource_hints(self, **hints: Any) -> "ReadPlanned":
-        """Gives the hints to the step that reads shards, which is fused with the network's step."""
-        self._read.with_resource_hints(**hints)
-        return self
 
 
 @beam.typehints.with_input_types(str)
@@ -79,6 +26,59 @@ class ReadByKey(beam.PTransform):
         """Applies the transform to a collection of keys."""
         # Keys are shuffled, pixels never: the steps that follow run fused, on any worker.
         return keys | "Spread" >> beam.Reshuffle() | "PlannedRows" >> beam.ParDo(_PlannedRows(self._output))
+
+
+class PlansThenReads(beam.PTransform):
+    """A transform that finds the keys of planned shards, and then applies `_read` to them."""
+
+    def __init__(self, output: str):
+        """Takes the run's folder."""
+        super().__init__()
+        self._read = ReadByKey(output)
+
+    def with_resource_hints(self, **hints: Any) -> Self:
+        """Gives the hints to the step that reads shards. It is fused with the network's step; planning needs none."""
+        self._read.with_resource_hints(**hints)
+        return self
+
+    def _read_missing(self, pipeline: beam.Pipeline, planned: PlannedRun) -> beam.PCollection[Shard]:
+        return pipeline | "MissingShards" >> beam.Create(planned.missing(), reshuffle=False) | self._read
+
+
+@beam.typehints.with_output_types(Shard)
+class ReadLabeledImages(PlansThenReads):
+    """Plans a data set, and emits its planned shards that the run's folder does not hold yet.
+
+    A shard holds references to images, never pixels. The data set is listed and the plan is written when the transform
+    is applied to a pipeline.
+
+    Raises, when it is applied:
+      SourceError, UnmatchedLabelsError, PlanConflictError: see `Plan.make`.
+    """
+
+    def __init__(self, source: str | Listing, plan: Plan):
+        """Takes the data set, as `read_source` reads or returns it, and how it is planned."""
+        super().__init__(plan.output)
+        self._source = source
+        self._plan = plan
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Shard]:
+        """Applies the transform to a pipeline."""
+        return self._read_missing(pipeline, self._plan.make(self._source))
+
+
+@beam.typehints.with_output_types(Shard)
+class ReadPlanned(PlansThenReads):
+    """Emits the planned shards of a run that its folder does not hold yet, when it is applied to a pipeline."""
+
+    def __init__(self, planned: PlannedRun):
+        """Takes the run's plan, as `Plan.make` returns it."""
+        super().__init__(planned.output)
+        self._planned = planned
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Shard]:
+        """Applies the transform to a pipeline."""
+        return self._read_missing(pipeline, self._planned)
 
 
 @beam.typehints.with_output_types(Shard)

@@ -32,28 +32,28 @@ def read_csv(path: str) -> Iterator[Entry | PassedOver]:
       SourceError: it is not such a file; names the line.
     """
     lines = text_lines(path)
-    header = _header(path, lines)
+    delimiter, names, above = _header(path, lines)
+    columns = _columns(path, names)
     # strict: else a quote that is never closed swallows the rest of the file.
-    reader = csv.reader(lines, delimiter=header.delimiter, skipinitialspace=True, strict=True)
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         for cells in reader:
-            where = f"manifest {path!r}, line {header.lines + reader.line_num}"
-            if len(cells) > len(header.names):
+            where = f"manifest {path!r}, line {above + reader.line_num}"
+            if len(cells) > len(names):
                 raise SourceError(
-                    f"{where}: {len(cells)} cells below a header of {len(header.names)}: "
-                    f"{header.delimiter.join(cells)[:_SHOWN]!r}; put a text that holds {header.delimiter!r} in double "
+                    f"{where}: {len(cells)} cells below a header of {len(names)}: "
+                    f"{delimiter.join(cells)[:_SHOWN]!r}; put a text that holds {delimiter!r} in double "
                     "quotes, and write one row for each label"
                 )
-            row: dict[str, Any] = dict(
-                zip(header.names, cells, strict=False)
-            )  # Excel leaves out empty cells at the end
-            row |= {name: cell_value(row[name]) for name in header.columns.labels if name in row}
+            # Excel leaves out empty cells at the end.
+            row: dict[str, Any] = dict(zip(names, cells, strict=False))
+            row |= {name: cell_value(row[name]) for name in columns.labels if name in row}
             if any(cell.strip() for cell in cells):
-                yield _entry(row, header.columns, where)
+                yield _entry(row, columns, where)
             elif cells:  # not an empty line
                 yield PassedOver(storage.absolute(path), EMPTY_ROW)
     except csv.Error as error:
-        raise SourceError(f"manifest {path!r}, line {header.lines + reader.line_num}: not CSV ({error})") from None
+        raise SourceError(f"manifest {path!r}, line {above + reader.line_num}: not CSV ({error})") from None
 
 
 def read_jsonl(path: str) -> Iterator[Entry | PassedOver]:
@@ -86,7 +86,7 @@ def read_parquet(path: str) -> Iterator[Entry | PassedOver]:
             rows = pq.ParquetFile(file)
             names = tuple(rows.schema_arrow.names)
             columns = _columns(path, names)
-            if not columns.is_complete:
+            if not all(columns):
                 raise SourceError(
                     f"manifest {path!r} has the columns {', '.join(names)}; expected path and label or labels"
                 )
@@ -122,17 +122,11 @@ def _decoded(file: IO[bytes]) -> io.TextIOWrapper:
     return io.TextIOWrapper(file, encoding=encoding, errors="surrogateescape", newline="")
 
 
-class _Header(NamedTuple):
-    """A CSV's header: the sign between cells, the names of the columns, and how many lines it takes."""
-
-    delimiter: str
-    names: Sequence[str]
-    columns: "_Columns"
-    lines: int
-
-
-def _header(path: str, lines: Iterator[str]) -> _Header:
+def _header(path: str, lines: Iterator[str]) -> tuple[str, tuple[str, ...], int]:
     """Reads a CSV's header. Cells are separated by the first sign that gives the columns path and label.
+
+    Returns:
+      The sign, the names of the columns, and how many lines the header takes.
 
     Raises:
       SourceError: no sign does.
@@ -141,10 +135,9 @@ def _header(path: str, lines: Iterator[str]) -> _Header:
     if said := re.fullmatch(r'"?sep=(.)"?\s*', first):  # for Excel
         first, count, signs = next(lines, ""), 2, said[1]
     for sign in signs:
-        names = next(csv.reader([first], delimiter=sign, skipinitialspace=True), [])
-        columns = _columns(path, tuple(names))
-        if columns.is_complete:
-            return _Header(sign, names, columns, count)
+        names = tuple(next(csv.reader([first], delimiter=sign, skipinitialspace=True), ()))
+        if all(_columns(path, names)):
+            return sign, names, count
     raise SourceError(
         f"manifest {path!r} begins with {first.strip()[:_SHOWN]!r}; expected a header with path and label, separated "
         "by a comma, a semicolon, a tab or |"
@@ -152,14 +145,10 @@ def _header(path: str, lines: Iterator[str]) -> _Header:
 
 
 class _Columns(NamedTuple):
-    """The names of a table's columns, or of an object's keys, that hold the path and the labels."""
+    """The names of a table's columns, or of an object's keys, that hold the path and the labels; empty for none."""
 
-    path: str | None
+    path: str
     labels: tuple[str, ...]
-
-    @property
-    def is_complete(self) -> bool:
-        return self.path is not None and bool(self.labels)
 
 
 @functools.lru_cache
@@ -174,7 +163,7 @@ def _columns(source: str, names: Sequence[str]) -> _Columns:
                     f"manifest {source!r} has the column {role} twice; expected it once, with one row for each label"
                 )
             found[role] = name
-    return _Columns(found.get("path"), tuple(found[role] for role in ("label", "labels") if role in found))
+    return _Columns(found.get("path", ""), tuple(found[role] for role in ("label", "labels") if role in found))
 
 
 def _entry(row: Mapping[str, Any], columns: _Columns, where: str) -> Entry:

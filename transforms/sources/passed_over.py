@@ -21,10 +21,6 @@ class Count(NamedTuple):
     files: int
     example: str
 
-    def plus(self, other: "Count") -> "Count":
-        """The sum of two counts."""
-        return Count(self.files + other.files, min(self.example, other.example))
-
 
 @dataclasses.dataclass
 class Tally:
@@ -42,7 +38,7 @@ class Tally:
     @property
     def files(self) -> int:
         """The number of passed-over files."""
-        return sum(count.files for endings in self.kinds.values() for count in endings.values())
+        return sum(count.files for _, _, count in self._counts())
 
     def add(self, item: PassedOver) -> None:
         """Counts a file."""
@@ -57,11 +53,7 @@ class Tally:
 
     def to_json(self) -> dict[str, Any]:
         """The counts as a JSON value, which `from_json` reads."""
-        kinds = [
-            {"reason": reason, "ending": ending} | count._asdict()
-            for reason, endings in sorted(self.kinds.items())
-            for ending, count in sorted(endings.items())
-        ]
+        kinds = [{"reason": reason, "ending": ending} | count._asdict() for reason, ending, count in self._counts()]
         labels = {label: count._asdict() for label, count in sorted(self.labels.items())}
         return {"files": self.files, "kinds": kinds, "labels_without_images": labels}
 
@@ -83,20 +75,22 @@ class Tally:
         """The counts of all parts together."""
         total = cls()
         for tally in tallies:
-            for reason, endings in tally.kinds.items():
-                for ending, count in endings.items():
-                    total._count(reason, ending, count)
+            for kind in tally._counts():
+                total._count(*kind)
             for label, count in tally.labels.items():
                 _add(total.labels, label, count)
         return total
+
+    def _counts(self) -> list[tuple[str, str, Count]]:
+        """Each reason, ending and count, sorted."""
+        return sorted((reason, ending, n) for reason, endings in self.kinds.items() for ending, n in endings.items())
 
     def _count(self, reason: str, ending: str, count: Count) -> None:
         endings = self.kinds.setdefault(reason, {})
         _add(endings, ending, count)
         while len(named := endings.keys() - {REST}) > _ENDINGS:
             # An ending that a part drops has 50 endings before it in the whole, too: sums of parts stay exact.
-            last = max(named)
-            _add(endings, REST, endings.pop(last))
+            _add(endings, REST, endings.pop(max(named)))
 
 
 def ending_of(path: str) -> str:
@@ -106,4 +100,5 @@ def ending_of(path: str) -> str:
 
 
 def _add(counts: dict[str, Count], key: str, count: Count) -> None:
-    counts[key] = counts[key].plus(count) if key in counts else count
+    files, example = counts.get(key, (0, count.example))
+    counts[key] = Count(files + count.files, min(example, count.example))
