@@ -148,10 +148,10 @@ def camboxes(*call: str) -> None:
 
 def judge(task: Task, run: Path) -> list[tuple[float, float]]:
     """GT-known at IoU 0.5 and CorLoc at each threshold, and of a centred box, in percent."""
-    rule = BoxRule(boxes="peak")
+    rules = [BoxRule(threshold, boxes="peak") for threshold in THRESHOLDS]
     hits = collections.defaultdict(list)
     for name, label, stored, width, height in maps_of(str(run)):
-        drawn = WorkingMap(stored, width, height).outlines(rule, THRESHOLDS)
+        drawn = WorkingMap(stored, width, height).outlines(rules)
         drawn.append((0.1 * width, 0.1 * height, 0.8 * width, 0.8 * height))
         hits[label].append([best_iou(box, task.truth[name, label]) >= 0.5 for box in drawn])
     every = np.concatenate([*map(np.array, hits.values())])

@@ -134,7 +134,6 @@ class NetworkThreads(Generic[Item, Decoded, Batch, Result]):
         from camboxes.models.execution.process import passes_side_by_side, use_one_core
 
         device, size = classifier.spec.device, classifier.spec.batch_size
-        assert size is not None, "a loaded classifier's spec is resolved"
         side_by_side = passes_side_by_side(device)
         # One thread decodes for the passes of two cores; for a GPU all cores decode.
         readers = max(1, side_by_side // 2) if device == "cpu" else os.cpu_count() or 1
@@ -164,7 +163,7 @@ def through_network(
       items: what to decode.
     """
     threads = NetworkThreads(classifier, decode, forward)
-    batches: BatchesByKind[Decoded] = BatchesByKind(classifier.spec.batch_size or 1)
+    batches: BatchesByKind[Decoded] = BatchesByKind(classifier.spec.batch_size)
     try:
         for decoded in threads.decoding.all(items):
             for batch in batches.put([] if decoded is None else [decoded]):

@@ -12,7 +12,7 @@ from camboxes.pipeline.errors import CallError
 from camboxes.pipeline.evaluation.judging import Judged, judged_rows
 from camboxes.pipeline.reporter import LOG, Reporter
 from camboxes.transforms import BoxRule, PlannedRun
-from camboxes.transforms.boxes.from_map import Threshold, WorkingMap, best_iou
+from camboxes.transforms.boxes.from_map import WorkingMap, best_iou
 from camboxes.transforms.boxes.second_look import merge
 from camboxes.transforms.boxes.stored_maps import StoredMap
 from camboxes.transforms.boxes_from_maps import working_map
@@ -22,8 +22,6 @@ THRESHOLDS = np.arange(2, 92, 2) / 100
 OTSU_SHARES = np.arange(30, 151, 5) / 100
 LITERATURE_STEP = 0.001  # between thresholds of the literature's rule
 MOST_REDRAWN = 1000  # images; a share of that many has a standard error of at most 1.6 points
-
-_ALL_THRESHOLDS: list[Threshold] = [*THRESHOLDS.tolist(), *(f"{share}*otsu" for share in OTSU_SHARES)]
 
 Row = Mapping[str, Any]
 _Placed = tuple[Sequence[int], WorkingMap]  # the rectangle of the image that a map covers, and the map
@@ -59,12 +57,14 @@ def redraw(run: PlannedRun, judged: Judged, reporter: Reporter = LOG) -> Redrawn
     Raises:
       CallError: a judged pair has no stored map.
     """
-    rule = BoxRule(**judged.settings["rule"])
+    rule = dataclasses.replace(BoxRule(**judged.settings["rule"]), thresholds={})
+    thresholds = [*THRESHOLDS.tolist(), *(f"{share}*otsu" for share in OTSU_SHARES)]
+    rules = [dataclasses.replace(rule, threshold=threshold) for threshold in thresholds]
     pairs_of: dict[str, list[int]] = collections.defaultdict(list)
     for pair, image in enumerate(judged.image.tolist()):
         pairs_of[judged.paths[image]].append(pair)
 
-    iou_at = np.empty((len(judged.image), len(_ALL_THRESHOLDS)), np.float32)
+    iou_at = np.empty((len(judged.image), len(rules)), np.float32)
     literature = metrics.BoxCounts.none(LITERATURE_STEP)
     shards = judged_rows(run, judged.matching, ["path", "width", "height", "labels", "maps"])
     with reporter.progress(len(judged.paths), "image") as advance:
@@ -74,7 +74,7 @@ def redraw(run: PlannedRun, judged: Judged, reporter: Reporter = LOG) -> Redrawn
                 name = judged.categories[judged.category[pair]]
                 label, true = labels[name], judged.matching.truths[row["path"]].boxes[name]
                 maps, size = _maps(row, label), (row["width"], row["height"])
-                iou_at[pair] = _iou_at_thresholds(maps, size, label["probability"], true, rule)
+                iou_at[pair] = _iou_at_thresholds(maps, size, label["probability"], true, rules)
                 literature += _literature_counts(row, maps[0][1].stored, true)
             advance(1)
     return Redrawn(
@@ -99,19 +99,18 @@ def _maps(row: Row, label: Row) -> list[_Placed]:
 
 
 def _iou_at_thresholds(
-    maps: Sequence[_Placed], size: tuple[int, int], probability: float, true: np.ndarray, rule: BoxRule
+    maps: Sequence[_Placed], size: tuple[int, int], probability: float, true: np.ndarray, rules: Sequence[BoxRule]
 ) -> np.ndarray:
-    """IoU of the box that the rule draws at each threshold: float64 [_ALL_THRESHOLDS].
+    """IoU of the box that each rule draws: float64 [rules]. The rules differ in their thresholds alone.
 
     Of several boxes the one of highest score counts, as for the own box of `Judged`.
     """
-    if len(maps) == 1 and rule.boxes in ("largest", "peak"):
-        found = maps[0][1].outlines(rule, _ALL_THRESHOLDS)
+    if len(maps) == 1 and rules[0].boxes in ("largest", "peak"):
+        found = maps[0][1].outlines(rules)
     else:
         found = []
-        for threshold in _ALL_THRESHOLDS:
-            at = dataclasses.replace(rule, threshold=threshold, thresholds={})
-            seen = merge([(rectangle, working.draw(at)) for rectangle, working in maps], *size)
+        for rule in rules:
+            seen = merge([(rectangle, working.draw(rule)) for rectangle, working in maps], *size)
             own = max(seen, key=lambda box: round(probability * box.share, 6), default=None)  # of equals, the first
             found.append(None if own is None else own.bbox)
     ious = np.zeros(len(found))

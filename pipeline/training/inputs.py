@@ -44,7 +44,7 @@ def compute_features(
     data: TrainingData, base: Classifier, network: GapNetwork, folder: Path, reporter: Reporter
 ) -> Read:
     """Computes the features of all images, and writes them to files of _CHUNK images; finished files are kept."""
-    size, batch_size = base.preprocessing.size, base.spec.batch_size or 1
+    size, batch_size = base.preprocessing.size, base.spec.batch_size
     side_by_side = passes_side_by_side(base.spec.device)
     rejected: dict[str, str] = {}
     prints: dict[str, Print] = {}

@@ -15,6 +15,7 @@ import functools
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
@@ -34,6 +35,7 @@ Threshold = float | str  # 0.25, or "0.8*otsu"
 # Thresholds for maps without refinement, of networks that 0.25 does not suit in measurements: docs/evaluation.md.
 _PLAIN_THRESHOLDS = {"timm:tf_efficientnet_lite1": 0.15, "timm:tf_efficientnet_lite2": 0.15}
 
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _FEW = 8  # components: up to so many are flood-filled one by one, more are labelled together
 _OPEN = 255  # a foreground point that is in no component yet
 LONG_SIDE = 512  # of the working grid, in cells: a 12-megapixel photograph costs no more than a 512-pixel one
@@ -51,19 +53,15 @@ class Cut(NamedTuple):
     otsu: bool
 
     @classmethod
-    @functools.lru_cache(typed=True)  # every map is cut at the same few thresholds
     def parse(cls, threshold: Threshold) -> "Cut":
         """Parses a number, or a text such as "0.25", "0.8*otsu" or "otsu".
 
         Raises:
           ValueError: the threshold is neither, or out of its range.
         """
-        found = re.fullmatch(r"(?:(?P<share>[\d.eE+-]+)|(?:(?P<factor>[\d.eE+-]+)\*)?(?P<otsu>otsu))", str(threshold))
-        try:
-            share = float((found and (found["share"] or found["factor"])) or 1.0) if found else float("nan")
-        except ValueError:
-            share = float("nan")
-        otsu = found is not None and found["otsu"] is not None
+        text = str(threshold)
+        number, otsu = "1" if text == "otsu" else text.removesuffix("*otsu"), text.endswith("otsu")
+        share = float(number) if _NUMBER.fullmatch(number) else math.nan
         if not 0 <= share <= (2 if otsu else 1):
             raise ValueError(
                 f"threshold is {threshold!r}; expected a share from 0 to 1 of the map's range, as 0.25, or from 0 to 2 "
@@ -90,12 +88,16 @@ class BoxRule:
     thresholds: Mapping[str, Threshold] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for threshold in (self.threshold, *self.thresholds.values()):
-            Cut.parse(threshold)
+        _ = self.cut, [Cut.parse(threshold) for threshold in self.thresholds.values()]
         if not 0 <= self.min_area <= 1:
             raise ValueError(f"min_area is {self.min_area}; expected a share from 0 to 1")
         if self.boxes not in get_args(Keep):
             raise ValueError(f"boxes is {self.boxes!r}; expected one of {', '.join(get_args(Keep))}")
+
+    @functools.cached_property
+    def cut(self) -> Cut:
+        """The threshold, parsed."""
+        return Cut.parse(self.threshold)
 
     @classmethod
     def default_for(cls, classifier: "Classifier", maps: "MapSpec") -> "BoxRule":
@@ -181,16 +183,16 @@ class WorkingMap:
         level, _ = cv2.threshold((self.scaled * 255).astype(np.uint8), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
         return (level + 1) / 255  # OpenCV's foreground is strictly above
 
-    def level(self, threshold: Threshold) -> float:
-        """The smallest foreground value for a threshold, in [0, 1]."""
-        share, otsu = Cut.parse(threshold)
+    def level(self, rule: BoxRule) -> float:
+        """The smallest foreground value at a rule's threshold, in [0, 1]."""
+        share, otsu = rule.cut
         return min(share * self.otsu, 1.0) if otsu else share
 
     def draw(self, rule: BoxRule) -> Drawn:
         """Draws boxes by a rule. The rule's thresholds by label are ignored: the caller chooses by `BoxRule.of`."""
         if self.empty_because:
             return Drawn([], self.empty_because)
-        level = self.level(rule.threshold)
+        level = self.level(rule)
         labels, statistics = self.components(level)
         owners = _owners(self.stored.cells.shape, labels)
         smallest = rule.min_area
@@ -230,36 +232,35 @@ class WorkingMap:
         """
         return _components(self.scaled, level)
 
-    def outlines(self, rule: BoxRule, thresholds: Sequence[Threshold]) -> list[tuple[float, ...] | None]:
-        """Draws the first box at each of many thresholds, in a fraction of the time that `draw` takes for each.
+    def outlines(self, rules: Sequence[BoxRule]) -> list[tuple[float, ...] | None]:
+        """Draws the first box by each of many rules, in a fraction of the time that `draw` takes for each.
 
         Components at a higher level lie inside those at a lower level. So each level is searched only inside the
         components of the level below.
 
         Args:
-          rule: with boxes "largest" or "peak"; its own threshold is ignored.
-          thresholds: the thresholds to use instead.
+          rules: with boxes "largest" or "peak"; they differ in their thresholds alone.
 
         Returns:
-          `MapBox.bbox` for each threshold; None if there is no box.
+          `MapBox.bbox` for each rule; None if there is no box.
         """
-        found: list[tuple[float, ...] | None] = [None] * len(thresholds)
+        found: list[tuple[float, ...] | None] = [None] * len(rules)
         if self.empty_because:
             return found
-        levels = [self.level(threshold) for threshold in thresholds]
+        levels = [self.level(rule) for rule in rules]
         row, column = divmod(int(self.scaled.argmax()), self.scaled.shape[1])
         left, top, inside = 0, 0, self.scaled
         for number in sorted(range(len(levels)), key=levels.__getitem__):
-            if rule.boxes == "peak":
+            if rules[number].boxes == "peak":
                 components = largest = _component_at(inside, levels[number], (column - left, row - top))
             else:
                 components = _components(inside, levels[number])[1][1:]
                 areas = components[:, cv2.CC_STAT_AREA]
                 largest = components[areas == areas.max()]
             if len(largest) > 1:  # their peaks in the stored map decide which comes first
-                boxes = self.draw(dataclasses.replace(rule, threshold=levels[number])).boxes
+                boxes = self.draw(rules[number]).boxes
                 found[number] = boxes[0].bbox if boxes else None
-            elif largest[0, cv2.CC_STAT_AREA] / self.scaled.size >= rule.min_area:
+            elif largest[0, cv2.CC_STAT_AREA] / self.scaled.size >= rules[number].min_area:
                 x, y, width, height, _ = largest[0].tolist()
                 found[number] = self._in_pixels(left + x, top + y, width, height)
             (x, y), (right, bottom) = components[:, :2].min(0), (components[:, :2] + components[:, 2:4]).max(0)

@@ -238,9 +238,9 @@ def test_the_otsu_level_splits_two_groups_and_a_threshold_may_be_a_share_of_it()
     cells = [[0, 0, 0, 0, 0], [0, 100, 100, 200, 200]]
     drawing = WorkingMap(*grid_of(cells))
     assert drawing.otsu == pytest.approx(1 / 255)
-    assert drawing.level("0.8*otsu") == pytest.approx(0.8 / 255)
-    assert drawing.level("otsu") == drawing.otsu
-    assert drawing.level(0.4) == 0.4
+    assert drawing.level(BoxRule("0.8*otsu")) == pytest.approx(0.8 / 255)
+    assert drawing.level(BoxRule("otsu")) == drawing.otsu
+    assert drawing.level(BoxRule(0.4)) == 0.4
     by_share = drawing.draw(BoxRule("2*otsu"))
     assert by_share.boxes[0].bbox == (1, 1, 4, 1)
     assert by_share.level == pytest.approx(2 / 255)
@@ -333,6 +333,7 @@ def test_components_of_which_there_are_as_many_as_are_filled_one_by_one_or_one_m
 )
 def test_the_boxes_at_many_thresholds_are_those_at_each_of_them(cells, which, min_area, thresholds):
     working = WorkingMap(StoredMap(cells, 0.0, 1.0), 90, 60)
-    drawn = [working.draw(BoxRule(threshold, min_area, which)).boxes for threshold in thresholds]
+    rules = [BoxRule(threshold, min_area, which) for threshold in thresholds]
+    drawn = [working.draw(rule).boxes for rule in rules]
     expected = [boxes[0].bbox if boxes else None for boxes in drawn]
-    assert working.outlines(BoxRule(0.25, min_area, which), thresholds) == expected
+    assert working.outlines(rules) == expected
