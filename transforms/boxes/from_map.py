@@ -122,7 +122,8 @@ class MapBox(NamedTuple):
       bbox: x, y, width, height in pixels of the image, half-open, rounded to 2 decimals, inside the image.
       mean: mean of the min-max scaled map inside the box, in [0, 1].
       area: the component's share of the working grid's cells, in (0, 1].
-      peak: row and column of the component's highest cell in the stored map; the first in row order of equal ones.
+      peak: row and column of the component's highest cell in the stored map; the first in row order of equal ones. No
+        two boxes of a map have the same.
     """
 
     bbox: tuple[float, float, float, float]
@@ -214,13 +215,21 @@ class WorkingMap:
             reason = f"component_too_small: {which} covers less than {rule.min_area:g} of the image"
             return Drawn([], reason, level, all_areas)
         peaks = _peaks(self.stored.cells, owners, self.scaled, labels, candidates + 1)
-        order = sorted(range(len(candidates)), key=lambda i: (-areas[candidates[i]], peaks[i]))
+        joined: dict[tuple[int, int], tuple[int, int, int, int, int]] = {}
+        for peak, (left, top, width, height, points) in zip(peaks, statistics[candidates + 1].tolist(), strict=True):
+            # Interpolation rounds a plateau's values up and down. At the plateau's level it falls into slivers, which
+            # share the plateau's cell: they are one component.
+            x, y, right, bottom, before = joined.get(peak, (left, top, left + width, top + height, 0))
+            right, bottom = max(right, left + width), max(bottom, top + height)
+            joined[peak] = (min(x, left), min(y, top), right, bottom, before + points)
         boxes = []
-        for i in order[: None if rule.boxes in ("all", "instances") else 1]:
-            left, top, box_width, box_height = (int(value) for value in statistics[candidates[i] + 1, :4])
-            mean = cv2.mean(self.scaled[top : top + box_height, left : left + box_width])[0]  # summed in float64
-            bbox = self._in_pixels(left, top, box_width, box_height)
-            boxes.append(MapBox(bbox, min(mean, 1.0), float(areas[candidates[i]]), peaks[i]))
+        for peak in sorted(joined, key=lambda peak: (-joined[peak][4], peak)):
+            left, top, right, bottom, points = joined[peak]
+            mean = cv2.mean(self.scaled[top:bottom, left:right])[0]  # summed in float64
+            bbox = self._in_pixels(left, top, right - left, bottom - top)
+            boxes.append(MapBox(bbox, min(mean, 1.0), points / self.scaled.size, peak))
+        if rule.boxes in ("largest", "peak"):
+            del boxes[1:]
         return Drawn(boxes, None, level, all_areas)
 
     def components(self, level: float) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -119,6 +119,7 @@ shares = st.floats(0, 1, width=32)
 
 @settings(deadline=None)
 @given(maps, sides, sides, shares)
+@example(np.array([[2, 2, 2, 45, 2]], np.uint8), 9, 5, 1.0)  # rounding splits the peak into two slivers
 def test_boxes_are_inside_the_image(cells, width, height, threshold):
     boxes, reason = boxes_from_map(stored(cells), width, height, BoxRule(threshold, boxes="all"))[:2]
     assert bool(boxes) != bool(reason)
@@ -130,6 +131,18 @@ def test_boxes_are_inside_the_image(cells, width, height, threshold):
         assert x >= 0 and y >= 0 and w > 0 and h > 0 and x + w <= width and y + h <= height
         assert 0 <= box.mean <= 1
         assert 0 < box.area <= round(w * h / (width * height), 9) + 0.01
+
+
+def test_a_plateau_that_rounding_splits_is_one_component():
+    """One row of cells over five rows of pixels: each column is constant, but interpolation rounds it up and down."""
+    working = WorkingMap(stored([[2, 2, 2, 45, 2]]), 9, 5)
+    assert (working.scaled[:, 6] == 1).tolist() == [False, True, False, True, True]
+    assert len(working.components(1.0)[1]) == 1 + 2
+    (box,) = working.draw(BoxRule(1.0, boxes="all")).boxes
+    assert (box.bbox, box.area, box.peak) == ((6, 1, 1, 4), 3 / 45, (0, 3))
+    assert box.mean == pytest.approx(1, abs=1e-6)
+    below = working.draw(BoxRule(0.9999, boxes="all")).boxes
+    assert [(box.bbox, box.area, box.peak) for box in below] == [((6, 0, 1, 5), 5 / 45, (0, 3))]
 
 
 @settings(deadline=None)
