@@ -13,6 +13,7 @@ import pytest
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import S3Options
 
+from camboxes.pipeline import LabelJob, label
 from camboxes.pipeline.jobs import worker_processes
 from camboxes.pipeline.jobs.beam_options import beam_options
 from camboxes.pipeline.jobs.worker_processes import DeadWorkerError, supervised
@@ -134,6 +135,12 @@ def test_where_processes_cannot_be_forked_so_beam_s_own_do_the_job(tmp_path, mon
     worker_processes.import_ahead("no_such_module")  # does nothing
     assert _run(lambda _: (tmp_path / str(os.getpid())).touch(), TWO_PROCESSES) == []
     assert str(os.getpid()) not in {path.name for path in tmp_path.iterdir()} != set()
+
+
+def test_beam_s_own_workers_give_the_same_bytes(photographs, run, tmp_path, monkeypatch, results):
+    monkeypatch.setattr(worker_processes, "_FORKS", False)
+    label(LabelJob(input=photographs, output=tmp_path / "out", shards=2), TWO_PROCESSES)
+    assert results(tmp_path / "out") == results(run)
 
 
 def test_a_script_that_calls_a_command_is_not_run_again_by_its_workers(run, tmp_path):
