@@ -35,7 +35,7 @@ from camboxes.transforms.boxes.stored_maps import quantize
 from camboxes.transforms.boxes_from_maps import draw
 from camboxes.transforms.contents.image_files import read_image
 from camboxes.transforms.images.decoding import decode_at_least
-from camboxes.transforms.inference.jpegs import decode_jpeg
+from camboxes.transforms.inference.image_loading import decode_jpeg
 from camboxes.transforms.ordered_threads import batched
 from camboxes.transforms.records import LABELED, table
 

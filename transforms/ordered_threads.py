@@ -87,13 +87,6 @@ class OrderedMap(Generic[Item, Result]):
         return results
 
 
-def ahead(
-    stage: str, threads: Executor, work: Callable[[Item], Result], items: Iterable[Item], most: int
-) -> Iterator[Result]:
-    """The results of `work` in the order of the items, while the next `most` items are in work: see `OrderedMap`."""
-    return OrderedMap(stage, threads, work, most).all(items)
-
-
 class BatchesByKind(Generic[Item]):
     """Groups items into batches of one kind."""
 

@@ -43,18 +43,17 @@ class PlanOnWorkers(PlansThenReads):
         self._path = path
         self._plan = plan
 
-    def check(self) -> None:
+    def check(self) -> tuple[PlannedRun | None, list[str]]:
         """Looks up the input and the run's folder. `expand` does so, too; call it to learn of errors earlier.
+
+        Returns:
+          The plan that the run's folder holds, and the containers that the input consists of, if any.
 
         Raises:
           SourceError: there is no such input.
           PlanConflictError: see `Plan.before`.
           ValueError: a number of shards was asked for, and the images lie in containers.
         """
-        self._looked_up()
-
-    def _looked_up(self) -> tuple[PlannedRun | None, list[str]]:
-        """The plan that the run's folder holds, and the containers that the input consists of, if any."""
         before = self._plan.before()
         containers = containers_of(self._path)
         if containers and self._plan.shards is not None:
@@ -65,7 +64,7 @@ class PlanOnWorkers(PlansThenReads):
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Shard]:
         """Applies the transform to a pipeline."""
-        before, containers = self._looked_up()
+        before, containers = self.check()
         found = self._in_containers(pipeline, containers) if containers else self._in_files(pipeline)
         categories = (
             found.labels
@@ -96,12 +95,12 @@ class PlanOnWorkers(PlansThenReads):
         given = (
             pipeline
             | "Input" >> beam.Create([self._path], reshuffle=False)
-            | "List" >> beam.ParDo(_List(), self._plan.root).with_outputs(_PASSED_OVER, _SPLITS, main="statements")
+            | "List" >> beam.FlatMap(_list, self._plan.root).with_outputs(_PASSED_OVER, _SPLITS, main="statements")
         )
         images = (
             given.statements
             | "ByPath" >> beam.GroupByKey()
-            | "OneImage" >> beam.ParDo(_OneImage()).with_outputs(_REPEATED, _LABELS, main="listed")
+            | "OneImage" >> beam.FlatMap(_one_image).with_outputs(_REPEATED, _LABELS, main="listed")
         )
         asked = self._plan.shards
         count = images.listed | "Count" >> beam.combiners.Count.Globally() | beam.Map(lambda n: asked or shard_count(n))
@@ -123,7 +122,7 @@ class PlanOnWorkers(PlansThenReads):
             pipeline
             | "Containers" >> beam.Create(list(enumerate(containers)))
             | "List"
-            >> beam.ParDo(_ListContainer(), root_of(self._path, self._plan.root)).with_outputs(
+            >> beam.FlatMap(_list_container, root_of(self._path, self._plan.root)).with_outputs(
                 _PASSED_OVER, _LABELS, _RUNS, main="images"
             )
         )
@@ -150,48 +149,42 @@ class _Found(NamedTuple):
     splits: "beam.PCollection[tuple[str, Split]]"
 
 
-class _List(beam.DoFn):
+def _list(path: str, root: str | None) -> Iterator[Any]:
     """Yields for each entry its path and statements, each folder of a split, and a tally of what is passed over."""
-
-    def process(self, path: str, root: str | None) -> Iterator[Any]:
-        passed_over = Tally()
-        for entry in entries(path, root):
-            if isinstance(entry, PassedOver):
-                passed_over.add(entry)
-            elif isinstance(entry, SplitFolder):
-                yield beam.pvalue.TaggedOutput(_SPLITS, tuple(entry))
-            else:
-                yield entry.path, [(name, False) for name in entry.labels] + [(name, True) for name in entry.denied]
-        yield beam.pvalue.TaggedOutput(_PASSED_OVER, passed_over)
+    passed_over = Tally()
+    for entry in entries(path, root):
+        if isinstance(entry, PassedOver):
+            passed_over.add(entry)
+        elif isinstance(entry, SplitFolder):
+            yield beam.pvalue.TaggedOutput(_SPLITS, tuple(entry))
+        else:
+            yield entry.path, [(name, False) for name in entry.labels] + [(name, True) for name in entry.denied]
+    yield beam.pvalue.TaggedOutput(_PASSED_OVER, passed_over)
 
 
-class _OneImage(beam.DoFn):
+def _one_image(given: tuple[str, Iterable[Sequence[_Statement]]]) -> Iterator[Any]:
     """Yields an image; each of its labels; the number of its labels that were given more than once."""
-
-    def process(self, given: tuple[str, Iterable[Sequence[_Statement]]]) -> Iterator[Any]:
-        path, of_entries = given
-        statements = [statement for of_entry in of_entries for statement in of_entry]
-        labels = [label for label, denied in statements if not denied]
-        yield listed(path, statements)
-        yield from (beam.pvalue.TaggedOutput(_LABELS, label) for label in set(labels))
-        yield beam.pvalue.TaggedOutput(_REPEATED, len(labels) - len(set(labels)))
+    path, of_entries = given
+    statements = [statement for of_entry in of_entries for statement in of_entry]
+    labels = [label for label, denied in statements if not denied]
+    yield listed(path, statements)
+    yield from (beam.pvalue.TaggedOutput(_LABELS, label) for label in set(labels))
+    yield beam.pvalue.TaggedOutput(_REPEATED, len(labels) - len(set(labels)))
 
 
-class _ListContainer(beam.DoFn):
+def _list_container(numbered: tuple[int, str], root: str) -> Iterator[Any]:
     """Yields each run of a container; its labels; the number of runs; a tally of what is passed over."""
-
-    def process(self, numbered: tuple[int, str], root: str) -> Iterator[Any]:
-        (number, container), count, passed_over = numbered, 0, Tally()
-        for run in runs(container, root):
-            if isinstance(run, PassedOver):
-                passed_over.add(run)
-                continue
-            yield (number, count), run
-            count += 1
-            labels = {label for image in run for label in image.labels}
-            yield from (beam.pvalue.TaggedOutput(_LABELS, label) for label in labels)
-        yield beam.pvalue.TaggedOutput(_RUNS, (number, count))
-        yield beam.pvalue.TaggedOutput(_PASSED_OVER, passed_over)
+    (number, container), count, passed_over = numbered, 0, Tally()
+    for run in runs(container, root):
+        if isinstance(run, PassedOver):
+            passed_over.add(run)
+            continue
+        yield (number, count), run
+        count += 1
+        labels = {label for image in run for label in image.labels}
+        yield from (beam.pvalue.TaggedOutput(_LABELS, label) for label in labels)
+    yield beam.pvalue.TaggedOutput(_RUNS, (number, count))
+    yield beam.pvalue.TaggedOutput(_PASSED_OVER, passed_over)
 
 
 def _first_shards(runs_of: Iterable[tuple[int, int]]) -> tuple[dict[int, int], int]:

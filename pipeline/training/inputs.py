@@ -23,7 +23,7 @@ from camboxes.pipeline.training.data import TrainingData
 from camboxes.transforms import storage
 from camboxes.transforms.contents.image_files import locate, read_image
 from camboxes.transforms.images.decoding import BadImageError, check_not_blank, decode
-from camboxes.transforms.ordered_threads import ahead
+from camboxes.transforms.ordered_threads import OrderedMap
 
 _CHUNK = 256  # images in a file of features
 
@@ -74,8 +74,8 @@ def compute_features(
         for number, paths in enumerate(_batches(data.labels, _CHUNK)):
             file, found = (folder / f"{number:06d}{suffix}" for suffix in (".npy", ".json"))
             if not file.exists():
-                batches = _batches(ahead("decode", readers, read, paths, 4 * batch_size), batch_size)
-                features = np.concatenate([*ahead("forward", passes, infer, batches, side_by_side)])
+                batches = _batches(OrderedMap("decode", readers, read, 4 * batch_size).all(paths), batch_size)
+                features = np.concatenate([*OrderedMap("forward", passes, infer, side_by_side).all(batches)])
                 for path, finite in zip(paths, np.isfinite(features).all((1, 2, 3)), strict=True):
                     if not finite:
                         rejected.setdefault(path, "not_finite: the network's output holds NaN or infinity")

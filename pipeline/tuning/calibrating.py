@@ -20,7 +20,7 @@ from camboxes.transforms import BoxRule, PlannedRun
 from camboxes.transforms.boxes.calibration import Calibration, standardise
 from camboxes.transforms.boxes.evidence import Evidence, evidence
 from camboxes.transforms.boxes_from_maps import drawn_labels
-from camboxes.transforms.ordered_threads import ahead
+from camboxes.transforms.ordered_threads import OrderedMap
 
 _FEWEST, _FEWEST_OF_A_KIND = 10, 3  # boxes; right boxes, and wrong boxes: with fewer, all get the base rate
 _SHARED, _APART, _OWN = 3.0, 1.5, 0.3  # how freely the directions' sum, their difference and single weights are fitted
@@ -87,7 +87,7 @@ def samples(run: PlannedRun, matching: Matching, rule: BoxRule) -> Samples:
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         columns = ["image_id", "path", "width", "height", "labels", "maps"]
         rows = (row for row in run.rows(columns) if row["path"] in numbers or row["image_id"] % step == 0)
-        for row, found in ahead("evidence", threads, of_row, rows, _AHEAD):
+        for row, found in OrderedMap("evidence", threads, of_row, _AHEAD).all(rows):
             if row["image_id"] % step == 0:
                 average += [each for each, _ in found]
             for each, is_right in found:

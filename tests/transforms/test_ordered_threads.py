@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camboxes.transforms.ordered_threads import BatchesByKind, OrderedMap, ahead, batched, through_network
+from camboxes.transforms.ordered_threads import BatchesByKind, OrderedMap, batched, through_network
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_at_most_so_many_items_are_in_work(threads, most, together, waiting):
 
 
 def test_what_fails_in_a_thread_fails_where_its_result_is_taken(threads):
-    results = ahead("work", threads, lambda number: 6 // number, [3, 2, 0, 1], 1)
+    results = OrderedMap("work", threads, lambda number: 6 // number, 1).all([3, 2, 0, 1])
     assert [next(results), next(results)] == [2, 3]
     with pytest.raises(ZeroDivisionError):
         next(results)

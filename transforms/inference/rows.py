@@ -92,10 +92,11 @@ class RowBuilder:
             "category_id": category_id,
             "rectangle": list(rectangle),
             "scales": self._scales,
-            "coherence": _finite(localization.coherence[number]),
-            "agreement": _finite(localization.agreement[number]),
+            "coherence": finite(localization.coherence[number]),
+            "agreement": finite(localization.agreement[number]),
         }
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """A number for a row: None for NaN and infinity."""
     return float(value) if math.isfinite(value) else None

@@ -70,13 +70,11 @@ class Scheduler:
             yield Answered(image)
         found: dict[int, Localization | BadImageError] = {}
         looks = [_Look(image, number, found) for number in range(len(image.rectangles))]
-        for batch in itertools.chain(self._batches.put(looks), self._overdue(image)):
+        # When a shard ends, batches that hold images of earlier shards are due.
+        ends, shard = image.planned.is_last, image.planned.shard
+        due = self._batches.rest(lambda look: ends and look.image.planned.shard is not shard)
+        for batch in itertools.chain(self._batches.put(looks), due):
             yield from self._answered(self._threads.passing.put(batch))
-
-    def _overdue(self, image: LoadedImage) -> Iterator[list[_Look]]:
-        """The batches that hold images of earlier shards, when a shard ends with this image."""
-        if image.planned.is_last:
-            yield from self._batches.rest(lambda look: look.image.planned.shard is not image.planned.shard)
 
     def _pass(self, batch: list[_Look]) -> _Passed:
         """Runs the network on a batch; returns its answers, and how often the batch was halved."""

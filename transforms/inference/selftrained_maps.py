@@ -4,7 +4,6 @@ p | ReadShards(run) | RegressMaps(run.root, spec, regressor, settings) | BoxesFr
 """
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +21,7 @@ from camboxes.transforms.contents.image_files import locate, read_image
 from camboxes.transforms.contents.shard_contents import seen
 from camboxes.transforms.counters import count
 from camboxes.transforms.images.decoding import ACCEPTED, BadImageError, decode
+from camboxes.transforms.inference.rows import finite
 from camboxes.transforms.ordered_threads import through_network
 from camboxes.transforms.records import MAPPED, Shard, rejected
 
@@ -161,7 +161,8 @@ class _RegressMaps(beam.DoFn):
                 count("decoded")
                 rows[photograph.number] = photograph.row | {"maps": maps}
         for number, error in errors.items():
-            rows[number] = _rejected(rows[number], error)
+            count(f"rejected_{error.code}")
+            rows[number] = rejected({name: rows[number][name] for name in ("image_id", "path", "labels")}, str(error))
         yield shard.extended(rows, MAPPED, self._settings)
 
     def _regressed(self, batch: list[_Photograph]) -> list[tuple[_Photograph, list[_Row]]]:
@@ -184,19 +185,10 @@ class _RegressMaps(beam.DoFn):
                 before = torch.from_numpy(on_grid(entry, features.shape[1], features.shape[2]))
                 made = self._held.regressor.predict(features, before)
                 [its] = known(features, [made])
-                maps[-1] = entry | _entry(made.numpy(), its.coherence.item(), its.agreement.item(), entry["method"])
+                maps[-1] = entry | quantize(made.numpy()).entry()
+                maps[-1] |= {
+                    "method": selftrained(entry["method"]),
+                    "coherence": finite(its.coherence.item()),
+                    "agreement": finite(its.agreement.item()),
+                }
         return maps
-
-
-def _entry(made: np.ndarray, coherence: float, agreement: float, method: str) -> _Row:
-    """The values that replace those of an entry of the column `maps`."""
-    return quantize(made).entry() | {
-        "method": selftrained(method),
-        "coherence": coherence if math.isfinite(coherence) else None,
-        "agreement": agreement if math.isfinite(agreement) else None,
-    }
-
-
-def _rejected(row: _Row, error: BadImageError) -> _Row:
-    count(f"rejected_{error.code}")
-    return rejected({name: row[name] for name in ("image_id", "path", "labels")}, str(error))

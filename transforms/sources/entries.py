@@ -40,12 +40,7 @@ class PassedOver(NamedTuple):
 
 
 class SplitFolder(NamedTuple):
-    """A folder that holds one of a data set's splits.
-
-    Attributes:
-      path: see `Entry`.
-      split: the split that it holds.
-    """
+    """A folder that holds one of a data set's splits; for its path see `Entry`."""
 
     path: str
     split: Split

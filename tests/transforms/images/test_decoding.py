@@ -16,7 +16,7 @@ from camboxes.transforms.images.decoding import (
     decode,
     decode_at_least,
 )
-from camboxes.transforms.inference.jpegs import decode_jpeg
+from camboxes.transforms.inference.image_loading import decode_jpeg
 
 QUARTERS = np.zeros((40, 60, 3), np.uint8)  # red, green / blue, white: no two orientations look alike
 QUARTERS[:20, :30] = 255, 0, 0

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from camboxes.transforms.contents.image_files import locate, read_image
 from camboxes.transforms.images.decoding import BadImageError, Limits, decode_at_least
-from camboxes.transforms.inference.jpegs import decode_jpeg
+from camboxes.transforms.inference.image_loading import decode_jpeg
 
 root, most = sys.argv[1], int(sys.argv[2])
 
