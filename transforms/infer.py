@@ -2,7 +2,9 @@
 
 import collections
 import dataclasses
+import tempfile
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
@@ -10,10 +12,10 @@ from apache_beam.utils import shared
 from apache_beam.utils.windowed_value import WindowedValue
 
 from camboxes.models.spec import MapSpec, ModelSpec
+from camboxes.transforms import storage
 from camboxes.transforms.contents.shard_contents import contents
 from camboxes.transforms.counters import count
 from camboxes.transforms.images.decoding import DEFAULT_LIMITS, Limits
-from camboxes.transforms.inference import stored_classifier
 from camboxes.transforms.inference.image_loading import ImageLoader, PlannedImage
 from camboxes.transforms.inference.rows import RowBuilder
 from camboxes.transforms.inference.scheduling import Answered, Scheduler
@@ -22,7 +24,7 @@ from camboxes.transforms.planning.reuse import ReusableRows
 from camboxes.transforms.records import MAPPED, REJECTED, Shard
 
 if TYPE_CHECKING:
-    from camboxes.models import Localizer
+    from camboxes.models import Classifier, Localizer
 
 
 @beam.typehints.with_input_types(Shard)
@@ -99,7 +101,7 @@ class _InferClassMaps(beam.DoFn):
     def setup(self) -> None:
         from camboxes.models import Localizer
 
-        self._localizer = self._shared.acquire(lambda: Localizer(stored_classifier.load(self._model), self._maps))
+        self._localizer = self._shared.acquire(lambda: Localizer(load_stored(self._model), self._maps))
         names, settings = self._localizer.classifier.class_names, self._localizer.settings
         reusable = None if self._reuse is None else ReusableRows(self._reuse, settings)
         self._loader = ImageLoader(self._localizer, LabelMatcher(names, self._label_map), reusable, self._limits)
@@ -176,3 +178,20 @@ class _OpenShard:
         """The shard's images; a container of images is read once, in this thread."""
         for number, (row, content) in enumerate(zip(self.rows, contents(self.rows), strict=True)):
             yield PlannedImage(self, number, row, content, is_last=number == len(self.rows) - 1)
+
+
+def load_stored(model: ModelSpec) -> "Classifier":
+    """Loads a classifier as `load_classifier` does; a checkpoint on a store is copied to this machine first.
+
+    Raises:
+      ValueError, OSError, RuntimeError: see `load_classifier`.
+    """
+    from camboxes.models import load_classifier
+    from camboxes.models.networks.checkpoints import DESCRIPTION, WEIGHTS
+
+    if storage.is_local(model.name):
+        return load_classifier(model)
+    with tempfile.TemporaryDirectory(prefix="camboxes-") as folder:
+        for name in (DESCRIPTION, WEIGHTS):
+            Path(folder, name).write_bytes(storage.read_bytes(storage.join(model.name, name)))
+        return load_classifier(dataclasses.replace(model, name=folder))

@@ -35,13 +35,13 @@ def load_dataset(run: str, name: str | None = None, *, cache_limit: float = CACH
 
     from camboxes.pipeline.review import fiftyone_dataset, local_photographs
     from camboxes.transforms import storage
-    from camboxes.transforms.containers import member_names
+    from camboxes.transforms.containers.members import split
 
     planned = finished_run(run)
     if not storage.is_local(run):
         raise ValueError(f"run {run!r} is on a store, where decisions cannot be kept; review a local copy of it")
     rows = list(planned.rows(["path", "digest", "status", "review"]))
-    in_containers = any(member_names.split(row["path"]) for row in rows)
+    in_containers = any(split(row["path"]) for row in rows)
     if storage.is_local(planned.root) and not in_containers:
         with tqdm(total=planned.images, unit="photograph", desc="comparing", disable=None) as bar:
             photographs = local_photographs.places(planned, rows, bar)

@@ -14,8 +14,7 @@ import braceexpand
 
 from camboxes.transforms import storage
 from camboxes.transforms.containers import parquet_images, tar_files, tfrecords
-from camboxes.transforms.containers.member_names import PARQUET, TAR, TFRECORD
-from camboxes.transforms.containers.members import Image, Member, one_for_each
+from camboxes.transforms.containers.members import PARQUET, TAR, TFRECORD, Image, Member, one_for_each
 from camboxes.transforms.images.decoding import BadImageError
 from camboxes.transforms.sources.class_folders import why_ignored
 from camboxes.transforms.sources.entries import Listed, PassedOver, SourceError

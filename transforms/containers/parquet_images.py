@@ -11,20 +11,20 @@ import contextlib
 import itertools
 import json
 import posixpath
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from camboxes.transforms import storage
-from camboxes.transforms.containers.member_names import safe
-from camboxes.transforms.containers.members import ContainerError, Image, Member, changed, distinct, one_for_each
+from camboxes.transforms.containers.members import ContainerError, Image, Member, changed, distinct, one_for_each, safe
 from camboxes.transforms.images.decoding import BadImageError
 from camboxes.transforms.sources.class_folders import IMAGE_SUFFIXES
 from camboxes.transforms.sources.label_values import labels_of
 
 _IMAGE = "image"
+_BYTES, _TEXTS = (pa.binary(), pa.large_binary()), (pa.string(), pa.large_string())
 _BUFFER = 1 << 20  # bytes read at a time from a column; without it the images of a row group are read at once
 _SUFFIX = ".jpg"  # of names without one; decoders look at the bytes
 
@@ -39,7 +39,7 @@ def holds_images(path: str) -> bool:
     """
     with _opened(path) as rows:
         schema = rows.schema_arrow
-        return _IMAGE in schema.names and (_is_bytes(schema.field(_IMAGE).type) or _has(schema, "bytes", _is_bytes))
+        return _IMAGE in schema.names and _parts(schema).get("bytes") in _BYTES
 
 
 def members(container: str) -> Iterator[Member]:
@@ -50,7 +50,7 @@ def members(container: str) -> Iterator[Member]:
     """
     with _opened(container) as rows:
         label = _label_column(rows.schema_arrow, container)
-        columns = [label[0], f"{_IMAGE}.path"] if _has(rows.schema_arrow, "path", _is_text) else [label[0]]
+        columns = [label[0], f"{_IMAGE}.path"] if _parts(rows.schema_arrow).get("path") in _TEXTS else [label[0]]
         for place, row in enumerate(row for batch in rows.iter_batches(columns=columns) for row in batch.to_pylist()):
             yield _member(place, row, label, container)
 
@@ -149,18 +149,10 @@ def _starts(rows: pq.ParquetFile) -> list[int]:
     return list(itertools.accumulate(sizes, initial=0))
 
 
-def _has(schema: pa.Schema, part: str, is_kind: Callable[[pa.DataType], bool]) -> bool:
-    """Whether the images are structs with a field `part` of such a type."""
+def _parts(schema: pa.Schema) -> dict[str, pa.DataType]:
+    """The types of an image's parts, by their names; an image that is no struct has the part bytes alone."""
     kind = schema.field(_IMAGE).type
-    return pa.types.is_struct(kind) and any(field.name == part and is_kind(field.type) for field in kind)
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return {field.name: field.type for field in kind} if pa.types.is_struct(kind) else {"bytes": kind}
 
 
 def _label_column(schema: pa.Schema, container: str) -> _Label:

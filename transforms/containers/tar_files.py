@@ -14,8 +14,7 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import IO
 
 from camboxes.transforms import storage
-from camboxes.transforms.containers.member_names import safe
-from camboxes.transforms.containers.members import ContainerError, Image, Member, beginning, broken, changed
+from camboxes.transforms.containers.members import ContainerError, Image, Member, beginning, broken, changed, safe
 from camboxes.transforms.containers.tar_samples import Samples, TarEntry
 from camboxes.transforms.sources.class_folders import IMAGE_SUFFIXES, why_ignored
 from camboxes.transforms.sources.entries import PassedOver

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from camboxes.transforms import storage
-from camboxes.transforms.containers import any_format, member_names
+from camboxes.transforms.containers import any_format, members
 from camboxes.transforms.images.decoding import DEFAULT_LIMITS, BadImageError, Limits
 
 _NOT_UTF_8 = re.compile(r"\\udc[89a-f][0-9a-f]")  # how a listing spells a byte of a name that is not UTF-8
@@ -58,7 +58,7 @@ def read_image(location: str | None, limits: Limits = DEFAULT_LIMITS) -> bytes:
 
 
 def _read(location: str, limits: Limits) -> bytes:
-    inside = member_names.split(location)
+    inside = members.split(location)
     local = storage.is_local(location)
     if inside and not (local and Path(inside[0]).is_dir()):
         return any_format.image(*inside)

@@ -6,9 +6,8 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from camboxes.transforms.containers import member_names
 from camboxes.transforms.containers.any_format import images
-from camboxes.transforms.containers.members import Image, Member
+from camboxes.transforms.containers.members import Image, Member, split
 from camboxes.transforms.contents.image_files import read_image
 from camboxes.transforms.images.decoding import ACCEPTED, BadImageError, Limits
 from camboxes.transforms.ordered_threads import batched
@@ -88,4 +87,4 @@ def _not_seen(image: tuple[_Row, Image | None, str | None]) -> tuple[str, BadIma
 
 def _inside(row: _Row) -> tuple[str | None, str]:
     """The container that holds a row's image, and the image's name in it; (None, "") for an image that is a file."""
-    return (row["place"] is not None and member_names.split(row["location"] or "")) or (None, "")
+    return (row["place"] is not None and split(row["location"] or "")) or (None, "")

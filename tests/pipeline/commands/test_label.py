@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from camboxes.pipeline.cli import main
-from camboxes.transforms.inference import stored_classifier
+from camboxes.transforms import infer
 
 TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
 
@@ -58,7 +58,7 @@ def test_the_boxes_sit_on_the_objects(annotations, run, photographs, tmp_path):
 
 
 def test_a_job_in_this_process_loads_the_network_once(annotations, run, photographs, tmp_path, monkeypatch):
-    monkeypatch.setattr(stored_classifier, "load", lambda model: pytest.fail(f"{model} was loaded once more"))
+    monkeypatch.setattr(infer, "load_stored", lambda model: pytest.fail(f"{model} was loaded once more"))
     assert _label(photographs, tmp_path / "out", "--shards", "2") == 0
     assert annotations(tmp_path / "out") == annotations(run)
 

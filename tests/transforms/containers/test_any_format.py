@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from camboxes.transforms import Plan, storage
 from camboxes.transforms.containers import any_format
-from camboxes.transforms.containers.member_names import split
-from camboxes.transforms.containers.members import ContainerError, Member
+from camboxes.transforms.containers.members import ContainerError, Member, split
 from camboxes.transforms.contents import shard_contents
 from camboxes.transforms.images.decoding import BadImageError
 from camboxes.transforms.sources.entries import PassedOver, SourceError

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camboxes.transforms.containers.member_names import safe, split
+from camboxes.transforms.containers.members import safe, split
 
 
 @pytest.mark.parametrize(
