@@ -60,9 +60,15 @@ def _parameters(value: Any) -> str:
     shown = []
     for parameter in inspect.signature(value).parameters.values():
         star = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
-        default = "" if parameter.default is parameter.empty else f"={parameter.default!r}"
+        default = "" if parameter.default is parameter.empty else f"={_shown(parameter.default)}"
         shown.append(f"{star}{parameter.name}{default}")
     return f"({', '.join(shown)})"
+
+
+def _shown(default: Any) -> str:
+    """A default as it is written; of an object that has no such form, the name of its class."""
+    shown = repr(default)
+    return f"{type(default).__name__}()" if " object at 0x" in shown else shown
 
 
 def _first_paragraph(value: Any) -> str:

@@ -1,0 +1,31 @@
+"""What the docs name is there: files that they link to or mention, and the page of the public names."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+MENTIONED = re.compile(
+    r"\b(?:models|transforms|pipeline|tests|benchmarks|docs)/[\w/]+\.(?:py|md|json|jinja|js|png|jpg)\b"
+)
+LINKED = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
+TESTS = re.compile(r"\btest_\w+\.py\b")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_names_are_there(page):
+    text = page.read_text()
+    named = [ROOT / path for path in MENTIONED.findall(text)]
+    linked = [page.parent / path for path in LINKED.findall(text)]
+    assert [str(path) for path in named + linked if not path.exists()] == []
+    assert [name for name in TESTS.findall(text) if not any((ROOT / "tests").rglob(name))] == []
+
+
+def test_the_reference_is_what_the_code_says():
+    """Written by `python docs/make_reference.py > docs/reference.md`."""
+    assert (ROOT / "docs" / "reference.md").read_text() == runpy.run_path(str(ROOT / "docs" / "make_reference.py"))[
+        "reference"
+    ]()
