@@ -28,7 +28,7 @@ def class_activation_maps(features: torch.Tensor, weight: torch.Tensor | None, c
     cells = features.flatten(2)
     # One product of a fixed shape per label slot: a map's last bits depend on the shape of the product that made
     # it, and so must not depend on how many labels the other images of the batch have.
-    maps = [torch.bmm(weight[ids].unsqueeze(1), cells) for ids in class_ids.unbind(1)]
+    maps = [torch.bmm(weight[ids].to(cells.dtype).unsqueeze(1), cells) for ids in class_ids.unbind(1)]
     return torch.cat([cells[:, :0], *maps], dim=1).unflatten(2, (height, width))  # no labels at all: no maps
 
 

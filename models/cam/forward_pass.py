@@ -17,20 +17,16 @@ class ForwardPass:
     Attributes:
       classifier: the network.
       images: normalised, [n, 3, height, width].
-      features: the last feature maps, float32 [n, channels, height, width].
+      features: the last feature maps, float32 [n, channels, height, width], detached.
       logits: float32 [n, classes], detached.
     """
 
     def __init__(
         self, classifier: Classifier, images: torch.Tensor, layers: frozenset[str], *, gradients: frozenset[str]
     ):
-        """Runs the network.
+        """Runs the network and records `layers`: names that `Classifier.layer` gave, LAST, or ATTENTION for attention.
 
-        Args:
-          classifier: the network.
-          images: normalised, [n, 3, height, width].
-          layers: the layers to record, named by `Classifier.layer`, or LAST; ATTENTION for attention.
-          gradients: the layers with respect to which gradients are needed; one backward pass finds them all.
+        Gradients can be asked for with respect to those in `gradients`; one backward pass finds them all.
         """
         self.classifier = classifier
         self.images = images
@@ -49,14 +45,9 @@ class ForwardPass:
         return self._maps[layer].detach().float()
 
     def gradients(self, layer: str, class_ids: torch.Tensor) -> torch.Tensor:
-        """Computes the gradient of one logit of each image with respect to a layer's maps.
+        """Computes the gradient of one logit of each image, by `class_ids` int64 [n], with respect to a layer's maps.
 
-        Args:
-          layer: see `maps`.
-          class_ids: int64 [n], one class for each image.
-
-        Returns:
-          float32, of the shape of the maps.
+        It is float32, of the shape of the maps.
         """
         if layer == LAST and self._known:
             return self._behind(class_ids)

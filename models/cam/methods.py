@@ -6,14 +6,12 @@ from typing import NamedTuple
 
 import torch
 
+from camboxes.models.cam.activations import COMBINATIONS, eigen_cam
 from camboxes.models.cam.class_activation import check_class_ids, class_activation_maps
-from camboxes.models.cam.eigencam import eigen_cam
 from camboxes.models.cam.forward_pass import ForwardPass
-from camboxes.models.cam.gradients import COMBINATIONS
-from camboxes.models.cam.occlusion import occlusion
+from camboxes.models.cam.masking import occlusion, score_cam
 from camboxes.models.cam.projections import PROJECTIONS, check_rectified, check_sees_the_picture, project, saliency
 from camboxes.models.cam.relevance import check_attention, relevance
-from camboxes.models.cam.scorecam import score_cam
 from camboxes.models.classifier import Classifier
 from camboxes.models.introspection.recording import ATTENTION, LAST
 from camboxes.models.networks.by_name import OPEN_CLIP
@@ -65,7 +63,7 @@ class _Reading(NamedTuple):
             return cls(method, LAST, cell=int(layer or CELLS[method]))
         if method in OF_ATTENTION:
             return cls(method, ATTENTION)
-        # Methods of this family expect the output of a ReLU. Where blocks end without one (MobileNet, EfficientNet),
+        # CAM and its family expect the output of a ReLU. Where blocks end without one (MobileNet, EfficientNet),
         # negative values are no evidence of an object: measured in docs/methods.md.
         rectified = BY_STRIDE.fullmatch(layer or "") is not None
         return cls(method, classifier.layer(layer) if layer else classifier.last, rectified)
@@ -100,13 +98,14 @@ class Methods:
             raise ValueError(
                 f"CAM is not exact for {name}: linear(GAP(features)) is not its logits ({classifier.inexact_because}); "
                 'use method "gradcam" or "layercam" (of a transformer "chefer", "rollout"), which need no such layer'
-                + ("" if name.startswith(OPEN_CLIP) else convert)
+                f"{'' if name.startswith(OPEN_CLIP) else convert}"
             )
         for method in sorted(methods & set(PROJECTIONS)):
             check_rectified(classifier)
             check_sees_the_picture(classifier, method)
         self._layers = frozenset(reading.layer for reading in self._readings)
-        self._gradients = frozenset(reading.layer for reading in self._readings if reading.method in _OF_GRADIENTS)
+        of_gradients = (*COMBINATIONS, "chefer")
+        self._gradients = frozenset(reading.layer for reading in self._readings if reading.method in of_gradients)
         if ATTENTION in self._layers:
             check_attention(classifier, class_token="tscam" in methods)
 
@@ -126,12 +125,7 @@ class Methods:
 
 
 def _cam(reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor, count: int) -> torch.Tensor:
-    return class_activation_maps(reading.maps(forward), _weight(forward), class_ids)
-
-
-def _weight(forward: ForwardPass) -> torch.Tensor | None:
-    weight = forward.classifier.weight
-    return None if weight is None else weight.float()
+    return class_activation_maps(reading.maps(forward), forward.classifier.weight, class_ids)
 
 
 def _combined(reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor, count: int) -> torch.Tensor:
@@ -174,8 +168,7 @@ def _by_cells(reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor) 
 
 def _rollout(reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor, count: int) -> torch.Tensor:
     weights = [of_layer.mean(1) for of_layer in forward.attention()]
-    maps = relevance(forward, weights) / 2 ** len(weights)
-    return maps[:, None].expand(-1, class_ids.shape[1], -1, -1)
+    return (relevance(forward, weights) / 2 ** len(weights))[:, None].expand(-1, class_ids.shape[1], -1, -1)
 
 
 def _chefer(reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor, count: int) -> torch.Tensor:
@@ -190,10 +183,8 @@ def _ts_cam(reading: _Reading, forward: ForwardPass, class_ids: torch.Tensor, co
     layers = torch.stack([weights.mean(1) for weights in forward.attention()])
     size = forward.features.shape[2:]
     taken = layers.mean(0)[:, 0, -size.numel() :].unflatten(1, size)
-    return taken[:, None] * class_activation_maps(forward.features, _weight(forward), class_ids)
+    return taken[:, None] * class_activation_maps(forward.features, forward.classifier.weight, class_ids)
 
-
-_OF_GRADIENTS = (*COMBINATIONS, "chefer")
 
 # How each method is computed, from its reading, a pass, class ids [n, labels] and the number of images: `Methods.maps`.
 _READERS: dict[str, Callable[[_Reading, ForwardPass, torch.Tensor, int], torch.Tensor]] = {

@@ -25,9 +25,6 @@ _RECTIFIERS = {
     *(functional.hardtanh, functional.hardtanh_, functional.threshold, torch.threshold_),
 }
 
-_TRIED = 5  # classes: the signal of a single one may be blocked
-_SAME = 1e-4  # as a share of the largest value
-
 # The signal behind a rectifier, from the rectifier's own gradient and the signal that arrives.
 PROJECTIONS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "deconvnet": lambda gradient, signal: signal.relu(),
@@ -89,17 +86,13 @@ def check_rectified(classifier: Classifier) -> None:
 
 
 def check_sees_the_picture(classifier: Classifier, method: str) -> None:
-    """Raises a ValueError for a network whose projection is the same for two very different pictures.
-
-    Args:
-      classifier: the network.
-      method: one of PROJECTIONS.
-    """
+    """Raises a ValueError for a network whose projection by a method is the same for two very different pictures."""
     noise, *_ = classifier.probe()
     images = torch.stack([noise, torch.zeros_like(noise)])  # the second one is plain, of the mean colour
-    ids = torch.arange(min(_TRIED, len(classifier.class_names)), device=images.device).expand(2, -1)
-    for first, second in project(classifier, images, ids, method):
-        if (first - second).abs().max() > _SAME * torch.maximum(first.abs().max(), second.abs().max()):
+    # Five classes are tried: the signal of a single one may be blocked.
+    ids = torch.arange(min(5, len(classifier.class_names)), device=images.device).expand(2, -1)
+    for both in project(classifier, images, ids, method):
+        if (both[0] - both[1]).abs().max() > 1e-4 * both.abs().max():
             return
     raise ValueError(
         f"{method} gives the same map for every picture with {classifier.spec.name}: noise and a plain colour were "

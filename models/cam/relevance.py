@@ -22,8 +22,6 @@ from camboxes.models.introspection.recording import ATTENTION
 from camboxes.models.introspection.tokens import Tokens
 from camboxes.models.introspection.windows import Windows, windows_of
 
-_CLASS_TOKENS = {"cls_token", "class_token", "class_embedding"}  # names of the parameter
-
 
 def relevance(forward: ForwardPass, weights: Sequence[torch.Tensor]) -> torch.Tensor:
     """Computes s R, the share of each patch in the tokens that the logits are read from.
@@ -87,14 +85,9 @@ def _windows(
 
 
 def check_attention(classifier: Classifier, *, class_token: bool) -> None:
-    """Checks that the attention of a network can be followed from its patches to its logits.
+    """Raises a ValueError where attention cannot be followed from the patches to the logits.
 
-    Args:
-      classifier: the network.
-      class_token: whether it must have a class token.
-
-    Raises:
-      ValueError: the attention cannot be followed, or there is no class token.
+    Also where there is no class token, if there must be one.
     """
     images, name = classifier.probe()[:1], classifier.spec.name
     attention = frozenset([ATTENTION])
@@ -108,7 +101,7 @@ def check_attention(classifier: Classifier, *, class_token: bool) -> None:
                     f'{name} has several attentions side by side in a layer; use method "gradcam" or "layercam"'
                 )
     tokens = {key.rpartition(".")[2] for key, _ in classifier.network.named_parameters()}
-    if class_token and not tokens & _CLASS_TOKENS:
+    if class_token and not tokens & {"cls_token", "class_token", "class_embedding"}:
         raise ValueError(
             f'{name} has no class token, whose attention tscam reads; use method "cam", "rollout" or "chefer"'
         )

@@ -18,13 +18,11 @@ from torch.nn import functional
 # fine enough to tell objects apart; the second adds edges and texture.
 LAYER, FINER = "16", "8"
 
-# Measured: docs/refinement.md.
-_STEPS = 2  # of the random walk
-_BORDER = 1 / 28  # the border at each side, as a share of the width or height
+_BORDER = 1 / 28  # the border at each side, as a share of the width or height; measured: docs/refinement.md
 
 
 class Coherence(NamedTuple):
-    """How much a map m changes when the affinity A spreads it by one step.
+    """How much maps m change when the affinity A spreads them by one step: float32 [n, labels] each.
 
     Attributes:
       coherence: covariance(m, A m) / variance(m): how much of the map's contrast is left.
@@ -71,10 +69,7 @@ def refine(maps: torch.Tensor, stages: Sequence[torch.Tensor]) -> torch.Tensor:
     alike, size = affinity(stages), (stages[0].shape[2], stages[0].shape[3])
 
     def walk(cells: torch.Tensor) -> torch.Tensor:
-        walked = cells[:, :, None]
-        for _ in range(_STEPS):
-            walked = alike @ walked
-        return walked.reshape(-1, *size)
+        return (alike @ (alike @ cells[:, :, None])).reshape(-1, *size)  # two steps: docs/refinement.md
 
     inside = 1 - walk(_border(*size).to(alike).expand(len(maps), -1))
     found = maps.new_zeros((*maps.shape[:2], *size), dtype=torch.float32)
@@ -84,22 +79,25 @@ def refine(maps: torch.Tensor, stages: Sequence[torch.Tensor]) -> torch.Tensor:
     return found
 
 
-def coherence(maps: torch.Tensor, affinities: torch.Tensor, size: tuple[int, int]) -> Coherence:
+def coherence(maps: torch.Tensor, features: torch.Tensor) -> Coherence:
     """Measures how much one step of spreading changes maps.
 
     Args:
-      maps: [n, height, width], one for each image.
-      affinities: from `affinity`, [n, cells, cells].
-      size: height and width of their grid.
+      maps: [n, labels, height, width].
+      features: of the same images, [n, channels, rows, columns]; maps are spread on their grid.
 
     Returns:
-      float32 [n] each; NaN where a map is constant on the grid.
+      float32 [n, labels] each; NaN where a map is constant on the grid.
     """
-    flat = _on_grid(maps, size)
-    spread = (affinities @ flat[:, :, None])[:, :, 0]
-    flat, spread = flat - flat.mean(1, keepdim=True), spread - spread.mean(1, keepdim=True)
-    together, own = (flat * spread).sum(1), flat.square().sum(1)
-    return Coherence(together / own, together / (own * spread.square().sum(1)).sqrt())
+    alike, size = affinity([features]), (features.shape[2], features.shape[3])
+    found = maps.new_zeros((2, *maps.shape[:2]), dtype=torch.float32)
+    for label in range(maps.shape[1]):  # each by itself: last bits depend on the shape of what is computed
+        flat = _on_grid(maps[:, label], size)
+        spread = (alike @ flat[:, :, None])[:, :, 0]
+        flat, spread = flat - flat.mean(1, keepdim=True), spread - spread.mean(1, keepdim=True)
+        together, own = (flat * spread).sum(1), flat.square().sum(1)
+        found[0, :, label], found[1, :, label] = together / own, together / (own * spread.square().sum(1)).sqrt()
+    return Coherence(*found)
 
 
 def _cosines(maps: torch.Tensor) -> torch.Tensor:

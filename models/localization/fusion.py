@@ -5,8 +5,6 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-_BACKGROUND = 1 / 24  # the background's claim to each cell, where labels compete
-
 
 def fuse(terms: Sequence[tuple[float | torch.Tensor, Sequence[torch.Tensor]]]) -> torch.Tensor:
     """Computes the weighted mean of terms, each the geometric mean of its maps.
@@ -59,7 +57,7 @@ def compete(maps: torch.Tensor, claimed: torch.Tensor) -> torch.Tensor:
         return maps
     size = (maps.shape[1], maps.shape[2])
     shares = _scaled(claimed[:, None], size)[:, 0] ** 4
-    return _scaled(maps[:, None], size)[:, 0] * shares / (shares.sum(0) + _BACKGROUND)
+    return _scaled(maps[:, None], size)[:, 0] * shares / (shares.sum(0) + 1 / 24)
 
 
 def _scaled(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

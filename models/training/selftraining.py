@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from camboxes.models.cam.forward_pass import ForwardPass
 from camboxes.models.classifier import Classifier
-from camboxes.models.localization.affinity import LAYER, Coherence, affinity, coherence
+from camboxes.models.localization.affinity import LAYER
 
 _WIDTH = 32  # channels
 _BATCH = 16
@@ -210,10 +210,3 @@ def _standard(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     std = (square - mean.square()).clamp(min=0).sqrt()
     std[std < 1e-6] = 1
     return mean.float()[:, None, None], std.float()[:, None, None]
-
-
-def known(features: torch.Tensor, maps: Sequence[torch.Tensor]) -> list[Coherence]:
-    """Measures the coherence and agreement of an image's maps by its features, [channels, height, width]."""
-    affinities, size = affinity([features[None].float()]), (features.shape[1], features.shape[2])
-    # Each by itself: last bits depend on the shape of what is computed.
-    return [coherence(one[None], affinities, size) for one in maps]

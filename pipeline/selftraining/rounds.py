@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from camboxes.models.training.selftraining import MapRegressor, fit, known, on_one_core
+from camboxes.models.localization.affinity import coherence
+from camboxes.models.training.selftraining import MapRegressor, fit, on_one_core
 from camboxes.pipeline.errors import CallError
 from camboxes.pipeline.reporter import Reporter
 from camboxes.pipeline.selftraining.examples import Sampled
@@ -135,9 +136,8 @@ def _standing(
     examples, boxes = sampled.examples, _boxes(stored, rules)
     pairs = zip(examples.image.tolist(), maps, strict=True)
     found = [
-        coherent
+        coherence(torch.stack([one for _, one in of_image])[None], examples.features[number : number + 1])
         for number, of_image in itertools.groupby(pairs, key=operator.itemgetter(0))
-        for coherent in known(examples.features[number], [one for _, one in of_image])
     ]
     drawn = [box for box in boxes if box is not None]
     ious = [
@@ -146,8 +146,8 @@ def _standing(
     ]
     scores = [label["probability"] * box.mean if box else 0.0 for label, box in zip(sampled.labels, boxes, strict=True)]
     return Standing(
-        float(np.nanmean([coherent.coherence.item() for coherent in found])),
-        float(np.nanmean([coherent.agreement.item() for coherent in found])),
+        float(np.nanmean([value for of_image in found for value in of_image.coherence[0].tolist()])),
+        float(np.nanmean([value for of_image in found for value in of_image.agreement[0].tolist()])),
         float(np.mean(scores)),
         len(drawn) / len(boxes),
         float(np.std([np.log(box.bbox[2] * box.bbox[3]) for box in drawn])) if drawn else 0.0,

@@ -176,7 +176,7 @@ class _RegressMaps(beam.DoFn):
         """A row's entries of the column `maps`; those that the regressor takes are replaced."""
         import torch
 
-        from camboxes.models.training.selftraining import known
+        from camboxes.models.localization.affinity import coherence
 
         maps: list[_Row] = []
         for entry in row["maps"]:
@@ -184,7 +184,7 @@ class _RegressMaps(beam.DoFn):
             if can_be_regressed(row, entry):
                 before = torch.from_numpy(on_grid(entry, features.shape[1], features.shape[2]))
                 made = self._held.regressor.predict(features, before)
-                [its] = known(features, [made])
+                its = coherence(made[None, None], features[None])
                 maps[-1] = entry | quantize(made.numpy()).entry()
                 maps[-1] |= {
                     "method": selftrained(entry["method"]),

@@ -8,9 +8,8 @@ from PIL import Image
 from torch import nn
 
 from camboxes.models import MapSpec, ModelSpec, class_maps
-from camboxes.models.cam.eigencam import eigen_cam
-from camboxes.models.cam.gradients import COMBINATIONS
-from camboxes.models.cam.scorecam import score_cam
+from camboxes.models.cam.activations import COMBINATIONS, eigen_cam
+from camboxes.models.cam.masking import score_cam
 from camboxes.models.classifier import Classifier
 from camboxes.models.networks.by_name import empty_network
 from camboxes.models.networks.preprocessing import Preprocessing

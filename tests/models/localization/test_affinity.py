@@ -33,13 +33,13 @@ def test_likeness_is_the_square_of_the_cosine():
 
 
 def test_a_map_that_follows_the_groups_stays():
-    found = coherence(torch.tensor([[[1.0, 1.0], [0.0, 0.0]]]), affinity([FEATURES]), (2, 2))
+    found = coherence(torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]]), FEATURES)
     assert [value.item() for value in found] == [pytest.approx(1), pytest.approx(1)]
 
 
 def test_a_map_that_splits_a_group_flattens():
     # m = (1, 0, 0, 0) becomes (1/2, 1/2, 0, 0). Without their means: covariance 1/4, variances 3/4 and 1/4 (sums).
-    found = coherence(torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]), affinity([FEATURES]), (2, 2))
+    found = coherence(torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]]), FEATURES)
     assert [value.item() for value in found] == [pytest.approx(1 / 3), pytest.approx(1 / math.sqrt(3))]
 
 
@@ -136,14 +136,24 @@ def test_a_run_is_refined_at_the_largest_scale(classifier):
     np.testing.assert_allclose(found["affinity"], expected.numpy(), atol=1e-4)
 
 
+def test_coherence_of_two_kinds_of_cells():
+    # Cells of a kind are alike, of two kinds not at all. What follows the kinds stays as it is when it is spread; what
+    # differs inside of a kind alone becomes constant.
+    features = torch.tensor([[1.0, 1, 0, 0], [0, 0, 1, 1]]).reshape(1, 2, 2, 2).half()
+    kinds, inside = torch.tensor([[1.0, 1], [0, 0]]), torch.tensor([[1.0, 0], [1, 0]])
+    found = coherence(torch.stack([kinds, inside])[None], features)
+    assert found.coherence[0].tolist() == [pytest.approx(1), pytest.approx(0, abs=1e-6)]
+    assert found.agreement[0, 0].item() == pytest.approx(1)
+
+
 def test_scale_and_offset_of_the_map_do_not_matter():
-    score_map = torch.rand(1, 2, 2, generator=torch.Generator().manual_seed(0))
-    straight, moved = (coherence(some, affinity([FEATURES]), (2, 2)) for some in (score_map, 7 * score_map - 3))
+    score_map = torch.rand(1, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    straight, moved = (coherence(some, FEATURES) for some in (score_map, 7 * score_map - 3))
     torch.testing.assert_close(straight, moved)
 
 
 def test_of_a_constant_map_nothing_is_known():
-    found = coherence(torch.ones(1, 2, 2), affinity([FEATURES]), (2, 2))
+    found = coherence(torch.ones(1, 1, 2, 2), FEATURES)
     assert all(torch.isnan(value).all() for value in found)
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from camboxes.models.training.selftraining import Examples, FeatureReader, MapRegressor, fit, known, likeness
+from camboxes.models.training.selftraining import Examples, FeatureReader, MapRegressor, fit, likeness
 
 SIDE = 12
 
@@ -115,16 +115,6 @@ def test_features_are_standardised_by_channel():
     regressor = fit(Examples(features, torch.arange(2), maps), maps)
     assert regressor.mean.flatten().tolist() == [4, 0]
     assert regressor.std.flatten().tolist() == pytest.approx([5**0.5, 1]), "a channel that never changes stays as it is"
-
-
-def test_coherence_of_two_kinds_of_cells():
-    # Cells of a kind are alike, of two kinds not at all. What follows the kinds stays as it is when it is spread; what
-    # differs inside of a kind alone becomes constant.
-    features = torch.tensor([[1.0, 1, 0, 0], [0, 0, 1, 1]]).reshape(2, 2, 2).half()
-    kinds, inside = torch.tensor([[1.0, 1], [0, 0]]), torch.tensor([[1.0, 0], [1, 0]])
-    found = known(features, [kinds, inside])
-    assert found[0].coherence.item() == pytest.approx(1) and found[0].agreement.item() == pytest.approx(1)
-    assert found[1].coherence.item() == pytest.approx(0, abs=1e-6)
 
 
 def test_features_do_not_depend_on_their_neighbours(classifier):

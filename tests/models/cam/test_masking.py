@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from camboxes.models import Localizer, MapSpec, ModelSpec, class_maps, load_classifier
-from camboxes.models.cam import occlusion
+from camboxes.models.cam import masking
 from camboxes.models.classifier import Classifier
 from camboxes.models.networks.preprocessing import Preprocessing
 
@@ -67,8 +67,8 @@ def test_of_a_linear_network_it_is_what_the_windows_hold(image, stride, window):
         total[place] += held[place].sum((1, 2), keepdims=True)
         times[place] += 1
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(occlusion, "_WINDOW", window)
-        found = occlusion.occlusion(LINEAR, torch.from_numpy(image), torch.tensor([0, 1]), stride)
+        patch.setattr(masking, "_WINDOW", window)
+        found = masking.occlusion(LINEAR, torch.from_numpy(image), torch.tensor([0, 1]), stride)
     if window == 1:
         assert times.max() == 1
     large = found.repeat_interleave(stride, 1).repeat_interleave(stride, 2)[:, :height, :width]
@@ -107,11 +107,11 @@ def test_all_classes_are_read_from_the_same_passes_of_one_size(monkeypatch):
     forward = classifier.forward
     monkeypatch.setattr(classifier, "forward", lambda images: seen.append(images) or forward(images))
     image = torch.rand(3, 6, 6, generator=torch.Generator().manual_seed(0))
-    both = occlusion.occlusion(classifier, image, torch.tensor([0, 1]), 2)
+    both = masking.occlusion(classifier, image, torch.tensor([0, 1]), 2)
     assert [len(images) for images in seen] == [3, 3]  # the image, and four windows
     assert torch.equal(torch.cat(seen)[0], image) and all((images == 0).any() for images in seen)
     for label in (0, 1):
-        assert torch.equal(both[label], occlusion.occlusion(classifier, image, torch.tensor([label]), 2)[0])
+        assert torch.equal(both[label], masking.occlusion(classifier, image, torch.tensor([label]), 2)[0])
 
 
 def test_fused_layers_in_bf16_give_nearly_the_same(classifier, cat):

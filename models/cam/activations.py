@@ -1,6 +1,7 @@
-"""Five combinations of a layer's activations A with the gradients G = dY/dA of a class's logit Y.
+"""Maps from a layer's activations A, [n, channels, height, width]: maps are [n, height, width].
 
-Each takes one class per image: A and G are [n, channels, height, width], and the map is [n, height, width].
+COMBINATIONS are of A with the gradients G = dY/dA of the logit Y of one class per image, of the same shape. Eigen-CAM
+takes A alone.
 """
 
 import torch
@@ -38,6 +39,21 @@ def hires_cam(maps: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
 def layer_cam(maps: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
     """LayerCAM (Jiang et al., TIP 2021, equations 5 and 6): relu(sum_k relu(G_k) A_k)."""
     return functional.relu((functional.relu(gradients) * maps).sum(1))
+
+
+def eigen_cam(maps: torch.Tensor) -> torch.Tensor:
+    """Eigen-CAM (Muhammad and Yeasin, IJCNN 2020, arXiv 2008.00299): O V_1, with O = U S V^T the activations.
+
+    That is the projection of the activations on their first principal direction, the same for every class. As in the
+    paper, O is not centred. The paper leaves the sign of V_1 open; here the projection's sum over the cells is
+    positive, as it always is where no activation is negative (Perron and Frobenius).
+    """
+    cells = maps.flatten(2).transpose(1, 2)
+    finite = torch.isfinite(cells).all(2).all(1)
+    left, strength, _ = torch.linalg.svd(torch.where(finite[:, None, None], cells, 0), full_matrices=False)
+    projection = left[:, :, 0] * strength[:, :1]
+    projection = torch.where(projection.sum(1, keepdim=True) < 0, -projection, projection)
+    return torch.where(finite[:, None], projection, torch.nan).unflatten(1, maps.shape[2:])
 
 
 def _weighted(maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
