@@ -62,7 +62,6 @@ def evaluate(job: EvaluateJob, reporter: Reporter = LOG) -> EvaluatedRun:
     from camboxes.pipeline.evaluation.json_files import evaluation_json
     from camboxes.pipeline.evaluation.judging import check_libraries, judge
     from camboxes.pipeline.evaluation.redrawing import MOST_REDRAWN, redraw
-    from camboxes.pipeline.evaluation.subset import sampled
     from camboxes.pipeline.formats.readers import read_ground_truth
     from camboxes.pipeline.jobs import run_folder
     from camboxes.pipeline.reports import run_report
@@ -79,7 +78,7 @@ def evaluate(job: EvaluateJob, reporter: Reporter = LOG) -> EvaluatedRun:
         truth = read_ground_truth(job.ground_truth)
         tuning = Tuning.drawn_with(run)
     judged = judge(run, truth, reporter)
-    redrawn = redraw(run, sampled(judged, MOST_REDRAWN), reporter)
+    redrawn = redraw(run, judged.sampled(MOST_REDRAWN), reporter)
     evaluation = compute_figures(judged, redrawn, reporter)
     fitted = set(tuning.images if tuning else ())
     json, report = storage.join(output, "evaluation.json"), storage.join(output, "report.html")

@@ -75,15 +75,18 @@ def match_boxes(true: Boxes, drawn: Boxes) -> list[Matches]:
     from pycocotools.cocoeval import COCOeval
 
     found = []
+    images_of: defaultdict[int, set[int]] = defaultdict(set)  # by category
+    for boxes in (true, drawn):
+        for image, category in zip(boxes.image.tolist(), boxes.category.tolist(), strict=True):
+            images_of[category].add(image)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         evaluation = COCOeval(_coco(true), _coco(drawn), "bbox")
         evaluation.params.maxDets = [MOST]
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
-        with_true, with_any = _images_of([true]), _images_of([true, drawn])
-        for category in sorted(with_true):
+        for category in np.unique(true.category).tolist():
             # One category at a time, on its own images: pycocotools visits every pair of an image and a category.
             evaluation.params.catIds = [category + 1]
-            evaluation.params.imgIds = [image + 1 for image in sorted(with_any[category])]
+            evaluation.params.imgIds = [image + 1 for image in sorted(images_of[category])]
             evaluation.evaluate()
             matches = _sorted_matches(category, [each for each in evaluation.evalImgs if each is not None])
             if len(matches.true_image):
@@ -159,15 +162,6 @@ def _sorted_matches(category: int, of_images: Sequence[Mapping[str, Any]]) -> Ma
         ~matched & ~ignored,
         np.repeat([each["image_id"] - 1 for each in of_images], true).astype(np.int64),
     )
-
-
-def _images_of(sets: Sequence[Boxes]) -> dict[int, set[int]]:
-    """The images that have a box of each category."""
-    found: defaultdict[int, set[int]] = defaultdict(set)
-    for boxes in sets:
-        for image, category in zip(boxes.image.tolist(), boxes.category.tolist(), strict=True):
-            found[category].add(image)
-    return found
 
 
 def _coco(boxes: Boxes) -> Any:

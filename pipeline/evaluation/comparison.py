@@ -1,9 +1,8 @@
 """Compares two judged runs: how large is each difference, and could it be chance?
 
-Both runs are judged on what they share: images that both have and the ground truth knows, and pairs of an image and a
-label for which both have a true box. The bootstrap is paired: each resample draws the same images for both runs, so
-that an image that is hard for both does not blur the difference. A difference is run 2 minus run 1. Its p-value is
-twice the smaller share of resamples on either side of 0. Nothing corrects it for the number of figures and classes.
+The bootstrap is paired: each resample draws the same images for both runs, so that an image that is hard for both does
+not blur the difference. A p-value is twice the smaller share of resamples on either side of 0. Nothing corrects it for
+the number of figures and classes.
 """
 
 from collections.abc import Iterator
@@ -16,11 +15,8 @@ from camboxes.pipeline.evaluation import figures
 from camboxes.pipeline.evaluation.average_precision import match_boxes
 from camboxes.pipeline.evaluation.judging import Judged
 from camboxes.pipeline.evaluation.resampling import Estimate, bootstrap, estimates
-from camboxes.pipeline.evaluation.subset import restricted
 
 FEWEST_PAIRS = 5  # of a category whose difference is reported
-
-_CELLS = 2**21  # of one array of resamples by pairs: 16 MiB
 
 
 class Shared(NamedTuple):
@@ -81,7 +77,9 @@ class Comparison(NamedTuple):
 
 
 def shared_part(first: Judged, second: Judged) -> Shared:
-    """Restricts two runs to what they share. Two images are the same if they match the same image of the ground truth.
+    """Restricts two runs to the images, categories and pairs that both judge.
+
+    Two images are the same if they match the same image of the ground truth.
 
     Raises:
       CallError: they share no pair.
@@ -98,7 +96,7 @@ def shared_part(first: Judged, second: Judged) -> Shared:
             "image and a label with a true box; expected runs over the same photographs with the same labels"
         )
     one, two = (
-        restricted(each, [own[path] for path in images], categories, np.array([of[pair] for pair in common]))
+        each.restricted([own[path] for path in images], categories, np.array([of[pair] for pair in common]))
         for each, own, of in zip((first, second), own_paths, pairs, strict=True)
     )
     left_out = [
@@ -148,8 +146,7 @@ def _localization(both: Shared) -> tuple[list[Difference], list[Difference]]:
         found = [figures.localization(run, weights) for run in (both.first, both.second)]
         return np.stack([np.concatenate([of.overall, of.gt_known_50], axis=1)[:, :, 0] for of in found], axis=1)
 
-    rows = max(1, _CELLS // len(both.first.image))
-    found = differences(*bootstrap(compute, both.images, figures.RESAMPLES, rows))
+    found = differences(*bootstrap(compute, both.images, figures.RESAMPLES, len(both.first.image)))
     return found[: len(figures.LOCALIZATION)], found[len(figures.LOCALIZATION) :]
 
 

@@ -51,8 +51,6 @@ LOCALIZATION = tuple(name for name in NAMES if name not in DETECTION)
 
 RESAMPLES, RESAMPLES_OF_DETECTION = 1000, 200
 
-_CELLS = 2**22  # of one array of resamples by pairs: 32 MiB
-
 
 class Figure(NamedTuple):
     """One figure: of the run's boxes, of a centred box in place of each, and of the whole image in place of each."""
@@ -150,10 +148,7 @@ class Detection(NamedTuple):
 def compute_figures(judged: Judged, redrawn: Redrawn, reporter: Reporter = LOG) -> Evaluation:
     """Computes all figures of a judged run, with intervals from RESAMPLES resamples of its images (AP and AR: fewer).
 
-    Args:
-      judged: the run.
-      redrawn: the same run or a sample of it, redrawn: the best thresholds are chosen on its images.
-      reporter: is told the progress.
+    The best thresholds are chosen on the images of `redrawn`: the same run or a sample of it, redrawn.
     """
     true = true_boxes(judged)
     matches = [match_boxes(true, boxes) for boxes in (judged.detections, *_floors(judged))]
@@ -165,7 +160,7 @@ def compute_figures(judged: Judged, redrawn: Redrawn, reporter: Reporter = LOG) 
         return np.concatenate(detection(matches, weights), axis=1)
 
     with reporter.progress(RESAMPLES + RESAMPLES_OF_DETECTION, "resample") as advance:
-        localized = _figures(*bootstrap(of_own_boxes, judged.paths, RESAMPLES, _rows(judged), advance))
+        localized = _figures(*bootstrap(of_own_boxes, judged.paths, RESAMPLES, len(judged.image), advance))
         detected = _figures(*bootstrap(of_all_boxes, judged.paths, RESAMPLES_OF_DETECTION, advance=advance))
     overall = [*localized[: len(LOCALIZATION)], *detected[: len(DETECTION)]]
     of_classes = localized[len(LOCALIZATION) :]
@@ -199,11 +194,9 @@ def localization(judged: Judged, weights: np.ndarray) -> Localization:
 
 
 def detection(matches: Sequence[Sequence[Matches]], weights: np.ndarray) -> Detection:
-    """Computes the figures of all boxes for each row of image weights.
+    """Computes the figures of all boxes for each row of image weights, [rows, images].
 
-    Args:
-      matches: those of the run and of both floors, or of any runs to compare: the last axis of the figures.
-      weights: [rows, images].
+    `matches` are those of the run and of both floors, or of any runs to compare: the last axis of the figures.
     """
     found = [precision(each, weights) for each in matches]
     overall = np.stack([np.stack([each.ap, each.ap50, each.ar], axis=1) for each in found], axis=2)
@@ -215,28 +208,19 @@ def known_at_best(judged: Redrawn, weights: np.ndarray) -> np.ndarray:
     return np.stack([_known_at(judged, weights, delta).max(axis=1) for delta in IOUS], axis=1)
 
 
-def _best_and_floors(redrawn: Redrawn, weights: np.ndarray) -> np.ndarray:
-    """`known_at_best` beside the floors, which have no threshold: [rows, 3, 3], the last axis: run, centre, whole."""
-    known = localization(redrawn, weights).overall[:, : len(IOUS)]
-    known[:, :, 0] = known_at_best(redrawn, weights)
-    return known
-
-
 def true_boxes(judged: Judged) -> Boxes:
     """Collects the true boxes and the crowds of the judged images and categories."""
     numbers = {name: number for number, name in enumerate(judged.categories)}
     names = set(judged.matching.categories)
-    image, category, bbox, crowd = [], [], [], []
-    for place, path in enumerate(judged.paths):
-        true = judged.matching.truths[path]
-        for is_crowd, boxes in ((False, true.boxes), (True, true.ignored)):
-            for name in sorted(boxes.keys() & names):
-                for box in boxes[name]:
-                    image.append(place)
-                    category.append(numbers[name])
-                    bbox.append(box)
-                    crowd.append(is_crowd)
-    return Boxes(np.array(image), np.array(category), np.array(bbox), np.zeros(len(image)), np.array(crowd))
+    found = [
+        (place, numbers[name], box, is_crowd)
+        for place, true in enumerate(judged.matching.truths[path] for path in judged.paths)
+        for is_crowd, boxes in ((False, true.boxes), (True, true.ignored))
+        for name in sorted(boxes.keys() & names)
+        for box in boxes[name]
+    ]
+    image, category, bbox, crowd = map(np.array, zip(*found, strict=True))
+    return Boxes(image, category, bbox, np.zeros(len(found)), crowd)
 
 
 def _floors(judged: Judged) -> Iterator[Boxes]:
@@ -260,11 +244,6 @@ def _mean(of_pair: np.ndarray, values: np.ndarray) -> np.ndarray:
         return of_pair @ values / of_pair.sum(axis=1, keepdims=True)
 
 
-def _rows(judged: Judged) -> int:
-    """How many resamples to compute at a time."""
-    return max(1, _CELLS // len(judged.image))
-
-
 def _figures(values: np.ndarray, samples: np.ndarray) -> list[Figure]:
     """Figures from values [figures, 3] and resampled values [resamples, figures, 3]."""
     found = estimates(values.reshape(-1), samples.reshape(len(samples), -1))
@@ -275,10 +254,12 @@ def _best(judged: int, redrawn: Redrawn) -> BestThresholds:
     curves = [_known_at(redrawn, np.ones((1, len(redrawn.paths))), delta)[0] for delta in IOUS]
 
     def compute(weights: np.ndarray) -> np.ndarray:
-        known = _best_and_floors(redrawn, weights)
+        """`known_at_best` and its mean, beside the floors, which have no threshold: [rows, 4, 3]."""
+        known = localization(redrawn, weights).overall[:, : len(IOUS)]
+        known[:, :, 0] = known_at_best(redrawn, weights)
         return np.concatenate([known, known.mean(axis=1, keepdims=True)], axis=1)
 
-    *known, mean = _figures(*bootstrap(compute, redrawn.paths, RESAMPLES, _rows(redrawn)))
+    *known, mean = _figures(*bootstrap(compute, redrawn.paths, RESAMPLES, len(redrawn.image)))
     accuracy = redrawn.literature.result()
     shares = metrics.thresholds(redrawn.literature.step)
     return BestThresholds(

@@ -1,10 +1,11 @@
 """Lays out evaluation.json and a comparison's JSON file. Figures are in percent."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from camboxes.pipeline.evaluation import figures, resampling
 from camboxes.pipeline.evaluation.comparison import Comparison, Difference, Shared
-from camboxes.pipeline.evaluation.figures import ClassFigures, Evaluation, Figure
+from camboxes.pipeline.evaluation.figures import Evaluation, Figure
 from camboxes.pipeline.evaluation.judging import Judged
 
 Json = dict[str, Any]
@@ -24,14 +25,13 @@ def evaluation_json(run: str, ground_truth: str, judged: Judged, evaluation: Eva
         },
         "left_out": judged.matching.left_out,
         "intervals": _intervals("percentiles over resamples of the images"),
-        "figures": {name: _figure(figure) for name, figure in evaluation.figures.items()},
+        "figures": _figures(evaluation.figures),
         "best_thresholds": {
             "note": best.caveat,
             "images": best.images,
             "own_rule": {
                 "threshold": dict(zip(ious, best.threshold, strict=True)),
-                **{name: _figure(figure) for name, figure in zip(figures.GT_KNOWN, best.gt_known, strict=True)},
-                "v2": _figure(best.v2),
+                **_figures(dict(zip(figures.GT_KNOWN, best.gt_known, strict=True)) | {"v2": best.v2}),
             },
             "literature": {
                 "threshold": dict(zip(ious, best.literature_threshold, strict=True)),
@@ -39,7 +39,10 @@ def evaluation_json(run: str, ground_truth: str, judged: Judged, evaluation: Eva
                 "max_box_acc_v2": round(best.max_box_acc_v2, 4),
             },
         },
-        "classes": {name: _class(of_class) for name, of_class in evaluation.classes.items()},
+        "classes": {
+            name: {"pairs": pairs, **_figures({"gt_known_50": known, "mean_iou": iou, "ap50": ap50})}
+            for name, (pairs, known, iou, ap50) in evaluation.classes.items()
+        },
     }
 
 
@@ -80,13 +83,11 @@ def _intervals(what: str) -> Json:
     }
 
 
-def _class(of_class: ClassFigures) -> Json:
-    pairs, *found = of_class
-    return {"pairs": pairs} | {name: _figure(each) for name, each in zip(ClassFigures._fields[1:], found, strict=True)}
-
-
-def _figure(figure: Figure) -> Json:
-    return {variant: _rounded(estimate._asdict()) for variant, estimate in figure._asdict().items()}
+def _figures(figures: Mapping[str, Figure]) -> Json:
+    return {
+        name: {variant: _rounded(estimate._asdict()) for variant, estimate in figure._asdict().items()}
+        for name, figure in figures.items()
+    }
 
 
 def _difference(of: Difference) -> Json:

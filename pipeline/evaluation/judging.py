@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from camboxes.pipeline import sampling
 from camboxes.pipeline.errors import CallError
 from camboxes.pipeline.evaluation.average_precision import Boxes
 from camboxes.pipeline.evaluation.matching import Matching, match
@@ -25,6 +26,7 @@ CENTRE = 0.8  # share of each side: the centred box that figures are compared wi
 
 _NONE = -1  # no class, no box
 _NULLS = {"class_index": _NONE, "calibrated_score": np.nan}  # what stands for null in a column
+_OF_PAIRS = ("image", "category", "iou", "score", "raw_score", "calibrated", "centre", "whole", "top1", "top5")
 
 Columns = dict[str, np.ndarray]  # columns of equal length by name
 
@@ -69,13 +71,56 @@ class Judged:
     matching: Matching
     settings: dict[str, Any]
 
+    def restricted(self, paths: Sequence[str], categories: Sequence[str], pairs: np.ndarray) -> "Judged":
+        """Keeps some images, categories and pairs, in the given order.
+
+        A box is kept if its image and its category are, whether or not their pair is. The left-out lists of `matching`
+        are not counted again.
+
+        Args:
+          paths: the images to keep.
+          categories: the names to keep.
+          pairs: int64 [pairs], indices of the pairs to keep; their images and categories must be kept.
+        """
+        places = {path: place for place, path in enumerate(self.paths)}
+        images_kept = np.array([places[path] for path in paths], np.int64)
+        categories_kept = np.array([self.categories.index(name) for name in categories], np.int64)
+        image, category = np.full(len(self.paths), _NONE), np.full(len(self.categories), _NONE)  # new indices
+        image[images_kept], category[categories_kept] = np.arange(len(paths)), np.arange(len(categories))
+        columns = {name: getattr(self, name)[pairs] for name in _OF_PAIRS}
+        columns |= {"image": image[columns["image"]], "category": category[columns["category"]]}
+        found = self.detections
+        boxes = found._replace(image=image[found.image], category=category[found.category])
+        kept = np.flatnonzero((boxes.image != _NONE) & (boxes.category != _NONE))
+        return Judged(
+            categories=list(categories),
+            paths=list(paths),
+            sizes=self.sizes[images_kept],
+            **columns,
+            detections=boxes.some(kept[np.argsort(boxes.image[kept], kind="stable")]),
+            matching=dataclasses.replace(
+                self.matching,
+                truths={path: self.matching.truths[path] for path in paths},
+                categories=sorted(set(self.matching.categories) & set(categories)),
+            ),
+            settings=self.settings,
+        )
+
+    def sampled(self, most: int) -> "Judged":
+        """Keeps at most `most` of the images that have a pair, by the rule of `pipeline.sampling`.
+
+        If there are no more than `most`, returns the run unchanged.
+        """
+        with_pairs = np.unique(self.image).tolist()
+        if len(with_pairs) <= most:
+            return self
+        chosen = sorted(sampling.first(with_pairs, most, self.paths.__getitem__))
+        pairs = np.flatnonzero(np.isin(self.image, chosen))
+        return self.restricted([self.paths[place] for place in chosen], self.categories, pairs)
+
 
 def check_libraries() -> None:
-    """Checks that the libraries of the `eval` extra are installed.
-
-    Raises:
-      CallError: one is missing.
-    """
+    """Raises a CallError if a library of the `eval` extra is missing."""
     for library in ("pycocotools", "sklearn"):
         if importlib.util.find_spec(library) is None:
             raise CallError(f'judging boxes needs {library}, which is not installed: pip install ".[eval]"')
@@ -83,11 +128,6 @@ def check_libraries() -> None:
 
 def judge(run: PlannedRun, truth: GroundTruth, reporter: Reporter = LOG) -> Judged:
     """Judges the boxes of a finished run.
-
-    Args:
-      run: a finished run.
-      truth: the true boxes.
-      reporter: is told the progress.
 
     Raises:
       CallError: nothing matches, or no labelled pair has a true box.
@@ -220,11 +260,7 @@ def _some(columns: Columns, which: np.ndarray) -> Columns:
 def _own_boxes(pairs: np.ndarray, boxes: np.ndarray, score: np.ndarray, rank: np.ndarray) -> np.ndarray:
     """The index of each pair's own box, intp [pairs]; _NONE if there is none.
 
-    Args:
-      pairs: int64 [pairs], the key of each.
-      boxes: int64 [boxes], the key of each.
-      score: float64 [boxes]; the highest wins,
-      rank: int64 [boxes]; of equal scores the lowest.
+    `pairs` and `boxes` are int64 keys. The highest score wins, of equal scores the lowest rank.
     """
     order = np.lexsort([rank, -score, boxes])
     with_box, first = np.unique(boxes[order], return_index=True)

@@ -5,10 +5,10 @@ Two images match if their paths are equal, or if one path is the tail of the oth
 """
 
 import dataclasses
+import itertools
 import posixpath
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from camboxes.pipeline.errors import CallError
 from camboxes.pipeline.formats.ground_truth import GroundTruth, TrueImage
@@ -60,18 +60,18 @@ def match(run: PlannedRun, truth: GroundTruth) -> Matching:
     Raises:
       CallError: no image or no category is left to judge. The message shows names of both sides.
     """
-    seen = _seen(run)
+    seen = {row["path"]: row for row in run.rows(["path", "width", "height", "status"])}  # in the order of the ids
     pairs, ambiguous = _pairs(seen, truth.images)
     truths, other_size, rejected = {}, [], []
     for path, image in seen.items():
         if path not in pairs:
             continue
-        true = truth.images[pairs[path]]
-        if image.rejected:
+        true, width, height = truth.images[pairs[path]], image["width"], image["height"]
+        if image["status"] == REJECTED:
             rejected.append(path)
-        elif true.width not in (None, image.width) or true.height not in (None, image.height):
+        elif true.width not in (None, width) or true.height not in (None, height):
             other_size.append(
-                f"{path}: {image.width} x {image.height} in the run, {true.width} x {true.height} in the ground truth"
+                f"{path}: {width} x {height} in the run, {true.width} x {true.height} in the ground truth"
             )
         else:
             truths[path] = true
@@ -103,22 +103,6 @@ def match(run: PlannedRun, truth: GroundTruth) -> Matching:
     return matching
 
 
-class _Seen(NamedTuple):
-    """An image of the run."""
-
-    width: int | None
-    height: int | None
-    rejected: bool
-
-
-def _seen(run: PlannedRun) -> dict[str, _Seen]:
-    """All images of a run by path, in the order of their ids."""
-    return {
-        row["path"]: _Seen(row["width"], row["height"], row["status"] == REJECTED)
-        for row in run.rows(["path", "width", "height", "status"])
-    }
-
-
 def _pairs(seen: Iterable[str], true: Iterable[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Maps the run's paths to the ground truth's, and the ambiguous ones to all their candidates."""
     true = set(true)
@@ -134,10 +118,7 @@ def _pairs(seen: Iterable[str], true: Iterable[str]) -> tuple[dict[str, str], di
             shorter = remaining.intersection(_tails(path))
             if found := sorted(shorter.union(ends.get(path, []))):
                 candidates[path] = found
-    claims: defaultdict[str, int] = defaultdict(int)
-    for found in candidates.values():
-        for path in found:
-            claims[path] += 1
+    claims = Counter(itertools.chain.from_iterable(candidates.values()))
     single = {path: found[0] for path, found in candidates.items() if len(found) == 1 and claims[found[0]] == 1}
     return pairs | single, {path: found for path, found in candidates.items() if path not in single}
 

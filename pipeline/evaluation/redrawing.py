@@ -23,7 +23,6 @@ OTSU_SHARES = np.arange(30, 151, 5) / 100
 LITERATURE_STEP = 0.001  # between thresholds of the literature's rule
 MOST_REDRAWN = 1000  # images; a share of that many has a standard error of at most 1.6 points
 
-Row = Mapping[str, Any]
 _Placed = tuple[Sequence[int], WorkingMap]  # the rectangle of the image that a map covers, and the map
 
 
@@ -47,12 +46,7 @@ class Redrawn(Judged):
 
 
 def redraw(run: PlannedRun, judged: Judged, reporter: Reporter = LOG) -> Redrawn:
-    """Draws the boxes of every judged pair at each threshold.
-
-    Args:
-      run: a finished run with its maps.
-      judged: the pairs.
-      reporter: is told the progress.
+    """Draws the boxes of every judged pair of a run at each threshold.
 
     Raises:
       CallError: a judged pair has no stored map.
@@ -87,7 +81,7 @@ def redraw(run: PlannedRun, judged: Judged, reporter: Reporter = LOG) -> Redrawn
     )
 
 
-def _maps(row: Row, label: Row) -> list[_Placed]:
+def _maps(row: Mapping[str, Any], label: Mapping[str, Any]) -> list[_Placed]:
     """The stored maps of a row's label, that of the whole image first."""
     entries = [stored for stored in row["maps"] if stored["category_id"] == label["category_id"]]
     if not entries:
@@ -120,7 +114,7 @@ def _iou_at_thresholds(
     return ious
 
 
-def _literature_counts(row: Row, stored: StoredMap, true: np.ndarray) -> metrics.BoxCounts:
+def _literature_counts(row: Mapping[str, Any], stored: StoredMap, true: np.ndarray) -> metrics.BoxCounts:
     """A pair's points on the literature's curves, from its map as it is stored."""
     values = stored.raw_min + stored.cells / 255 * (stored.raw_max - stored.raw_min)
     corners = np.concatenate([true[:, :2], true[:, :2] + true[:, 2:]], axis=1)

@@ -1,4 +1,4 @@
-"""Measures how good probabilities of boxes are: Brier score, calibration error, AUROC and reliability diagram."""
+"""Measures how good probabilities are on boxes that they were not fitted to."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -9,7 +9,7 @@ _BINS = 10  # of equal mass
 
 
 class Trust(NamedTuple):
-    """How good probabilities are on boxes that they were not fitted to.
+    """Brier score, calibration error, AUROC and reliability diagram.
 
     Attributes:
       boxes: number of boxes.
@@ -29,13 +29,7 @@ class Trust(NamedTuple):
 
 
 def trust(scores: np.ndarray, right: np.ndarray, base_rate: float) -> Trust:
-    """Measures how good probabilities are on boxes that they were not fitted to.
-
-    Args:
-      scores: float64 [boxes], the probabilities.
-      right: bool [boxes], whether each box is right.
-      base_rate: the constant that they are compared with.
-    """
+    """Measures how good the probabilities `scores` of boxes are, beside a constant; `right` says which boxes are."""
     from sklearn.metrics import roc_auc_score
 
     one_kind = right.all() or not right.any()

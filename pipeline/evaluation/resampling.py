@@ -11,7 +11,7 @@ import numpy as np
 LEVEL = 95  # percent of the resamples that lie inside an interval
 SEED = 0
 
-_CELLS = 2**21  # of a chunk of weights: 16 MiB
+_CELLS = 2**21  # of one array of a chunk of resamples: 16 MiB
 
 
 class Estimate(NamedTuple):
@@ -27,16 +27,17 @@ class Estimate(NamedTuple):
     high: float | None
 
 
-def image_weights(paths: Sequence[str], resamples: int, seed: int) -> Iterator[np.ndarray]:
+def image_weights(paths: Sequence[str], resamples: int, seed: int, pairs: int = 0) -> Iterator[np.ndarray]:
     """Yields how often each image is drawn, in chunks of resamples: float64 [resamples of the chunk, images].
 
     Each resample draws as many images as there are. Weights depend on the set of paths and on the seed, not on the
     order of the paths, so two runs over the same images get the same resamples. Fewer resamples are the first of more.
+    A chunk is small enough for an array [resamples, pairs], too.
     """
     count = len(paths)
     places = np.argsort(np.array(paths, object))  # the index of the path that is n-th by name
     random = np.random.default_rng(seed)
-    chunk = max(1, _CELLS // count)
+    chunk = max(1, _CELLS // max(count, pairs))
     for start in range(0, resamples, chunk):
         weights = np.empty((min(chunk, resamples - start), count))
         for row in weights:
@@ -48,7 +49,7 @@ def bootstrap(
     compute: Callable[[np.ndarray], np.ndarray],
     paths: Sequence[str],
     resamples: int,
-    rows: int | None = None,
+    pairs: int = 0,
     advance: Callable[[int], object] = lambda rows: None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Computes figures over all images and over resamples of them.
@@ -57,18 +58,16 @@ def bootstrap(
       compute: gives figures [rows, ...] for image weights [rows, images].
       paths: the images' paths; the same paths give the same resamples.
       resamples: how many.
-      rows: at most so many rows of weights at a time; None for any number.
+      pairs: number of pairs, if `compute` makes an array [rows, pairs].
       advance: is called with the number of resamples done since the last call.
 
     Returns:
       The figures [...] over all images, and those over each resample [resamples, ...].
     """
     samples = []
-    for weights in image_weights(paths, resamples, SEED):
-        step = rows or len(weights)
-        for start in range(0, len(weights), step):
-            samples.append(compute(weights[start : start + step]))
-            advance(len(samples[-1]))
+    for weights in image_weights(paths, resamples, SEED, pairs):
+        samples.append(compute(weights))
+        advance(len(weights))
     return compute(np.ones((1, len(paths))))[0], np.concatenate(samples)
 
 

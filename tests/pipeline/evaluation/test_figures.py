@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from camboxes.pipeline.evaluation import figures
+from camboxes.pipeline.evaluation import figures, resampling
 from camboxes.pipeline.evaluation.average_precision import Boxes, match_boxes
 from camboxes.pipeline.evaluation.figures import (
     BestThresholds,
@@ -16,7 +16,6 @@ from camboxes.pipeline.evaluation.figures import (
 from camboxes.pipeline.evaluation.matching import Matching
 from camboxes.pipeline.evaluation.redrawing import Redrawn
 from camboxes.pipeline.evaluation.resampling import Estimate
-from camboxes.pipeline.evaluation.subset import restricted
 from camboxes.pipeline.formats.ground_truth import TrueImage
 from camboxes.transforms.wsol import metrics
 
@@ -141,7 +140,7 @@ def test_evaluation_by_hand(judged):
 
 
 def test_best_thresholds_of_a_sample(judged):
-    part = restricted(judged, ["b.jpg"], judged.categories, np.array([1, 2]))
+    part = judged.restricted(["b.jpg"], judged.categories, np.array([1, 2]))
     redrawn = Redrawn(
         **vars(part),
         thresholds=judged.thresholds,
@@ -187,7 +186,7 @@ def test_intervals_hold_the_value_and_are_the_same_each_time(judged, monkeypatch
         for estimate in figure:
             assert estimate.low <= estimate.value <= estimate.high, name
     assert found.figures["gt_known_50"].run.low < found.figures["gt_known_50"].run.high
-    monkeypatch.setattr(figures, "_CELLS", 7)
+    monkeypatch.setattr(resampling, "_CELLS", 7)
     assert compute_figures(judged, judged) == found, "whatever the chunks"
     order = [2, 0, 1]  # another order of the images: the same resamples
     turned = dataclasses.replace(

@@ -34,13 +34,15 @@ def test_fewer_resamples_are_the_first_of_more_and_chunks_change_nothing(monkeyp
     assert (np.concatenate(chunks) == weights).all()
 
 
-def test_a_bootstrap_weighs_images_whatever_the_chunks():
+def test_a_bootstrap_weighs_images_whatever_the_chunks(monkeypatch):
     paths, heights = ["a", "b", "c"], np.array([1.0, 2.0, 6.0])
     done = []
-    values, samples = bootstrap(lambda weights: weights @ heights[:, None] / 3, paths, 50, rows=8, advance=done.append)
+    monkeypatch.setattr(resampling, "_CELLS", 40)
+    values, samples = bootstrap(lambda weights: weights @ heights[:, None] / 3, paths, 50, 5, done.append)
     assert values.tolist() == [3], "the mean"
     assert samples.tolist() == (_all(paths, 50) @ heights[:, None] / 3).tolist()
-    assert done == [8] * 6 + [2]
+    assert done == [8] * 6 + [2], "an array of 40 cells has 8 rows of 5 pairs"
+    monkeypatch.undo()
     assert bootstrap(lambda weights: weights @ heights[:, None] / 3, paths, 50)[1].tolist() == samples.tolist()
 
 
