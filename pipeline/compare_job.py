@@ -44,13 +44,8 @@ class ComparedRuns:
 def compare(job: CompareJob, reporter: Reporter = LOG) -> ComparedRuns:
     """Compares two runs on what they share, and writes the JSON file if `output` names one.
 
-    Args:
-      job: what to compare, and by which boxes.
-      reporter: is told the progress.
-
     Raises:
       CallError: the call cannot be carried out as it was made.
-      Exception: the job failed.
     """
     from camboxes.pipeline.evaluation.comparison import compare_shared, shared_part
     from camboxes.pipeline.evaluation.json_files import comparison_json
@@ -63,23 +58,16 @@ def compare(job: CompareJob, reporter: Reporter = LOG) -> ComparedRuns:
         check_libraries()
         if job.output:
             run_folder.check_output(job.output, job.ground_truth)
-        if _same_folder(job.first, job.second):
+        folders = [job.first, job.second]
+        one, two = (Path(each).resolve() if storage.is_local(each) else each.rstrip("/") for each in folders)
+        if one == two:
             raise CallError(f"OUT1 {job.first!r} and OUT2 {job.second!r} are one run; expected two")
         if job.output and storage.is_local(job.output) and Path(job.output).is_dir():
             raise CallError(f"--output {job.output!r} is a folder; expected a file, as {job.output}/c.json")
-        runs = [run_folder.finished(folder) for folder in (job.first, job.second)]
+        runs = list(map(run_folder.finished, folders))
         truth = read_ground_truth(job.ground_truth)
     both = shared_part(*(judge(run, truth, reporter) for run in runs))
     comparison = compare_shared(both)
     if job.output:
-        found = comparison_json([job.first, job.second], job.ground_truth, both, comparison)
-        storage.write_json(job.output, found)
+        storage.write_json(job.output, comparison_json(folders, job.ground_truth, both, comparison))
     return ComparedRuns(both, comparison)
-
-
-def _same_folder(first: str, second: str) -> bool:
-    from camboxes.transforms import storage
-
-    if storage.is_local(first) and storage.is_local(second):
-        return Path(first).resolve() == Path(second).resolve()
-    return first.rstrip("/") == second.rstrip("/")

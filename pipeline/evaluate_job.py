@@ -50,13 +50,8 @@ class EvaluatedRun:
 def evaluate(job: EvaluateJob, reporter: Reporter = LOG) -> EvaluatedRun:
     """Judges a run, and writes evaluation.json and report.html.
 
-    Args:
-      job: what to judge, and by which boxes.
-      reporter: is told the progress.
-
     Raises:
       CallError: the call cannot be carried out as it was made.
-      Exception: the job failed.
     """
     from camboxes.pipeline.evaluation.figures import compute_figures
     from camboxes.pipeline.evaluation.json_files import evaluation_json

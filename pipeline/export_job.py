@@ -51,22 +51,14 @@ class ExportJob(Options):
 def export(job: ExportJob, reporter: Reporter = LOG) -> "Exported":
     """Writes a run as a data set, and export.json, which says what is in it.
 
-    Args:
-      job: what to export, and how.
-      reporter: is told the progress.
-
-    Returns:
-      What was written. Its `unreadable` names the images whose files are gone or changed since the run: these are not
-      exported.
+    Images whose files are gone or changed since the run are not exported: the result's `unreadable` names them.
 
     Raises:
-      CallError: the job cannot be done as it was asked for.
-      Exception: the job failed.
+      CallError: the call cannot be carried out as it was made.
     """
-    from camboxes.pipeline.detection_data.datasets import write_dataset
+    from camboxes.pipeline.detection_data.datasets import class_list, write_dataset
     from camboxes.pipeline.detection_data.selected_images import SelectedImages
     from camboxes.pipeline.detection_data.selection import Selection
-    from camboxes.pipeline.formats import class_list
     from camboxes.pipeline.jobs import run_folder
     from camboxes.transforms import storage
     from camboxes.transforms.review.keep_decided import decided
@@ -82,15 +74,15 @@ def export(job: ExportJob, reporter: Reporter = LOG) -> "Exported":
             )
         _check_output(job, run)
         if job.format in ("yolo", "voc"):
-            class_list.write([category.name for category in run.categories])  # refuses names that it cannot hold
+            class_list([category.name for category in run.categories])  # refuses names that it cannot hold
     if job.overwrite:
         run_folder.remove(job.output, _CONTENTS)
-    path = Path(job.output) / "export.json"
+    path = str(Path(job.output) / "export.json")
     asked = ("format", "run", "val", "seed", "min_score", "include")
     record: dict[str, Any] = {name: getattr(job, name) for name in asked}
     record["val"] = None if "val" in selection.given else val
     with blaming_the_call():  # the first write checks the output
-        storage.write_json(str(path), record)
+        storage.write_json(path, record)
     exported = write_dataset(job.format, SelectedImages(run, selection, job.copy, reporter), Path(job.output))
     record |= {
         "images": {
@@ -103,8 +95,8 @@ def export(job: ExportJob, reporter: Reporter = LOG) -> "Exported":
         "copies": exported.copies.images,
         "unreadable": exported.unreadable,
     }
-    storage.write_json(str(path), record)
-    exported.files.append(str(path))
+    storage.write_json(path, record)
+    exported.files.append(path)
     return exported
 
 

@@ -51,13 +51,8 @@ class TunedRun:
 def tune(job: TuneJob, reporter: Reporter = LOG) -> TunedRun:
     """Tunes a run, and writes tuning.json.
 
-    Args:
-      job: what to tune, and by which boxes.
-      reporter: is told the progress.
-
     Raises:
       CallError: the call cannot be carried out as it was made.
-      Exception: the job failed.
     """
     from camboxes.pipeline.evaluation.judging import check_libraries, judge
     from camboxes.pipeline.evaluation.redrawing import redraw

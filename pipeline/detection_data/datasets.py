@@ -3,24 +3,24 @@
 import contextlib
 import importlib.metadata
 import json
+import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from camboxes.pipeline.detection_data.selected_images import Exported, SelectedImages
-from camboxes.pipeline.formats import class_list, coco, parquet, voc, yolo
+from camboxes.pipeline.formats import coco, parquet, voc, yolo
 from camboxes.transforms import storage
 from camboxes.transforms.coco import DESCRIPTION, Counts
 
+# XML cannot hold these characters, and some of them end a line.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff]")
+
 
 def write_dataset(kind: str, images: SelectedImages, output: Path) -> Exported:
-    """Writes a data set in one of the formats.
-
-    Args:
-      kind: coco, yolo, voc or parquet.
-      images: what is written.
-      output: a local folder.
+    """Writes a data set in a format (coco, yolo, voc or parquet) to a local folder.
 
     Raises:
       IncompleteRunError: the run has not a row for each planned image.
@@ -63,7 +63,7 @@ def _yolo(images: SelectedImages, output: Path) -> list[str]:
     if number.get("test"):
         folders["test"] = "images/test"
     _write(output / "data.yaml", yolo.data_yaml(folders, images.categories))
-    _write(output / "classes.txt", class_list.write(images.categories))
+    _write(output / "classes.txt", class_list(images.categories))
     return ["data.yaml", "classes.txt", "images/", "labels/"]
 
 
@@ -80,7 +80,7 @@ def _voc(images: SelectedImages, output: Path) -> list[str]:
             stem = Path(row["path"]).stem
             _write(root / "Annotations" / f"{stem}.xml", voc.write(row))
             sets[row["split"]].write(f"{stem}\n".encode())
-    _write(root / "classes.txt", class_list.write(images.categories))
+    _write(root / "classes.txt", class_list(images.categories))
     return [f"{name}/"]
 
 
@@ -93,6 +93,20 @@ def _parquet(images: SelectedImages, output: Path) -> list[str]:
         for rows in images.by_shard():
             boxes.write_table(parquet.table(rows))
     return ["boxes.parquet"]
+
+
+def class_list(categories: Sequence[str]) -> str:
+    """The text of classes.txt: the names of the categories, one a line.
+
+    Raises:
+      ValueError: a name holds a control character.
+    """
+    if wrong := [name for name in categories if _CONTROL.search(name)]:
+        raise ValueError(
+            f"labels {', '.join(map(repr, wrong))} hold control characters, which classes.txt and XML cannot; "
+            "rename them in the input, or export as coco or parquet"
+        )
+    return "".join(f"{name}\n" for name in categories)
 
 
 def _write(file: Path, content: str) -> None:

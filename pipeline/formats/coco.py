@@ -12,8 +12,6 @@ from typing import IO, Any
 from camboxes.pipeline.formats.ground_truth import GroundTruth, GroundTruthBuilder
 from camboxes.transforms.coco import Counts, write_coco
 
-_PROVENANCE = ("source", "model", "method", "threshold")
-
 
 def write(
     file: IO[bytes],
@@ -25,7 +23,7 @@ def write(
     """Writes one part of a data set.
 
     Args:
-      file: receives the JSON.
+      file: the JSON goes here.
       rows: images in ascending image_id; `path` becomes file_name.
       categories: names in the order of their ids, which count from 1.
       info: becomes the file's `info`.
@@ -39,16 +37,12 @@ def write(
             categories=[{"id": number, "name": name} for number, name in enumerate(categories, start=1)],
             info=info,
             counts=counts,
-            attributes=lambda box: {name: box[name] for name in _PROVENANCE},
+            attributes=lambda box: {name: box[name] for name in ("source", "model", "method", "threshold")},
         )
 
 
 def read(data: bytes, source: str) -> GroundTruth:
-    """Reads the bytes of a file.
-
-    Args:
-      data: JSON.
-      source: the file's name, for errors.
+    """Reads the bytes of a file; errors name `source`.
 
     Raises:
       ValueError: it is no COCO data set, or holds no box.
@@ -64,10 +58,8 @@ def read(data: bytes, source: str) -> GroundTruth:
             f"{source} is a JSON {type(dataset).__name__}; expected an object with images, annotations and categories "
             "(COCO results alone are no ground truth)"
         )
-    names: dict[int | str, str] = {}
-    for _, _, number, name in _unique(_entries(dataset, "categories", source), "name"):
-        names[number] = name
-        found.categories.add(name)
+    names = {number: name for _, _, number, name in _unique(_entries(dataset, "categories", source), "name")}
+    found.categories.update(names.values())
     paths: dict[int | str, str] = {}
     for where, entry, number, path in _unique(_entries(dataset, "images", source), "file_name"):
         paths[number] = path

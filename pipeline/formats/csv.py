@@ -15,11 +15,7 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def read(data: bytes, source: str) -> GroundTruth:
-    """Reads the bytes of a file.
-
-    Args:
-      data: UTF-8 text. Columns image_width and image_height, where there are any, give the image's size in pixels.
-      source: the file's name, for errors.
+    """Reads UTF-8 text; errors name `source`. Columns image_width and image_height may give the image's size in pixels.
 
     Raises:
       ValueError: it is no such CSV, or holds no box.

@@ -71,11 +71,7 @@ class GroundTruthBuilder:
     def add_image(self, path: str, width: Any, height: Any, where: str) -> None:
         """Adds an image. Adding it again with the same size changes nothing.
 
-        Args:
-          path: as the ground truth gives it.
-          width: a number of pixels, or its text; None or "" where it is not given.
-          height: likewise.
-          where: the place in the source, for errors.
+        Sides are numbers of pixels or their texts; None or "" where they are not given. Errors name the place `where`.
 
         Raises:
           ValueError: a side is no whole number from 1, or the image was added with another size.
@@ -109,15 +105,14 @@ class GroundTruthBuilder:
         Raises:
           ValueError: there is no box to find.
         """
-        images = self._images.values()
-        if not any(image.boxes for image in images):
-            found = "only crowd or difficult boxes" if any(image.ignored for image in images) else "no boxes"
-            raise ValueError(f"ground truth {self.source!r} holds {found}; expected at least one box to judge by")
-        true_images = {
+        images = {
             path: TrueImage(path, *image.size, box_arrays(image.boxes), box_arrays(image.ignored))
             for path, image in self._images.items()
         }
-        return GroundTruth(self.source, tuple(sorted(self.categories)), true_images)
+        if not any(image.boxes for image in images.values()):
+            found = "only crowd or difficult boxes" if any(image.ignored for image in images.values()) else "no boxes"
+            raise ValueError(f"ground truth {self.source!r} holds {found}; expected at least one box to judge by")
+        return GroundTruth(self.source, tuple(sorted(self.categories)), images)
 
 
 class _Image(NamedTuple):

@@ -30,15 +30,10 @@ SCHEMA = pa.schema(
     ]
 )
 _OF_IMAGE = ("image_id", "path", "digest", "width", "height", "split")
-_BBOX = ("x", "y", "box_width", "box_height")
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """The boxes of images, in the order of the images, the category ids and the ranks.
-
-    Args:
-      rows: images; `split` names the split that an image is in.
-    """
+    """The boxes of images, in the order of the images, the category ids and the ranks."""
     return pa.Table.from_pylist([box for row in rows for box in _boxes(row)], SCHEMA)
 
 
@@ -47,4 +42,4 @@ def _boxes(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if not row["boxes"]:
         yield image
     for box in sorted(row["boxes"], key=lambda box: (box["category_id"], box["rank"])):
-        yield image | dict(zip(_BBOX, box["bbox"], strict=True)) | box
+        yield image | dict(zip(("x", "y", "box_width", "box_height"), box["bbox"], strict=True)) | box

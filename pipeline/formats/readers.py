@@ -12,19 +12,12 @@ from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.review.decisions import FILE, Decision
 from camboxes.transforms.review.keep_decided import decided
 
-_OF_FILES = {".json": coco.read, ".csv": csv.read}
-
 
 def read_ground_truth(path: str) -> GroundTruth:
-    """Reads true boxes.
-
-    Args:
-      path: a .json or .csv file, local or on any Beam filesystem, or a local folder with Pascal VOC .xml files at any
-        depth.
+    """Reads true boxes: a .json or .csv file on any Beam filesystem, or a local folder of Pascal VOC .xml at any depth.
 
     Raises:
-      ValueError: it is none of these, cannot be understood, or holds no box. The error names the file and the line or
-        id.
+      ValueError: it is none of these, or holds no box. The error names the file and the line or id.
     """
     if storage.is_local(path) and Path(path).is_dir():
         files = sorted(Path(path).rglob("*.xml"))
@@ -34,7 +27,7 @@ def read_ground_truth(path: str) -> GroundTruth:
                 ".json or .csv file"
             )
         return voc.read(((str(file), file.read_bytes()) for file in files), path)
-    read = _OF_FILES.get(posixpath.splitext(path)[1].lower())
+    read = {".json": coco.read, ".csv": csv.read}.get(posixpath.splitext(path)[1].lower())
     if read is None or not storage.exists(path):
         problem = "is none of these" if storage.exists(path) else "does not exist"
         raise ValueError(
@@ -56,7 +49,7 @@ def reviewed(run: PlannedRun) -> GroundTruth:
     decisions, images = decided(run), {}
     for row in run.rows(["path", "width", "height", "labels"]):
         decision = decisions.get(row["path"])
-        if decision is not None and decision.verdict in ("accepted", "rejected"):
+        if decision and decision.verdict in ("accepted", "rejected"):
             images[row["path"]] = _reviewed_image(row, decision)
     source = storage.join(run.output, FILE)
     if not any(image.boxes for image in images.values()):
@@ -69,7 +62,8 @@ def _reviewed_image(row: Mapping[str, Any], decision: Decision) -> TrueImage:
     for box in decision.boxes:
         of_label[box.label].append(list(box.bbox))
     boxes = box_arrays(of_label)
+    image = TrueImage(row["path"], row["width"], row["height"], {}, {}, boxes)
     if decision.verdict == "rejected":
-        return TrueImage(row["path"], row["width"], row["height"], {}, {}, boxes)
+        return image
     wrong = {label["label"]: None for label in row["labels"] if label["label"] not in boxes}
-    return TrueImage(row["path"], row["width"], row["height"], boxes, {}, wrong)
+    return image._replace(boxes=boxes, wrong=wrong)

@@ -48,11 +48,7 @@ def _add(parent: ET.Element, **texts: Any) -> None:
 
 
 def read(annotations: Iterable[tuple[str, bytes]], source: str) -> GroundTruth:
-    """Reads annotations.
-
-    Args:
-      annotations: for each image the name of the XML file, and its bytes.
-      source: the folder's name, for errors.
+    """Reads annotations, given as the name of each XML file and its bytes, of a folder `source`.
 
     Raises:
       ValueError: a file is no annotation, two are of the same image, or there is no box.

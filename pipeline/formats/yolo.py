@@ -12,26 +12,16 @@ def write(row: Mapping[str, Any]) -> str:
     A line has the class (from 0), and the centre x, centre y, width and height as shares of the upright image. Eight
     digits bring boxes of images up to 100,000 pixels back to 0.01.
     """
-    lines = []
+    lines, across, down = [], row["width"], row["height"]
     for box in row["boxes"]:
         x, y, width, height = box["bbox"]
-        shares = (
-            (x + width / 2) / row["width"],
-            (y + height / 2) / row["height"],
-            width / row["width"],
-            height / row["height"],
-        )
+        shares = ((x + width / 2) / across, (y + height / 2) / down, width / across, height / down)
         lines.append(" ".join([str(box["category_id"] - 1), *(f"{share:.8f}" for share in shares)]) + "\n")
     return "".join(lines)
 
 
 def data_yaml(folders: Mapping[str, str], categories: Sequence[str]) -> str:
-    """The description of a data set.
-
-    Args:
-      folders: for each split the folder of its images, relative to the file.
-      categories: names in the order of their classes.
-    """
+    """The description of a data set: for each split the folder of its images, and the names of the classes."""
     # Without `path`, ultralytics looks folders up relative to the file, wherever the data set is moved.
     data = {**folders, "names": dict(enumerate(categories))}
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)

@@ -47,25 +47,12 @@ class Sample(NamedTuple):
         return Sample(self.image[boxes], self.evidence[boxes], self.right[boxes])
 
 
-class Samples(NamedTuple):
-    """The data that a calibration is fitted to.
+def samples(run: PlannedRun, matching: Matching, rule: BoxRule) -> tuple[Sample, np.ndarray]:
+    """Draws boxes of a finished run by a rule, and collects their evidence.
 
-    Attributes:
-      boxed: the judged boxes.
-      of_run: float64 [boxes, fields of Evidence], of the boxes on up to 2,000 images spread over the run.
-    """
-
-    boxed: Sample
-    of_run: np.ndarray
-
-
-def samples(run: PlannedRun, matching: Matching, rule: BoxRule) -> Samples:
-    """Draws boxes by a rule, and collects their evidence.
-
-    Args:
-      run: a finished run.
-      matching: the images and categories with true boxes.
-      rule: how boxes are drawn.
+    Returns:
+      The judged boxes, and the evidence of all boxes on up to 2,000 images spread over the run, float64 [boxes, fields
+      of Evidence].
     """
     step = math.ceil(run.images / _IMAGES)
     numbers = {path: number for number, path in enumerate(matching.truths)}
@@ -95,10 +82,8 @@ def samples(run: PlannedRun, matching: Matching, rule: BoxRule) -> Samples:
                     image.append(numbers[row["path"]])
                     seen.append(each)
                     right.append(is_right)
-    return Samples(
-        Sample(np.array(image, np.int64), np.array(seen).reshape(-1, fields), np.array(right, bool)),
-        np.array(average or seen).reshape(-1, fields),
-    )
+    boxed = Sample(np.array(image, np.int64), np.array(seen).reshape(-1, fields), np.array(right, bool))
+    return boxed, np.array(average or seen).reshape(-1, fields)
 
 
 Directions = list[dict[str, float]]
@@ -111,16 +96,14 @@ def known_directions() -> Directions:
 
 
 def fit(sample: Sample, of_run: np.ndarray, directions: Directions | None = None) -> Calibration:
-    """Fits a calibration.
+    """Fits a calibration to boxes.
+
+    It gives every box the base rate if there are fewer than ten boxes, three right ones or three wrong ones.
 
     Args:
-      sample: the boxes to fit it to.
+      sample: the boxes.
       of_run: float64 [boxes, fields of Evidence], of a sample of the run's boxes: evidence is standardised by it.
       directions: None for `known_directions`.
-
-    Returns:
-      A calibration. It gives every box the base rate if there are fewer than ten boxes, three right ones or three
-      wrong ones.
     """
     with np.errstate(invalid="ignore"):
         known = ~np.isnan(of_run)

@@ -81,10 +81,6 @@ class Candidates:
             parts.append(curve[..., family] @ (kernel / kernel.sum(axis=0)))
         return np.concatenate(parts, axis=-1)
 
-    def family(self, candidate: int) -> slice:
-        """The family that a candidate belongs to."""
-        return next(family for family in self.families if family.start <= candidate < family.stop)
-
 
 def choose(judged: Redrawn) -> Choice:
     """Chooses thresholds for a run.
@@ -109,16 +105,12 @@ def choose(judged: Redrawn) -> Choice:
     if best is not None:
         expected["per class"] = _expected(held_out[best])
     overall, by_class = _fit(candidates, gains, judged.category, np.arange(len(judged.iou)), best)
-    return Choice(
-        candidates.thresholds[overall],
-        {
-            judged.categories[category]: candidates.thresholds[candidate]
-            for category, candidate in by_class.items()
-            if candidate != overall
-        },
-        best,
-        expected,
-    )
+    thresholds = {
+        judged.categories[category]: candidates.thresholds[candidate]
+        for category, candidate in by_class.items()
+        if candidate != overall
+    }
+    return Choice(candidates.thresholds[overall], thresholds, best, expected)
 
 
 def _fit(
@@ -129,7 +121,7 @@ def _fit(
     best = int(candidates.smoothed(overall).argmax())
     if shrinkage is None:
         return best, {}
-    family, found = candidates.family(best), {}
+    family, found = next(of for of in candidates.families if of.start <= best < of.stop), {}
     for number in np.unique(category[pairs]):
         own = gains[pairs[category[pairs] == number]]
         curve = (own.sum(axis=0) + shrinkage * overall) / (len(own) + shrinkage)
@@ -148,10 +140,7 @@ def _held_out(candidates: Candidates, gains: np.ndarray, judged: Redrawn, shrink
 
 
 def folds(image: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Splits pairs into five folds by image, four times.
-
-    Args:
-      image: int64 [pairs], the image of each.
+    """Splits pairs into five folds by image, four times; `image` is that of each pair.
 
     Yields:
       The number of the repeat, the pairs outside the fold, and the pairs inside it. Nothing if there is one image.

@@ -42,13 +42,8 @@ class Tuning:
         try:
             value = json.loads(storage.read_bytes(path))
             calibration = value["calibration"]
-            return cls(
-                BoxRule(**value["rule"]),
-                None if calibration is None else Calibration.from_json(calibration),
-                value["maps"],
-                value["images"],
-                value["figures"],
-            )
+            calibration = None if calibration is None else Calibration.from_json(calibration)
+            return cls(BoxRule(**value["rule"]), calibration, value["maps"], value["images"], value["figures"])
         except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path!r} is not what camboxes tune wrote ({type(error).__name__}: {error}); expected OUT/{FILE}"
@@ -56,15 +51,14 @@ class Tuning:
 
     def write(self, path: str) -> None:
         """Writes the file."""
-        calibration = None if self.calibration is None else self.calibration.as_json()
-        storage.write_json(path, {**vars(self), "rule": dataclasses.asdict(self.rule), "calibration": calibration})
+        storage.write_json(path, dataclasses.asdict(self))
 
     @classmethod
     def drawn_with(cls, run: PlannedRun) -> "Tuning | None":
         """The tuning that a run's boxes were drawn with; None if `camboxes rebox --thresholds` did not draw them."""
         path = storage.join(run.output, FILE)
         tuning = cls.read(path) if storage.exists(path) else None
-        return tuning if tuning is not None and tuning.drawing_settings.items() <= run.settings.items() else None
+        return tuning if tuning and tuning.drawing_settings.items() <= run.settings.items() else None
 
     @property
     def drawing_settings(self) -> dict[str, Any]:
