@@ -160,13 +160,7 @@ class _InferClassMaps(beam.DoFn):
 
 @dataclasses.dataclass(eq=False)
 class _OpenShard:
-    """A shard whose images are on their way through the network.
-
-    Attributes:
-      shard: as it came, at `timestamp` in `window`.
-      rows: those that it came with.
-      done: the finished rows, by their numbers.
-    """
+    """A shard whose images are on their way through the network; `done` holds the finished rows, by their numbers."""
 
     shard: Shard
     rows: list[dict[str, Any]]

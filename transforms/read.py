@@ -128,12 +128,9 @@ class BatchImages(beam.PTransform):
     """
 
     def __init__(self, n: int, categories: Sequence[str]):
-        """Takes the number of images in a shard, and the data set's labels.
+        """Takes the number of images in a shard, at least 1, and the data set's labels.
 
-        Args:
-          n: at least 1.
-          categories: labels; they get ids from 1 in sorted order. An image without any of them is skipped, with the
-            reason; the job goes on.
+        Labels get ids from 1 in sorted order. An image without any of them is skipped, with the reason.
         """
         super().__init__()
         if n < 1:

@@ -77,11 +77,7 @@ def _patterns(path: str) -> list[str]:
 
 
 def runs(container: str, root: str) -> Iterator[list[Listed] | PassedOver]:
-    """Lists a container's images in runs, each of which is read in one pass.
-
-    Args:
-      container: see `members`.
-      root: the folder that paths are relative to.
+    """Lists a container's images, with paths relative to `root`, in runs, each of which is read in one pass.
 
     Yields:
       Runs of images; PassedOver for other contents of the container, and for the container itself if it is empty.
@@ -111,10 +107,7 @@ def runs(container: str, root: str) -> Iterator[list[Listed] | PassedOver]:
 
 
 def members(container: str) -> Iterator[Member | PassedOver]:
-    """Lists a container's images without holding their bytes.
-
-    Args:
-      container: a file for which `is_container` is true, local or on any Beam filesystem.
+    """Lists the images of a file for which `is_container` is true, without holding their bytes.
 
     Yields:
       Images; PassedOver, whose path is a name inside the container, for its other contents.
@@ -131,14 +124,10 @@ def described(container: str) -> str:
 
 
 def images(container: str, wanted: Sequence[Member]) -> Iterator[Image]:
-    """Reads the encoded bytes of members in one pass, holding one at a time.
+    """Reads the encoded bytes of members, in the order in which they were listed, in one pass, holding one at a time.
 
     What is found at a member's place is compared with what was listed there: the name or, where names are numbers, the
     labels. If the container was rewritten since, a member gives an error (`changed`), never another member's image.
-
-    Args:
-      container: see `members`.
-      wanted: members of it, in the order in which they were listed.
 
     Yields:
       For each member its bytes or a BadImageError.

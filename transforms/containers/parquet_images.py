@@ -43,11 +43,7 @@ def holds_images(path: str) -> bool:
 
 
 def members(container: str) -> Iterator[Member]:
-    """Lists a Parquet file's rows; of the images at most the paths are read.
-
-    Raises:
-      ContainerError: it is not Parquet, it has no column of images or of labels, or a label cannot be understood.
-    """
+    """Lists a Parquet file's rows; of the images at most the paths are read. See `any_format.members`."""
     with _opened(container) as rows:
         label = _label_column(rows.schema_arrow, container)
         columns = [label[0], f"{_IMAGE}.path"] if _parts(rows.schema_arrow).get("path") in _TEXTS else [label[0]]
@@ -129,12 +125,7 @@ def _image(value: Any) -> Image:
 
 @contextlib.contextmanager
 def _opened(container: str, read_ahead: bool = False) -> Iterator[pq.ParquetFile]:
-    """Opens a Parquet file.
-
-    Args:
-      container: its path.
-      read_ahead: whether Beam reads ahead, 16 MiB on S3. Labels are small, and lie far apart between images.
-    """
+    """Opens a Parquet file. Beam reads ahead 16 MiB on S3; labels are small, and lie far apart between images."""
     with storage.open_binary(container) as file:
         try:
             source = file if read_ahead else getattr(file, "raw", file)
@@ -156,11 +147,7 @@ def _parts(schema: pa.Schema) -> dict[str, pa.DataType]:
 
 
 def _label_column(schema: pa.Schema, container: str) -> _Label:
-    """The column that holds the labels, and the names of its numbers, if any.
-
-    Raises:
-      ContainerError: there is no such column, or no column of images.
-    """
+    """The column that holds the labels, and the names of its numbers, if any."""
     if _IMAGE not in schema.names:
         raise ContainerError(container, f"has the columns {', '.join(schema.names)}; expected one called {_IMAGE}")
     named = {column: names for column in schema.names if (names := _class_names(_features(schema).get(column)))}

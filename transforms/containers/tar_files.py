@@ -29,13 +29,9 @@ _Header = tuple[tarfile.TarFile, tarfile.TarInfo]
 
 
 def members(container: str) -> Iterator[Member | PassedOver]:
-    """Lists a tar file's images, mostly in their order, without reading their bytes.
+    """Lists a tar file's images, mostly in their order, without reading their bytes; see `any_format.members`.
 
-    Yields:
-      Images; PassedOver for files that belong to no sample, see `tar_samples`.
-
-    Raises:
-      ContainerError: the file is compressed, broken or cut short; a label cannot be understood.
+    A file that belongs to no sample is passed over, see `tar_samples`.
     """
     samples = Samples()
     with storage.open_binary(container) as file:

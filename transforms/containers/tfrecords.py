@@ -40,15 +40,10 @@ class _Example(NamedTuple):
 
 
 def members(container: str) -> Iterator[Member | PassedOver]:
-    """Lists a TFRecord file's records, holding one at a time.
+    """Lists a TFRecord file's records, holding one at a time; see `any_format.members`.
 
-    A record that is damaged or has no image is a member, too; reading it gives the error.
-
-    Yields:
-      Images; PassedOver for an image without a feature of labels.
-
-    Raises:
-      ContainerError: the file is compressed, broken or cut short, or it holds no images.
+    A record that is damaged or has no image is a member, too; reading it gives the error. An image without a feature of
+    labels is passed over. A file without any image is an error.
     """
     reason, found = None, False
     with storage.open_binary(container) as file:

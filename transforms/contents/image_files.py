@@ -18,17 +18,13 @@ def locate(root: str, path: str) -> str | None:
     if path.startswith(("/", "../")) or path == ".." or "://" in path:
         return None
     location = storage.join(root, path)
-    return location if _stays_within(root, location) else None
-
-
-def _stays_within(root: str, location: str) -> bool:
     if not storage.is_local(root):  # a store has no links
-        return True
+        return location
     real_root = os.path.realpath(root)
     try:
-        return os.path.commonpath([real_root, os.path.realpath(location)]) == real_root
+        return location if os.path.commonpath([real_root, os.path.realpath(location)]) == real_root else None
     except ValueError:  # a name with NUL: no such file exists, which reading it will tell
-        return True
+        return location
 
 
 def read_image(location: str | None, limits: Limits = DEFAULT_LIMITS) -> bytes:

@@ -18,11 +18,7 @@ _AT_ONCE = 10  # files that are read side by side: a store's client keeps as man
 
 
 def contents(rows: Iterable[_Row]) -> Iterator[Image | None]:
-    """The bytes of each row's image if the row or a container holds them; None for an image that is a file.
-
-    Args:
-      rows: planned rows of a shard.
-    """
+    """The bytes of each planned row's image if the row or a container holds them; None for an image that is a file."""
     for container, of_container in itertools.groupby(rows, key=lambda row: _inside(row)[0]):
         if container is None:
             yield from (row["image"] for row in of_container)
@@ -62,9 +58,7 @@ def seen(data: bytes, digest: str) -> bytes:
 def first_not_seen(rows: Sequence[_Row], digests: Sequence[str | None]) -> tuple[str, BadImageError] | None:
     """The path of a shard's first image that is not what a run saw, and the reason; None if all are the same.
 
-    Args:
-      rows: planned rows.
-      digests: of the bytes that the run read, for each row; None where it could not read any.
+    For each planned row, `digests` holds that of the bytes that the run read; None where it could not read any.
     """
     with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
         for some in batched(zip(rows, contents(rows), digests, strict=True), _AT_ONCE):

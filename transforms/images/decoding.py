@@ -140,14 +140,7 @@ def decode_at_least(
 
 
 def check_not_blank(pixels: np.ndarray) -> None:
-    """Refuses a photograph of a single colour.
-
-    Args:
-      pixels: see `Photograph`.
-
-    Raises:
-      BadImageError: blank; there are several pixels, and all are equal.
-    """
+    """Raises BadImageError (blank) for the pixels of a `Photograph` if there are several and all are equal."""
     first = pixels[:1, :1]
     if first.shape[:2] == pixels.shape[:2]:
         return

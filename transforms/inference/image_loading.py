@@ -1,5 +1,6 @@
 """Loads the image of a planned row for the network: its digest, its pixels at each scale, or its row in another run."""
 
+import dataclasses
 import hashlib
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -62,38 +63,36 @@ class LoadedImage(NamedTuple):
     finished: BadImageError | Row | None = None
 
 
+@dataclasses.dataclass(frozen=True)
 class ImageLoader:
-    """Loads images for a network; from any thread."""
+    """Loads images for a network, from any thread; takes rows from another run where that is `reusable`."""
 
-    def __init__(self, localizer: "Localizer", matcher: LabelMatcher, reusable: ReusableRows | None, limits: Limits):
-        """Takes the network, the matcher of labels, the rows of another run, and the limits of an image's size."""
-        self._localizer = localizer
-        self._matcher = matcher
-        self._reusable = reusable
-        self._limits = limits
-        self._second_look = localizer.settings["second_look"]
-        # Two pixels for one of the largest scale's. With one for one, one box in ten is another: docs/speed.md.
-        self._side = math.ceil(2 * max(localizer.settings["scales"]) / (SIDE if self._second_look else 1))
+    localizer: "Localizer"
+    matcher: LabelMatcher
+    reusable: ReusableRows | None
+    limits: Limits
 
     def load(self, planned: PlannedImage) -> LoadedImage:
         """Reads an image, matches its labels, and decodes it unless another run has its row."""
         for label in planned.row["labels"]:
             if label["class_indices"] is None:
                 label["class_indices"] = self._match(label)
-        image = LoadedImage(planned)
+        image, second_look = LoadedImage(planned), self.localizer.settings["second_look"]
+        # Two pixels for one of the largest scale's. With one for one, one box in ten is another: docs/speed.md.
+        side = math.ceil(2 * max(self.localizer.settings["scales"]) / (SIDE if second_look else 1))
         try:
-            data = image_bytes(planned.row, planned.content, self._limits)
+            data = image_bytes(planned.row, planned.content, self.limits)
             digest = hashlib.sha256(data).hexdigest()
             image = image._replace(digest=digest)
-            if self._reusable is not None and (known := self._reusable.find(digest, planned.row)) is not None:
-                self._limits.check_pixels(known["width"], known["height"])
+            if self.reusable is not None and (known := self.reusable.find(digest, planned.row)) is not None:
+                self.limits.check_pixels(known["width"], known["height"])
                 return image._replace(finished=known)
-            pixels, width, height = decode_at_least(data, self._side, decode_jpeg, self._limits)
+            pixels, width, height = decode_at_least(data, side, decode_jpeg, self.limits)
             check_not_blank(pixels)
         except BadImageError as error:
             return image._replace(finished=error)
-        rectangles = ((0, 0, width, height), *(quarters(width, height) if self._second_look else ()))
-        resized = tuple(self._localizer.resize(crop(pixels, of, width, height)) for of in rectangles)
+        rectangles = ((0, 0, width, height), *(quarters(width, height) if second_look else ()))
+        resized = tuple(self.localizer.resize(crop(pixels, of, width, height)) for of in rectangles)
         return image._replace(width=width, height=height, rectangles=rectangles, pixels=resized)
 
     def _match(self, label: Row) -> tuple[int, ...]:
@@ -101,7 +100,7 @@ class ImageLoader:
         if label["category_id"] is None:
             return ()
         try:
-            return self._matcher.match(label["label"])
+            return self.matcher.match(label["label"])
         except UnnamedClassesError:  # no image's label can be matched
             raise
         except UnmatchedLabelsError:

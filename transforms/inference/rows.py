@@ -1,5 +1,6 @@
 """Builds the rows of a shard from the network's answers. Pure: neither Beam nor torch."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -16,16 +17,17 @@ if TYPE_CHECKING:
     from camboxes.models import Localization
 
 
+@dataclasses.dataclass(frozen=True)
 class RowBuilder:
-    """Builds rows in the schema MAPPED."""
+    """Builds rows in the schema MAPPED.
 
-    def __init__(self, settings: Mapping[str, Any], class_names: Sequence[Sequence[str]]):
-        """Takes the settings of the `Localizer` that answers, and the network's `Classifier.class_names`."""
-        self._class_names = class_names
-        self._method: str = settings["method"]
-        self._refined = settings["method"] if settings["refine"] == "none" else f"{settings['refine']}({self._method})"
-        self._scales = settings["scales"]
-        self._keep_plain = settings["keep_plain"]
+    Attributes:
+      settings: those of the `Localizer` that answers.
+      class_names: see `Classifier.class_names`.
+    """
+
+    settings: Mapping[str, Any]
+    class_names: Sequence[Sequence[str]]
 
     def row(self, image: LoadedImage, answers: "Sequence[Localization | BadImageError]") -> Row:
         """The row of an image.
@@ -48,6 +50,8 @@ class RowBuilder:
     def _found(self, image: LoadedImage, localizations: "Sequence[Localization]") -> Row:
         """The columns that the network fills. Classes and probabilities are those of the whole image."""
         whole, planned = localizations[0], image.planned.row
+        method, refine = self.settings["method"], self.settings["refine"]
+        refined = method if refine == "none" else f"{refine}({method})"
         labels: list[Row] = []
         maps: list[Row] = []
         plain: list[Row] = []
@@ -65,9 +69,9 @@ class RowBuilder:
             }
             for rectangle, localization in zip(image.rectangles, localizations, strict=True):
                 entry = self._entry(label["category_id"], rectangle, localization, number)
-                maps.append(entry | quantize(localization.maps[number]).entry() | {"method": self._refined})
+                maps.append(entry | quantize(localization.maps[number]).entry() | {"method": refined})
                 if localization.plain is not None:
-                    plain.append(entry | quantize(localization.plain[number]).entry() | {"method": self._method})
+                    plain.append(entry | quantize(localization.plain[number]).entry() | {"method": method})
         return {
             "image_id": planned["image_id"],
             "path": planned["path"],
@@ -77,7 +81,7 @@ class RowBuilder:
             "top5": [
                 {
                     "class_index": index,
-                    "name": shown(self._class_names, index),
+                    "name": shown(self.class_names, index),
                     "probability": whole.probabilities[index],
                 }
                 for index in whole.best
@@ -91,7 +95,7 @@ class RowBuilder:
         return {
             "category_id": category_id,
             "rectangle": list(rectangle),
-            "scales": self._scales,
+            "scales": self.settings["scales"],
             "coherence": finite(localization.coherence[number]),
             "agreement": finite(localization.agreement[number]),
         }

@@ -7,7 +7,7 @@ import itertools
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from camboxes.transforms import storage
 from camboxes.transforms.sources.entries import Entry, PassedOver, SourceError, SplitFolder, Statement
@@ -108,7 +108,10 @@ def why_ignored(name: str) -> str | None:
 
 def _files_below(folder: str) -> Iterator[str]:
     """Paths relative to the folder, with forward slashes; a path that ends in a slash is an empty folder."""
-    return map(plain_text, _local_files(folder) if storage.is_local(folder) else _stored_files(folder))
+    if storage.is_local(folder):
+        return map(plain_text, _local_files(folder))
+    prefix = folder.rstrip("/") + "/"
+    return (plain_text(path.removeprefix(prefix)) for path in storage.matching(f"{glob.escape(prefix)}**"))
 
 
 def _local_files(folder: str) -> Iterator[str]:
@@ -133,8 +136,3 @@ def _not_listed(error: OSError) -> None:
         raise SourceError(
             f"{error.filename!r} cannot be listed ({error.strerror}); allow it, or take it out of the input"
         )
-
-
-def _stored_files(folder: str) -> Iterable[str]:
-    prefix = folder.rstrip("/") + "/"
-    return (path.removeprefix(prefix) for path in storage.matching(f"{glob.escape(prefix)}**"))

@@ -23,7 +23,10 @@ def read_coco(path: str) -> Iterator[Entry]:
       SourceError: it is not JSON, or no COCO annotations; says what is missing, or which id leads nowhere.
     """
     source = f"manifest {path!r}"
-    data = _parse(path)
+    try:
+        data = json.loads(storage.read_bytes(path).decode("utf-8-sig"), object_hook=_kept)
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{source} is not JSON ({error}); expected COCO annotations") from None
     if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in _LISTS):
         raise SourceError(f"{source} is no COCO annotations; expected an object with the lists {', '.join(_LISTS)}")
     names = _by_id(data["categories"], "name", f"{source}, categories")
@@ -39,13 +42,6 @@ def read_coco(path: str) -> Iterator[Entry]:
         labels[image][names[category]] = None
     for number, file in files.items():
         yield Entry(file, tuple(labels[number]))
-
-
-def _parse(path: str) -> Any:
-    try:
-        return json.loads(storage.read_bytes(path).decode("utf-8-sig"), object_hook=_kept)
-    except (ValueError, RecursionError) as error:
-        raise SourceError(f"manifest {path!r} is not JSON ({error}); expected COCO annotations") from None
 
 
 def _kept(value: dict[str, Any]) -> dict[str, Any]:

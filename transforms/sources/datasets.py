@@ -46,9 +46,7 @@ def entries(path: str, root: str | None = None) -> Iterator[Statement]:
 def root_of(path: str, root: str | None = None) -> str:
     """The folder that a data set's paths are relative to, absolute. Nothing is read outside of it.
 
-    Args:
-      path: see `entries`.
-      root: the folder that the user named; None for the folder of class folders, or the folder of the manifest.
+    It is `root`, if the user named one; else the folder of class folders, or the folder of the manifest.
     """
     return storage.absolute(root or (path if _is_folder(path) else _parent(path)))
 

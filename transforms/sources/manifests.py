@@ -57,11 +57,7 @@ def read_csv(path: str) -> Iterator[Entry | PassedOver]:
 
 
 def read_jsonl(path: str) -> Iterator[Entry | PassedOver]:
-    """Lists a file with a JSON object in each line, with path and label or labels.
-
-    Raises:
-      SourceError: see `read_csv`.
-    """
+    """Lists a file with a JSON object in each line, with path and label or labels. Errors: see `read_csv`."""
     for number, line in enumerate(text_lines(path), start=1):
         if not line.strip():
             continue
@@ -76,11 +72,7 @@ def read_jsonl(path: str) -> Iterator[Entry | PassedOver]:
 
 
 def read_parquet(path: str) -> Iterator[Entry | PassedOver]:
-    """Lists a Parquet file with the columns path and label or labels, of texts, numbers, or lists of them.
-
-    Raises:
-      SourceError: see `read_csv`.
-    """
+    """Lists a Parquet file with path and label or labels: texts, numbers, or lists of them. Errors: see `read_csv`."""
     try:
         with storage.open_binary(path) as file:
             rows = pq.ParquetFile(file)

@@ -63,10 +63,5 @@ def splits_among(images: Iterable[str]) -> dict[str, Split]:
 
 
 def split_of(path: str, splits: Mapping[str, Split]) -> Split | None:
-    """The split that an image belongs to; None if the data set has no splits.
-
-    Args:
-      path: of the image, as the listing or the plan has it.
-      splits: `Listing.splits` or `PlannedRun.splits`.
-    """
+    """The split of an image, by its path in the plan and `PlannedRun.splits`; None if the data set has no splits."""
     return next((split for folder, split in splits.items() if path.startswith(f"{folder}/")), None)
