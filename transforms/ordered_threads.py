@@ -90,7 +90,7 @@ class OrderedMap(Generic[Item, Result]):
 class BatchesByKind(Generic[Item]):
     """Groups items into batches of one kind."""
 
-    def __init__(self, size: int, kind: Callable[[Item], Hashable] = lambda _: None):
+    def __init__(self, size: int, kind: Callable[[Item], Hashable]):
         self._size = size
         self._kind = kind
         self._waiting: dict[Hashable, list[Item]] = {}
@@ -156,14 +156,9 @@ def through_network(
       items: what to decode.
     """
     threads = NetworkThreads(classifier, decode, forward)
-    batches: BatchesByKind[Decoded] = BatchesByKind(classifier.spec.batch_size)
+    decoded = (item for item in threads.decoding.all(items) if item is not None)
     try:
-        for decoded in threads.decoding.all(items):
-            for batch in batches.put([] if decoded is None else [decoded]):
-                yield from threads.passing.put(batch)
-        for batch in batches.rest():
-            yield from threads.passing.put(batch)
-        yield from threads.passing.rest()
+        yield from threads.passing.all(batched(decoded, classifier.spec.batch_size))
     finally:
         threads.close()
 
