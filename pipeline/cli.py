@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from camboxes.pipeline.errors import CallError, refuse_unknown
-from camboxes.pipeline.jobs import collector
 from camboxes.pipeline.options import fields
 from camboxes.pipeline.untrusted_text import error_text
 
@@ -66,7 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             module.run(job, beam_options)
         else:
             refuse_unknown(beam_options, f"see camboxes {known.command} --help")
-            collector.resume()  # for the other commands `execution` does
             module.run(job)
     except CallError as error:
         logging.getLogger("camboxes").info("the call was wrong", exc_info=True)
@@ -83,11 +81,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def command() -> int:
-    """`main` in a process of its own: see `collector`."""
-    with collector.resting():
-        return main()
-
-
 if __name__ == "__main__":
-    sys.exit(command())
+    sys.exit(main())

@@ -12,7 +12,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-from camboxes.pipeline.jobs import collector, worker_processes
+from camboxes.pipeline.jobs import worker_processes
 from camboxes.pipeline.jobs.beam_options import local_processes
 from camboxes.pipeline.jobs.progress import remark_on_input, shard_progress
 from camboxes.pipeline.reporter import Reporter
@@ -36,7 +36,6 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, out
       Exception: whatever else made the job fail.
     """
     start = time.monotonic()
-    collector.resume()
     quote_python()
     planned_before = PlannedRun.load(output) is not None
     pipeline = beam.Pipeline(options=options)

@@ -1,8 +1,6 @@
 import argparse
 import importlib
 import os
-import subprocess
-import sys
 
 import pytest
 
@@ -195,21 +193,3 @@ def test_processes_are_fitted_only_where_the_call_leaves_them_open(monkeypatch):
     options = beam_options([])
     fit_processes(options, 10**6, 20 << 20)
     assert local_processes(options) == 1
-
-
-def test_the_collector_of_garbage_rests_until_the_job_runs_and_then_leaves_alone_what_was_there(run, tmp_path):
-    """In a process of the command's own; who calls `main` keeps it as it was."""
-    call = ["camboxes", "rebox", "--run", str(run), "--output", str(tmp_path / "again"), "--threshold", "0.4"]
-    code = f"""
-import gc, sys
-from camboxes.pipeline import cli
-from camboxes.pipeline.commands import rebox
-sys.argv = {call!r}
-before = rebox.run
-rebox.run = lambda *given: print(gc.isenabled()) or before(*given) or print(gc.isenabled(), gc.get_freeze_count() > 0)
-assert cli.main(sys.argv[1:]) == 0
-assert cli.command() == 0
-"""
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
-    assert [line for line in found if line in ("True", "False")] == ["True", "False"]
-    assert [line for line in found if line.startswith("True ")] == ["True False", "True True"]

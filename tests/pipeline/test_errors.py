@@ -99,7 +99,8 @@ def test_a_self_training_that_cannot_begin_does_not_cost_the_run_that_it_would_r
     run, calls, tmp_path, capsys, monkeypatch
 ):
     assert cli.main(["rebox", *calls["rebox"]]) == 0
-    monkeypatch.setattr("camboxes.models.load_classifier", lambda spec: (_ for _ in ()).throw(ValueError("no network")))
+    loader = "camboxes.pipeline.selftraining.network.load_classifier"
+    monkeypatch.setattr(loader, lambda spec: (_ for _ in ()).throw(ValueError("no network")))
     assert cli.main(["selftrain", *calls["selftrain"], "--overwrite"]) == 2
     assert "the network of --run" in capsys.readouterr().err
     assert json.loads((tmp_path / "out" / "annotations.json").read_text())["annotations"]

@@ -51,29 +51,6 @@ def test_workers_share_the_cores_and_get_beams_options(tmp_path, monkeypatch, ca
     assert capfd.readouterr().err == ""
 
 
-def test_the_collector_of_garbage_rests_while_workers_import_and_works_in_them(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(f"""
-import gc, sys
-from pathlib import Path
-import apache_beam as beam
-from camboxes.pipeline.jobs.beam_options import beam_options
-from camboxes.pipeline.jobs.worker_processes import import_ahead, supervised
-
-def look(_):
-    rested = "camboxes.pipeline.jobs.uncollected" in sys.modules
-    Path({str(tmp_path)!r}, "found").write_text(f"{{gc.isenabled()}} {{rested}}")
-
-import_ahead("camboxes.transforms")
-options = beam_options({TWO_PROCESSES!r})
-with supervised(options), beam.Pipeline(options=options) as p:
-    p | beam.Create([1]) | beam.Map(look)
-assert gc.isenabled()
-""")
-    subprocess.run([sys.executable, script], check=True)
-    assert (tmp_path / "found").read_text() == "True True"
-
-
 def test_a_job_in_this_process(tmp_path):
     assert _run(lambda _: (tmp_path / str(os.getpid())).touch(), []) == []
     assert [path.name for path in tmp_path.iterdir()] == [str(os.getpid())]
