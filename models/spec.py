@@ -74,10 +74,9 @@ class ModelSpec:
     multilabel: bool | None = None
 
     def __post_init__(self) -> None:
-        _check("aspect", self.aspect, get_args(Aspect))
-        _check("device", self.device, get_args(Device))
-        _check("precision", self.precision, get_args(Precision))
-        _check("compile", self.compile, get_args(Compilation))
+        fields = {"aspect": Aspect, "device": Device, "precision": Precision, "compile": Compilation}
+        for field, allowed in fields.items():
+            _check(field, getattr(self, field), get_args(allowed))
         for field in ("size", "batch_size"):
             value = getattr(self, field)
             if value is not None and value < 1:
@@ -114,10 +113,6 @@ METHODS = (
 )
 BY_STRIDE = re.compile(r"(?P<stride>\d+)(\[-(?P<place>\d+)\])?")  # a layer, by its stride and its place from the end
 _FACTOR = re.compile(rf"(?P<method>[a-z²]+)(@(?P<layer>{BY_STRIDE.pattern}|[\w.]+))?")
-_EXPECTED = (
-    "[WEIGHT*]METHOD[@LAYER], joined by + (a sum) or * (a product), with LAYER a stride (16), a place from its end "
-    f"(32[-2]) or a layer's name, and METHOD one of {', '.join(METHODS)}"
-)
 
 
 class Factor(NamedTuple):
@@ -136,12 +131,7 @@ class Factor(NamedTuple):
 
 
 class Term(NamedTuple):
-    """One summand of a fused map.
-
-    Attributes:
-      weight: its weight, relative to those of the other terms.
-      factors: the methods whose geometric mean it is; mostly one.
-    """
+    """One summand of a fused map: its weight relative to the others, and the methods whose geometric mean it is."""
 
     weight: float
     factors: tuple[Factor, ...]
@@ -195,9 +185,6 @@ class MapSpec:
 
         They are fused from two scales, the network's own size and twice that, of competing labels, and refined along
         the network's own features. Measured: docs/refinement.md.
-
-        Args:
-          classifier: a loaded classifier; the name and the size in its `spec` are read.
         """
         spec = classifier.spec
         maps = LITE_MAPS if "efficientnet_lite" in spec.name else DEFAULT_MAPS
@@ -220,18 +207,22 @@ class MapSpec:
             weight, rest = "1", text
         factors = tuple(self._factor(factor) for factor in rest.split("*"))
         try:
-            term = Term(float(weight), factors)
+            number = float(weight)
         except ValueError:
-            term = Term(0.0, factors)
-        if not 0 < term.weight < float("inf"):
+            number = 0.0
+        if not 0 < number < float("inf"):
             raise ValueError(f"method {self.method!r}: the weight {weight} is not a positive number")
-        return term
+        return Term(number, factors)
 
     def _factor(self, text: str) -> Factor:
         found = _FACTOR.fullmatch(text)
         name = found["method"].replace("²", "++") if found else ""
         if found is None or name not in METHODS:
-            raise ValueError(f"method {self.method!r}: {text!r} is not understood; expected {_EXPECTED}")
+            raise ValueError(
+                f"method {self.method!r}: {text!r} is not understood; expected [WEIGHT*]METHOD[@LAYER], joined by + (a "
+                "sum) or * (a product), with LAYER a stride (16), a place from its end (32[-2]) or a layer's name, and "
+                f"METHOD one of {', '.join(METHODS)}"
+            )
         if name in ("cam", *OF_ATTENTION) and found["layer"]:
             what = "last feature maps" if name == "cam" else "attention of all layers"
             raise ValueError(f"method {self.method!r}: {name} is read from the {what}, and takes no @{found['layer']}")

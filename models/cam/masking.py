@@ -1,6 +1,7 @@
 """Methods that compare the logits of an image whose pixels are masked: Score-CAM and occlusion.
 
-All of an image's classes are read from the same passes. Memory: that of one pass of `spec.batch_size` images.
+An image is normalised, [3, height, width]; class ids are int64 [labels]. All of an image's classes are read from the
+same passes. Memory: that of one pass of `spec.batch_size` images.
 """
 
 import itertools
@@ -23,14 +24,7 @@ def score_cam(classifier: Classifier, image: torch.Tensor, maps: torch.Tensor, c
     all empty channels share one (half of the channels of EfficientNet-Lite0), and so do channels with a single active
     cell at the same place.
 
-    Args:
-      classifier: the network.
-      image: normalised, [3, height, width].
-      maps: a layer's activations A, float32 [channels, height, width].
-      class_ids: int64 [labels].
-
-    Returns:
-      float32 [labels, height, width], of the maps' resolution.
+    A is float32 [channels, height, width], the result [labels, height, width].
     """
     size = classifier.spec.batch_size
     masks, of_channel = torch.unique(_scaled(maps[:, None])[:, 0].flatten(1), dim=0, return_inverse=True)
@@ -52,12 +46,6 @@ def occlusion(classifier: Classifier, image: torch.Tensor, class_ids: torch.Tens
     2 x 2 cells moves by one cell of stride x stride pixels. It is filled with 0, the mean colour of the training
     images. Where the stride does not divide a side of the image, its last cells are smaller; a side of one cell is
     covered as a whole.
-
-    Args:
-      classifier: the network.
-      image: normalised, [3, height, width].
-      class_ids: int64 [labels].
-      stride: a cell's side in pixels.
 
     Returns:
       float32 [labels, ceil(height / stride), ceil(width / stride)], signed.

@@ -74,19 +74,10 @@ class _Reading(NamedTuple):
 
 
 class Methods:
-    """Methods that are read from one forward pass.
-
-    Attributes:
-      classifier: the network.
-    """
+    """Methods that are read from one forward pass of `classifier`."""
 
     def __init__(self, classifier: Classifier, factors: Sequence[Factor]):
-        """Finds the layers to read, and checks that the methods fit the network.
-
-        Raises:
-          ValueError: the network has no such layer, CAM is not exact for it, it has no rectifiers to project through,
-            its projection is the same for every image, or its attention cannot be followed.
-        """
+        """Finds the layers to read. Raises a ValueError where the network lacks one, or does not fit the methods."""
         self.classifier = classifier
         self._readings = [_Reading.of(classifier, factor) for factor in factors]
         methods = {factor.method for factor in factors}
@@ -114,12 +105,9 @@ class Methods:
         return ForwardPass(self.classifier, images, self._layers | also, gradients=self._gradients)
 
     def maps(self, forward: ForwardPass, class_ids: torch.Tensor, count: int) -> list[torch.Tensor]:
-        """Computes for each factor the maps of the classes, float32 [n, labels, height, width].
+        """Computes for each factor the maps of classes, int64 [n, labels]: float32 [n, labels, height, width].
 
-        Args:
-          forward: a pass that `forward` ran.
-          class_ids: int64 [n, labels].
-          count: the number of images; those behind them only fill the batch.
+        They are read from a pass that `forward` ran. Images behind the first `count` only fill the batch.
         """
         return [_READERS[reading.method](reading, forward, class_ids, count) for reading in self._readings]
 

@@ -37,13 +37,8 @@ def project(
 ) -> Iterator[torch.Tensor]:
     """Projects one logit of each image, for each column of class ids in turn, all from one forward pass.
 
-    The network's own layers are run, not fused ones; the network is left as it was found.
-
-    Args:
-      classifier: the network.
-      images: normalised, [n, 3, height, width].
-      class_ids: int64 [n, labels].
-      method: one of PROJECTIONS.
+    The network's own layers are run, not fused ones; the network is left as it was found. The images are normalised,
+    [n, 3, height, width], and class ids int64 [n, labels]; the method is one of PROJECTIONS.
 
     Yields:
       float32 [n, 3, height, width], signed.

@@ -24,14 +24,9 @@ from camboxes.models.introspection.windows import Windows, windows_of
 
 
 def relevance(forward: ForwardPass, weights: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Computes s R, the share of each patch in the tokens that the logits are read from.
+    """Computes s R, the share of each patch: float32 [n, height, width], at the resolution of the first layer.
 
-    Args:
-      forward: a pass with attention.
-      weights: A of each layer, float32 [n x windows, cells, cells].
-
-    Returns:
-      float32 [n, height, width], at the resolution of the first layer.
+    `forward` is a pass with attention, `weights` are A of each layer, float32 [n x windows, cells, cells].
     """
     size = forward.features.shape[2:]
     classifier = forward.classifier

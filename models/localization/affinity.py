@@ -22,15 +22,10 @@ _BORDER = 1 / 28  # the border at each side, as a share of the width or height; 
 
 
 class Coherence(NamedTuple):
-    """How much maps m change when the affinity A spreads them by one step: float32 [n, labels] each.
+    """How much maps m change when the affinity A spreads them by one step: float32 [n, labels] each."""
 
-    Attributes:
-      coherence: covariance(m, A m) / variance(m): how much of the map's contrast is left.
-      agreement: correlation(m, A m).
-    """
-
-    coherence: torch.Tensor
-    agreement: torch.Tensor
+    coherence: torch.Tensor  # covariance(m, A m) / variance(m): how much of the map's contrast is left
+    agreement: torch.Tensor  # correlation(m, A m)
 
 
 def affinity(stages: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -16,15 +16,10 @@ from camboxes.models.spec import MapSpec
 
 
 class Maps(NamedTuple):
-    """The maps of a batch of images from one look.
+    """The maps of a batch of images from one look, float32."""
 
-    Attributes:
-      factors: the maps of each factor of the method, float32 [batch, labels, height, width].
-      layers: the maps of each of `Look.layers`, float32 [batch, channels, height, width].
-    """
-
-    factors: list[torch.Tensor]
-    layers: list[torch.Tensor]
+    factors: list[torch.Tensor]  # of each factor of the method, [batch, labels, height, width]
+    layers: list[torch.Tensor]  # of each of `Look.layers`, [batch, channels, height, width]
 
     def ordered(self, rows: list[int]) -> "Maps":
         """Reorders the images."""
@@ -33,23 +28,14 @@ class Maps(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """Forward passes at one scale, all of one shape: the last bits of a result depend on the shape of its batch.
+    """Forward passes at one scale, all of one shape: the last bits of a result depend on the shape of its batch."""
 
-    Attributes:
-      methods: the methods that are read from a pass.
-      place: the scale's place among the scales.
-      scale: the short side of the network's input, in pixels.
-      batch_size: images in a pass; a smaller batch is filled up with zeros.
-      mirrored: whether the images are mirrored, and the maps mirrored back.
-      layers: further layers to read, named by `Classifier.layer`.
-    """
-
-    methods: Methods
-    place: int
-    scale: int
-    batch_size: int
-    mirrored: bool
-    layers: tuple[str, ...] = ()
+    methods: Methods  # what is read from a pass
+    place: int  # of the scale, among the scales
+    scale: int  # the short side of the network's input, in pixels
+    batch_size: int  # images in a pass; a smaller batch is filled up with zeros
+    mirrored: bool  # the images; the maps are mirrored back
+    layers: tuple[str, ...] = ()  # further layers to read, named by `Classifier.layer`
 
     def forward(self, images: Sequence[Sequence[torch.Tensor]]) -> ForwardPass:
         """Runs one pass over at most `batch_size` images, as `Localizer.resize` makes them, of one shape."""

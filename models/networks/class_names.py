@@ -75,7 +75,8 @@ def _by_index(values: Mapping[str, Any]) -> list[Any]:
     else:
         raise ValueError(f"an object of other things; {_EXPECTED}")
     if sorted(found) != list(range(len(found))):
-        raise ValueError(f"the indices are {_some(sorted(found))}; expected each from 0 to {len(found) - 1} once")
+        some = ", ".join(map(str, sorted(found)[:8])) + (" and so on" if len(found) > 8 else "")
+        raise ValueError(f"the indices are {some}; expected each from 0 to {len(found) - 1} once")
     return [found[index] for index in range(len(found))]
 
 
@@ -88,7 +89,3 @@ def _checked(classes: Any) -> Names:
         if "" in names[-1]:
             raise ValueError(f"class {index} has an empty name; expected a name for each output, in their order")
     return tuple(names)
-
-
-def _some(values: Sequence[int]) -> str:
-    return ", ".join(map(str, values[:8])) + (" and so on" if len(values) > 8 else "")

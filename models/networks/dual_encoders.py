@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.layers import AttentionPool2d
+from timm.layers import AttentionPool2d, to_2tuple
 from timm.models import vision_transformer
 from torch import nn
 from torch.nn import functional
@@ -70,9 +70,11 @@ def load_dual_encoder(name: str, weights: str | None, prompts: Sequence[Prompt])
     open_clip = _open_clip()
     architecture, _, pretrained = name.removeprefix(OPEN_CLIP).partition("/")
     config = _config(open_clip, architecture)
-    _check_weights(open_clip, architecture, pretrained, weights)
     if weights is None:
+        _check_published(open_clip, architecture, pretrained)
         model: Any = downloading(name, lambda: open_clip.create_model(architecture, pretrained))
+    elif pretrained:
+        raise ValueError(f"model {name} and the weights {weights} were both given; leave one of them out")
     else:
         if not Path(weights).is_file():
             raise OSError(f"weights {weights}: there is no such file")
@@ -112,7 +114,7 @@ def empty_dual_encoder(name: str, classes: int) -> Network:
 def _network(name: str, visual: Any, config: Mapping[str, Any], classes: int, asked: Mapping[str, Any]) -> Network:
     module = DualEncoder(image_tower(name, visual), config["embed_dim"], classes)
     preprocessing = Preprocessing(
-        tuple(asked["mean"]), tuple(asked["std"]), _side(visual.image_size), asked["interpolation"]
+        tuple(asked["mean"]), tuple(asked["std"]), to_2tuple(visual.image_size)[0], asked["interpolation"]
     )
     return Network(name, module.eval(), preprocessing)
 
@@ -135,13 +137,9 @@ def _config(open_clip: Any, architecture: str) -> dict[str, Any]:
     return config
 
 
-def _check_weights(open_clip: Any, architecture: str, pretrained: str, weights: str | None) -> None:
-    """Raises a ValueError where the weights are ambiguous, or were made for another activation."""
+def _check_published(open_clip: Any, architecture: str, pretrained: str) -> None:
+    """Raises a ValueError where open_clip has no such weights, or they were made for another activation."""
     name = OPEN_CLIP + (f"{architecture}/{pretrained}" if pretrained else architecture)
-    if weights is not None:
-        if pretrained:
-            raise ValueError(f"model {name} and the weights {weights} were both given; leave one of them out")
-        return
     plain, published = architecture.removesuffix("-quickgelu"), []
     for tag in open_clip.list_pretrained_tags_by_model(architecture):
         # open_clip also loads weights that were trained with the other activation, whose logits are wrong.
@@ -152,10 +150,6 @@ def _check_weights(open_clip: Any, architecture: str, pretrained: str, weights: 
             f"model {name}: which weights? Give a file as weights, or one of those that open_clip knows: "
             f"{', '.join(published) or 'none'}"
         )
-
-
-def _side(size: int | Sequence[int]) -> int:
-    return size if isinstance(size, int) else size[0]
 
 
 def image_tower(name: str, visual: Any) -> nn.Module:
@@ -193,7 +187,7 @@ class _ResNet(nn.Module):
         self.layers = nn.Sequential(OrderedDict(layers))
         self.pool = AttentionPool2d(
             pool.q_proj.in_features,
-            feat_size=_side(visual.image_size) // 32,
+            feat_size=to_2tuple(visual.image_size)[0] // 32,
             out_features=pool.c_proj.out_features,
             num_heads=pool.num_heads,
             qkv_separate=True,

@@ -16,12 +16,8 @@ from camboxes.models.introspection.parts import Parts, take_apart
 from camboxes.models.introspection.traced import cut_behind
 from camboxes.models.networks.by_name import Network
 
-# The last layers that the paper keeps, by torchvision's names: conv5, conv5-3 and inception4e, each with its ReLU.
-_LAST_LAYERS = {
-    "torchvision:alexnet": "features.11",
-    "torchvision:vgg16": "features.29",
-    "torchvision:googlenet": "inception4e",
-}
+# The last layers that the paper keeps, of networks of torchvision: conv5, conv5-3 and inception4e, each with its ReLU.
+_LAST_LAYERS = {"alexnet": "features.11", "vgg16": "features.29", "googlenet": "inception4e"}
 _UNITS = 1024
 
 
@@ -61,17 +57,12 @@ class GapNetwork(nn.Module):
 
 
 class PatchMaps(nn.Module):
-    """Computes feature maps [n, channels, height, width] with a network of timm's in another layout, such as tokens.
-
-    Attributes:
-      network: the network, with all its tokens.
-      num_prefix_tokens: the number of tokens before those of the patches, under timm's name for it; or None.
-    """
+    """Computes feature maps [n, channels, height, width] with a network of timm's in another layout, such as tokens."""
 
     def __init__(self, parts: Parts):
         super().__init__()
         self.network: Any = parts.features.network
-        self.num_prefix_tokens = parts.prefix
+        self.num_prefix_tokens = parts.prefix  # timm's name for the number of tokens before those of the patches
         self._layout = parts.layout
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -91,7 +82,8 @@ def gap_network(network: Network, classes: int) -> Network:
         module = copy.copy(network.module)
         module._modules = module._modules | {"head": nn.Linear(network.module.head.in_features, classes)}
         return dataclasses.replace(network, module=module)
-    last = _LAST_LAYERS.get(network.name)
+    library, _, bare = network.name.partition(":")
+    last = _LAST_LAYERS.get(bare) if library == "torchvision" else None
     size = network.preprocessing.size
     probe = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     parts = take_apart(network.module, network.name, probe)

@@ -11,34 +11,25 @@ from torchvision.transforms.v2 import functional as transforms
 from camboxes.models.spec import Aspect
 
 _CHANNELS = (1, 3, 4)
-_WIDEST = 2.0  # aspect ratios are clipped to [1/2, 2]: a panorama could cost hundreds of times as much as a square
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """The resizing and normalisation that a network's weights were trained with.
+    """The resizing and normalisation that a network's weights were trained with."""
 
-    Attributes:
-      mean: the mean per channel (red, green, blue), of values in [0, 1].
-      std: the standard deviation, likewise.
-      size: short side of the input, in pixels.
-      interpolation: "bilinear" or "bicubic"; always with antialiasing.
-      aspect: see `ModelSpec.aspect`.
-      stride: input pixels per cell of the network's last feature map.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    size: int
-    interpolation: str
-    aspect: Aspect = "squash"
-    stride: int = 32
+    mean: tuple[float, ...]  # per channel (red, green, blue), of values in [0, 1]
+    std: tuple[float, ...]  # likewise
+    size: int  # the short side of the input, in pixels
+    interpolation: str  # "bilinear" or "bicubic"; always with antialiasing
+    aspect: Aspect = "squash"  # see `ModelSpec.aspect`
+    stride: int = 32  # input pixels per cell of the network's last feature map
 
     def shape(self, height: int, width: int) -> tuple[int, int]:
         """Computes height and width of the network's input for an image of `height` x `width`, all in pixels."""
         if self.aspect == "squash":
             return self.size, self.size
-        ratio = min(max(width / height, 1 / _WIDEST), _WIDEST)
+        # Clipped to [1/2, 2]: a panorama could cost hundreds of times as much as a square.
+        ratio = min(max(width / height, 0.5), 2.0)
         long_side = round(self.size * max(ratio, 1 / ratio) / self.stride) * self.stride
         long_side = max(long_side, self.size)
         return (self.size, long_side) if ratio >= 1 else (long_side, self.size)
@@ -88,27 +79,20 @@ def rgb(image: Any) -> np.ndarray | torch.Tensor:
         if image.mode in ("I", "F") or ";" in image.mode:
             raise ValueError(f"the image is a PIL image of the mode {image.mode}; expected one with 8 bits a channel")
         return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    found = image
-    if isinstance(image, np.ndarray | torch.Tensor):
-        channels = [axis for axis in (-1, 0) if image.ndim == 3 and image.shape[axis] in _CHANNELS]
-        if channels[:1] == [0]:
-            found = image.permute(1, 2, 0) if isinstance(image, torch.Tensor) else image.transpose(1, 2, 0)
-        elif image.ndim == 2:
-            found = image[:, :, None]
-        if image.dtype in (np.uint8, torch.uint8) and (channels or image.ndim == 2) and min(image.shape) > 0:
-            return _three_channels(found)
+    if isinstance(image, np.ndarray | torch.Tensor) and image.dtype in (np.uint8, torch.uint8):
+        found: Any = image[:, :, None] if image.ndim == 2 else image
+        if found.ndim == 3 and found.shape[2] not in _CHANNELS:
+            found = found.permute(1, 2, 0) if isinstance(found, torch.Tensor) else found.transpose(1, 2, 0)
+        if found.ndim == 3 and found.shape[2] in _CHANNELS and min(found.shape) > 0:
+            if isinstance(found, np.ndarray) and min(found.strides) < 0:
+                found = found.copy()  # PyTorch has no tensors with negative strides
+            if found.shape[2] == 1:
+                return found.repeat(1, 1, 3) if isinstance(found, torch.Tensor) else found.repeat(3, 2)
+            return found[:, :, :3]
     raise ValueError(
         f"the image is {described(image)}; expected a PIL image, or uint8 [height, width, 3] in RGB, or with one "
         "channel or four"
     )
-
-
-def _three_channels(image: Any) -> Any:
-    if isinstance(image, np.ndarray) and min(image.strides) < 0:
-        image = image.copy()  # PyTorch has no tensors with negative strides
-    if image.shape[2] == 1:
-        return image.repeat(1, 1, 3) if isinstance(image, torch.Tensor) else image.repeat(3, 2)
-    return image[:, :, :3]
 
 
 def described(value: Any) -> str:

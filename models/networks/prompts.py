@@ -10,12 +10,7 @@ from torch.nn import functional
 
 
 class Prompt(NamedTuple):
-    """A class in words.
-
-    Attributes:
-      label: the label of the class.
-      names: its names in prompts; at least one.
-    """
+    """The label of a class, and its names in prompts; at least one."""
 
     label: str
     names: tuple[str, ...]
@@ -55,10 +50,7 @@ def embed(model: Any, tokenizer: Callable[..., torch.Tensor], prompts: Sequence[
     Each name is put into CLIP's 80 templates for ImageNet ("a photo of a {}."). The embeddings of its texts, each of
     length 1, are averaged and normalised again; so are the embeddings of a class's names.
 
-    Args:
-      model: a model of open_clip, in evaluation mode; its text tower may not take longer texts afterwards.
-      tokenizer: the model's tokenizer.
-      prompts: the classes.
+    The model is one of open_clip's, in evaluation mode; its text tower may not take longer texts afterwards.
 
     Returns:
       float32 [classes, width], of length 1.

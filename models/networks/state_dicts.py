@@ -35,10 +35,6 @@ _DICTS: dict[str, Any] = {
 _LOADING = threading.Lock()  # torch.load's list of allowed classes is global to all threads
 _SHOWN = 3  # names in a message
 
-# The errors of torch.load for a class that it does not import, and code that reads the tensors by importing it.
-_REFUSED = re.compile("Unsupported global|Can only")
-_ANY = 'found.state_dict() if hasattr(found, "state_dict") else found.get("state_dict", found)'
-
 
 class _StandIn:
     """Stands for an object of a class that is not imported."""
@@ -46,8 +42,7 @@ class _StandIn:
     def __init__(self, *_: Any):
         pass
 
-    def __setstate__(self, state: Any) -> None:
-        pass
+    __setstate__ = __init__
 
 
 def read_state(path: Path | str) -> State:
@@ -82,18 +77,14 @@ def read_state(path: Path | str) -> State:
 
 
 def without_prefix(state: State, wanted: Collection[str], path: str) -> State:
-    """Removes the prefix behind which a file holds most of a network's tensors.
-
-    Args:
-      state: the tensors of the file, from `read_state`.
-      wanted: the names of the network's tensors.
-      path: the file, for the error.
+    """Removes the prefix behind which the file `path` holds most of a network's tensors, whose names are `wanted`.
 
     Raises:
       ValueError: the file holds the network behind several prefixes.
     """
     state = {_WRAPPED.sub("", key): value for key, value in state.items()}
-    counts = Counter(prefix for key in state for prefix in _prefixes(key) if key.removeprefix(prefix) in wanted)
+    ends = ((key, found.end()) for key in state for found in re.finditer(r"^|\.", key))
+    counts = Counter(key[:end] for key, end in ends if key[end:] in wanted)
     most = max(counts.values(), default=0)
     prefixes = [prefix for prefix, count in counts.items() if count == most]
     if "" in prefixes or 2 * most <= len(wanted):
@@ -103,9 +94,10 @@ def without_prefix(state: State, wanted: Collection[str], path: str) -> State:
             f"weights {path} hold this network several times, behind {', '.join(prefixes)}; name one as it is"
             f"{_renaming(path, f'key.removeprefix({json.dumps(prefixes[0])})')}"
         )
-    prefix = prefixes[0]
-    others = {key: value for key, value in state.items() if not key.startswith(prefix)}
-    return others | {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    # What stands behind the prefix comes last: it wins over a tensor of the same name beside it.
+    return {
+        key.removeprefix(prefixes[0]): state[key] for key in sorted(state, key=lambda key: key.startswith(prefixes[0]))
+    }
 
 
 def head_of(network: nn.Module) -> str:
@@ -138,11 +130,7 @@ def with_linear_head(state: State, network: nn.Module) -> State:
 def mismatch(state: State, network: nn.Module, wrong: Sequence[str], path: str) -> str:
     """Explains in one line why a file does not fit a network: what is missing, what is there instead, what to do.
 
-    Args:
-      state: the tensors of the file, after the functions above.
-      network: the network.
-      wrong: the names of the tensors that the file lacks, or has in another shape.
-      path: the file.
+    `wrong` are the names of the tensors that the file lacks, or has in another shape, after the functions above.
     """
     wanted, head = network.state_dict(), head_of(network)
     others = [key for key, value in state.items() if key not in wanted or value.shape != wanted[key].shape]
@@ -168,11 +156,6 @@ def mismatch(state: State, network: nn.Module, wrong: Sequence[str], path: str) 
     return f"{said}; if that is the linear layer behind global average pooling, rename it{_renaming(path, renamed)}"
 
 
-def _prefixes(key: str) -> Iterator[str]:
-    parts = key.split(".")
-    return ("".join(f"{part}." for part in parts[:place]) for place in range(len(parts)))
-
-
 def _content(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
@@ -182,17 +165,15 @@ def _content(path: Path) -> Any:
         with _LOADING, torch.serialization.safe_globals(_stand_ins(path)):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling errors of every kind; safetensors' own error class
+        # Of torch.load's long errors, which class the file needs; for one that is not imported, how to read it.
+        said = str(error).rpartition("WeightsUnpickler error: ")[2]
+        said = re.split("Please use|Check the documentation|In PyTorch 2.6", said)[0]
+        refused = re.search("Unsupported global|Can only", str(error))
+        tensors = 'found.state_dict() if hasattr(found, "state_dict") else found.get("state_dict", found)'
         raise ValueError(
-            f"weights {path}: not readable as safetensors or as a PyTorch state dict ({_reason(error)})"
-            f"{_cleaning(path, _ANY if _REFUSED.search(str(error)) else '')}"
+            f"weights {path}: not readable as safetensors or as a PyTorch state dict "
+            f"({textwrap.shorten(f'{type(error).__name__}: {said}', 200)}){_cleaning(path, tensors if refused else '')}"
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    """Shortens an error to one line; keeps of torch.load's long ones which class the file needs."""
-    said = str(error).rpartition("WeightsUnpickler error: ")[2]
-    said = re.split("Please use|Check the documentation|In PyTorch 2.6", said)[0]
-    return textwrap.shorten(f"{type(error).__name__}: {said}", 200)
 
 
 def _stand_ins(path: Path) -> list[Any]:
@@ -225,9 +206,8 @@ def _described(content: Any) -> str:
     if isinstance(content, Mapping) and content:
         kinds = [f"{key} ({type(value).__name__})" for key, value in content.items()]
         return f"a dict of {', '.join(kinds[:_SHOWN])}" + (", …" if len(kinds) > _SHOWN else "")
-    return (
-        f"a {type(content).__name__} of {len(content)}" if isinstance(content, list | tuple | dict) else repr(content)
-    )
+    sized = isinstance(content, list | tuple | dict)
+    return f"a {type(content).__name__} of {len(content)}" if sized else repr(content)
 
 
 def _pickled_network(content: Any) -> str:

@@ -13,15 +13,13 @@ from camboxes.models.introspection.probing import observe
 
 
 def lower_stride(network: nn.Module, stride: int, probe: torch.Tensor) -> None:
-    """Changes a network in place, so that its maps have at most `stride` input pixels per cell.
+    """Changes a network in place, so that its maps have at most `stride` input pixels per cell, a power of 2.
 
-    Args:
-      network: one that convolutions downsample, such as ResNet, RegNet, MobileNet and EfficientNet.
-      stride: a power of 2.
-      probe: images to measure the strides with, [n, 3, height, width].
+    Convolutions must do the downsampling, as in ResNet, RegNet, MobileNet and EfficientNet. The strides are measured
+    with the images `probe`, [n, 3, height, width].
 
     Raises:
-      ValueError: it is no power of 2, or a pooling layer halves the maps.
+      ValueError: the stride is no power of 2, or a pooling layer halves the maps.
     """
     if stride < 1 or stride & (stride - 1):
         raise ValueError(f"map_stride is {stride}; expected a power of 2, such as 16 or 8")
@@ -35,7 +33,11 @@ def lower_stride(network: nn.Module, stride: int, probe: torch.Tensor) -> None:
     observe(network, probe, note)
     for layer, (before, after) in halved.items():
         if isinstance(layer, nn.Conv2d):
-            _dilate(layer, max(1, before // stride))
+            if max(layer.kernel_size) > 1:
+                times = max(1, before // stride)
+                layer.dilation = tuple(dilation * times for dilation in layer.dilation)
+                if not isinstance(layer.padding, str):  # timm's "same" padding is computed from the dilation
+                    layer.padding = tuple(padding * times for padding in layer.padding)
             if after > before:
                 step = min(after, stride) // min(before, stride)
                 layer.stride = (step, step)
@@ -44,10 +46,3 @@ def lower_stride(network: nn.Module, stride: int, probe: torch.Tensor) -> None:
                 f"map_stride {stride} cannot be had: a pooling layer brings the maps from stride {before} to {after}, "
                 "and only convolutions can be kept from it"
             )
-
-
-def _dilate(layer: nn.Conv2d, times: int) -> None:
-    if max(layer.kernel_size) > 1:
-        layer.dilation = tuple(dilation * times for dilation in layer.dilation)
-        if not isinstance(layer.padding, str):  # timm's layers with padding "same" compute theirs from the dilation
-            layer.padding = tuple(padding * times for padding in layer.padding)

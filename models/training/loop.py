@@ -15,8 +15,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, LambdaCallback,
 from camboxes.models.networks.gap_conversions import GapNetwork
 from camboxes.models.networks.preprocessing import Preprocessing
 from camboxes.models.training.examples import Examples
-from camboxes.models.training.lightning_module import WATCHED, TrainingModule
-from camboxes.models.training.metrics import guessing
+from camboxes.models.training.lightning_module import WATCHED, TrainingModule, guessing
 
 LAST, BEST = "last.ckpt", "best.ckpt"  # files in a training's folder: to resume from; the epoch that is kept
 
@@ -24,17 +23,11 @@ _PATIENCE = 5  # epochs without a better validation metric
 
 
 class Outcome(NamedTuple):
-    """The result of a training.
-
-    Attributes:
-      metrics: shares from 0 to 1 on the validation images, of the epoch that was kept; empty without such images.
-      guessing: the same metrics of guessing the most frequent class for every image.
-      epochs: the number of epochs that were trained.
-    """
+    """The metrics of the epoch that was kept, and of guessing; shares from 0 to 1, empty without validation images."""
 
     metrics: dict[str, float]
-    guessing: dict[str, float]
-    epochs: int
+    guessing: dict[str, float]  # the same metrics of guessing the most frequent class for every image
+    epochs: int  # the number of epochs that were trained
 
 
 def train(

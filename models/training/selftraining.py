@@ -29,28 +29,18 @@ _PEAK = 0.9  # share of a map's maximum from which on a cell surely belongs to t
 
 
 class Examples(NamedTuple):
-    """Maps of photographs, with the features of the photographs.
+    """A run's maps of photographs, with the features of the photographs."""
 
-    Attributes:
-      features: float16 [images, channels, height, width].
-      image: int64 [maps], the image that each map belongs to.
-      maps: float32 [maps, height, width], in [0, 1]: the maps of the run.
-    """
-
-    features: torch.Tensor
-    image: torch.Tensor
-    maps: torch.Tensor
+    features: torch.Tensor  # float16 [images, channels, height, width]
+    image: torch.Tensor  # int64 [maps], the image that each map belongs to
+    maps: torch.Tensor  # float32 [maps, height, width], in [0, 1]
 
 
 def likeness(features: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-    """Computes the similarity of each cell to the mean of the cells where a map is highest.
+    """Computes the cosine similarity of each cell to the mean of the cells where a map is highest: [height, width].
 
-    Args:
-      features: [channels, height, width]; the mean over the cells is subtracted first.
-      before: the map, float32 [height, width], in [0, 1].
-
-    Returns:
-      float32 [height, width]: cosine similarities.
+    The map `before` is float32 [height, width], in [0, 1]. From the features, [channels, height, width], their mean
+    over the cells is subtracted first.
     """
     vectors = features.float().flatten(1)
     vectors = functional.normalize(vectors - vectors.mean(1, keepdim=True), dim=0, eps=1e-6)
@@ -123,29 +113,18 @@ class MapRegressor(nn.Module):
 
 
 class FeatureReader:
-    """Computes the features that regressors take.
-
-    Attributes:
-      classifier: the network; photographs are squashed to its square.
-    """
+    """Computes the features that regressors take, with `classifier`, to whose square photographs are squashed."""
 
     def __init__(self, classifier: Classifier):
-        """Finds the layer to read.
-
-        Raises:
-          ValueError: the network has no block at stride 16.
-        """
+        """Finds the layer to read. Raises a ValueError for a network without a block at stride 16."""
         self.classifier = classifier
         self._layer = classifier.layer(LAYER)
 
     def features(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Computes the features of photographs, in a pass of one shape: the last bits of a result depend on it.
+        """Computes the features of photographs: float16 [images, channels, height, width], on the CPU.
 
-        Args:
-          images: at most `classifier.spec.batch_size`, as `classifier.preprocessing.resize` makes them.
-
-        Returns:
-          float16 [images, channels, height, width], on the CPU.
+        There are at most `classifier.spec.batch_size`, as `classifier.preprocessing.resize` makes them. The pass always
+        has one shape: the last bits of a result depend on it.
         """
         size = self.classifier.spec.batch_size
         batch = torch.zeros((size, *images[0].shape), dtype=torch.uint8)

@@ -9,9 +9,8 @@ from camboxes.models.networks.gap_conversions import GapNetwork
 from camboxes.models.networks.preprocessing import Preprocessing
 from camboxes.models.training import lightning_module
 from camboxes.models.training.examples import Examples, augment
-from camboxes.models.training.lightning_module import TrainingModule, frozen_features
+from camboxes.models.training.lightning_module import TrainingModule, frozen_features, guessing, validation_metrics
 from camboxes.models.training.loop import train
-from camboxes.models.training.metrics import guessing, validation_metrics
 
 PLAIN = Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 4, "bilinear")
 
