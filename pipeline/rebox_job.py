@@ -1,6 +1,5 @@
 """Boxes again from a run's stored maps: the job of `camboxes rebox`."""
 
-import contextlib
 import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,8 +11,6 @@ from camboxes.pipeline.reporter import LOG, Reporter
 from camboxes.pipeline.run import Run
 
 if TYPE_CHECKING:
-    import apache_beam as beam
-
     from camboxes.transforms import BoxRule, PlannedRun
     from camboxes.transforms.boxes.calibration import Calibration
 
@@ -44,23 +41,15 @@ def rebox(job: ReboxJob, beam_options: Sequence[str] = (), reporter: Reporter = 
     """Draws a run's boxes again from its stored maps, without the network and the photographs.
 
     What was decided in a review is carried over: accepted images keep exactly their boxes.
-
-    Args:
-      job: what to draw again, and how.
-      beam_options: of Apache Beam, as on the command line.
-      reporter: is told what a person should know, and the progress.
-
-    Raises:
-      CallError: the call cannot be carried out as it was made.
-      Exception: the job failed.
+    Other arguments, and errors: see `label`.
     """
     from camboxes.pipeline.jobs import beam_options as beams
-    from camboxes.pipeline.jobs import execution, progress, run_folder
+    from camboxes.pipeline.jobs import progress, redrawn_run, run_folder
     from camboxes.pipeline.tuning.tuning_file import FILE
-    from camboxes.transforms import BoxesFromMaps, PlainMaps, ReadShards, WriteCoco, storage
+    from camboxes.transforms import BoxesFromMaps, PlainMaps, ReadShards, storage
     from camboxes.transforms.boxes_from_maps import drawing_settings
-    from camboxes.transforms.review.decisions import carry_decisions, check_carried
-    from camboxes.transforms.review.keep_decided import KeepDecided, decided
+    from camboxes.transforms.review.decisions import carry_decisions
+    from camboxes.transforms.review.keep_decided import decided
 
     with blaming_the_call():
         options = beams.beam_options(beam_options)
@@ -71,11 +60,8 @@ def rebox(job: ReboxJob, beam_options: Sequence[str] = (), reporter: Reporter = 
         rule, calibration = _rule(job, source)
         tuning = storage.read_bytes(job.thresholds) if job.thresholds is not None else None
         decisions = decided(source)
-    with contextlib.ExitStack() as held:
+    with redrawn_run.locked_output(job.run, job.output, reporter):
         with blaming_the_call():
-            held.enter_context(run_folder.locked(job.output, reporter))
-            run_folder.check_contents(job.output)
-            check_carried(job.run, job.output)
             if job.overwrite:
                 run_folder.remove(job.output)
             source.copy(job.output, {**source.settings, **drawing_settings(rule, calibration)})
@@ -86,16 +72,9 @@ def rebox(job: ReboxJob, beam_options: Sequence[str] = (), reporter: Reporter = 
         carry_decisions(job.run, job.output)
         carried = f"; {len(decisions)} decisions carried over" if decisions else ""
         progress.announce(job.output, f"boxes from the maps stored in {job.run}{carried}", reporter)
-
-        # No limit to what is rejected: the run that the images come from had its own.
-        def build(p: "beam.Pipeline") -> None:
-            shards = p | ReadShards(job.run)
-            if job.plain:
-                shards |= PlainMaps()
-            boxes = BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes, rule.thresholds, calibration)
-            shards | boxes | KeepDecided(decisions) | WriteCoco(job.output, max_reject_rate=1)
-
-        execution.execute(build, options, job.output, reporter)
+        maps = [ReadShards(job.run), *([PlainMaps()] if job.plain else [])]
+        boxes = BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes, rule.thresholds, calibration)
+        redrawn_run.redraw([*maps, boxes], decisions, job.output, options, reporter)
     return Run(job.output)
 
 

@@ -19,14 +19,7 @@ def number_of(name: str, seed: object = None) -> int:
 
 
 def first(items: Iterable[T], most: int, name: Callable[[T], str], seed: int | None = None) -> list[T]:
-    """At most so many items: those that come first, in that order. Only these are held in memory.
-
-    Args:
-      items: may be a stream.
-      most: how many to take.
-      name: gives an item's name.
-      seed: another one takes other items.
-    """
+    """At most `most` items of a stream: the first in the order of their names. Only these are held in memory."""
     return heapq.nsmallest(most, items, key=lambda item: number_of(name(item), seed))
 
 

@@ -1,6 +1,5 @@
 """Better maps, learnt from a run's own confident boxes: the job of `camboxes selftrain`."""
 
-import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,6 @@ from camboxes.pipeline.reporter import LOG, Reporter
 from camboxes.pipeline.run import Run
 
 if TYPE_CHECKING:
-    import apache_beam as beam
-
     from camboxes.models import ModelSpec
     from camboxes.transforms import PlannedRun
 
@@ -33,23 +30,15 @@ def selftrain(job: SelftrainJob, beam_options: Sequence[str] = (), reporter: Rep
     """Trains a small network on a run's confident boxes, and draws the run's boxes again from the maps that it gives.
 
     What was decided in a review is carried over. Called again for the same job, it continues where it was cut short.
-
-    Args:
-      job: which run to learn from, and how long.
-      beam_options: of Apache Beam, as on the command line.
-      reporter: is told what a person should know, and the progress.
-
-    Raises:
-      CallError: the call cannot be carried out as it was made.
-      Exception: the job failed.
+    Other arguments, and errors: see `label`.
     """
     from camboxes.pipeline.jobs import beam_options as beams
-    from camboxes.pipeline.jobs import execution, progress, run_folder
-    from camboxes.transforms import BoxesFromMaps, ReadShards, WriteCoco, storage
+    from camboxes.pipeline.jobs import progress, redrawn_run, run_folder
+    from camboxes.transforms import BoxesFromMaps, ReadShards, storage
     from camboxes.transforms.boxes_from_maps import drawing_settings
     from camboxes.transforms.inference.selftrained_maps import RegressMaps, selftrained
-    from camboxes.transforms.review.decisions import carry_decisions, check_carried
-    from camboxes.transforms.review.keep_decided import KeepDecided, decided
+    from camboxes.transforms.review.decisions import carry_decisions
+    from camboxes.transforms.review.keep_decided import decided
 
     with blaming_the_call():
         options = beams.beam_options(beam_options)
@@ -58,14 +47,11 @@ def selftrain(job: SelftrainJob, beam_options: Sequence[str] = (), reporter: Rep
         source = run_folder.finished(job.run)
         decisions = decided(source)
 
-    from camboxes.pipeline.selftraining.network import network_of  # loads torch; a wrong path was told before
+    from camboxes.pipeline.selftraining.examples import network_of  # loads torch; a wrong path was told before
     from camboxes.pipeline.selftraining.record import REGRESSOR, rule_of
 
-    with contextlib.ExitStack() as held:
+    with redrawn_run.locked_output(job.run, job.output, reporter):
         with blaming_the_call():
-            held.enter_context(run_folder.locked(job.output, reporter))
-            run_folder.check_contents(job.output)
-            check_carried(job.run, job.output)
             spec = network_of(source)
         record = _learn(job, source, spec, reporter)
         rule = rule_of(source, regressed=record["kept"] > 0)
@@ -80,25 +66,19 @@ def selftrain(job: SelftrainJob, beam_options: Sequence[str] = (), reporter: Rep
             reporter.say(remark)
         kept = f"round {record['kept']}" if record["kept"] else "the run's own maps"
         progress.announce(job.output, kept, reporter)
-
-        # No limit to what is rejected: the run that the images come from had its own.
-        def build(p: "beam.Pipeline") -> None:
-            shards = p | ReadShards(job.run, planned.missing())
-            if record["kept"]:
-                plan = storage.join(job.output, "plan")
-                network = dataclasses.replace(spec, name=plan)
-                shards |= RegressMaps(source.root, network, storage.join(plan, REGRESSOR), changed)
-            boxes = BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes, rule.thresholds)
-            shards | boxes | KeepDecided(decisions) | WriteCoco(job.output, max_reject_rate=1)
-
-        execution.execute(build, options, job.output, reporter)
+        plan = storage.join(job.output, "plan")
+        network = dataclasses.replace(spec, name=plan)
+        regress = [RegressMaps(source.root, network, storage.join(plan, REGRESSOR), changed)] if record["kept"] else []
+        boxes = BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes, rule.thresholds)
+        steps = [ReadShards(job.run, planned.missing()), *regress, boxes]
+        redrawn_run.redraw(steps, decisions, job.output, options, reporter)
     return Run(job.output)
 
 
 def _learn(job: SelftrainJob, source: "PlannedRun", spec: "ModelSpec", reporter: Reporter) -> dict[str, Any]:
     """Trains, or returns the record of an earlier call for the same job."""
     from camboxes.pipeline.jobs import run_folder
-    from camboxes.pipeline.selftraining.network import load_reader
+    from camboxes.pipeline.selftraining.examples import load_reader
     from camboxes.pipeline.selftraining.record import asked_of, learn, read_record
 
     with blaming_the_call():

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from camboxes.transforms.planning.listing import Listing
 
 _SHARE = 0.2  # of the pictures: to validate on
-_USED_FOR = {"train": "trained on", "val": "validated on"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,15 +66,7 @@ class TrainedClassifier:
 def train(job: TrainJob, reporter: Reporter = LOG) -> TrainedClassifier:
     """Trains a classifier on image-level labels.
 
-    Called again for the same job, it continues where it was cut short.
-
-    Args:
-      job: what to train, and how.
-      reporter: is told what a person should know, and the progress.
-
-    Raises:
-      CallError: the call cannot be carried out as it was made.
-      Exception: the job failed.
+    Called again for the same job, it continues where it was cut short. Other arguments, and errors: see `label`.
     """
     from camboxes.pipeline.jobs import run_folder
     from camboxes.pipeline.training.checkpoint_folder import CONTENTS, FINISHED, RECORD, check_same
@@ -130,22 +121,31 @@ def _prepare(job: TrainJob) -> _Prepared:
     from camboxes.transforms.planning.listing import check_labels, read_source
 
     run_folder.check_output(job.output, job.input, job.model, contents=CONTENTS)
-    source = read_source(job.input, job.root)  # before torch: a wrong path is told at once
+    source = read_source(job.input, job.root)
     check_labels(source.labels(), source.containers)
     data = TrainingData.of(source)
     data.check()
     share = _share(job, data)
-    base = _load(job)
-    return _Prepared(source, data, base, _converted(job, data, base), _record(job, data, base, share))
+
+    import torch  # takes seconds; a wrong path was told before
+
+    from camboxes.models import load_classifier
+    from camboxes.models.networks.by_name import Network
+    from camboxes.models.networks.gap_conversions import gap_network
+
+    spec = job.model_spec()
+    # Without weights of its own a conversion begins with those of the network that it converts.
+    base = load_classifier(spec if spec.weights else dataclasses.replace(spec, name=spec.name.removeprefix("gap:")))
+    torch.manual_seed(job.seed)  # it decides the weights of new layers
+    network = Network(base.spec.name, base.network.cpu(), base.preprocessing)
+    return _Prepared(source, data, base, gap_network(network, len(data.classes)), _record(job, data, base, share))
 
 
 def _check(job: TrainJob) -> None:
     """Raises a ValueError where an option is out of its range, or a library is missing."""
     from camboxes.transforms import storage
 
-    if missing := [
-        name for name in ("lightning", "torchmetrics", "imagehash") if importlib.util.find_spec(name) is None
-    ]:
+    if missing := [name for name in ("lightning", "torchmetrics", "imagehash") if not importlib.util.find_spec(name)]:
         raise ValueError(f'training needs {missing[0]}, which is not installed: pip install "camboxes[train]"')
     if "open_clip:" in job.model:
         raise ValueError(
@@ -162,7 +162,7 @@ def _check(job: TrainJob) -> None:
 
 def _share(job: TrainJob, data: "TrainingData") -> float | None:
     """The share of the pictures to validate on; None where the data set comes split."""
-    if not data.is_split:
+    if "val" not in data.splits.values():
         return _SHARE if job.validation is None else job.validation
     if job.validation is not None:
         raise ValueError(
@@ -171,25 +171,6 @@ def _share(job: TrainJob, data: "TrainingData") -> float | None:
             "anew"
         )
     return None
-
-
-def _load(job: TrainJob) -> "Classifier":
-    from camboxes.models import load_classifier
-
-    spec = job.model_spec()
-    # Without weights of its own a conversion begins with those of the network that it converts.
-    return load_classifier(spec if spec.weights else dataclasses.replace(spec, name=spec.name.removeprefix("gap:")))
-
-
-def _converted(job: TrainJob, data: "TrainingData", base: "Classifier") -> "Network":
-    """The network's GAP conversion with an output for each label; the seed decides the weights of new layers."""
-    import torch
-
-    from camboxes.models.networks.by_name import Network
-    from camboxes.models.networks.gap_conversions import gap_network
-
-    torch.manual_seed(job.seed)
-    return gap_network(Network(base.spec.name, base.network.cpu(), base.preprocessing), len(data.classes))
 
 
 def _record(job: TrainJob, data: "TrainingData", base: "Classifier", share: float | None) -> dict[str, Any]:
@@ -232,7 +213,8 @@ def _remarks(job: TrainJob, ready: _Prepared) -> Iterator[str]:
     if not base.spec.name.startswith("gap:"):
         yield f"it is trained as its GAP conversion, gap:{base.spec.name}"
     if data.splits:
-        used = _USED_FOR | {"test": f"left out ({source.images - len(data.labels)} images)"}
+        left_out = f"left out ({source.images - len(data.labels)} images)"
+        used = {"train": "trained on", "val": "validated on", "test": left_out}
         uses = ", ".join(f"{folder} is {used[split]}" for folder, split in sorted(data.splits.items()))
         yield f"the split of the folders is taken: {uses}"
     if source.repeated:

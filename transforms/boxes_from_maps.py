@@ -38,23 +38,18 @@ class BoxesFromMaps(beam.PTransform):
           ValueError: a value is out of its range.
         """
         super().__init__()
-        self._draw = _DrawBoxes(BoxRule(threshold, min_area, boxes, thresholds or {}), calibration)
+        rule = BoxRule(threshold, min_area, boxes, thresholds or {})
+        self._draw = beam.Map(_draw_shard, rule, calibration).with_output_types(Shard)
 
     def expand(self, shards: beam.PCollection[Shard]) -> beam.PCollection[Shard]:
         """Applies the transform to a collection of shards."""
-        return shards | beam.ParDo(self._draw)
+        return shards | self._draw
 
 
-@beam.typehints.with_output_types(Shard)
-class _DrawBoxes(beam.DoFn):
-    def __init__(self, rule: BoxRule, calibration: Calibration | None):
-        self._rule = rule
-        self._calibration = calibration
-
-    def process(self, shard: Shard) -> Iterator[Shard]:
-        with milliseconds("boxes"):
-            rows = [draw(row, self._rule, self._calibration) for row in shard.rows.to_pylist()]
-        yield shard.extended(rows, LABELED, drawing_settings(self._rule, self._calibration))
+def _draw_shard(shard: Shard, rule: BoxRule, calibration: Calibration | None) -> Shard:
+    with milliseconds("boxes"):
+        rows = [draw(row, rule, calibration) for row in shard.rows.to_pylist()]
+    return shard.extended(rows, LABELED, drawing_settings(rule, calibration))
 
 
 def drawing_settings(rule: BoxRule, calibration: Calibration | None) -> Row:
@@ -63,13 +58,7 @@ def drawing_settings(rule: BoxRule, calibration: Calibration | None) -> Row:
 
 
 class DrawnMap(NamedTuple):
-    """A row's map, and the boxes drawn from it.
-
-    Attributes:
-      stored: the map's entry in the row's maps.
-      working: the map on its working grid.
-      drawn: the boxes, in pixels of the rectangle that the map covers.
-    """
+    """An entry of a row's maps, the map on its working grid, and its boxes, in pixels of the rectangle it covers."""
 
     stored: Row
     working: WorkingMap
@@ -109,15 +98,10 @@ def working_map(stored: Row) -> WorkingMap:
 
 def draw(row: Row, rule: BoxRule, calibration: Calibration | None = None) -> Row:
     """Replaces a row's boxes by those drawn from its maps. A row without maps gets none and keeps its status."""
-    boxes, areas, reasons = (
-        [],
-        {},
-        [
-            f"no_class: {label['label']} stands for no class of the network"
-            for label in row["labels"]
-            if label["class_index"] is None
-        ],
-    )
+    boxes: list[Row] = []
+    areas: dict[int, tuple[float, ...]] = {}
+    unmatched = [label["label"] for label in row["labels"] if label["class_index"] is None]
+    reasons = [f"no_class: {label} stands for no class of the network" for label in unmatched]
     for label, maps, seen in drawn_labels(row, rule):
         areas[label["category_id"]] = maps[0].drawn.areas
         if not seen:

@@ -71,15 +71,9 @@ def write_coco(
 ) -> None:
     """Writes a COCO data set and its results, or one part of them.
 
-    Args:
-      dataset: the file of the data set.
-      results: the file of the results.
-      rows: rows in the schema LABELED, by ascending image_id. They are streamed; annotations, which follow after all
-        images, wait in a temporary file.
-      categories: id and name of each category.
-      info: the data set's info, written unchanged.
-      counts: counts that the rows are added to; annotation ids continue from its number of annotations.
-      attributes: gives further attributes of a box's annotation.
+    The rows, in the schema LABELED and by ascending image_id, are streamed; annotations, which follow after all images,
+    wait in a temporary file. `counts` counts them; annotation ids continue from its number of annotations. `attributes`
+    gives further attributes of a box's annotation.
     """
     number = counts.annotations
     with tempfile.TemporaryFile() as waiting:

@@ -1,7 +1,5 @@
 """Replaces refined maps by the maps before refinement, so that one run gives boxes from both."""
 
-from collections.abc import Iterator
-
 import apache_beam as beam
 
 from camboxes.transforms.records import MAPPED, Shard
@@ -16,11 +14,9 @@ class PlainMaps(beam.PTransform):
 
     def expand(self, shards: beam.PCollection[Shard]) -> beam.PCollection[Shard]:
         """Applies the transform to a collection of shards."""
-        return shards | beam.ParDo(_PlainMaps())
+        return shards | beam.Map(_plain).with_output_types(Shard)
 
 
-@beam.typehints.with_output_types(Shard)
-class _PlainMaps(beam.DoFn):
-    def process(self, shard: Shard) -> Iterator[Shard]:
-        rows = [row | {"maps": row["plain_maps"], "plain_maps": []} for row in shard.rows.to_pylist()]
-        yield shard.extended(rows, MAPPED, PLAIN)
+def _plain(shard: Shard) -> Shard:
+    rows = [row | {"maps": row["plain_maps"], "plain_maps": []} for row in shard.rows.to_pylist()]
+    return shard.extended(rows, MAPPED, PLAIN)

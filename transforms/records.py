@@ -42,77 +42,53 @@ OK, NO_BOX, SKIPPED, REJECTED = "ok", "no_box", "skipped", "rejected"
 STATUSES = (OK, NO_BOX, SKIPPED, REJECTED)
 MACHINE, PERSON = "machine", "person"  # sources of boxes
 
-_PLANNED_LABEL = pa.struct(
-    [("label", pa.string()), ("category_id", pa.int32()), ("class_indices", pa.list_(pa.int32()))]
-)
-_LABEL = pa.struct(
-    [
-        ("label", pa.string()),
-        ("category_id", pa.int32()),
-        ("class_index", pa.int32()),
-        ("logit", pa.float32()),
-        ("probability", pa.float32()),
-    ]
-)
-_CLASS = pa.struct([("class_index", pa.int32()), ("name", pa.string()), ("probability", pa.float32())])
+
+def _fields(text: str) -> list[tuple[str, pa.DataType]]:
+    """Reads "NAME TYPE, NAME TYPE, ...", with Arrow's names of types."""
+    return [(name, pa.type_for_alias(kind)) for name, kind in map(str.split, text.split(","))]
+
+
+_PLANNED_LABEL = pa.struct([*_fields("label string, category_id int32"), ("class_indices", pa.list_(pa.int32()))])
+_LABEL = pa.struct(_fields("label string, category_id int32, class_index int32, logit float32, probability float32"))
+_CLASS = pa.struct(_fields("class_index int32, name string, probability float32"))
 _MAP = pa.struct(
     [
-        ("category_id", pa.int32()),
-        ("height", pa.int16()),
-        ("width", pa.int16()),
-        ("raw_min", pa.float32()),
-        ("raw_max", pa.float32()),
-        ("cells", pa.binary()),
+        *_fields("category_id int32, height int16, width int16, raw_min float32, raw_max float32, cells binary"),
         ("rectangle", pa.list_(pa.int32(), 4)),
         ("method", pa.string()),
         ("scales", pa.list_(pa.int16())),
-        ("coherence", pa.float32()),
-        ("agreement", pa.float32()),
+        *_fields("coherence float32, agreement float32"),
     ]
 )
 _BOX = pa.struct(
     [
         ("category_id", pa.int32()),
         ("bbox", pa.list_(pa.float64(), 4)),
-        ("score", pa.float64()),
-        ("calibrated_score", pa.float64()),
-        ("rank", pa.int32()),
-        ("box_uid", pa.string()),
-        ("component_area", pa.float64()),
-        ("threshold", pa.float64()),
-        ("source", pa.string()),
+        *_fields("score float64, calibrated_score float64, rank int32, box_uid string, component_area float64"),
+        *_fields("threshold float64, source string"),
     ]
 )
+_REVIEW = pa.struct([("priority", pa.float64()), ("reasons", pa.list_(pa.string()))])
 
 # The columns of a reader. `location`: where to read the image, null if its path leads outside the root. `place`: the
 # position of an image in its container (see `members`). `image`: the image's bytes, if a user's own job has them.
 # These three columns and class_indices do not reach a shard file.
 PLANNED = pa.schema(
     [
-        ("image_id", pa.int64()),
-        ("path", pa.string()),
+        *_fields("image_id int64, path string"),
         ("labels", pa.list_(_PLANNED_LABEL)),
-        ("place", pa.int64()),
-        ("location", pa.string()),
-        ("image", pa.binary()),
+        *_fields("place int64, location string, image binary"),
     ]
 )
 MAPPED = pa.schema(
     [
-        ("image_id", pa.int64()),
-        ("path", pa.string()),
-        ("digest", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("status", pa.string()),
-        ("reason", pa.string()),
+        *_fields("image_id int64, path string, digest string, width int32, height int32, status string, reason string"),
         ("labels", pa.list_(_LABEL)),
         ("top5", pa.list_(_CLASS)),
         ("maps", pa.list_(_MAP)),
         ("plain_maps", pa.list_(_MAP)),
     ]
 )
-_REVIEW = pa.struct([("priority", pa.float64()), ("reasons", pa.list_(pa.string()))])
 LABELED = MAPPED.append(pa.field("boxes", pa.list_(_BOX))).append(pa.field("review", _REVIEW))
 
 
@@ -149,11 +125,9 @@ class LabeledImage(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """The element between the steps.
+    """The element between the steps: rows in one of this module's schemas.
 
-    Attributes:
-      key: names the shard's file; the same input makes the same key.
-      rows: in one of this module's schemas.
+    The key names the shard's file; the same input makes the same key.
     """
 
     key: str

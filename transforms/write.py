@@ -44,12 +44,9 @@ class WriteCoco(beam.PTransform):
     """
 
     def __init__(self, output: str, max_reject_rate: float = MAX_REJECT_RATE):
-        """Takes the run's folder, and the share of images that may be rejected.
+        """Takes the run's folder, and the share of its images that may be rejected, 0 to 1.
 
-        Args:
-          output: the run's folder, local or on any Beam filesystem.
-          max_reject_rate: the share of the run's images that may be rejected, 0 to 1. Above it the job fails after all
-            files are written; with 1 it never fails.
+        Above this share the job fails after all files are written; with 1 it never fails.
 
         Raises:
           ValueError: max_reject_rate is not from 0 to 1.
@@ -101,10 +98,7 @@ def _write_shard(shard: Shard, output: str) -> str:
 def merge(written: Iterable[str], output: str, max_reject_rate: float = MAX_REJECT_RATE) -> dict[str, Any]:
     """Writes the JSON files of a run from its shard files, and returns the summary.
 
-    Args:
-      written: the keys of the shards to merge if the run has no plan.
-      output: the run's folder.
-      max_reject_rate: see `WriteCoco`.
+    The keys of the written shards count only if the run has no plan.
 
     Raises:
       IncompleteRunError: a planned shard has no file, or fewer or more rows than planned.
@@ -123,11 +117,7 @@ def merge(written: Iterable[str], output: str, max_reject_rate: float = MAX_REJE
         settings = _settings(output, keys)
         parts = _numbered_by_path(output, keys, dict(settings))
         names = settings.pop("categories", [])
-    info = {
-        "description": coco.DESCRIPTION,
-        "version": importlib.metadata.version("camboxes"),
-        "settings": settings,
-    }
+    info = {"description": coco.DESCRIPTION, "version": _version("camboxes"), "settings": settings}
     categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
     counts, same = coco.Counts(doubts=Doubts.about(settings)), SameBytes()
     with contextlib.ExitStack() as files:

@@ -39,17 +39,12 @@ def run(job: ReviewJob) -> None:
 
 
 def _check_fiftyone() -> None:
-    """Refuses where FiftyOne or its database is missing: it would itself wait for a minute.
-
-    Raises:
-      CallError: with the remedy.
-    """
+    """Refuses where FiftyOne or its database is missing: it would itself wait for a minute."""
     from camboxes.pipeline.commands import doctor
     from camboxes.pipeline.errors import CallError
 
     for check in doctor.CHECKS:
-        if check.name not in ("fiftyone", "mongod"):
-            continue
-        mark, text = check.line()
-        if mark != doctor.OK:
-            raise CallError(f"{check.name}: {text}")
+        if check.name in ("fiftyone", "mongod"):
+            mark, text = check.line()
+            if mark != doctor.OK:
+                raise CallError(f"{check.name}: {text}")

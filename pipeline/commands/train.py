@@ -15,7 +15,7 @@ import shlex
 from pathlib import Path
 
 from camboxes.pipeline.reporter import TERMINAL
-from camboxes.pipeline.train_job import TrainedClassifier, TrainJob, train
+from camboxes.pipeline.train_job import TrainJob, train
 
 JOB = TrainJob
 
@@ -26,17 +26,13 @@ def run(job: TrainJob) -> None:
     if not trained.written:
         print(f"{job.output} holds this training, finished; --overwrite trains again")
         return
-    _print_figures(trained)
-    output = job.output.rstrip("/")
-    print(f"wrote {', '.join(str(Path(output, name)) for name in trained.written)}")
-    data = ["--input", job.input, *(["--root", job.root] if job.root else [])]
-    call = ["camboxes", "label", "--model", output, *data, "--output", f"{output}-boxes"]
-    print(f"draw boxes: {shlex.join(call)}")
-
-
-def _print_figures(trained: TrainedClassifier) -> None:
     for name, value in trained.metrics.items():
         guess = trained.guessing[name]
         print(f"{name.replace('_', ' ')} {100 * value:.1f}% on validation images (guessing: {100 * guess:.1f}%)")
     if trained.metrics:
         print("the epoch was chosen on the same images, so these figures flatter: the fewer images, the more")
+    output = job.output.rstrip("/")
+    print(f"wrote {', '.join(str(Path(output, name)) for name in trained.written)}")
+    data = ["--input", job.input, *(["--root", job.root] if job.root else [])]
+    call = ["camboxes", "label", "--model", output, *data, "--output", f"{output}-boxes"]
+    print(f"draw boxes: {shlex.join(call)}")

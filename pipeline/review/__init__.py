@@ -4,6 +4,6 @@
 `camboxes.pipeline.jobs` and `camboxes.pipeline.options`; FiftyOne is imported where it is used.
 """
 
-from camboxes.pipeline.review.loading import load_dataset as load_dataset
 from camboxes.pipeline.review.serving import ReviewJob as ReviewJob
+from camboxes.pipeline.review.serving import load_dataset as load_dataset
 from camboxes.pipeline.review.serving import serve as serve

@@ -59,11 +59,7 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class AsInTheRun:
-    """Restores the boxes that the network gave in the run: by each label's own threshold, and calibrated.
-
-    Attributes:
-      label: the label whose boxes are restored; None for all labels.
-    """
+    """Restores the boxes of the run, of one label or of all: by each label's own threshold, and calibrated."""
 
     label: str | None = None
 
@@ -133,38 +129,25 @@ class Reviewed:
         return _rows_of_shard(self.run.output, sample["shard"], changed)[sample["path"]]
 
     def redraw(self, key: str, rule: Rule) -> dict[str, Any]:
-        """Draws a sample's boxes by a rule, and stores them in the database.
-
-        Returns:
-          See `seen`.
+        """Draws a sample's boxes by a rule, stores them in the database, and returns `seen`.
 
         Raises:
           ReviewError: the image was decided, or could not be read.
         """
-        sample = self.sample(key)
-        self._check_undecided(sample)
-        found = detections_document(rule.drawn(sample, self._readable(sample)))
-        set_fields(self.dataset, {key: {"boxes": found}}, undecided=True)
-        return self.seen({**sample, "boxes": found})
+        sample, row = self._undecided(key)
+        return self._store(sample, rule.drawn(sample, row))
 
     def reset(self, key: str) -> dict[str, Any]:
         """Restores the boxes that a sample has in the run; corrections that were not accepted are lost.
 
         Returns, raises: see `redraw`.
         """
-        sample = self.sample(key)
-        self._check_undecided(sample)
+        sample, row = self._undecided(key)
         names = {category.id: category.name for category in self.run.categories}
-        present = sample["boxes"]["detections"]
-        found = detections_document(over(present, fiftyone_samples.detections(self._readable(sample), names)))
-        set_fields(self.dataset, {key: {"boxes": found}}, undecided=True)
-        return self.seen({**sample, "boxes": found})
+        return self._store(sample, over(sample["boxes"]["detections"], fiftyone_samples.detections(row, names)))
 
     def decide(self, key: str, verdict: Verdict) -> dict[str, Any]:
-        """Records a decision about a sample with its present boxes: in the run's file, then in the database.
-
-        Returns:
-          See `seen`.
+        """Records a decision about a sample with its present boxes; returns `seen`.
 
         Raises:
           ReviewError: the image could not be read, or a box has a label that the run does not have.
@@ -188,10 +171,7 @@ class Reviewed:
         return self.seen(sample | fields)
 
     def undo(self, key: str) -> dict[str, Any]:
-        """Cancels the last decision about a sample; the decision before it, if any, is valid again. The boxes stay.
-
-        Returns:
-          See `seen`.
+        """Cancels the last decision about a sample; the decision before it, if any, is valid again. Returns `seen`.
 
         Raises:
           ReviewError: there is no decision about the sample.
@@ -301,17 +281,21 @@ class Reviewed:
             raise ReviewError(f"{sample['path']} could not be read ({sample['reason']}); there is nothing to review")
         return row
 
-    def _check_undecided(self, sample: Mapping[str, Any]) -> None:
+    def _undecided(self, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A sample that was not decided, and its row."""
+        sample = self.sample(key)
         if sample.get("verdict") is not None:
             raise ReviewError(f"this image was {sample['verdict']}; undo that to draw its boxes again")
+        return sample, self._readable(sample)
+
+    def _store(self, sample: Mapping[str, Any], boxes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        fields = {"boxes": detections_document(boxes)}
+        set_fields(self.dataset, {sample["_id"]: fields}, undecided=True)
+        return self.seen({**sample, **fields})
 
 
 def _changed(path: Path) -> int:
-    """The time of a file's last change, in ns; a key of the caches below.
-
-    Raises:
-      ReviewError: the file is gone.
-    """
+    """The time of a file's last change, in ns, a key of the caches below; raises a ReviewError if the file is gone."""
     try:
         return path.stat().st_mtime_ns
     except OSError as error:

@@ -33,10 +33,7 @@ _POLICY = (
 
 
 def quiet() -> None:
-    """Configures FiftyOne for this process and its children. Call it before FiftyOne is imported.
-
-    Turns off tracking, and the check of the database's version.
-    """
+    """Configures FiftyOne for this process and its children. Call it before FiftyOne is imported."""
     os.environ["FIFTYONE_DO_NOT_TRACK"] = "1"
     os.environ["FIFTYONE_DATABASE_VALIDATION"] = "false"
     os.environ["FIFTYONE_SERVER"] = "1"  # caches no documents, which another process may change
@@ -81,12 +78,7 @@ def delegated_worker() -> Iterator[None]:
 
 
 def serve_app(port: int, ready: Callable[[], None]) -> None:
-    """Serves the App until the process is interrupted.
-
-    Args:
-      port: the port, on this machine's loopback address.
-      ready: called once the App answers.
-    """
+    """Serves the App until the process is interrupted; calls `ready` once it answers."""
     from fiftyone.server.app import app
     from fiftyone.server.events import set_port
     from hypercorn.asyncio import serve as serve_forever

@@ -112,23 +112,15 @@ def detections_document(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def over(present: Sequence[Row], found: Sequence[Row]) -> list[Row]:
-    """Merges new detections over present ones: a box with the same box_uid keeps its id, tags and people's fields.
-
-    Args:
-      present: the present detections, in FiftyOne's form.
-      found: the new detections, as `fiftyone_samples.detection` gives them.
-    """
+    """Merges new detections over present ones: a box with the same box_uid keeps its id, tags and people's fields."""
     known = {box["box_uid"]: box for box in present if box.get("box_uid")}
     return [known.get(box["box_uid"], {}) | box for box in found]
 
 
 def set_fields(dataset: "fo.Dataset", changes: Mapping[Any, Mapping[str, Any]], *, undecided: bool = False) -> None:
-    """Sets fields of samples to values in FiftyOne's form.
+    """Sets fields of samples, by id, to values in FiftyOne's form.
 
-    Args:
-      dataset: the dataset of the samples.
-      changes: fields and their values, by sample id.
-      undecided: skip samples that are decided at the time of writing.
+    With `undecided`, samples that are decided at the time of writing are skipped.
     """
     import fiftyone.core.odm as foo
     from bson import ObjectId
@@ -286,8 +278,8 @@ def _heat_map(row: Row) -> Row | None:
     points = fiftyone_samples.heat_map(row)
     if points is None:
         return None
-    shown = {"map": serialize_numpy_array(points), "range": [0.0, 255.0]}
-    return {"_id": ObjectId(), "_cls": "Heatmap", "tags": [], **shown}
+    own = {"_id": ObjectId(), "_cls": "Heatmap", "tags": []}
+    return own | {"map": serialize_numpy_array(points), "range": [0.0, 255.0]}
 
 
 # The fields that show whether a sample is up to date.
@@ -315,9 +307,8 @@ class _Present(NamedTuple):
 def _present(dataset: "fo.Dataset") -> dict[str, _Present]:
     """The samples of the dataset, by path."""
     values = dataset.values(["path", "id", "filepath", *_OF_A_ROW, *_OF_A_DECISION])
-    rows = len(_OF_A_ROW)
     return {
-        path: _Present(key, place, tuple(state[:rows]), tuple(state[rows:]))
+        path: _Present(key, place, tuple(state[: len(_OF_A_ROW)]), tuple(state[len(_OF_A_ROW) :]))
         for path, key, place, *state in zip(*values, strict=True)
     }
 

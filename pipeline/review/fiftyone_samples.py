@@ -11,6 +11,7 @@ The fields of a sample, besides FiftyOne's own:
     verdict          the decision: accepted, rejected or skipped; None before
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,6 +37,7 @@ def detection(label: str, size: tuple[int, int], box: Row, method: str | None) -
     """Converts a box of a row, or of a decision, to the values of a FiftyOne detection.
 
     `drawn` and `drawn_label` keep the network's box and label. If the box differs from them, a person corrected it.
+    A person's box has neither, nor the attributes of a network's box.
 
     Args:
       label: the name of its category.
@@ -46,36 +48,26 @@ def detection(label: str, size: tuple[int, int], box: Row, method: str | None) -
     width, height = size
     x, y, box_width, box_height = box["bbox"]
     bounding_box = [x / width, y / height, box_width / width, box_height / height]
-    by_machine = source_of(box) == MACHINE
-    return {
-        "label": label,
-        "bounding_box": bounding_box,
-        "confidence": box["score"] if by_machine else None,
-        "box_uid": box["box_uid"],
-        "source": MACHINE if by_machine else PERSON,
-        **{name: box.get(name) if by_machine else None for name in _OF_A_MACHINE},
-        "method": method if by_machine else None,
-        "drawn": bounding_box if by_machine else None,
-        "drawn_label": label if by_machine else None,
+    machines = {
+        "confidence": box["score"],
+        **{name: box.get(name) for name in _OF_A_MACHINE},
+        "method": method,
+        "drawn": bounding_box,
+        "drawn_label": label,
     }
+    own = {"label": label, "bounding_box": bounding_box, "box_uid": box["box_uid"], "source": source_of(box)}
+    return own | (machines if own["source"] == MACHINE else dict.fromkeys(machines))
 
 
 def detections(row: Row, names: Mapping[int, str], boxes: Sequence[Row] | None = None) -> list[dict[str, Any]]:
     """Converts a row's boxes, or other boxes drawn from its maps, to detections.
 
-    Args:
-      row: a row of a shard file.
-      names: names of all categories of the run, by id: a person's box may have a label that the image does not have.
-      boxes: boxes as in a shard file; None for the row's own.
+    The names are those of all categories of the run: a person's box may have a label that the image does not have.
     """
     methods = {stored["category_id"]: stored["method"] for stored in row["maps"]}
+    size = (row["width"], row["height"])
     return [
-        detection(
-            names[box["category_id"]],
-            (row["width"], row["height"]),
-            box,
-            box.get("method", methods.get(box["category_id"])),
-        )
+        detection(names[(of := box["category_id"])], size, box, box.get("method", methods.get(of)))
         for box in (row["boxes"] if boxes is None else boxes)
     ]
 
@@ -96,10 +88,7 @@ def is_corrected(found: Row) -> bool:
 def decided_box(found: Row, size: tuple[int, int], categories: Mapping[str, int]) -> DecidedBox:
     """Converts a detection to a box of a decision, clipped to the image; a corrected box counts as a person's.
 
-    Args:
-      found: the detection's values.
-      size: width and height of the oriented image in pixels.
-      categories: ids of the run's categories, by name.
+    `size` is the width and height of the oriented image in pixels; `categories` are the ids of the run's, by name.
 
     Raises:
       ValueError: the label is not one of the run's, or the box has no width or height.
@@ -114,16 +103,11 @@ def decided_box(found: Row, size: tuple[int, int], categories: Mapping[str, int]
         for low, high, side in corners
     )
     bbox = (x, y, round(right - x, 2), round(bottom - y, 2))
-    place: dict[str, Any] = {
-        "label": label,
-        "category_id": categories[label],
-        "bbox": bbox,
-        "box_uid": found.get("box_uid"),
-    }
+    place = DecidedBox(label, categories[label], bbox, PERSON, found.get("box_uid"))
     if is_corrected(found):
-        return DecidedBox(**place, source=PERSON)
+        return place
     drawn: dict[str, Any] = {name: found.get(name) for name in _OF_A_MACHINE}
-    return DecidedBox(**place, source=MACHINE, score=found["confidence"], **drawn)
+    return dataclasses.replace(place, source=MACHINE, score=found["confidence"], **drawn)
 
 
 def heat_map(row: Row) -> np.ndarray | None:

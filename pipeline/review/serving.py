@@ -1,16 +1,23 @@
-"""Serves a run in FiftyOne's App, for as long as somebody reviews it: `serve(ReviewJob(run=...))`."""
+"""Loads a run into FiftyOne, and serves it in the App for as long as somebody reviews it."""
 
 import collections
 import dataclasses
+import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from camboxes.pipeline.errors import CallError, blaming_the_call
 from camboxes.pipeline.options.fields import Options, option
-from camboxes.pipeline.review import loading
 
 if TYPE_CHECKING:
+    import fiftyone as fo
+
+    from camboxes.transforms import PlannedRun
     from camboxes.transforms.review.decisions import Verdict
+
+_CACHE_LIMIT_GB = 20.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,9 +29,9 @@ class ReviewJob(Options):
     no_browser: bool = option(False, "open no browser; say where the App is")
     remote: bool = option(False, "open no browser, and say how to reach the App from another machine by ssh")
     cache_limit: float = option(
-        loading.CACHE_LIMIT_GB,
+        _CACHE_LIMIT_GB,
         "the most that copies of photographs on a store may take; the images most worth reviewing are fetched first",
-        stated=f"{loading.CACHE_LIMIT_GB:g}",
+        stated=f"{_CACHE_LIMIT_GB:g}",
         type=float,
         metavar="GB",
     )
@@ -62,10 +69,10 @@ def serve(job: ReviewJob, ready: Callable[[str], None] = print) -> ReviewedRun:
     if not app_server.is_free(job.port):
         raise CallError(f"something listens on port {job.port} already; stop it, or name another --port")
     with blaming_the_call():
-        planned = loading.finished_run(job.run)
+        planned = _finished_run(job.run)
     app_server.quiet()
     try:
-        dataset = loading.load_dataset(job.run, cache_limit=job.cache_limit)
+        dataset = load_dataset(job.run, cache_limit=job.cache_limit)
     except ValueError as error:  # of the run, as documented; all else is a failed job
         raise CallError(str(error)) from error
     app_server.install_plugin()
@@ -74,3 +81,61 @@ def serve(job: ReviewJob, ready: Callable[[str], None] = print) -> ReviewedRun:
         app_server.serve_app(job.port, lambda: ready(address))
     verdicts = collections.Counter(decision.verdict for decision in read_decisions(job.run).values())
     return ReviewedRun(planned.images, verdicts, storage.join(job.run, FILE))
+
+
+def load_dataset(run: str, name: str | None = None, *, cache_limit: float = _CACHE_LIMIT_GB) -> "fo.Dataset":
+    """Loads a finished run into a persistent FiftyOne dataset, or updates that dataset.
+
+    People's work in the dataset is never deleted. If the folder held another run before, that run's dataset is renamed,
+    and the new name is printed.
+
+    `camboxes.pipeline.review.fiftyone_samples` describes the fields. `dataset.info["categories"]` holds the run's
+    categories for FiftyOne's COCO exporter: export with these categories and `coco_id="coco_id"`, and every id stays.
+
+    Args:
+      run: the run's folder, on this machine.
+      name: the dataset's name; None for the folder's name and a few digits of a hash.
+      cache_limit: the most that copies of photographs on a store may take, in GB.
+
+    Raises:
+      ValueError: the folder holds no finished run, photographs are gone or replaced, or a dataset of this name holds
+        another run or none.
+    """
+    from tqdm import tqdm
+
+    from camboxes.pipeline.review import fiftyone_dataset, local_photographs
+    from camboxes.transforms import storage
+    from camboxes.transforms.containers.members import split
+
+    planned = _finished_run(run)
+    if not storage.is_local(run):
+        raise ValueError(f"run {run!r} is on a store, where decisions cannot be kept; review a local copy of it")
+    rows = list(planned.rows(["path", "digest", "status", "review"]))
+    in_containers = any(split(row["path"]) for row in rows)
+    if storage.is_local(planned.root) and not in_containers:
+        with tqdm(total=planned.images, unit="photograph", desc="comparing", disable=None) as bar:
+            photographs = local_photographs.places(planned, rows, bar)
+    else:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "camboxes", "photographs")
+        with tqdm(total=planned.images, unit="photograph", desc="fetching", disable=None) as bar:
+            photographs, left = local_photographs.fetched(planned, rows, cache, int(cache_limit * 1e9), bar)
+        if left:
+            print(
+                f"{left} of {planned.images} images are left out: --cache-limit {cache_limit:g} was reached",
+                file=sys.stderr,
+            )
+    with tqdm(total=planned.images, unit="image", desc="loading", disable=None) as bar:
+        dataset = fiftyone_dataset.load(planned, name or fiftyone_dataset.dataset_name(run), photographs, bar)
+    print(f"{len(dataset)} images in FiftyOne's dataset {dataset.name!r}", file=sys.stderr)
+    return dataset
+
+
+def _finished_run(run: str) -> "PlannedRun":
+    """The plan of a finished run; raises a ValueError if there is none in the folder."""
+    from camboxes.pipeline.errors import CallError
+    from camboxes.pipeline.jobs import run_folder
+
+    try:
+        return run_folder.finished(run)
+    except CallError as error:  # whoever calls load_dataset gave no --run
+        raise ValueError(str(error)) from error

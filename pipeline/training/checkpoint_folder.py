@@ -5,12 +5,9 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from camboxes.transforms import storage
-
-if TYPE_CHECKING:
-    from camboxes.pipeline.training.copies import Copies
 
 RECORD, FINISHED = "training.json", "classifier.json"  # RECORD marks the folder as a training's
 FEATURES, HEAD, EVERYTHING = WORKING = ("features", "head", "everything")  # needed until the training is finished
@@ -22,10 +19,6 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet executes a cell tha
 
 def check_same(output: str, record: Mapping[str, Any]) -> None:
     """Refuses a folder that holds another training, or files that no training wrote.
-
-    Args:
-      output: the folder.
-      record: this training's, as it is written to RECORD.
 
     Raises:
       ValueError: it holds one of these; says what differs.
@@ -56,18 +49,7 @@ def check_same(output: str, record: Mapping[str, Any]) -> None:
         )
 
 
-def write_rejected(folder: Path, rejected: Mapping[str, str]) -> None:
-    """Writes the images that cannot be used, with the reasons."""
-    _write_table(folder / REJECTED, ("path", "reason"), rejected.items())
-
-
-def write_copies(folder: Path, copies: "Copies") -> None:
-    """Writes the images that are copies, each with the first image of its picture."""
-    rows = [(*pair, copies.kind(*pair)) for pair in copies.pairs]
-    _write_table(folder / COPIES, ("path", "copy_of", "kind"), rows)
-
-
-def _write_table(file: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def write_table(file: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Writes a CSV file. A path that a spreadsheet would execute gets a leading "./"; other cells never do."""
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")

@@ -44,11 +44,9 @@ def print_of(data: bytes, image: np.ndarray) -> Print:
 
 @dataclasses.dataclass(frozen=True)
 class Copies:
-    """The images that show the same picture.
+    """The images that show the same picture, with the labels and the digest of each image.
 
     Attributes:
-      labels: the labels of each image.
-      digests: the digest of each image.
       first: the first image with the same picture, in the order of `labels`, for each image; that may be itself.
     """
 

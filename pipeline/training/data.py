@@ -56,11 +56,6 @@ class TrainingData:
         """All labels, sorted."""
         return tuple(sorted({label for of_image in self.labels.values() for label in of_image}))
 
-    @property
-    def is_split(self) -> bool:
-        """Whether the data set has a validation split."""
-        return "val" in self.splits.values()
-
     def without(self, paths: Collection[str]) -> "TrainingData":
         """The data set without some images, and without labels that only these have."""
         return dataclasses.replace(self, labels={path: self.labels[path] for path in self.labels if path not in paths})

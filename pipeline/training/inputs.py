@@ -1,11 +1,10 @@
 """The inputs of a training: features that are computed once and kept in files, or photographs."""
 
 import io
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,18 +22,13 @@ from camboxes.pipeline.training.data import TrainingData
 from camboxes.transforms import storage
 from camboxes.transforms.contents.image_files import locate, read_image
 from camboxes.transforms.images.decoding import BadImageError, check_not_blank, decode
-from camboxes.transforms.ordered_threads import OrderedMap
+from camboxes.transforms.ordered_threads import OrderedMap, batched
 
 _CHUNK = 256  # images in a file of features
 
 
 class Read(NamedTuple):
-    """The result of reading the images.
-
-    Attributes:
-      rejected: the reason for each image that cannot be used. Its features are zeros.
-      prints: the hashes of each other image.
-    """
+    """The reason for each image that cannot be used, whose features are zeros, and the hashes of each other image."""
 
     rejected: dict[str, str]
     prints: dict[str, Print]
@@ -71,10 +65,10 @@ def compute_features(
         ThreadPoolExecutor(2) as readers,
         ThreadPoolExecutor(side_by_side, initializer=use_one_core) as passes,
     ):
-        for number, paths in enumerate(_batches(data.labels, _CHUNK)):
+        for number, paths in enumerate(batched(data.labels, _CHUNK)):
             file, found = (folder / f"{number:06d}{suffix}" for suffix in (".npy", ".json"))
             if not file.exists():
-                batches = _batches(OrderedMap("decode", readers, read, 4 * batch_size).all(paths), batch_size)
+                batches = batched(OrderedMap("decode", readers, read, 4 * batch_size).all(paths), batch_size)
                 features = np.concatenate([*OrderedMap("forward", passes, infer, side_by_side).all(batches)])
                 for path, finite in zip(paths, np.isfinite(features).all((1, 2, 3)), strict=True):
                     if not finite:
@@ -90,12 +84,6 @@ def compute_features(
             prints |= {path: Print(*of_image) for path, of_image in of_chunk["prints"].items()}
             advance(len(paths))
     return Read(dict(sorted(rejected.items())), {path: prints[path] for path in data.labels if path not in rejected})
-
-
-def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    rest = iter(items)
-    while batch := list(itertools.islice(rest, size)):
-        yield batch
 
 
 class CachedFeatures:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from camboxes.pipeline.reporter import Reporter
 from camboxes.pipeline.reports import remarks
-from camboxes.pipeline.training.checkpoint_folder import COPIES, REJECTED, write_copies, write_rejected
+from camboxes.pipeline.training.checkpoint_folder import COPIES, REJECTED, write_table
 from camboxes.pipeline.training.copies import Copies
 from camboxes.pipeline.training.data import TrainingData
 from camboxes.pipeline.training.inputs import Read
@@ -32,13 +32,8 @@ class Selection(NamedTuple):
 def select(data: TrainingData, read: Read, settings: Mapping[str, Any], output: Path, reporter: Reporter) -> Selection:
     """Leaves out what cannot be used, finds copies, and splits the rest; lists rejected images and copies in files.
 
-    Args:
-      data: all images.
-      read: what became of them.
-      settings: of the training: its `validation`, the share of each label's pictures to validate on, None where the
-        data set comes split; and its `seed`, another one of which splits otherwise.
-      output: the training's folder.
-      reporter: is told what is left out, and why.
+    The settings are those of the training's record: `validation`, the share of each label's pictures to validate on,
+    None where the data set comes split; and `seed`.
 
     Raises:
       ValueError: nothing is left to learn.
@@ -47,14 +42,15 @@ def select(data: TrainingData, read: Read, settings: Mapping[str, Any], output: 
         reasons = collections.Counter(reason.partition(":")[0] for reason in read.rejected.values())
         counted = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
         reporter.say(f"images that cannot be used: {len(read.rejected)} ({counted}); see {output / REJECTED}")
-        write_rejected(output, read.rejected)
+        write_table(output / REJECTED, ("path", "reason"), read.rejected.items())
     usable = data.without(read.rejected)
     if gone := sorted({*data.classes} - {*usable.classes}):
         reporter.say(f"labels none of whose images can be used are left out: {_named(gone)}")
     copies = Copies.among(usable.labels, read.prints)
     if copies.pairs:
         _tell_copies(copies, data.multilabel, output, reporter)
-        write_copies(output, copies)
+        rows = [(*pair, copies.kind(*pair)) for pair in copies.pairs]
+        write_table(output / COPIES, ("path", "copy_of", "kind"), rows)
     if data.multilabel:
         usable = usable.joined(copies)
     training, validation = _sides(usable, copies, settings, reporter)

@@ -9,8 +9,8 @@ from apache_beam.io.filesystems import FileSystems
 from camboxes.models.training import selftraining
 from camboxes.pipeline import cli, errors
 from camboxes.pipeline.commands import review
-from camboxes.pipeline.review import loading
-from camboxes.pipeline.selftraining import rounds
+from camboxes.pipeline.review import serving
+from camboxes.pipeline.selftraining import examples, rounds
 
 
 def _full():
@@ -99,8 +99,7 @@ def test_a_self_training_that_cannot_begin_does_not_cost_the_run_that_it_would_r
     run, calls, tmp_path, capsys, monkeypatch
 ):
     assert cli.main(["rebox", *calls["rebox"]]) == 0
-    loader = "camboxes.pipeline.selftraining.network.load_classifier"
-    monkeypatch.setattr(loader, lambda spec: (_ for _ in ()).throw(ValueError("no network")))
+    monkeypatch.setattr(examples, "load_classifier", lambda spec: (_ for _ in ()).throw(ValueError("no network")))
     assert cli.main(["selftrain", *calls["selftrain"], "--overwrite"]) == 2
     assert "the network of --run" in capsys.readouterr().err
     assert json.loads((tmp_path / "out" / "annotations.json").read_text())["annotations"]
@@ -113,7 +112,7 @@ def test_what_fails_while_a_run_is_loaded_to_review_is_a_failed_job(run, capsys,
         def load(*_, fault=fault, **__):
             raise fault
 
-        monkeypatch.setattr(loading, "load_dataset", load)
+        monkeypatch.setattr(serving, "load_dataset", load)
         assert cli.main(["review", "--run", str(run), "--no-browser"]) == code
         assert str(fault) in capsys.readouterr().err
 

@@ -50,14 +50,9 @@ class Evidence(NamedTuple):
 
 
 def evidence(working: WorkingMap, drawn: Drawn, box: MapBox, probability: float, stored: dict[str, Any]) -> Evidence:
-    """Computes the evidence about a box.
+    """Computes the evidence about one of the boxes drawn from a map.
 
-    Args:
-      working: the map that the box was drawn from.
-      drawn: all boxes of that map.
-      box: one of them.
-      probability: of the class, in [0, 1].
-      stored: the map's entry in the column `maps`.
+    The probability is the class's; `stored` is the map's entry in the column `maps`.
     """
     scaled = working.scaled
     rows, columns = scaled.shape
@@ -83,13 +78,8 @@ def evidence(working: WorkingMap, drawn: Drawn, box: MapBox, probability: float,
         top=float(grid_box[1]),
         stability=sum(nudged) / len(nudged),
         persistence=nudged[-1],
-        coherence=_number(stored.get("coherence")),
-        agreement=_number(stored.get("agreement")),
+        **{name: math.nan if stored.get(name) is None else stored[name] for name in ("coherence", "agreement")},
     )
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def _iou(box: np.ndarray, others: np.ndarray) -> float:

@@ -198,7 +198,8 @@ class WorkingMap:
         owners = _owners(self.stored.cells.shape, labels)
         smallest = rule.min_area
         if rule.boxes == "instances":
-            labels, owners = split(labels, owners, self._heights(), level)
+            low, high = self._range
+            labels, owners = split(labels, owners, (self.stored.cells - low) / (high - low), level)
             statistics = _statistics(labels)
             smallest = max(smallest, AREA * statistics[1:, cv2.CC_STAT_AREA].max() / self.scaled.size)
         areas = statistics[1:, cv2.CC_STAT_AREA] / self.scaled.size
@@ -209,9 +210,8 @@ class WorkingMap:
         elif rule.boxes == "largest" and len(candidates):
             candidates = candidates[areas[candidates] == areas[candidates].max()]
         if not len(candidates):
-            which = {"peak": "the component at the peak", "instances": "every region"}.get(
-                rule.boxes, "every component"
-            )
+            called = {"peak": "the component at the peak", "instances": "every region"}
+            which = called.get(rule.boxes, "every component")
             reason = f"component_too_small: {which} covers less than {rule.min_area:g} of the image"
             return Drawn([], reason, level, all_areas)
         peaks = _peaks(self.stored.cells, owners, self.scaled, labels, candidates + 1)
@@ -275,11 +275,6 @@ class WorkingMap:
             (x, y), (right, bottom) = components[:, :2].min(0), (components[:, :2] + components[:, 2:4]).max(0)
             left, top, inside = left + int(x), top + int(y), inside[y:bottom, x:right]
         return found
-
-    def _heights(self) -> np.ndarray:
-        """The values of the stored cells, on the scale of `scaled`: float32 [rows, columns]."""
-        low, high = self._range
-        return (self.stored.cells - low) / (high - low)
 
     def _in_pixels(self, left: int, top: int, width: int, height: int) -> tuple[float, float, float, float]:
         grid_height, grid_width = self.scaled.shape

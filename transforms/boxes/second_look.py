@@ -49,12 +49,8 @@ def is_whole(stored: Any, row: Any) -> bool:
 def merge(looks: Iterable[tuple[Sequence[int], Drawn]], width: int, height: int) -> list[Seen]:
     """Merges the boxes of one label from all its maps: those of the whole image, then those that the second look adds.
 
-    Boxes that touch an inner edge of their quarter are left out, because the quarter cuts the object off.
-
-    Args:
-      looks: the rectangle in the image and the drawn boxes, for each of the label's maps.
-      width: of the image, in pixels.
-      height: of the image, in pixels.
+    Boxes that touch an inner edge of their quarter are left out, because the quarter cuts the object off. A look is the
+    rectangle in the image, of `width` x `height` pixels, and the drawn boxes of one of the label's maps.
     """
     whole, second = [], []
     for number, (rectangle, drawn) in enumerate(looks):
@@ -80,11 +76,8 @@ def _inside(start: float, extent: float, side: int) -> float:
 
 
 def _is_cut(bbox: Sequence[float], rectangle: Sequence[int], width: int, height: int) -> bool:
-    x, y, box_width, box_height = bbox
-    left, top, own_width, own_height = rectangle
-    return (
-        (left > 0 and x <= _EDGE)
-        or (top > 0 and y <= _EDGE)
-        or (left + own_width < width and x + box_width >= own_width - _EDGE)
-        or (top + own_height < height and y + box_height >= own_height - _EDGE)
+    axes = zip(bbox[:2], bbox[2:], rectangle[:2], rectangle[2:], (width, height), strict=True)
+    return any(
+        (first > 0 and start <= _EDGE) or (first + own < side and start + extent >= own - _EDGE)
+        for start, extent, first, own, side in axes
     )

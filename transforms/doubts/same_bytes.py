@@ -53,9 +53,4 @@ class SameBytes:
         )
         example = ask(f"{pairs} ORDER BY other.path LIMIT 1").fetchone()
         other = ask(f"{pairs} WHERE other.said != first.said ORDER BY other.path LIMIT 1").fetchone()
-        return Found(
-            images,
-            example and (example[0], example[2]),
-            differing,
-            other and (other[:2], other[2:]),
-        )
+        return Found(images, example and (example[0], example[2]), differing, other and (other[:2], other[2:]))

@@ -67,10 +67,9 @@ class LabelMatcher:
         self._own: dict[str, list[int]] = {}
         self._any: dict[str, list[int]] = {}
         for index, names in enumerate(self._class_names):
-            for name in names[:1]:
-                self._own.setdefault(_plain(name), []).append(index)
-            for name in {_plain(name) for name in names}:
-                self._any.setdefault(name, []).append(index)
+            for found, of_class in ((self._own, names[:1]), (self._any, names)):
+                for name in {_plain(name) for name in of_class}:
+                    found.setdefault(name, []).append(index)
         self._mapped: dict[str, tuple[int, ...]] = {}
         problems = []
         for label, classes in (label_map or {}).items():

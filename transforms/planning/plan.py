@@ -116,13 +116,9 @@ class PlannedRun:
         return [key for key in self.shards if f"{key}.parquet" in files]
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[tuple[str, pa.Table]]:
-        """Reads a finished run, one shard at a time, in the order of the images' ids.
+        """The key and the rows of each shard of a finished run, in the order of the images' ids.
 
-        Args:
-          columns: of the schema LABELED; None for all.
-
-        Yields:
-          The shard's key and its rows.
+        The columns are of the schema LABELED; None for all.
         """
         for key in self.shards:
             yield key, read_shard(self.output, key, columns).rows
@@ -219,10 +215,7 @@ class Plan:
             raise ValueError(f"shards is {self.shards}; expected at least 1")
 
     def draft(self, source: str | Listing) -> PlannedRun:
-        """Plans a source without writing anything.
-
-        Args:
-          source: an input of `read_source`, or its result.
+        """Plans a source, an input of `read_source` or its result, without writing anything.
 
         Raises:
           SourceError: the source cannot be read, or no image has a label.
@@ -276,11 +269,7 @@ class Plan:
         return before
 
     def categories(self, labels: Collection[str], containers: Sequence[str] = ()) -> list[Category]:
-        """The data set's categories.
-
-        Args:
-          labels: all labels of the data set.
-          containers: see `Listing`.
+        """The categories of a data set with these labels; for its containers see `Listing`.
 
         Raises:
           SourceError: the data set has no label.
@@ -347,13 +336,7 @@ def shard_file(output: str, key: str) -> str:
 
 
 def read_shard(output: str, key: str, columns: Sequence[str] | None = None) -> Shard:
-    """Reads a finished shard of a run.
-
-    Args:
-      output: the run's folder.
-      key: the shard's.
-      columns: of the schema LABELED; None for all.
-    """
+    """Reads a finished shard of a run; the columns are of the schema LABELED, None for all."""
     return Shard(key, storage.read_table(shard_file(output, key), columns))
 
 
@@ -364,24 +347,17 @@ def shard_key(number: int, count: int) -> str:
 
 
 def plan_shard(key: str, images: Sequence[Listed], categories: Mapping[str, Category]) -> tuple[PlannedShard, pa.Table]:
-    """Plans one shard, independently of all others.
-
-    Args:
-      key: see `shard_key`.
-      images: the shard's images, in the order of their ids.
-      categories: all categories of the data set, by name.
+    """Plans one shard, independently of all others, from its images in the order of their ids.
 
     Returns:
       The facts that the plan of the run needs, and the shard's rows.
     """
-    rows = [
-        image._asdict() | {"labels": [_planned_label(categories[label]) for label in image.labels]} for image in images
-    ]
+    planned = {
+        name: {"label": name, "category_id": category.id, "class_indices": category.class_indices}
+        for name, category in categories.items()
+    }
+    rows = [image._asdict() | {"labels": [planned[label] for label in image.labels]} for image in images]
     return PlannedShard(key, len(rows), _sum(map(_fingerprint, images))), table(rows, _ON_DISK, {})
-
-
-def _planned_label(category: Category) -> dict[str, Any]:
-    return {"label": category.name, "category_id": category.id, "class_indices": category.class_indices}
 
 
 def _plan_file(output: str) -> str:

@@ -1,7 +1,7 @@
 """Finished rows of another run, looked up by the digest of an image's bytes."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,7 @@ class ReusableRows:
     """
 
     def __init__(self, run: str, settings: Mapping[str, Any]):
-        """Indexes a run's finished shards.
-
-        Args:
-          run: the run's folder.
-          settings: `method` and `model` of the current job.
+        """Indexes a run's finished shards; the settings are `method` and `model` of the current job.
 
         Raises:
           ValueError: there is no run, or it has other settings.
@@ -35,10 +31,9 @@ class ReusableRows:
         self._keys = planned.written()
         digests, places = [], []
         for file, key in enumerate(self._keys):
-            columns = read_shard(run, key, ["digest", "status"]).rows.to_pydict()
-            for number, (digest, status) in enumerate(zip(*columns.values(), strict=True)):
-                if status != REJECTED:
-                    digests.append(bytes.fromhex(digest))
+            for number, row in enumerate(read_shard(run, key, ["digest", "status"]).rows.to_pylist()):
+                if row["status"] != REJECTED:
+                    digests.append(bytes.fromhex(row["digest"]))
                     places.append((file, number))
         order = np.argsort(np.array(digests, "S32"), kind="stable")
         self._digests = np.array(digests, "S32")[order]
@@ -46,25 +41,19 @@ class ReusableRows:
         self._shard = functools.lru_cache(maxsize=64)(functools.partial(read_shard, run))
 
     def find(self, digest: str, planned: _Row) -> _Row | None:
-        """The row that inference would give for an image; None if the run does not have it.
+        """The row that inference would give for an image with this SHA-256; None if the run does not have it.
 
-        Args:
-          digest: SHA-256 of the image's bytes, hexadecimal.
-          planned: the image's row in the schema PLANNED.
+        `planned` is the image's row in the schema PLANNED.
         """
         place = int(np.searchsorted(self._digests, bytes.fromhex(digest)))
         while place < len(self._digests) and self._digests[place].ljust(32, b"\0") == bytes.fromhex(digest):
             file, number = self._places[place]
             row = self._shard(self._keys[file]).rows.slice(number, 1).to_pylist()[0]
-            if self._same_labels(row["labels"], planned["labels"]):
+            known = [(label["label"], self._classes[label["label"]]) for label in row["labels"]]
+            if known == [(label["label"], list(label["class_indices"])) for label in planned["labels"]]:
                 return _with_ids_of(planned, row)
             place += 1
         return None
-
-    def _same_labels(self, known: Sequence[_Row], planned: Sequence[_Row]) -> bool:
-        return [(label["label"], self._classes[label["label"]]) for label in known] == [
-            (label["label"], list(label["class_indices"])) for label in planned
-        ]
 
 
 def reusable(run: str, settings: Mapping[str, Any]) -> PlannedRun:

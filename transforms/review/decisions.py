@@ -105,11 +105,7 @@ class Decision:
 
     @classmethod
     def from_json(cls, value: Any) -> "Decision":
-        """Reads what `as_json` gives.
-
-        Raises:
-          ValueError: the value is not a decision.
-        """
+        """Reads what `as_json` gives; raises a ValueError if the value is no decision."""
         try:
             return cls(**value | {"boxes": tuple(DecidedBox(**box) for box in value["boxes"])})
         except (TypeError, KeyError) as error:
@@ -122,9 +118,6 @@ class Decision:
 
 def read_decisions(run: str) -> dict[str, Decision]:
     """Reads the valid decisions about a run, by path, in the order in which they were made.
-
-    Args:
-      run: the run's folder, local or on any Beam filesystem.
 
     Raises:
       ValueError: a line is not a decision; names the file and the line.

@@ -1,7 +1,7 @@
 """Keeps the boxes that a person accepted, whatever threshold the other boxes are drawn with."""
 
 import collections
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import apache_beam as beam
@@ -13,6 +13,8 @@ from camboxes.transforms.review.decisions import Decision, read_decisions
 
 Row = dict[str, Any]
 
+_COLUMNS = ("category_id", "calibrated_score", "box_uid", "component_area", "threshold", "source")  # of a box
+
 
 @beam.typehints.with_input_types(Shard)
 @beam.typehints.with_output_types(Shard)
@@ -22,29 +24,20 @@ class KeepDecided(beam.PTransform):
     def __init__(self, decisions: Mapping[str, Decision]):
         """Takes the valid decisions, by path: see `read_decisions`."""
         super().__init__()
-        accepted = {path: decision for path, decision in decisions.items() if decision.verdict == "accepted"}
-        self._keep = _Keep(accepted)
+        self._accepted = {path: decision for path, decision in decisions.items() if decision.verdict == "accepted"}
 
     def expand(self, shards: beam.PCollection[Shard]) -> beam.PCollection[Shard]:
         """Applies the transform to a collection of shards."""
-        return shards | beam.ParDo(self._keep)
+        return shards | beam.Map(_keep_accepted, self._accepted).with_output_types(Shard)
 
 
-@beam.typehints.with_output_types(Shard)
-class _Keep(beam.DoFn):
-    def __init__(self, accepted: Mapping[str, Decision]):
-        self._accepted = accepted
-
-    def process(self, shard: Shard) -> Iterator[Shard]:
-        if not any(path in self._accepted for path in shard.rows.column("path").to_pylist()):
-            yield shard
-            return
-        rows = []
-        for row in shard.rows.to_pylist():
-            decision = self._accepted.get(row["path"])
-            rows.append(row if decision is None else keep(row, decision))
-            count("kept", decision is not None)
-        yield shard.extended(rows, LABELED, {})
+def _keep_accepted(shard: Shard, accepted: Mapping[str, Decision]) -> Shard:
+    kept = sum(path in accepted for path in shard.rows.column("path").to_pylist())
+    if not kept:
+        return shard
+    count("kept", kept)
+    rows = (keep(row, accepted[row["path"]]) if row["path"] in accepted else row for row in shard.rows.to_pylist())
+    return shard.extended(rows, LABELED, {})
 
 
 def keep(row: Row, decision: Decision) -> Row:
@@ -61,19 +54,9 @@ def keep(row: Row, decision: Decision) -> Row:
     for box in (*machines, *sorted(persons, key=lambda box: -box.bbox[2] * box.bbox[3])):
         rank = ranks[box.category_id] + 1 if box.rank is None else box.rank
         ranks[box.category_id] = max(rank, ranks[box.category_id])
-        boxes.append(
-            {
-                "category_id": box.category_id,
-                "bbox": list(box.bbox),
-                "score": 1.0 if box.score is None else box.score,
-                "calibrated_score": box.calibrated_score,
-                "rank": rank,
-                "box_uid": box.box_uid,
-                "component_area": box.component_area,
-                "threshold": box.threshold,
-                "source": box.source,
-            }
-        )
+        own = {name: getattr(box, name) for name in _COLUMNS}
+        score = 1.0 if box.score is None else box.score
+        boxes.append(own | {"bbox": list(box.bbox), "score": score, "rank": rank})
     return row | {
         "status": OK if boxes else NO_BOX,
         "reason": None if boxes else "reviewed: a person found nothing to box",
@@ -89,16 +72,6 @@ def decided(run: PlannedRun) -> dict[str, Decision]:
       ValueError: a line is not a decision, or has a box of a category that the run does not have.
     """
     decisions = read_decisions(run.output)
-    check_categories(decisions, run)
-    return decisions
-
-
-def check_categories(decisions: Mapping[str, Decision], run: PlannedRun) -> None:
-    """Refuses decisions about a run with other categories.
-
-    Raises:
-      ValueError: a decision has a box of a category that the run does not have.
-    """
     known = {(category.id, category.name) for category in run.categories}
     for path, decision in decisions.items():
         for box in decision.boxes:
@@ -107,3 +80,4 @@ def check_categories(decisions: Mapping[str, Decision], run: PlannedRun) -> None
                     f"the decision about {path!r} has a box of {box.label!r}, category {box.category_id}, which is "
                     f"none of the categories of {run.output!r}; its review.jsonl was made for another run: move it away"
                 )
+    return decisions

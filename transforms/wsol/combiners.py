@@ -36,8 +36,7 @@ class BoxedMap(NamedTuple):
       name: names the image in errors.
       score_map: [height, width] of any size, signed, of the class whose boxes these are.
       boxes: x0, y0, x1, y1 in pixels of the image; at least one.
-      width: of the image, in pixels.
-      height: likewise.
+      width, height: of the image, in pixels.
     """
 
     name: str
@@ -63,17 +62,41 @@ class MaskedMap(NamedTuple):
     ignore: np.ndarray | None = None
 
 
-class MaxBoxAcc(beam.CombineFn):
-    """`BoxedMap`s → `BoxAccuracy`: MaxBoxAcc and MaxBoxAccV2."""
+class _CountMaps(beam.CombineFn):
+    """Adds up the counts of maps; a subclass makes the counts of one map.
+
+    Attributes:
+      kind: the kind of counts.
+    """
+
+    kind: type[Counts]
 
     def __init__(self, step: float = 0.001):
         """Takes the step of the thresholds."""
         super().__init__()
         self._step = step
 
-    def create_accumulator(self) -> BoxCounts:
+    def create_accumulator(self) -> Counts:
         """Counts nothing."""
-        return BoxCounts.none(self._step)
+        return self.kind.none(self._step)
+
+    def merge_accumulators(self, accumulators: Iterable[Counts]) -> Counts:
+        """Adds up."""
+        return sum(accumulators, self.create_accumulator())
+
+    def extract_output(self, accumulator: Counts) -> BoxAccuracy | PixelPrecision:
+        """The metrics."""
+        return accumulator.result()
+
+    def get_accumulator_coder(self) -> "CountsCoder":
+        """Not pickle: equal accumulators have equal bytes."""
+        return CountsCoder(self.kind)
+
+
+class MaxBoxAcc(_CountMaps):
+    """`BoxedMap`s → `BoxAccuracy`: MaxBoxAcc and MaxBoxAccV2."""
+
+    kind = BoxCounts
 
     def add_input(self, accumulator: BoxCounts, element: BoxedMap) -> BoxCounts:
         """Judges one map."""
@@ -82,30 +105,11 @@ class MaxBoxAcc(beam.CombineFn):
             score_map = scale_map(element.score_map)
         return accumulator + BoxCounts.of(element.name, score_map, boxes, self._step)
 
-    def merge_accumulators(self, accumulators: Iterable[BoxCounts]) -> BoxCounts:
-        """Adds up."""
-        return sum(accumulators, self.create_accumulator())
 
-    def extract_output(self, accumulator: BoxCounts) -> BoxAccuracy:
-        """The metrics."""
-        return accumulator.result()
-
-    def get_accumulator_coder(self) -> "CountsCoder":
-        """Not pickle: equal accumulators have equal bytes."""
-        return CountsCoder(BoxCounts)
-
-
-class PxAP(beam.CombineFn):
+class PxAP(_CountMaps):
     """`MaskedMap`s → `PixelPrecision`: PxAP."""
 
-    def __init__(self, step: float = 0.001):
-        """Takes the step of the thresholds."""
-        super().__init__()
-        self._step = step
-
-    def create_accumulator(self) -> PixelCounts:
-        """Counts nothing."""
-        return PixelCounts.none(self._step)
+    kind = PixelCounts
 
     def add_input(self, accumulator: PixelCounts, element: MaskedMap) -> PixelCounts:
         """Judges one map."""
@@ -113,18 +117,6 @@ class PxAP(beam.CombineFn):
         with naming(element.name):
             score_map = scale_map(element.score_map)
         return accumulator + PixelCounts.of(element.name, score_map, labels, self._step)
-
-    def merge_accumulators(self, accumulators: Iterable[PixelCounts]) -> PixelCounts:
-        """Adds up."""
-        return sum(accumulators, self.create_accumulator())
-
-    def extract_output(self, accumulator: PixelCounts) -> PixelPrecision:
-        """The metric."""
-        return accumulator.result()
-
-    def get_accumulator_coder(self) -> "CountsCoder":
-        """Not pickle: equal accumulators have equal bytes."""
-        return CountsCoder(PixelCounts)
 
 
 class CountsCoder(beam.coders.Coder):

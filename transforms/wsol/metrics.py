@@ -43,11 +43,7 @@ def naming(image: str) -> Iterator[None]:
 
 
 def thresholds(step: float) -> np.ndarray:
-    """The thresholds t = arange(0, 1, step), float64, as shares of a map's maximum.
-
-    Raises:
-      ValueError: the step is not in (0, 1].
-    """
+    """The thresholds t = arange(0, 1, step), float64, as shares of a map's maximum; the step is in (0, 1]."""
     if not 0 < step <= 1:
         raise ValueError(f"step is {step}; expected a share in (0, 1], such as 0.001")
     return np.arange(0, 1, step)
@@ -188,13 +184,7 @@ class PixelPrecision(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Counts:
-    """An accumulator of counts over images.
-
-    Attributes:
-      step: of the thresholds.
-      images: number of images.
-      counts: int64, of the shape `shape(step)`.
-    """
+    """An accumulator of counts, int64 of the shape `shape(step)`, over a number of images."""
 
     step: float
     images: int
@@ -229,13 +219,7 @@ class BoxCounts(_Counts):
 
     @classmethod
     def of(cls, name: str, score_map: np.ndarray, boxes: np.ndarray, step: float) -> Self:
-        """Judges one map.
-
-        Args:
-          name: names the image in errors.
-          score_map: [224, 224] in [0, 1]: `scale_map`'s.
-          boxes: the ground truth, `scale_boxes`' [boxes, 4].
-          step: of the thresholds.
+        """Judges one map, of `scale_map`, by the ground truth, of `scale_boxes`; the name is for errors.
 
         Raises:
           ValueError: there is no ground-truth box, one has its corners the wrong way round, or the map is none.
@@ -248,21 +232,13 @@ class BoxCounts(_Counts):
         with naming(name):
             found = contour_boxes(score_map, step)
         starts = np.cumsum([0, *(len(boxes) for boxes in found.every[:-1])])
-        best = np.stack(
-            [
-                _best_iou(found.largest, truth),
-                np.maximum.reduceat(_best_iou(np.concatenate(found.every), truth), starts),
-            ]
-        )
+        of_every = np.maximum.reduceat(_best_iou(np.concatenate(found.every), truth), starts)
+        best = np.stack([_best_iou(found.largest, truth), of_every])
         correct = best[:, None, :] >= np.array(IOU_PERCENT)[:, None] / 100
         return cls(step, 1, correct[:, :, found.foreground].astype(np.int64))
 
     def result(self) -> BoxAccuracy:
-        """Step 6.
-
-        Raises:
-          ValueError: no image was judged.
-        """
+        """Step 6; raises a ValueError if no image was judged."""
         if not self.images:
             raise ValueError("no image was judged; expected at least one with a map and a ground-truth box")
         curves = self.counts * 100.0 / self.images
@@ -283,13 +259,7 @@ class PixelCounts(_Counts):
 
     @classmethod
     def of(cls, name: str, score_map: np.ndarray, labels: np.ndarray, step: float) -> Self:
-        """Judges one map.
-
-        Args:
-          name: names the image in errors.
-          score_map: [224, 224] in [0, 1]: `scale_map`'s.
-          labels: `pixel_labels`' [224, 224].
-          step: of the thresholds.
+        """Judges one map, of `scale_map`, by the labels of `pixel_labels`; the name is for errors.
 
         Raises:
           ValueError: the map or the labels are none.
@@ -321,9 +291,7 @@ class PixelCounts(_Counts):
 def _extents(highest: np.ndarray, levels: np.ndarray) -> list[tuple[int, int]]:
     """The start and end of the foreground along one side, for each level.
 
-    Args:
-      highest: [positions], the highest value of each row, or of each column.
-      levels: [levels], none above all of these values.
+    `highest` has the highest value of each row, or of each column. No level is above all of them.
     """
     inside = highest >= levels[:, None]
     ends = len(highest) - inside[:, ::-1].argmax(axis=1)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from camboxes.pipeline.cli import main
-from camboxes.pipeline.training.checkpoint_folder import write_rejected
+from camboxes.pipeline.training.checkpoint_folder import REJECTED, write_table
 from camboxes.transforms import PlannedRun
 
 PLAIN = ["--method", "cam", "--scales", "224", "--aspect", "squash", "--refine", "none", "--max-reject-rate", "1"]
@@ -223,7 +223,7 @@ def test_no_spreadsheet_executes_a_path(tmp_path):
         '"a,b".png': "missing: gone",
         "a.png": "missing: gone",
     }
-    write_rejected(tmp_path, rejected)
+    write_table(tmp_path / REJECTED, ("path", "reason"), rejected.items())
     with (tmp_path / "rejected.csv").open(newline="", encoding="utf-8") as file:
         _, *written = csv.reader(file)
     assert written == [[path, reason] for path, reason in zip(

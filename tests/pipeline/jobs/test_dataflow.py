@@ -35,7 +35,7 @@ from camboxes.transforms import PlannedRun, storage
 ROOT = Path(__file__).parents[3]
 IMAGE = "europe-docker.pkg.dev/project/camboxes/worker:1"
 INFER = "InferClassMaps/ParDo(_InferClassMaps)"
-FUSED = ("/PlannedRows", INFER, "BoxesFromMaps/ParDo(_DrawBoxes)", "WriteCoco/WriteShards")
+FUSED = ("/PlannedRows", INFER, "BoxesFromMaps/Map(_draw_shard)", "WriteCoco/WriteShards")
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from camboxes.pipeline.errors import CallError
-from camboxes.pipeline.review import ReviewJob, app_server, loading, serve
+from camboxes.pipeline.review import ReviewJob, app_server, serve, serving
 from camboxes.transforms.review.decisions import Decision, append_decision
 
 
@@ -17,7 +17,7 @@ def no_app(monkeypatch):
         monkeypatch.setattr(app_server, name, lambda: None)
     monkeypatch.setattr(app_server, "delegated_worker", contextlib.nullcontext)
     monkeypatch.setattr(app_server, "serve_app", lambda port, ready: ready())
-    monkeypatch.setattr(loading, "load_dataset", lambda run, cache_limit: SimpleNamespace(name="photographs"))
+    monkeypatch.setattr(serving, "load_dataset", lambda run, cache_limit: SimpleNamespace(name="photographs"))
 
 
 def test_a_review_from_its_begin_to_its_end(run, tmp_path, rows, no_app):
@@ -46,6 +46,6 @@ def test_what_cannot_be_served(run, tmp_path, monkeypatch, no_app):
     def gone(run, cache_limit):
         raise ValueError("photographs are gone")
 
-    monkeypatch.setattr(loading, "load_dataset", gone)
+    monkeypatch.setattr(serving, "load_dataset", gone)
     with pytest.raises(CallError, match="photographs are gone"):
         serve(ReviewJob(run=run))
