@@ -36,7 +36,7 @@ def test_every_step_hands_over_shards_by_this_coder(tmp_path):
     found = {
         name: context.coders.get_by_id(collection.coder_id)
         for name, collection in proto.components.pcollections.items()
-        if any(step in collection.unique_name for step in ("Rows", "ParDo", "Map("))
+        if any(step in collection.unique_name for step in ("Rows", "ParDo", "_draw_shard"))
     }
     assert len(found) >= 3
     assert {type(coder) for coder in found.values()} == {ShardCoder}
