@@ -5,21 +5,19 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from camboxes.models.execution.devices import sent
 from camboxes.models.execution.executor import Executor, resolve
-from camboxes.models.introspection.influence import last_norm, last_tokens
-from camboxes.models.introspection.linear_head import LinearHead, linear_head
-from camboxes.models.introspection.parts import take_apart
+from camboxes.models.execution.process import sent
+from camboxes.models.introspection.layers import last_norm, last_tokens
+from camboxes.models.introspection.parts import LinearHead, linear_head, take_apart
 from camboxes.models.introspection.probing import evaluating, logits_of, noise, run_once
 from camboxes.models.introspection.recorder import Recorder
-from camboxes.models.introspection.recording import LAST, Recording
-from camboxes.models.introspection.taps import Tap
+from camboxes.models.introspection.recording import LAST, Recording, Tap
 from camboxes.models.networks.checkpoints import DESCRIPTION, WEIGHTS, Description
 from camboxes.models.networks.class_names import known_names, names_from_json
 from camboxes.models.networks.preprocessing import Preprocessing, described
@@ -106,7 +104,14 @@ class Classifier(nn.Module):
             self.register_buffer("bias", head.bias, persistent=False)
         self.preprocessing = dataclasses.replace(preprocessing, stride=round(size / features.shape[2]))
         self.multilabel = multilabel or logits.shape[1] == 1
-        self.class_names = _checked_names(class_names or known_names(logits.shape[1]), logits.shape[1], spec.name)
+        names, outputs = class_names or known_names(logits.shape[1]), logits.shape[1]
+        if len(names) != outputs:
+            one = " (the class that a high output stands for)" if outputs == 1 else ""
+            raise ValueError(
+                f"{len(names)} class names were given, and {spec.name} has {outputs} outputs; expected one name for "
+                f"each{one}, in their order"
+            )
+        self.class_names: list[tuple[str, ...]] = list(names_from_json(list(names)))
         known = {"mean": preprocessing.mean, "std": preprocessing.std, "multilabel": self.multilabel}
         self.spec = ResolvedSpec(**vars(spec) | {"size": size, "batch_size": spec.batch_size or 1} | known)
 
@@ -115,9 +120,8 @@ class Classifier(nn.Module):
 
         Fused layers cannot be pickled: they hold weights as this processor wants them.
         """
-        given = (self.network, self.preprocessing, self.spec, self.class_names)
-        options = {"multilabel": self.multilabel, "training_record": self.training_record}
-        return _again, (given, options, self.training, vars(self._recorder).get("blocks"), list(self._recorder.names))
+        blocks, layers = vars(self._recorder).get("blocks"), list(self._recorder.names)
+        return _again, (self._like(self.network, self.spec), self.training, blocks, layers)
 
     def forward(self, images: torch.Tensor) -> Activations:
         """Runs the network on normalised images, [n, 3, height, width]; where CAM is exact, equation 1 of the paper."""
@@ -156,14 +160,9 @@ class Classifier(nn.Module):
         return activations, found
 
     def layer(self, wanted: str) -> str:
-        """The name of a layer whose maps can be recorded from now on.
+        """The name of a layer whose maps can be recorded from now on: see `Recorder.layer`.
 
-        Args:
-          wanted: its dotted name in the network; or a stride in input pixels per cell, which `map_stride` does not
-            change, for the last block at it: see `outermost_layers`. "32[-2]" is the last but one.
-
-        Raises:
-          ValueError: there is no such layer, or its output is no map.
+        The stride of a layer is the one that it has without `map_stride`.
         """
         return self._recorder.layer(wanted)
 
@@ -178,14 +177,7 @@ class Classifier(nn.Module):
         weights = {id(tensor): tensor for tensor in (*self.network.parameters(), *self.network.buffers())}
         network = copy.deepcopy(self.network, weights)
         lower_stride(network, stride, self.probe()[:1])
-        finer = Classifier(
-            network,
-            self.preprocessing,
-            dataclasses.replace(self.spec, map_stride=stride),
-            self.class_names,
-            multilabel=self.multilabel,
-            training_record=self.training_record,
-        )
+        finer = self._like(network, dataclasses.replace(self.spec, map_stride=stride))()
         if finer.preprocessing.stride > stride:
             raise ValueError(f"map_stride {stride}: the maps of {self.spec.name} stay at {finer.preprocessing.stride}")
         finer._recorder.blocks = self._recorder.blocks
@@ -300,11 +292,6 @@ class Classifier(nn.Module):
         """The SHA-256 of the bytes that `safetensors` gives."""
         return hashlib.sha256(self.safetensors()).hexdigest()
 
-    @functools.cached_property
-    def class_names_sha256(self) -> str:
-        """The SHA-256 of the class names as JSON."""
-        return hashlib.sha256(json.dumps(self.class_names).encode()).hexdigest()
-
     @property
     def weights_bytes(self) -> int:
         """How many bytes the network's weights take."""
@@ -315,7 +302,7 @@ class Classifier(nn.Module):
         """What decides the maps and what they are of; weights and names by their SHA-256, and no name of a machine."""
         return self.spec.settings() | {
             "classes": len(self.class_names),
-            "class_names_sha256": self.class_names_sha256,
+            "class_names_sha256": hashlib.sha256(json.dumps(self.class_names).encode()).hexdigest(),
             "weights_sha256": self.weights_sha256,
         }
 
@@ -323,25 +310,18 @@ class Classifier(nn.Module):
         """The layers that make the last feature maps, as the spec asks for."""
         return self._executor.layers(self._recorder.features, self.probe)
 
+    def _like(self, network: nn.Module, spec: ModelSpec) -> "Callable[[], Classifier]":
+        """What makes a classifier of another network, with the names and settings of this one."""
+        make = functools.partial(Classifier, multilabel=self.multilabel, training_record=self.training_record)
+        return functools.partial(make, network, self.preprocessing, spec, self.class_names)
 
-def _again(
-    given: tuple[Any, ...], options: dict[str, Any], training: bool, blocks: Any, layers: Sequence[str]
-) -> Classifier:
+
+def _again(make: Callable[[], Classifier], training: bool, blocks: Any, layers: Sequence[str]) -> Classifier:
     """Makes a classifier from what `Classifier.__reduce__` keeps of it."""
-    classifier = Classifier(*given, **options)
+    classifier = make()
     classifier.training = training
     if blocks:
         classifier._recorder.blocks = blocks
     for wanted in layers:
         classifier.layer(wanted)
     return classifier
-
-
-def _checked_names(names: Sequence[str | Sequence[str]], outputs: int, name: str) -> list[tuple[str, ...]]:
-    if len(names) != outputs:
-        one = " (the class that a high output stands for)" if outputs == 1 else ""
-        raise ValueError(
-            f"{len(names)} class names were given, and {name} has {outputs} outputs; expected one name for each{one}, "
-            "in their order"
-        )
-    return list(names_from_json(list(names)))

@@ -1,14 +1,15 @@
 """How a network's layers are executed: in which precision, and fused into larger kernels or one by one."""
 
 import copy
+import re
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import nn
 
-from camboxes.models.execution.fused_convolutions.fusing import fold, fuse
-from camboxes.models.execution.precision import DTYPES, fastest
+from camboxes.models.execution.fusing import fold, fuse
 from camboxes.models.introspection.probing import evaluating
 from camboxes.models.spec import Compilation, Precision
 
@@ -16,7 +17,9 @@ from camboxes.models.spec import Compilation, Precision
 # Layers that are fused wrongly give something else altogether; bfloat16 has 8 bits.
 _SAME, _NEAR = 1e-3, 0.1
 
+_DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _NORMS = nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 class Executor:
@@ -28,9 +31,7 @@ class Executor:
     def __init__(self, precision: Precision, compilation: Compilation):
         """Takes what `resolve` decided; where one is still "auto", the features run as they are."""
         self._how = precision, compilation
-        self._plain = "auto" in self._how or self._how == ("fp32", "off")
-        self._made_of: nn.Module | None = None
-        self._made: nn.Module
+        self._made: tuple[nn.Module, nn.Module] | None = None  # features, and the layers made of them
         self._making = threading.Lock()
 
     def layers(self, features: nn.Module, probe: Callable[[], torch.Tensor]) -> nn.Module:
@@ -40,16 +41,13 @@ class Executor:
           features: images to the last feature maps.
           probe: gives images to try them with, float32 [n, 3, height, width], on their device.
         """
-        if self._plain:
+        if "auto" in self._how or self._how == ("fp32", "off"):
             return features
         with self._making:
-            if self._made_of is not features:
-                precision, compilation = self._how
-                images = probe()
+            if self._made is None or self._made[0] is not features:
                 with evaluating(*features.modules()):
-                    self._made = fast_layers(features, images, precision, compilation)
-                self._made_of = features
-            return self._made
+                    self._made = features, fast_layers(features, probe(), *self._how)
+            return self._made[1]
 
 
 def resolve(
@@ -80,7 +78,7 @@ def resolve(
             raise ValueError("compile on: the layers of this network cannot be fused here; use compile auto or off")
         compilation = "on" if possible else "off"
     if precision == "auto":
-        precision = fastest(probe.device)
+        precision = fastest_precision(probe.device)
         if precision != "fp32" and not _difference(features, probe, expected, precision, compilation) <= _NEAR:
             precision = "fp32"
     return precision, compilation
@@ -95,20 +93,41 @@ def fast_layers(features: nn.Module, probe: torch.Tensor, precision: Precision, 
       precision: of the layers; they take float32 images all the same.
       compilation: "on" fuses convolutions, norms and activations on a CPU, and folds norms into convolutions on a GPU.
     """
-    fused = compilation == "on" and probe.device.type == "cpu"
+    fused, dtype = compilation == "on" and probe.device.type == "cpu", _DTYPES[precision]
     # No inference mode: the weights may become part of a graph of gradients.
     with torch.inference_mode(False), torch.no_grad():
         features = copy.deepcopy(features)
         if fused:
-            fuse(features, probe, DTYPES[precision])
+            fuse(features, probe, dtype)
         elif compilation == "on":
             fold(features, probe)
-        features = features.to(DTYPES[precision]).to(memory_format=torch.channels_last)
+        features = features.to(dtype).to(memory_format=torch.channels_last)
         if fused:  # kernels leave some maps in float32, which norms take with weights in float32 alone
             for layer in features.modules():
                 if isinstance(layer, _NORMS):
                     layer.float()
-    return features if fused else nn.Sequential(_Cast(DTYPES[precision]), features)
+    return features if fused else nn.Sequential(_Cast(dtype), features)
+
+
+def fastest_precision(device: torch.device) -> Precision:
+    """The fastest precision of a device for convolutions, as far as it was measured: docs/speed.md."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if torch.cpu._is_amx_tile_supported() or _zen_5_or_later() else "fp32"
+
+
+def _zen_5_or_later() -> bool:
+    """Whether this is an AMD processor that is faster in bf16 without AMX; others with AVX512-BF16 are not.
+
+    PyTorch tells which instructions there are, and not how fast they are.
+    """
+    try:
+        first, _, _ = _CPUINFO.read_text().partition("\n\n")
+    except OSError:  # no Linux
+        return False
+    said = dict(re.findall(r"^(\w[\w ]*?)\s*: (.*)$", first, re.MULTILINE))
+    new = said.get("vendor_id") == "AuthenticAMD" and int(said["cpu family"]) >= 26
+    return new and "avx512_bf16" in said["flags"].split()
 
 
 class _Cast(nn.Module):

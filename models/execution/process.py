@@ -1,4 +1,4 @@
-"""How a process that runs forward passes uses its cores, and what it says where its memory is short."""
+"""How a process that runs forward passes uses its cores, its GPU and its memory."""
 
 import os
 
@@ -28,6 +28,13 @@ def passes_side_by_side(device: str) -> int:
         return max(1, int(asked))
     # Only Linux says which cores this process may use.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def sent(tensor: torch.Tensor, device: str | torch.device) -> torch.Tensor:
+    """Starts a tensor's copy to a device: to a GPU from pinned memory, without waiting for it."""
+    if torch.device(device).type == "cuda" and not tensor.is_cuda:
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""Takes a network apart: the layers up to its last feature maps, and what follows them."""
+"""Takes a network apart: the layers up to its last feature maps, what follows them, and the head that CAM reads."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,9 +10,6 @@ from torch.nn import functional
 from camboxes.models.introspection.probing import run_once
 from camboxes.models.introspection.tokens import Layout, layout_of, prefix_tokens
 from camboxes.models.introspection.traced import NoMapsError, last_layer, traced_parts
-
-_FEW = 4  # rows of cells: with no more, a larger image is tried
-_LARGE = 256  # pixels a side: the largest image that is tried
 
 
 class Parts(NamedTuple):
@@ -47,7 +44,8 @@ def take_apart(network: Any, name: str, probe: torch.Tensor) -> Parts:
     """
     try:
         parts, rows = _parts(network, name, probe)
-        enough = _size_of_more_cells(network, name, probe, last_layer(parts.features)) if rows <= _FEW else None
+        few = rows <= 4  # with no more cells, larger images are tried
+        enough = _size_of_more_cells(network, name, probe, last_layer(parts.features)) if few else None
     except NoMapsError:
         enough = _size_of_more_cells(network, name, probe, None)
         if enough is None:
@@ -70,11 +68,7 @@ def _size_of_more_cells(network: Any, name: str, probe: torch.Tensor, last: str 
 
     A network whose last maps have one cell looks as if it had none, or as if earlier maps were the last.
 
-    Args:
-      network: see `take_apart`.
-      name: see `take_apart`.
-      probe: see `take_apart`.
-      last: the layer that gives the last maps at the probe's size; None for none.
+    Args: those of `take_apart`, and the layer that gives the last maps at the probe's size; None for none.
 
     Returns:
       The size in pixels; None where there is no such size.
@@ -87,8 +81,8 @@ def _size_of_more_cells(network: Any, name: str, probe: torch.Tensor, last: str 
             return None
         return last_layer(parts.features)
 
-    sizes = [2 * probe.shape[2]]
-    while sizes[-1] < _LARGE:
+    sizes = [2 * probe.shape[2]]  # pixels a side
+    while sizes[-1] < 256:
         sizes.append(2 * sizes[-1])
     expected = last_at(sizes[-1])
     return None if expected in (None, last) else next(size for size in sizes if last_at(size) == expected)
@@ -99,7 +93,8 @@ def _parts(network: Any, name: str, probe: torch.Tensor) -> tuple[Parts, int]:
     features: nn.Module
     tail: nn.Module
     if hasattr(network, "forward_features") and hasattr(network, "get_classifier"):
-        features, tail, head = _Features(network), _Tail(network), network.get_classifier()
+        features, tail = _Method(network, "forward_features"), _Method(network, "forward_head")
+        head = network.get_classifier()
     else:
         features, tail, head = traced_parts(network, name, probe)
     shape: Sequence[int] = getattr(run_once(features, probe, name), "shape", ())  # a list of tensors has none
@@ -110,23 +105,53 @@ def _parts(network: Any, name: str, probe: torch.Tensor) -> tuple[Parts, int]:
     return Parts(features, tail, head, layout, prefix), layout.rows(shape)
 
 
-class _Features(nn.Module):
-    """The features that timm's networks offer."""
+class LinearHead(NamedTuple):
+    """What follows the last feature maps where CAM is exact: global average pooling, and this.
 
-    def __init__(self, network: Any):
+    Attributes:
+      weight: [classes, channels]; None where each class has a map of its own (SqueezeNet).
+      bias: [classes].
+    """
+
+    weight: torch.Tensor | None
+    bias: torch.Tensor
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """Feature maps [n, channels, height, width] to logits [n, classes]: equation 1 of Zhou et al. 2016."""
+        pooled = features.mean((2, 3))
+        return pooled + self.bias if self.weight is None else functional.linear(pooled, self.weight, self.bias)
+
+
+def linear_head(head: Any, features: torch.Tensor, logits: torch.Tensor) -> LinearHead | str:
+    """Finds the head for which linear(GAP(features)) is a network's logits, or says why there is none.
+
+    Args:
+      head: the network's last linear layer; None where it has none.
+      features: the last feature maps of some images, [n, channels, height, width].
+      logits: the network's own logits of them, [n, classes].
+    """
+    because = "a hidden layer, a norm or another kind of pooling stands between"
+    classes, channels = logits.shape[1], features.shape[1]
+    weight, bias = getattr(head, "weight", None), getattr(head, "bias", None)
+    weight = None if weight is None else weight.detach().flatten(1)
+    bias = logits.new_zeros(classes) if bias is None else bias.detach()
+    # Without a linear layer each class has a map of its own (SqueezeNet): the pooled maps are the logits.
+    if ((classes, classes) if weight is None else tuple(weight.shape)) != (classes, channels):
+        return because
+    found = LinearHead(weight, bias)
+    scale, difference = logits.abs().max(), (found.logits(features) - logits).abs().max()
+    if difference <= 1e-4 * scale:
+        return found
+    return f"{because}: they differ by up to {difference:.3g} where the largest is {scale:.3g}"
+
+
+class _Method(nn.Module):
+    """A method of a network as a module."""
+
+    def __init__(self, network: nn.Module, method: str):
         super().__init__()
         self.network = network
+        self._method = method
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.network.forward_features(images)
-
-
-class _Tail(nn.Module):
-    """What follows the features in timm's networks."""
-
-    def __init__(self, network: Any):
-        super().__init__()
-        self.network = network
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.network.forward_head(features)
+    def forward(self, given: torch.Tensor) -> torch.Tensor:
+        return getattr(self.network, self._method)(given)

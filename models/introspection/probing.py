@@ -1,7 +1,6 @@
 """Runs a network once in evaluation mode, for what it gives, or for what each of its layers gives."""
 
 import functools
-import operator
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ def noise(network: nn.Module, size: int) -> torch.Tensor:
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
     """Puts modules into evaluation mode in the block, each by itself, and restores their modes at its end."""
-    training = list(filter(operator.attrgetter("training"), modules))
+    training = [part for part in modules if part.training]
     for part in training:
         part.training = False
     try:

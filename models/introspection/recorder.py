@@ -10,8 +10,7 @@ from torch import nn
 from camboxes.models.introspection.layers import outermost_layers
 from camboxes.models.introspection.parts import Parts
 from camboxes.models.introspection.probing import evaluating, noise
-from camboxes.models.introspection.recording import Recording, recording
-from camboxes.models.introspection.taps import Tap, tapped
+from camboxes.models.introspection.recording import Recording, Tap, recording, tapped
 from camboxes.models.introspection.tokens import layout_of
 from camboxes.models.spec import BY_STRIDE
 
@@ -63,13 +62,7 @@ class Recorder(nn.Module):
     def recording(
         self, layers: frozenset[str], size: Sequence[int], gradients: frozenset[str] = frozenset()
     ) -> Iterator[Recording]:
-        """Records the passes that the calling thread makes in the block, in evaluation mode.
-
-        Args:
-          layers: names that `layer` gave, LAST or ATTENTION.
-          size: height and width of the images, in pixels.
-          gradients: the layers among them with respect to which gradients are wanted.
-        """
+        """Records the passes that the calling thread makes in the block, in evaluation mode: see `recording`."""
         with evaluating(*self._modules_to_evaluate), recording(layers, size, gradients) as found:
             yield found
 

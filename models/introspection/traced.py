@@ -98,12 +98,9 @@ def _is_pooling(node: fx.Node, network: nn.Module) -> bool:
 
 def _front(network: nn.Module, graph: fx.Graph, last: fx.Node) -> fx.GraphModule:
     front, copies = fx.Graph(), dict[fx.Node, fx.Node]()
-    for node in graph.nodes:
-        copies[node] = front.node_copy(node, copies.__getitem__)
-        if node is last:
-            break
+    front.graph_copy(graph, copies)
     front.output(copies[last])
-    return _module(network, front)
+    return _module(network, front)  # which leaves out what is behind
 
 
 def _back(network: nn.Module, graph: fx.Graph, last: fx.Node) -> nn.Module:

@@ -64,31 +64,22 @@ def _swin_windows(network: nn.Module, height: int, width: int) -> list[Windows]:
         elif attention.num_heads != blocks[number - 1][0].num_heads:  # a layer in between merged 2 x 2 patches
             height, width = -(-height // 2), -(-width // 2)
         numbers = torch.arange(1.0, height * width + 1).view(1, height, width, 1)
-        with _UpToLinear() as dealt, torch.inference_mode():
-            run(numbers)
-        found.append(Windows((height, width), dealt.given.flatten(1).long()))
+        try:
+            with _UpToLinear(), torch.inference_mode():
+                run(numbers)
+        except _ReachedError as reached:
+            found.append(Windows((height, width), reached.args[0].flatten(1).long()))
     return found
 
 
 class _UpToLinear(TorchFunctionMode):
-    """Leaves the block at the first linear layer over the numbers of cells, which are maps of one channel.
-
-    Attributes:
-      given: the input of that layer.
-    """
-
-    given: torch.Tensor
+    """Leaves the block at the first linear layer over the numbers of cells, which are maps of one channel."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is functional.linear and args[0].shape[-1] == 1:
-            self.given = args[0]
-            raise _ReachedError
+            raise _ReachedError(args[0])
         return func(*args, **(kwargs or {}))
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
-        super().__exit__(kind, error, trace)
-        return kind is _ReachedError
 
 
 class _ReachedError(Exception):
-    pass
+    """Holds the input of that layer."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from camboxes.models.classifier import Classifier
-from camboxes.models.execution.devices import sent
+from camboxes.models.execution.process import sent
 from camboxes.models.localization.affinity import coherence, refine
 from camboxes.models.localization.fusion import claims, compete, fuse
 from camboxes.models.localization.looks import Maps, looks_for

@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn import functional
 
 from camboxes.models import Localizer, MapSpec, ModelSpec, class_maps, load_classifier
-from camboxes.models.execution.executor import Executor, fast_layers, resolve
-from camboxes.models.execution.fused_convolutions.kernels import FusedConvolution
+from camboxes.models.execution import executor
+from camboxes.models.execution.executor import Executor, fast_layers, fastest_precision, resolve
+from camboxes.models.execution.kernels import FusedConvolution
 from camboxes.transforms.boxes.from_map import BoxRule, boxes_from_map
 from camboxes.transforms.boxes.stored_maps import quantize
 
@@ -137,17 +138,17 @@ def test_layers_that_are_left_open_or_plain_run_as_they_are():
 
 
 def test_layers_are_made_once_for_the_same_features():
-    executor, asked = Executor("bf16", "on"), []
+    executing, asked = Executor("bf16", "on"), []
 
     def probe():
         asked.append(True)
         return IMAGES
 
     first, second = nn.Conv2d(3, 40, 1).train(), nn.Conv2d(3, 40, 1)
-    made = executor.layers(first, probe)
-    assert made is not first and executor.layers(first, probe) is made and len(asked) == 1
+    made = executing.layers(first, probe)
+    assert made is not first and executing.layers(first, probe) is made and len(asked) == 1
     assert first.training and type(first) is nn.Conv2d and first.weight.dtype == torch.float32
-    assert executor.layers(second, probe) is not made
+    assert executing.layers(second, probe) is not made
 
 
 @pytest.mark.parametrize(
@@ -173,3 +174,46 @@ def test_boxes_are_the_same_without_this_package(photographs, maps):
         for box, same in zip(boxes, same_boxes, strict=True):
             np.testing.assert_allclose(box.bbox, same.bbox, atol=0.01)
             np.testing.assert_allclose(box.mean, same.mean, atol=0.01)
+
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("vendor", "family", "flags", "expected"),
+    [
+        ("AuthenticAMD", 26, "avx512f avx512_bf16", "bf16"),  # Zen 5
+        ("AuthenticAMD", 27, "avx512_bf16", "bf16"),
+        ("AuthenticAMD", 26, "avx512f avx512_bf16x", "fp32"),
+        ("AuthenticAMD", 25, "avx512f avx512_bf16", "fp32"),
+        ("GenuineIntel", 26, "avx512f avx512_bf16", "fp32"),
+    ],
+)
+def test_bfloat16_without_amx_is_for_the_processors_that_are_faster_with_it(
+    vendor, family, flags, expected, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(executor, "_CPUINFO", tmp_path / "cpuinfo")
+    core = f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\nmodel name\t: X: Y\nflags\t\t: {flags}\n\n"
+    (tmp_path / "cpuinfo").write_text(2 * core)
+    assert fastest_precision(CPU) == expected
+
+
+def test_a_processor_that_says_nothing_of_itself_gets_float32(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    for text in (None, "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd bf16\n"):  # macOS; Arm
+        monkeypatch.setattr(executor, "_CPUINFO", tmp_path / str(text is None))
+        if text:
+            (tmp_path / "False").write_text(text)
+        assert fastest_precision(CPU) == "fp32"
+
+
+def test_amx_multiplies_bfloat16(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert fastest_precision(CPU) == "bf16"
+
+
+@pytest.mark.parametrize(("supported", "expected"), [(True, "bf16"), (False, "fp16")])
+def test_a_gpu_computes_in_sixteen_bits(monkeypatch, supported, expected):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
+    assert fastest_precision(torch.device("cuda")) == expected

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from camboxes.models.introspection.linear_head import LinearHead, linear_head
+from camboxes.models.introspection.parts import LinearHead, linear_head
 
 FEATURES = torch.tensor([[[[1.0, 3.0]], [[0.0, 2.0]]]])  # means of two channels: 2 and 1
 

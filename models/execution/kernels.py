@@ -5,6 +5,7 @@ weights that are laid out once as its kernel wants them. It is what torch.compil
 than in half a minute, and for images of any shape: docs/speed.md has both.
 """
 
+import copy
 import functools
 import math
 from collections.abc import Callable
@@ -44,11 +45,7 @@ class FusedConvolution(nn.Module):
     """
 
     def __init__(
-        self,
-        convolution: nn.Conv2d,
-        norm: nn.BatchNorm2d | None,
-        activation: nn.Module | None,
-        precision: torch.dtype,
+        self, convolution: nn.Conv2d, norm: nn.BatchNorm2d | None, activation: nn.Module | None, precision: torch.dtype
     ):
         """Folds the norm into the weights.
 
@@ -62,7 +59,6 @@ class FusedConvolution(nn.Module):
         weight, bias = folded(convolution, norm)
         # No parameters: weights that are laid out for a kernel cannot be moved or saved.
         self._weight = weight.to(precision)
-        self._bias = bias.to(precision)
         self.precision = precision
         self.activation = activation or nn.Identity()
         self._padding: list[int] = [*map(int, convolution.padding)]
@@ -71,29 +67,23 @@ class FusedConvolution(nn.Module):
         # Such an output is added to others, which loses least in float32; where it is narrow, that costs little.
         self.widened = type(self.activation) is nn.Identity and convolution.out_channels < convolution.in_channels
         self._reach = [step * (size - 1) for step, size in zip(self._dilation, weight.shape[2:], strict=True)]
-        self._around = [reach - padding for reach, padding in zip(self._reach, self._padding, strict=True)]
-        self._packed = _Packed(self._weight, self._padding, self._stride, self._dilation, self._groups)
+        described = self._padding, self._stride, self._dilation, self._groups
+        self._packed = _Packed(self._weight, bias.to(precision), *described)
 
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Maps [n, channels, height, width] to maps."""
+    def forward(self, maps: torch.Tensor, others: torch.Tensor | None = None) -> torch.Tensor:
+        """Maps [n, channels, height, width] to maps; `others` are added to them in front of the activation."""
         maps = maps.to(self.precision)
-        if not maps.requires_grad:
-            return self.convolve(maps, self.activation)
+        others = None if others is None else others.to(self.precision)
+        if not (maps.requires_grad or (others is not None and others.requires_grad)):
+            return self.convolve(maps, self.activation, others)
         if type(self.activation) in LIMITS:
-            return _Convolution.apply(maps, self, self.activation, None)
-        return self.activation(_Convolution.apply(maps, self, nn.Identity(), None))
+            return _Convolution.apply(maps, self, self.activation, others)
+        return self.activation(_Convolution.apply(maps, self, nn.Identity(), others))
 
     def convolve(self, maps: torch.Tensor, activation: nn.Module, others: torch.Tensor | None = None) -> torch.Tensor:
         """Convolution and norm of the maps, plus `others` where they are given, then the activation."""
-        limits = [activation.min_val, activation.max_val] if isinstance(activation, nn.Hardtanh) else []
-        kernel, weight = KERNELS[type(activation)], self._packed.to_meet(maps)
-        convolution = weight, self._bias, self._padding, self._stride, self._dilation, self._groups
-        if others is not None:
-            return torch.ops.mkldnn._convolution_pointwise.binary(
-                maps, others, *convolution, "add", 1.0, kernel, limits, ""
-            )
-        found = torch.ops.mkldnn._convolution_pointwise(maps, *convolution, kernel, limits, "")
-        return found.float() if self.widened else found
+        found = self._packed.convolve(maps, activation, others)
+        return found.float() if self.widened and others is None else found
 
     def backward(self, gradient: torch.Tensor, height: int, width: int) -> torch.Tensor:
         """The gradient with respect to maps of height x width, from the one with respect to the convolution's output.
@@ -111,41 +101,14 @@ class FusedConvolution(nn.Module):
             spread = torch.empty(size, dtype=self.precision, memory_format=torch.channels_last).zero_()
             spread[:, :, :: self._stride[0], :: self._stride[1]] = gradient
             gradient = spread
-        return torch.ops.mkldnn._convolution_pointwise(
-            gradient,
-            self._turned.to_meet(gradient),
-            None,
-            self._around,
-            [1, 1],
-            self._dilation,
-            self._groups,
-            "none",
-            [],
-            "",
-        )
+        return self._turned.convolve(gradient, nn.Identity())
 
     @functools.cached_property
     def _turned(self) -> "_Packed":
         """Weights for gradients: flipped, and within each group outputs and inputs exchanged."""
         exchanged = self._weight.unflatten(0, (self._groups, -1)).transpose(1, 2).flatten(0, 1)
-        return _Packed(exchanged.flip(2, 3), self._around, [1, 1], self._dilation, self._groups)
-
-
-class FusedSum(nn.Module):
-    """A convolution, the addition of other maps, and a rectifier, in one kernel."""
-
-    def __init__(self, convolution: FusedConvolution):
-        """Takes a convolution without an activation."""
-        super().__init__()
-        self._convolution = convolution
-        self._rectifier = nn.ReLU()
-
-    def forward(self, maps: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-        """Maps [n, channels, height, width], and the maps to add to their convolution, to maps."""
-        maps, others = maps.to(self._convolution.precision), others.to(self._convolution.precision)
-        if maps.requires_grad or others.requires_grad:
-            return _Convolution.apply(maps, self._convolution, self._rectifier, others)
-        return self._convolution.convolve(maps, self._rectifier, others)
+        around = [reach - padding for reach, padding in zip(self._reach, self._padding, strict=True)]
+        return _Packed(exchanged.flip(2, 3), None, around, [1, 1], self._dilation, self._groups)
 
 
 class FusedSameConvolution(nn.Module):
@@ -156,11 +119,7 @@ class FusedSameConvolution(nn.Module):
     """
 
     def __init__(
-        self,
-        convolution: Conv2dSame,
-        norm: nn.BatchNorm2d | None,
-        activation: nn.Module | None,
-        precision: torch.dtype,
+        self, convolution: Conv2dSame, norm: nn.BatchNorm2d | None, activation: nn.Module | None, precision: torch.dtype
     ):
         """Arguments: those of `FusedConvolution`."""
         super().__init__()
@@ -182,42 +141,46 @@ class FusedSameConvolution(nn.Module):
         return self._fused[padding](maps)
 
     def _fuse(self, rows: int, columns: int) -> FusedConvolution:
-        convolution, norm, activation = self._layers
+        convolution, *behind = self._layers
+        padded = copy.copy(convolution)
         with torch.inference_mode(False), torch.no_grad():  # whatever the mode of the first pass
             weight = functional.pad(convolution.weight, (columns % 2, 0, rows % 2, 0))
-            padded = nn.Conv2d(
-                convolution.in_channels,
-                convolution.out_channels,
-                (weight.shape[2], weight.shape[3]),
-                (convolution.stride[0], convolution.stride[1]),
-                (math.ceil(rows / 2), math.ceil(columns / 2)),
-                groups=convolution.groups,
-                device="meta",
-            )
-            padded.weight, padded.bias = nn.Parameter(weight, requires_grad=False), convolution.bias
-            return FusedConvolution(padded, norm, activation, self._precision)
+            padded._parameters = {"weight": nn.Parameter(weight, False), "bias": convolution.bias}
+            padded.padding = math.ceil(rows / 2), math.ceil(columns / 2)
+            return FusedConvolution(padded, *behind, self._precision)
 
 
 class _Packed:
-    """A convolution's weights, laid out as the kernel wants them.
+    """A convolution in one kernel, its weights laid out as the kernel wants them.
 
     The layout depends on the size of the maps. Weights in another layout are converted in each call, which takes up to
     twenty times as long as the convolution itself.
     """
 
-    def __init__(self, weight: torch.Tensor, padding: list[int], stride: list[int], dilation: list[int], groups: int):
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, *described: Any):
+        """Takes weights, bias, and as numbers the padding, stride, dilation and groups."""
         self._weight = weight.contiguous(memory_format=torch.channels_last)
-        self._convolution = padding, stride, dilation, groups
+        self._bias = bias
+        self._described = described
         self._layouts: dict[bytes, torch.Tensor] = {}  # two or three, however many sizes there are
         self._of_size: dict[tuple[int, ...], torch.Tensor] = {}
 
-    def to_meet(self, maps: torch.Tensor) -> torch.Tensor:
+    def convolve(self, maps: torch.Tensor, activation: nn.Module, others: torch.Tensor | None = None) -> torch.Tensor:
+        """The convolution of the maps, plus `others` where they are given, then the activation."""
+        limits = [activation.min_val, activation.max_val] if isinstance(activation, nn.Hardtanh) else []
+        convolution, kernel = (self._to_meet(maps), self._bias, *self._described), KERNELS[type(activation)]
+        run = torch.ops.mkldnn._convolution_pointwise
+        if others is not None:
+            return run.binary(maps, others, *convolution, "add", 1.0, kernel, limits, "")
+        return run(maps, *convolution, kernel, limits, "")
+
+    def _to_meet(self, maps: torch.Tensor) -> torch.Tensor:
         """The weights for maps of this size, and for the number of threads that the caller has."""
         size = torch.get_num_threads(), *maps.shape
         if size not in self._of_size:
             with torch.inference_mode(False), torch.no_grad():
                 packed = torch.ops.aten.mkldnn_reorder_conv2d_weight(
-                    self._weight.to_mkldnn(), *self._convolution, list(maps.shape)
+                    self._weight.to_mkldnn(), *self._described, list(maps.shape)
                 )
                 layout = bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(packed).tolist())
             self._of_size[size] = self._layouts.setdefault(layout, packed)

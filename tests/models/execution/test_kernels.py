@@ -3,7 +3,7 @@ import torch
 from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
-from camboxes.models.execution.fused_convolutions.kernels import FusedConvolution, FusedSameConvolution
+from camboxes.models.execution.kernels import FusedConvolution, FusedSameConvolution
 
 
 def random_norm(norm):

@@ -1,0 +1,200 @@
+"""Finds the convolutions of a network with the norm and the activation behind each, and fuses or folds them."""
+
+import collections
+import copy
+import itertools
+import operator
+from typing import Any, NamedTuple
+
+import torch
+from timm.layers.conv2d_same import Conv2dSame
+from torch import fx, nn
+
+from camboxes.models.execution.kernels import KERNELS, LIMITS, FusedConvolution, FusedSameConvolution, folded
+from camboxes.models.introspection.probing import observe
+from camboxes.models.introspection.recording import Tap
+
+_THIN = 32  # channels
+
+
+def fold(features: nn.Module, probe: torch.Tensor) -> None:
+    """Folds each norm into the convolution in front of it, in place, on any device. Arguments: see `fuse`."""
+    for chain in _chains(features, probe):
+        if chain.norm:
+            convolution, norm = copy.copy(chain.convolution.layer), chain.norm.layer
+            weight, bias = folded(convolution, norm)
+            convolution._parameters = {"weight": nn.Parameter(weight, False), "bias": nn.Parameter(bias, False)}
+            features.set_submodule(chain.convolution.name, convolution)
+            features.set_submodule(chain.norm.name, getattr(norm, "act", nn.Identity()))
+
+
+def fuse(features: nn.Module, probe: torch.Tensor, precision: torch.dtype) -> None:
+    """Fuses the layers of a network, in place. The maps that a `Tap` shows stay what they were.
+
+    The first convolutions stay in float32 while they have at most 32 channels: an error in the few channels that carry
+    the whole image shows in every map, and they cost little (measured: docs/speed.md).
+
+    The modules that get a convolution's output tell what follows it. A function that gets it, too, is not seen, so
+    compare the network's output before and after.
+
+    Args:
+      features: float32, on a CPU, in evaluation mode.
+      probe: images to run it with, float32 [n, 3, height, width].
+      precision: of the kernels behind the first, thin ones.
+
+    Raises:
+      RuntimeError: oneDNN is switched off, or this build of PyTorch has none.
+    """
+    if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
+        raise RuntimeError("oneDNN is switched off, or this build of PyTorch has none")
+    thin = True
+    for chain in _chains(features, probe):
+        convolution, norm = chain.convolution.layer, chain.norm and chain.norm.layer
+        thin = thin and convolution.out_channels <= _THIN
+        kind = FusedSameConvolution if isinstance(convolution, Conv2dSame) else FusedConvolution
+        fused = kind(convolution, norm, chain.activation, torch.float32 if thin else precision)
+        features.set_submodule(chain.convolution.name, fused)
+        if chain.norm:
+            # timm's norms have an activation of their own, which stays where the kernels have none of its kind.
+            own = nn.Identity() if chain.activation else getattr(norm, "act", nn.Identity())
+            features.set_submodule(chain.norm.name, own)
+        if chain.spent:
+            features.set_submodule(chain.spent, nn.Identity())
+    for part in list(features.modules()):
+        if isinstance(part, fx.GraphModule):
+            _fuse_calls(part)
+
+
+class _Call(NamedTuple):
+    """One call of a layer in a forward pass.
+
+    Attributes:
+      number: of the calls that ended before it.
+      name: the layer's dotted name.
+      layer: the layer.
+      maps: its input.
+      output: its output.
+      given: how often the input had been changed in place before the call.
+      left: how often the output had been changed in place by its end.
+    """
+
+    number: int
+    name: str
+    layer: Any
+    maps: Any
+    output: Any
+    given: int
+    left: int
+
+
+class _Chain(NamedTuple):
+    """A convolution, and the layers behind it that can be fused with it.
+
+    Attributes:
+      convolution: the convolution.
+      norm: the norm behind it.
+      activation: the activation behind that.
+      spent: the name of the activation's layer, where nothing else calls it.
+    """
+
+    convolution: _Call
+    norm: _Call | None
+    activation: nn.Module | None
+    spent: str = ""
+
+
+def _chains(features: nn.Module, probe: torch.Tensor) -> list[_Chain]:
+    """The chains of a network in the order of execution, by running it once. Arguments: see `fuse`."""
+    calls: list[_Call] = []
+
+    def note(name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
+        if inputs and (isinstance(layer, nn.BatchNorm2d) or not list(layer.children())):
+            given = _changes(inputs[0]) - getattr(layer, "inplace", False)
+            calls.append(_Call(len(calls), name, layer, inputs[0], output, given, _changes(output)))
+
+    observe(features, probe, note)
+    times = collections.Counter(call.name for call in calls)
+
+    def shown(call: _Call) -> bool:
+        return isinstance(features.get_submodule(call.name.rpartition(".")[0]), Tap)
+
+    def behind(call: _Call) -> _Call | None:
+        """The first call that gets this one's output unchanged; None where a tap shows that output."""
+        for later in () if shown(call) else calls[call.number + 1 :]:
+            if later.maps is call.output and (type(later.layer) is not nn.Identity or shown(later)):
+                return later if later.given == call.left else None
+        return None
+
+    def chain(convolution: _Call) -> _Chain:
+        norm, following = None, behind(convolution)
+        if following and _is_foldable(following.layer) and times[following.name] == 1:
+            norm, following = following, behind(following)
+            if hasattr(norm.layer, "act"):
+                return _Chain(convolution, norm, norm.layer.act if type(norm.layer.act) in KERNELS else None)
+        if following is None or type(following.layer) not in KERNELS:
+            return _Chain(convolution, norm, None)
+        if times[following.name] == 1:
+            return _Chain(convolution, norm, following.layer, following.name)
+        # An activation that is called elsewhere, too, stays in place: a second time it changes nothing.
+        return _Chain(convolution, norm, following.layer if type(following.layer) in LIMITS else None)
+
+    return [chain(call) for call in calls if times[call.name] == 1 and _is_plain(call.layer)]
+
+
+def _changes(value: Any) -> int:
+    return value._version if isinstance(value, torch.Tensor) and not value.is_inference() else 0
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether it is a convolution that pads with zeros, equally on both sides, no further than its kernel reaches."""
+    if type(layer) is Conv2dSame:
+        return layer.dilation == (1, 1)
+    if type(layer) is not nn.Conv2d or isinstance(layer.padding, str) or layer.padding_mode != "zeros":
+        return False
+    sides = zip(layer.padding, layer.dilation, layer.kernel_size, strict=True)
+    return all(padding <= dilation * (size - 1) for padding, dilation, size in sides)
+
+
+def _is_foldable(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None and layer.running_var is not None
+
+
+def _fuse_calls(traced: fx.GraphModule) -> None:
+    """Removes calls of rectifiers from a traced network, which may call one rectifier in many places.
+
+    Removed are those behind a convolution whose kernel has it already, and those behind a sum that a kernel can do.
+    """
+    layers = dict(traced.named_modules(remove_duplicate=False))
+
+    def layer_of(node: Any) -> Any:
+        return layers.get(node.target) if isinstance(node, fx.Node) and node.op == "call_module" else None
+
+    def source(node: Any) -> Any:
+        return source(node.all_input_nodes[0]) if type(layer_of(node)) is nn.Identity else node
+
+    for node in traced.graph.nodes:
+        if type(rectifier := layer_of(node)) is not nn.ReLU:
+            continue
+        given = source(node.all_input_nodes[0])
+        if isinstance(layer_of(given), FusedConvolution) and layer_of(given).activation is rectifier:
+            node.replace_all_uses_with(given)
+        elif given.target in (operator.add, operator.iadd, torch.add) and len(given.users) == 1 and not given.kwargs:
+            parts = [source(part) for part in given.args]
+            if len({_shape(part) for part in parts}) > 1:  # one is broadcast to the other
+                continue
+            for convolution, others in itertools.permutations(parts, 2):
+                layer = layer_of(convolution)
+                plain = isinstance(layer, FusedConvolution) and type(layer.activation) is nn.Identity
+                if plain and not layer.widened and len(convolution.users) == 1:
+                    layer.activation = nn.ReLU()
+                    with traced.graph.inserting_before(node):
+                        joined = traced.graph.call_module(convolution.target, (*convolution.all_input_nodes, others))
+                    joined.meta = node.meta
+                    node.replace_all_uses_with(joined)
+                    break
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
+
+
+def _shape(part: Any) -> Any:
+    return getattr(part.meta.get("tensor_meta"), "shape", part) if isinstance(part, fx.Node) else part
