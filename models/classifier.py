@@ -16,8 +16,7 @@ from camboxes.models.execution.process import sent
 from camboxes.models.introspection.layers import last_norm, last_tokens
 from camboxes.models.introspection.parts import LinearHead, linear_head, take_apart
 from camboxes.models.introspection.probing import evaluating, logits_of, noise, run_once
-from camboxes.models.introspection.recorder import Recorder
-from camboxes.models.introspection.recording import LAST, Recording, Tap
+from camboxes.models.introspection.recording import LAST, Recorder, Recording, Tap
 from camboxes.models.networks.checkpoints import DESCRIPTION, WEIGHTS, Description
 from camboxes.models.networks.class_names import known_names, names_from_json
 from camboxes.models.networks.preprocessing import Preprocessing, described
@@ -121,7 +120,15 @@ class Classifier(nn.Module):
         Fused layers cannot be pickled: they hold weights as this processor wants them.
         """
         blocks, layers = vars(self._recorder).get("blocks"), list(self._recorder.names)
-        return _again, (self._like(self.network, self.spec), self.training, blocks, layers)
+        given = self.network, self.preprocessing, self.spec, self.class_names
+        return self._make(), given, (self.training, blocks, layers)
+
+    def __setstate__(self, state: tuple[bool, dict[int, list[str]] | None, list[str]]) -> None:
+        self.training, blocks, layers = state
+        if blocks:
+            self._recorder.blocks = blocks
+        for wanted in layers:
+            self.layer(wanted)
 
     def forward(self, images: torch.Tensor) -> Activations:
         """Runs the network on normalised images, [n, 3, height, width]; where CAM is exact, equation 1 of the paper."""
@@ -177,7 +184,8 @@ class Classifier(nn.Module):
         weights = {id(tensor): tensor for tensor in (*self.network.parameters(), *self.network.buffers())}
         network = copy.deepcopy(self.network, weights)
         lower_stride(network, stride, self.probe()[:1])
-        finer = self._like(network, dataclasses.replace(self.spec, map_stride=stride))()
+        spec = dataclasses.replace(self.spec, map_stride=stride)
+        finer = self._make()(network, self.preprocessing, spec, self.class_names)
         if finer.preprocessing.stride > stride:
             raise ValueError(f"map_stride {stride}: the maps of {self.spec.name} stay at {finer.preprocessing.stride}")
         finer._recorder.blocks = self._recorder.blocks
@@ -310,18 +318,6 @@ class Classifier(nn.Module):
         """The layers that make the last feature maps, as the spec asks for."""
         return self._executor.layers(self._recorder.features, self.probe)
 
-    def _like(self, network: nn.Module, spec: ModelSpec) -> "Callable[[], Classifier]":
-        """What makes a classifier of another network, with the names and settings of this one."""
-        make = functools.partial(Classifier, multilabel=self.multilabel, training_record=self.training_record)
-        return functools.partial(make, network, self.preprocessing, spec, self.class_names)
-
-
-def _again(make: Callable[[], Classifier], training: bool, blocks: Any, layers: Sequence[str]) -> Classifier:
-    """Makes a classifier from what `Classifier.__reduce__` keeps of it."""
-    classifier = make()
-    classifier.training = training
-    if blocks:
-        classifier._recorder.blocks = blocks
-    for wanted in layers:
-        classifier.layer(wanted)
-    return classifier
+    def _make(self) -> "Callable[..., Classifier]":
+        """What makes a classifier with the options of this one."""
+        return functools.partial(Classifier, multilabel=self.multilabel, training_record=self.training_record)

@@ -87,11 +87,8 @@ def resolve(
 def fast_layers(features: nn.Module, probe: torch.Tensor, precision: Precision, compilation: Compilation) -> nn.Module:
     """Copies a network's features into what runs in a precision, compiled or not; the features stay as they are.
 
-    Args:
-      features: see `resolve`.
-      probe: see `resolve`.
-      precision: of the layers; they take float32 images all the same.
-      compilation: "on" fuses convolutions, norms and activations on a CPU, and folds norms into convolutions on a GPU.
+    The layers take float32 images in any precision. Compiled, convolutions, norms and activations are fused on a CPU,
+    and norms are folded into convolutions on a GPU. Arguments: those of `resolve`, nothing left open.
     """
     fused, dtype = compilation == "on" and probe.device.type == "cpu", _DTYPES[precision]
     # No inference mode: the weights may become part of a graph of gradients.

@@ -14,18 +14,15 @@ from camboxes.models.execution.kernels import KERNELS, LIMITS, FusedConvolution,
 from camboxes.models.introspection.probing import observe
 from camboxes.models.introspection.recording import Tap
 
-_THIN = 32  # channels
-
 
 def fold(features: nn.Module, probe: torch.Tensor) -> None:
     """Folds each norm into the convolution in front of it, in place, on any device. Arguments: see `fuse`."""
-    for chain in _chains(features, probe):
-        if chain.norm:
-            convolution, norm = copy.copy(chain.convolution.layer), chain.norm.layer
-            weight, bias = folded(convolution, norm)
-            convolution._parameters = {"weight": nn.Parameter(weight, False), "bias": nn.Parameter(bias, False)}
-            features.set_submodule(chain.convolution.name, convolution)
-            features.set_submodule(chain.norm.name, getattr(norm, "act", nn.Identity()))
+    for convolution, norm, _, _ in _chains(features, probe):
+        if norm:
+            (weight, bias), layer = folded(convolution.layer, norm.layer), copy.copy(convolution.layer)
+            layer._parameters = {"weight": nn.Parameter(weight, False), "bias": nn.Parameter(bias, False)}
+            features.set_submodule(convolution.name, layer)
+            features.set_submodule(norm.name, getattr(norm.layer, "act", nn.Identity()))
 
 
 def fuse(features: nn.Module, probe: torch.Tensor, precision: torch.dtype) -> None:
@@ -48,18 +45,18 @@ def fuse(features: nn.Module, probe: torch.Tensor, precision: torch.dtype) -> No
     if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
         raise RuntimeError("oneDNN is switched off, or this build of PyTorch has none")
     thin = True
-    for chain in _chains(features, probe):
-        convolution, norm = chain.convolution.layer, chain.norm and chain.norm.layer
-        thin = thin and convolution.out_channels <= _THIN
-        kind = FusedSameConvolution if isinstance(convolution, Conv2dSame) else FusedConvolution
-        fused = kind(convolution, norm, chain.activation, torch.float32 if thin else precision)
-        features.set_submodule(chain.convolution.name, fused)
-        if chain.norm:
+    for convolution, norm, activation, spent in _chains(features, probe):
+        layer = convolution.layer
+        thin = thin and layer.out_channels <= 32
+        kind = FusedSameConvolution if isinstance(layer, Conv2dSame) else FusedConvolution
+        fused = kind(layer, norm and norm.layer, activation, torch.float32 if thin else precision)
+        features.set_submodule(convolution.name, fused)
+        if norm:
             # timm's norms have an activation of their own, which stays where the kernels have none of its kind.
-            own = nn.Identity() if chain.activation else getattr(norm, "act", nn.Identity())
-            features.set_submodule(chain.norm.name, own)
-        if chain.spent:
-            features.set_submodule(chain.spent, nn.Identity())
+            own = nn.Identity() if activation else getattr(norm.layer, "act", nn.Identity())
+            features.set_submodule(norm.name, own)
+        if spent:
+            features.set_submodule(spent, nn.Identity())
     for part in list(features.modules()):
         if isinstance(part, fx.GraphModule):
             _fuse_calls(part)
@@ -87,24 +84,18 @@ class _Call(NamedTuple):
     left: int
 
 
-class _Chain(NamedTuple):
-    """A convolution, and the layers behind it that can be fused with it.
-
-    Attributes:
-      convolution: the convolution.
-      norm: the norm behind it.
-      activation: the activation behind that.
-      spent: the name of the activation's layer, where nothing else calls it.
-    """
-
-    convolution: _Call
-    norm: _Call | None
-    activation: nn.Module | None
-    spent: str = ""
+_Chain = tuple[_Call, _Call | None, nn.Module | None, str]
 
 
 def _chains(features: nn.Module, probe: torch.Tensor) -> list[_Chain]:
-    """The chains of a network in the order of execution, by running it once. Arguments: see `fuse`."""
+    """Runs a network once to find its convolutions, each with the layers behind it that can be fused with it.
+
+    Arguments: see `fuse`.
+
+    Returns:
+      In the order of execution a convolution, the norm behind it, the activation behind that, and the name of the
+      activation's layer where nothing else calls it.
+    """
     calls: list[_Call] = []
 
     def note(name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
@@ -130,13 +121,13 @@ def _chains(features: nn.Module, probe: torch.Tensor) -> list[_Chain]:
         if following and _is_foldable(following.layer) and times[following.name] == 1:
             norm, following = following, behind(following)
             if hasattr(norm.layer, "act"):
-                return _Chain(convolution, norm, norm.layer.act if type(norm.layer.act) in KERNELS else None)
+                return convolution, norm, norm.layer.act if type(norm.layer.act) in KERNELS else None, ""
         if following is None or type(following.layer) not in KERNELS:
-            return _Chain(convolution, norm, None)
+            return convolution, norm, None, ""
         if times[following.name] == 1:
-            return _Chain(convolution, norm, following.layer, following.name)
+            return convolution, norm, following.layer, following.name
         # An activation that is called elsewhere, too, stays in place: a second time it changes nothing.
-        return _Chain(convolution, norm, following.layer if type(following.layer) in LIMITS else None)
+        return convolution, norm, following.layer if type(following.layer) in LIMITS else None, ""
 
     return [chain(call) for call in calls if times[call.name] == 1 and _is_plain(call.layer)]
 

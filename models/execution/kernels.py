@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.padding import get_same_padding
 from torch import nn
 from torch.nn import functional
 
@@ -83,7 +84,7 @@ class FusedConvolution(nn.Module):
     def convolve(self, maps: torch.Tensor, activation: nn.Module, others: torch.Tensor | None = None) -> torch.Tensor:
         """Convolution and norm of the maps, plus `others` where they are given, then the activation."""
         found = self._packed.convolve(maps, activation, others)
-        return found.float() if self.widened and others is None else found
+        return found.float() if self.widened else found
 
     def backward(self, gradient: torch.Tensor, height: int, width: int) -> torch.Tensor:
         """The gradient with respect to maps of height x width, from the one with respect to the convolution's output.
@@ -130,24 +131,20 @@ class FusedSameConvolution(nn.Module):
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Maps [n, channels, height, width] to maps."""
         convolution = self._layers[0]
-        padding = tuple(
-            max(0, (math.ceil(side / stride) - 1) * stride + dilation * (size - 1) + 1 - side)
-            for side, size, stride, dilation in zip(
-                maps.shape[2:], convolution.kernel_size, convolution.stride, convolution.dilation, strict=True
-            )
-        )
+        described = convolution.kernel_size, convolution.stride, convolution.dilation
+        padding = tuple(map(get_same_padding, maps.shape[2:], *described))
         if padding not in self._fused:
             self._fused[padding] = self._fuse(*padding)
         return self._fused[padding](maps)
 
     def _fuse(self, rows: int, columns: int) -> FusedConvolution:
-        convolution, *behind = self._layers
+        convolution, norm, activation = self._layers
         padded = copy.copy(convolution)
+        padded.padding = math.ceil(rows / 2), math.ceil(columns / 2)
         with torch.inference_mode(False), torch.no_grad():  # whatever the mode of the first pass
             weight = functional.pad(convolution.weight, (columns % 2, 0, rows % 2, 0))
-            padded._parameters = {"weight": nn.Parameter(weight, False), "bias": convolution.bias}
-            padded.padding = math.ceil(rows / 2), math.ceil(columns / 2)
-            return FusedConvolution(padded, *behind, self._precision)
+            padded._parameters = convolution._parameters | {"weight": nn.Parameter(weight, False)}
+            return FusedConvolution(padded, norm, activation, self._precision)
 
 
 class _Packed:

@@ -31,12 +31,7 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
 
 
 def run_once(features: nn.Module, images: torch.Tensor, name: str) -> Any:
-    """Runs a network, or its features, without gradients.
-
-    Args:
-      features: the layers to run.
-      images: [n, 3, height, width].
-      name: the network's, for the error.
+    """Runs a network, or its features, on images [n, 3, height, width], without gradients.
 
     Raises:
       ValueError: it takes no images of this size: some networks take images of one size, others of whole patches.
@@ -53,7 +48,7 @@ def run_once(features: nn.Module, images: torch.Tensor, name: str) -> Any:
 
 
 def logits_of(network: nn.Module, images: torch.Tensor, name: str) -> torch.Tensor:
-    """The logits of a classifier, [n, classes]. Arguments: see `run_once`.
+    """The logits of a classifier, [n, classes].
 
     Raises:
       ValueError: see `run_once`; or the output is anything but logits, or not finite.

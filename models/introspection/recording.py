@@ -1,4 +1,4 @@
-"""Records what the layers of a network give in one pass of the calling thread: maps, attention, gradients.
+"""Finds the layers of a network by name or stride, and records what they give in a pass: maps, attention, gradients.
 
 The maps come from taps, layers that hand the output of another layer to the recording. Nothing is hooked, and the
 network itself is never changed. What runs is a copy of its containers, or of its traced graph, around the same layers
@@ -7,6 +7,8 @@ and parameters.
 
 import contextvars
 import copy
+import functools
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -15,8 +17,11 @@ import torch
 from torch import fx, nn
 
 from camboxes.models.introspection.attention import OpenAttention
-from camboxes.models.introspection.tokens import MAPS, Layout
-from camboxes.models.introspection.traced import nodes_of
+from camboxes.models.introspection.layers import outermost_layers
+from camboxes.models.introspection.parts import Parts, nodes_of
+from camboxes.models.introspection.probing import evaluating, noise
+from camboxes.models.introspection.tokens import MAPS, Layout, layout_of
+from camboxes.models.spec import BY_STRIDE
 
 LAST = ""  # the name of the last feature maps, in a `Recording`
 ATTENTION = "@attention"  # asks a `Recording` for the attention of all layers
@@ -66,7 +71,7 @@ def recording(
     """Records the forward passes that the calling thread makes in the block, through the taps of the network.
 
     Args:
-      layers: the layers to record; with ATTENTION among them also attention.
+      layers: names that `Recorder.layer` gave, LAST or ATTENTION.
       size: height and width of the images, in pixels.
       gradients: the layers among them with respect to which gradients are wanted.
     """
@@ -106,11 +111,8 @@ class Tap(nn.Module):
 def tapped(features: nn.Module, layer: str) -> nn.Module:
     """Copies the features of `take_apart`, with a `Tap` behind one layer of the network.
 
-    Only the containers around the layer are copied, or the graph that calls it; layers and parameters are shared.
-
-    Args:
-      features: see `Parts`; they may have taps already.
-      layer: the layer's dotted name in the network.
+    Only the containers around the layer are copied, or the graph that calls it; layers and parameters are shared. The
+    layer is given by its dotted name in the network. The features may have taps already.
     """
     network = [] if isinstance(features, fx.GraphModule) else ["network"]
     return _tapped(features, [*network, *layer.split(".")], layer)
@@ -147,3 +149,88 @@ def _tapped_graph(features: fx.GraphModule, path: str, layer: str) -> nn.Module:
     root.__dict__.update(_container(features).__dict__)
     root.add_module(tap, Tap(layer))
     return fx.GraphModule(root, graph)
+
+
+class Recorder(nn.Module):
+    """A network taken apart, with a tap behind each layer whose maps were asked for.
+
+    Attributes:
+      network: the network, unchanged.
+      features: images to the last feature maps or tokens, with the taps. Another module after each new tap.
+      tail: those to logits.
+      names: the dotted name of each layer that was asked for, under what it was asked for as.
+    """
+
+    def __init__(self, network: nn.Module, parts: Parts, size: int):
+        """Takes the parts of a network, and the side of the square images that it is probed with, in pixels."""
+        super().__init__()
+        self.network = network
+        self.features = parts.features
+        self.tail = parts.tail
+        self.names: dict[str, str] = {}
+        self._prefix = parts.prefix
+        self._size = size
+        self._modules_to_evaluate = tuple(self.modules())  # kept: finding them takes as long as a layer
+        self._tapping = threading.Lock()
+
+    @functools.cached_property
+    def blocks(self) -> dict[int, list[str]]:
+        """The dotted names of the network's blocks by their stride: see `outermost_layers`."""
+        with evaluating(*self.network.modules()):
+            return outermost_layers(self.network, noise(self.network, self._size), self._prefix)
+
+    def layer(self, wanted: str) -> str:
+        """The name of a layer whose maps can be recorded from now on.
+
+        Args:
+          wanted: its dotted name in the network; or a stride in input pixels per cell for the last block at it:
+            "32[-2]" is the last but one.
+
+        Raises:
+          ValueError: there is no such layer, or its output is no map.
+        """
+        with self._tapping:
+            if wanted not in self.names:
+                self.names[wanted] = self._tap(wanted)
+        return self.names[wanted]
+
+    @contextmanager
+    def recording(
+        self, layers: frozenset[str], size: Sequence[int], gradients: frozenset[str] = frozenset()
+    ) -> Iterator[Recording]:
+        """Records the passes that the calling thread makes in the block, in evaluation mode: see `recording`."""
+        with evaluating(*self._modules_to_evaluate), recording(layers, size, gradients) as found:
+            yield found
+
+    def _tap(self, wanted: str) -> str:
+        by_stride = BY_STRIDE.fullmatch(wanted)
+        name = self._block(int(by_stride["stride"]), int(by_stride["place"] or 1)) if by_stride else wanted
+        if name not in dict(self.network.named_modules()) or not name:
+            raise ValueError(f"layer {wanted!r}: the network has none of this name; expected one of named_modules()")
+        if name in self.names.values():
+            return name
+        features = tapped(self.features, name)
+        probe = noise(self.network, self._size)
+        with evaluating(*features.modules()), recording(frozenset([name]), probe.shape[2:]) as found:
+            features(probe)
+        layout = layout_of(found.maps[name].shape, self._prefix) if name in found.maps else None
+        if layout is None:
+            raise ValueError(f"layer {name!r} gives no maps of [n, channels, height, width]")
+        for part in features.modules():
+            if isinstance(part, Tap) and part.layer == name:
+                part.layout = layout
+        self.features = features
+        self._modules_to_evaluate = tuple(self.modules())
+        return name
+
+    def _block(self, stride: int, place: int) -> str:
+        """The dotted name of a block at a stride, counted from the last one, which is 1."""
+        if stride not in self.blocks:
+            raise ValueError(
+                f"no layer at stride {stride}; this network has layers at {', '.join(map(str, sorted(self.blocks)))}: "
+                "methods without @, and refine none, need no such layer"
+            )
+        blocks = self.blocks[stride]
+        if not 1 <= place <= len(blocks):
+            raise ValueError(f"layer {stride}[-{place}]: at this stride the network has {', '.join(blocks)} alone")
+        return blocks[-place]

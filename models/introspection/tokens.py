@@ -24,12 +24,7 @@ class Layout(NamedTuple):
     prefix: int = 0
 
     def maps(self, output: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-        """Reads the maps from an output, [n, channels, height, width].
-
-        Args:
-          output: of the layer.
-          size: height and width of the images, in pixels.
-        """
+        """Reads the maps [n, channels, height, width] from an output for images of a height and width in pixels."""
         if self.axes == "NHWC":
             return output.permute(0, 3, 1, 2)
         if self.axes == "NLC":
@@ -92,9 +87,7 @@ def layout_of(shape: Sequence[int], prefix: int | None) -> Layout | None:
 def grid(patches: int, aspect: float) -> tuple[int, int]:
     """Height and width of an image in patches: the factors of their number whose ratio is nearest to the image's.
 
-    Args:
-      patches: their number.
-      aspect: the image's height divided by its width.
+    The aspect is the image's height divided by its width.
     """
     heights = [height for height in range(1, patches + 1) if patches % height == 0]
     height = min(heights, key=lambda height: abs(math.log(height * height / (patches * aspect))))

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from camboxes.models.introspection.parts import Parts, take_apart
-from camboxes.models.introspection.traced import cut_behind
+from camboxes.models.introspection.parts import Parts, cut_behind, take_apart
 from camboxes.models.networks.by_name import Network
 
 # The last layers that the paper keeps, of networks of torchvision: conv5, conv5-3 and inception4e, each with its ReLU.

@@ -4,7 +4,7 @@ from torch import nn
 
 from camboxes.models.introspection.parts import take_apart
 from camboxes.models.introspection.probing import noise
-from camboxes.models.introspection.recorder import Recorder
+from camboxes.models.introspection.recording import Recorder
 
 
 class Halving(nn.Module):
