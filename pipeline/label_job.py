@@ -22,10 +22,9 @@ if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from camboxes.models import Classifier, Localizer, ModelSpec
-    from camboxes.transforms import BoxRule, Plan, PlannedRun, PlanOnWorkers
+    from camboxes.transforms import BoxRule, Plan, PlannedRun, PlanOnWorkers, ReadLabeledImages
     from camboxes.transforms.images.decoding import Limits
     from camboxes.transforms.planning.listing import Listing
-    from camboxes.transforms.read import ReadPlanned
 
 _IMPORTED_BY_WORKERS = ("camboxes.transforms", "camboxes.models.localization.localizer", "timm", "torchvision")
 
@@ -283,7 +282,7 @@ def prepare(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter 
     return Prepared(options, source, maps, localizer, rule, limits, plan)
 
 
-def _reading(job: LabelJob, ready: Prepared) -> "tuple[PlannedRun | None, PlanOnWorkers | ReadPlanned]":
+def _reading(job: LabelJob, ready: Prepared) -> "tuple[PlannedRun | None, PlanOnWorkers | ReadLabeledImages]":
     """Deletes what --overwrite replaces, and plans the run; returns the plan and the step that reads it.
 
     The plan is None where the workers make it.
@@ -292,8 +291,7 @@ def _reading(job: LabelJob, ready: Prepared) -> "tuple[PlannedRun | None, PlanOn
       ValueError, OSError: the plan cannot be made, or the folder holds something else.
     """
     from camboxes.pipeline.jobs import run_folder
-    from camboxes.transforms import PlanOnWorkers
-    from camboxes.transforms.read import ReadPlanned
+    from camboxes.transforms import PlanOnWorkers, ReadLabeledImages
 
     run_folder.check_contents(job.output)
     if job.overwrite:
@@ -304,8 +302,8 @@ def _reading(job: LabelJob, ready: Prepared) -> "tuple[PlannedRun | None, PlanOn
         read = PlanOnWorkers(job.input, ready.plan)
         read.check()
         return None, read
-    planned = ready.plan.make(ready.source)
-    return planned, ReadPlanned(planned)
+    reader = ReadLabeledImages(ready.source, ready.plan)
+    return reader.check(), reader
 
 
 def _set_aside(job: LabelJob) -> str | None:

@@ -41,19 +41,15 @@ class PlansThenReads(beam.PTransform):
         self._read.with_resource_hints(**hints)
         return self
 
-    def _read_missing(self, pipeline: beam.Pipeline, planned: PlannedRun) -> beam.PCollection[Shard]:
-        return pipeline | "MissingShards" >> beam.Create(planned.missing(), reshuffle=False) | self._read
-
 
 @beam.typehints.with_output_types(Shard)
 class ReadLabeledImages(PlansThenReads):
     """Plans a data set, and emits its planned shards that the run's folder does not hold yet.
 
     A shard holds references to images, never pixels. The data set is listed and the plan is written when the transform
-    is applied to a pipeline.
+    is applied to a pipeline, or by `check`.
 
-    Raises, when it is applied:
-      SourceError, UnmatchedLabelsError, PlanConflictError: see `Plan.make`.
+    Raises, when it is applied: see `check`.
     """
 
     def __init__(self, source: str | Listing, plan: Plan):
@@ -61,24 +57,21 @@ class ReadLabeledImages(PlansThenReads):
         super().__init__(plan.output)
         self._source = source
         self._plan = plan
+        self._planned: PlannedRun | None = None
+
+    def check(self) -> PlannedRun:
+        """Makes the plan that `expand` then uses; call it to learn of errors earlier.
+
+        Raises:
+          SourceError, UnmatchedLabelsError, PlanConflictError: see `Plan.make`.
+        """
+        self._planned = self._plan.make(self._source)
+        return self._planned
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Shard]:
         """Applies the transform to a pipeline."""
-        return self._read_missing(pipeline, self._plan.make(self._source))
-
-
-@beam.typehints.with_output_types(Shard)
-class ReadPlanned(PlansThenReads):
-    """Emits the planned shards of a run that its folder does not hold yet, when it is applied to a pipeline."""
-
-    def __init__(self, planned: PlannedRun):
-        """Takes the run's plan, as `Plan.make` returns it."""
-        super().__init__(planned.output)
-        self._planned = planned
-
-    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Shard]:
-        """Applies the transform to a pipeline."""
-        return self._read_missing(pipeline, self._planned)
+        keys = (self._planned or self.check()).missing()
+        return pipeline | "MissingShards" >> beam.Create(keys, reshuffle=False) | self._read
 
 
 @beam.typehints.with_output_types(Shard)

@@ -6,7 +6,6 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from camboxes.transforms import Plan, PlannedRun, PlanOnWorkers, ReadLabeledImages
 from camboxes.transforms.planning.plan import PlanConflictError
-from camboxes.transforms.read import ReadPlanned
 from camboxes.transforms.sources.entries import SourceError
 
 NAMES = [("cat",), ("dog",)]
@@ -65,8 +64,9 @@ def test_checking_early(manifest, plan):
 
 def test_a_plan_that_is_made_already(manifest, tmp_path):
     manifest.write_text("path,label\n" + "".join(f"{number}.jpg,cat\n" for number in range(20)))
-    planned = Plan(str(tmp_path / "out"), NAMES, shards=2).make(str(manifest))
-    step = ReadPlanned(planned)
+    step = ReadLabeledImages(str(manifest), Plan(str(tmp_path / "out"), NAMES, shards=2))
+    planned = step.check()
+    manifest.unlink()
     (tmp_path / "out" / "shards").mkdir()
     (tmp_path / "out" / "shards" / "00001-of-00002.parquet").touch()
     with beam.Pipeline(runner=RUNNER) as p:

@@ -6,7 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -95,7 +95,10 @@ def text_lines(path: str) -> Iterator[str]:
     Raises:
       SourceError: it is neither; names the line.
     """
-    with storage.open_binary(path) as file, _decoded(file) as text:
+    with storage.open_binary(path) as file:
+        encoding = "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"  # Excel's "Unicode text"
+        file.seek(0)
+        text = io.TextIOWrapper(file, encoding=encoding, errors="surrogateescape", newline="")
         for number, line in enumerate(text, start=1):
             if number == 1 and _UNMARKED.match(line):
                 raise SourceError(f"{path!r} is UTF-16 without its mark; save it as UTF-8")
@@ -105,13 +108,6 @@ def text_lines(path: str) -> Iterator[str]:
                     "save it as UTF-8 (in Excel: CSV UTF-8)"
                 )
             yield line
-
-
-def _decoded(file: IO[bytes]) -> io.TextIOWrapper:
-    mark = file.read(2)
-    file.seek(0)
-    encoding = "utf-16" if mark in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"  # Excel's "Unicode text" is UTF-16
-    return io.TextIOWrapper(file, encoding=encoding, errors="surrogateescape", newline="")
 
 
 def _header(path: str, lines: Iterator[str]) -> tuple[str, tuple[str, ...], int]:

@@ -67,6 +67,8 @@ def read_bytes(path: str, most: int = -1) -> bytes:
     try:
         with store_of(path).open(path, "rb") as file:
             return file.read(most)
+    except FileNotFoundError:
+        raise
     except Exception as error:  # each store has errors of its own
         if exists(path):
             raise OSError(f"{path!r} cannot be read ({error})") from error
