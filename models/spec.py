@@ -192,11 +192,7 @@ class MapSpec:
 
     @functools.cached_property
     def terms(self) -> tuple[Term, ...]:
-        """The summands of the method, parsed.
-
-        Raises:
-          ValueError: the method cannot be read; raised by the constructor.
-        """
+        """The summands of the method, parsed; the constructor raises a ValueError where it cannot be read."""
         # The two plus signs of gradcam++ belong to its name.
         texts = self.method.replace("gradcam++", "gradcam²").split("+")
         return tuple(self._term(text) for text in texts)
@@ -235,11 +231,7 @@ class MapSpec:
 
 
 def check_statistics(field: str, values: Sequence[float]) -> None:
-    """Checks the mean or the std of images.
-
-    Raises:
-      ValueError: these are not three numbers in the range of the field.
-    """
+    """Raises a ValueError where the mean or the std of images is not three numbers in its range."""
     given = ", ".join(f"{value:g}" for value in values)
     if len(values) != 3:
         raise ValueError(f"{field} is {given}; expected three numbers: of red, green and blue")

@@ -57,12 +57,8 @@ def project(
 def saliency(projection: torch.Tensor, cell: int) -> torch.Tensor:
     """Averages the largest absolute value of the channels over each cell (Simonyan et al., ICLR Workshop 2014, 3.1).
 
-    Args:
-      projection: [n, 3, height, width].
-      cell: the side of a cell in pixels; where it does not divide a side of the image, the last cells are smaller.
-
-    Returns:
-      [n, ceil(height / cell), ceil(width / cell)], not negative.
+    Of a projection [n, 3, height, width] it gives [n, ceil(height / cell), ceil(width / cell)], not negative. `cell` is
+    in pixels; where it does not divide a side of the image, the last cells are smaller.
     """
     return functional.avg_pool2d(projection.abs().amax(1), cell, ceil_mode=True)
 

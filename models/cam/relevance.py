@@ -39,17 +39,10 @@ def relevance(forward: ForwardPass, weights: Sequence[torch.Tensor]) -> torch.Te
 
 
 def flow(row: torch.Tensor, weights: Sequence[torch.Tensor], windows: Sequence[Windows]) -> torch.Tensor:
-    """Multiplies a row vector by (I + A_L) ... (I + A_1).
+    """Multiplies a row vector by (I + A_L) ... (I + A_1): [n, cells of the first layer].
 
-    Where patches are merged between two layers, the merged cells get equal parts.
-
-    Args:
-      row: [n, cells of the last layer].
-      weights: A of each layer, by windows, [n, windows, cells, cells].
-      windows: the windows of each layer.
-
-    Returns:
-      [n, cells of the first layer].
+    Where patches are merged between two layers, the merged cells get equal parts. The row is [n, cells of the last
+    layer], A of each layer [n, windows, cells, cells].
     """
     size = windows[-1].size
     for weight, (finer, cells) in zip(reversed(weights), reversed(windows), strict=True):

@@ -31,14 +31,9 @@ class Coherence(NamedTuple):
 def affinity(stages: Sequence[torch.Tensor]) -> torch.Tensor:
     """Computes the affinity of each two cells: the product, over the stages, of their squared cosine similarities.
 
-    Negative similarities count as 0; each row is normalised to a sum of 1.
-
-    Args:
-      stages: each [n, channels, height, width], of the same images. The cells are those of the first stage; finer
-        stages are averaged to them. The mean over the cells is subtracted from each stage first.
-
-    Returns:
-      float32 [n, cells, cells].
+    Negative similarities count as 0; each row is normalised to a sum of 1. The stages are [n, channels, height, width],
+    of the same images. The cells are those of the first stage; finer stages are averaged to them. The mean over the
+    cells is subtracted from each stage first. The result is float32 [n, cells, cells].
     """
     size = (stages[0].shape[2], stages[0].shape[3])
     alike = _cosines(stages[0].float())
@@ -53,13 +48,9 @@ def refine(maps: torch.Tensor, stages: Sequence[torch.Tensor]) -> torch.Tensor:
 
     A value v above 0 becomes (1 - b) v, where b is the share of the cell's walk that ends on the image's border.
 
-    Args:
-      maps: [n, labels, height, width], signed, in any scale.
-      stages: as for `affinity`, of the same images.
-
-    Returns:
-      float32 [n, labels, rows, columns], on the first stage's grid. Each value lies between 0 and a mean of the map's
-      values, so the range of a map grows at most to include 0.
+    The maps are [n, labels, height, width], signed, in any scale; the stages are as for `affinity`. The result is
+    float32 [n, labels, rows, columns], on the first stage's grid. Each value lies between 0 and a mean of the map's
+    values, so the range of a map grows at most to include 0.
     """
     alike, size = affinity(stages), (stages[0].shape[2], stages[0].shape[3])
 
@@ -77,12 +68,8 @@ def refine(maps: torch.Tensor, stages: Sequence[torch.Tensor]) -> torch.Tensor:
 def coherence(maps: torch.Tensor, features: torch.Tensor) -> Coherence:
     """Measures how much one step of spreading changes maps.
 
-    Args:
-      maps: [n, labels, height, width].
-      features: of the same images, [n, channels, rows, columns]; maps are spread on their grid.
-
-    Returns:
-      float32 [n, labels] each; NaN where a map is constant on the grid.
+    The maps, [n, labels, height, width], are spread on the grid of the features of the same images, [n, channels, rows,
+    columns]. Of a map that is constant on this grid nothing is known: NaN.
     """
     alike, size = affinity([features]), (features.shape[2], features.shape[3])
     found = maps.new_zeros((2, *maps.shape[:2]), dtype=torch.float32)

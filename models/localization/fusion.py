@@ -46,12 +46,8 @@ def compete(maps: torch.Tensor, claimed: torch.Tensor) -> torch.Tensor:
     c is the label's scaled claim to the cell, the sum runs over all labels of the image, and 1/24 is the background's
     claim. The power and the background's claim were measured: docs/refinement.md.
 
-    Args:
-      maps: the maps of all labels of the image, [labels, height, width], signed, in any scale.
-      claimed: their claims, likewise.
-
-    Returns:
-      [labels, height, width], in [0, 1]; the map of a single label is returned as it is.
+    Maps and claims are [labels, height, width], signed, in any scale. The result is in [0, 1]; the map of a single
+    label is returned as it is.
     """
     if len(maps) < 2:
         return maps

@@ -54,8 +54,7 @@ class Localizer:
     def __init__(self, classifier: Classifier, maps: MapSpec | None = None):
         """Prepares the network's passes; `maps` None stands for CAM at the network's own size.
 
-        Raises:
-          ValueError: the network cannot do what is asked.
+        Raises a ValueError where the network cannot do what is asked.
         """
         maps = maps or MapSpec()
         self.classifier = classifier
@@ -65,8 +64,7 @@ class Localizer:
         for preprocessing in self._preprocessing:
             classifier.check_sizes(preprocessing)
         self._looks = looks_for(classifier, self._spec)
-        own = {"scales": list(self.scales), "model": classifier.settings}
-        self.settings: dict[str, Any] = dataclasses.asdict(maps) | own
+        self.settings = dataclasses.asdict(maps) | {"scales": list(self.scales), "model": classifier.settings}
 
     @property
     def batch_size(self) -> int:

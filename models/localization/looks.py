@@ -74,9 +74,7 @@ def looks_for(classifier: Classifier, maps: MapSpec) -> list[Look]:
     """Prepares the looks that maps are fused from: one for each scale, followed by its mirrored one.
 
     The first look reads the layer that coherence is measured with; the largest reads those that maps are refined along.
-
-    Raises:
-      ValueError: the network cannot do what is asked.
+    Raises a ValueError where the network cannot do what is asked.
     """
     networks = _finer(classifier, maps.scales) if maps.fine_scales else [classifier] * len(maps.scales)
     for scale, network in zip(maps.scales, networks, strict=True):

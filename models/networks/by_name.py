@@ -120,7 +120,13 @@ def _named_as_in(network: Network, state: State, weights: str) -> State:
     foreign = [name for name in (of_transformer, efficientnets.STEM) if any(key.endswith(name) for key in state)]
     state = without_prefix(state, foreign or wanted, weights)
     if efficientnets.STEM in state:
-        _check_padding(network.name, weights)
+        if not network.name.startswith("timm:tf_efficientnet_"):
+            bare = network.name.rpartition(":")[2].partition(".")[0]
+            meant = f"tf_{bare}" if timm.is_model(f"tf_{bare}") else "tf_efficientnet_b0, _b1 and so on"
+            raise ValueError(
+                f"weights {weights} are EfficientNet-PyTorch's (they hold _conv_stem.weight), which pads as TensorFlow "
+                f"does; {network.name} does not, and would give other logits. The network that pads so is timm:{meant}"
+            )
         state = efficientnets.timm_names(state, wanted)
     if of_transformer in state:
         state = _timm_names_of_transformer(state)
@@ -217,17 +223,6 @@ def _timm_names_of_transformer(state: State) -> State:
     for theirs, ours in _TRANSFORMER_NAMES.items():
         state = {re.sub(theirs, ours, key): value for key, value in state.items()}
     return state
-
-
-def _check_padding(name: str, weights: str) -> None:
-    """Raises a ValueError for EfficientNet-PyTorch's weights in a network that pads differently."""
-    if not name.startswith("timm:tf_efficientnet_"):
-        bare = name.rpartition(":")[2].partition(".")[0]
-        meant = f"tf_{bare}" if timm.is_model(f"tf_{bare}") else "tf_efficientnet_b0, _b1 and so on"
-        raise ValueError(
-            f"weights {weights} are EfficientNet-PyTorch's (they hold _conv_stem.weight), which pads as TensorFlow "
-            f"does; {name} does not, and would give other logits. The network that pads so is timm:{meant}"
-        )
 
 
 def load_state(network: Network, state: State, weights: str) -> None:

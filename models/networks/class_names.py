@@ -39,11 +39,7 @@ def shown(names: Sequence[Sequence[str]], index: int) -> str:
 
 
 def names_from_lines(text: str) -> Names:
-    """Parses a text with one class a line, in the order of the network's outputs.
-
-    Raises:
-      ValueError: a line is empty, other than at the end.
-    """
+    """Parses a text with one class a line, in the order of outputs. Raises a ValueError for an empty line inside."""
     return _checked([line] for line in text.rstrip().splitlines())
 
 

@@ -26,9 +26,8 @@ from camboxes.models.networks.prompts import Prompt, embed
 class DualEncoder(nn.Module):
     """An image tower and embedded texts: logit = scale * cosine(embedding of the image, embedding of the text) + bias.
 
-    Attributes:
-      tower: computes embeddings of images, with `forward_features` and `forward_head` as timm's networks have them.
-      head: a linear layer; its weights are the embeddings of the texts, each of length `scale`.
+    The tower has `forward_features` and `forward_head` as timm's networks have them. The weights of `head`, a linear
+    layer, are the embeddings of the texts, each of length `scale`.
     """
 
     def __init__(self, tower: Any, width: int, classes: int):
@@ -99,11 +98,7 @@ def load_dual_encoder(name: str, weights: str | None, prompts: Sequence[Prompt])
 
 
 def empty_dual_encoder(name: str, classes: int) -> Network:
-    """Builds the image tower and the linear layer with random weights, and CLIP's own preprocessing.
-
-    Raises:
-      ValueError: open_clip is not installed, or an unknown name.
-    """
+    """Builds the image tower and the linear layer with random weights, and CLIP's own preprocessing."""
     open_clip = _open_clip()
     config = _config(open_clip, name.removeprefix(OPEN_CLIP).partition("/")[0])
     quick = config.get("quick_gelu", False)
@@ -153,11 +148,7 @@ def _check_published(open_clip: Any, architecture: str, pretrained: str) -> None
 
 
 def image_tower(name: str, visual: Any) -> nn.Module:
-    """Wraps an image tower of open_clip as a network of timm's; CLIP's own towers then take images of any size.
-
-    Raises:
-      ValueError: an unknown kind of tower.
-    """
+    """Wraps an image tower of open_clip as a network of timm's; CLIP's own towers then take images of any size."""
     from open_clip.modified_resnet import ModifiedResNet
     from open_clip.timm_model import TimmModel
 

@@ -23,11 +23,9 @@ _EXPANDING = {
 
 
 def timm_names(state: Mapping[str, torch.Tensor], wanted: Iterable[str]) -> dict[str, torch.Tensor]:
-    """Renames tensors; unknown names are kept.
+    """Renames the tensors of a file, in any order, as those of the network are `wanted`, in its order.
 
-    Args:
-      state: the tensors under EfficientNet-PyTorch's names, in any order. Its blocks are numbered one by one.
-      wanted: the names of the network's own tensors, in its order. Its blocks are numbered by stage.
+    The file's blocks are numbered one by one, the network's by stage. Unknown names are kept.
     """
     blocks = list(dict.fromkeys(found[0] for key in wanted if (found := re.match(r"blocks\.\d+\.\d+", key))))
 

@@ -21,13 +21,10 @@ _UNITS = 1024
 
 
 class GapNetwork(nn.Module):
-    """A network of feature maps, the paper's additional convolution or none, global average pooling and a linear layer.
+    """A network's feature maps, the paper's additional convolution or none, global average pooling and a linear layer.
 
-    Attributes:
-      features: computes the feature maps of the converted network from images [n, 3, height, width]; those of the
-        patches for a network that works on tokens.
-      convolution: the paper's 3 x 3 convolution with its ReLU, or an identity.
-      head: the linear layer.
+    `features` computes the feature maps from images [n, 3, height, width]; those of the patches for a network that
+    works on tokens. `convolution` is the paper's 3 x 3 convolution with its ReLU, or an identity.
     """
 
     def __init__(self, features: nn.Module, channels: int, classes: int, *, convolution: bool):
@@ -72,10 +69,8 @@ class PatchMaps(nn.Module):
 def gap_network(network: Network, classes: int) -> Network:
     """Converts a network. Its features keep their weights; new layers get random ones, from torch's generator.
 
-    For a network that is already converted, only the linear layer is new.
-
-    Raises:
-      ValueError: the network has no feature maps before its output.
+    For a network that is already converted, only the linear layer is new. Raises a ValueError for a network without
+    feature maps before its output.
     """
     if isinstance(network.module, GapNetwork):
         module = copy.copy(network.module)

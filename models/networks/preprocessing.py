@@ -35,16 +35,10 @@ class Preprocessing:
         return (self.size, long_side) if ratio >= 1 else (long_side, self.size)
 
     def resize(self, image: np.ndarray | torch.Tensor | Image.Image) -> torch.Tensor:
-        """Resizes a photograph to the input's shape, on its own device.
-
-        Args:
-          image: uint8 [height, width, 3], RGB; or what `rgb` takes.
+        """Resizes a photograph, as `rgb` takes it, to the input's shape, on its own device.
 
         Returns:
           uint8 [3, input height, input width], in the memory layout of the photograph.
-
-        Raises:
-          ValueError: see `rgb`.
         """
         channels_first = torch.as_tensor(rgb(image)).permute(2, 0, 1)
         mode = transforms.InterpolationMode(self.interpolation)

@@ -13,20 +13,15 @@ from torchvision.transforms import v2
 class Examples(Dataset):
     """A set of training or validation examples: pairs of an input and its target.
 
-    Attributes:
-      keys: names of the inputs, for `read`.
-      read: reads an input, given its key and the epoch (None in validation). Where the head alone is trained, an input
-        is what `frozen_features` gave; else it is a uint8 image [3, height, width].
-      targets: int64 [n], the class of each image; or float32 [n, classes], 1 where the image has the label.
-      classes: the number of classes.
-      epoch: the epoch to read inputs for.
+    `read` reads an input, given its key and the epoch. Where the head alone is trained, an input is what
+    `frozen_features` gave; else it is a uint8 image [3, height, width].
     """
 
     keys: Sequence[str]
     read: Callable[[str, int | None], torch.Tensor]
-    targets: torch.Tensor
+    targets: torch.Tensor  # int64 [n], the class of each image; or float32 [n, classes], 1 where it has the label
     classes: int
-    epoch: int | None = None
+    epoch: int | None = None  # to read inputs for; None in validation
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -47,14 +42,9 @@ class Examples(Dataset):
 def augment(image: np.ndarray, size: int, seed: int) -> torch.Tensor:
     """Makes a random view of a photograph that mostly keeps its object.
 
-    Args:
-      image: uint8 [height, width, 3], RGB.
-      size: side of the view, in pixels.
-      seed: decides the view alone, whatever the number of workers.
-
-    Returns:
-      uint8 [3, size, size]. The whole image is squashed to a square, as in inference; the view's aspect ratio differs
-      from that by up to a third.
+    The image is uint8 [height, width, 3], RGB; the view is uint8 [3, size, size]. The whole image is squashed to a
+    square, as in inference; the view's aspect ratio differs from that by up to a third. The seed alone decides the
+    view, whatever the number of workers.
     """
     aspect = image.shape[1] / image.shape[0]
     views = v2.Compose(

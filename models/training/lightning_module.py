@@ -32,15 +32,10 @@ _BATCH = 32
 
 
 def frozen_features(network: GapNetwork, images: torch.Tensor) -> torch.Tensor:
-    """Computes the features that the head is trained on, [n, channels, height, width].
+    """Computes the features of normalised images that the head is trained on, [n, channels, height, width].
 
-    Args:
-      network: a conversion.
-      images: normalised, [n, 3, height, width].
-
-    Returns:
-      For a head that is a linear layer alone, the mean features as maps of one cell, float32. For a head that begins
-      with a convolution, the feature maps, float16 to save memory.
+    For a head that is a linear layer alone, they are the mean features as maps of one cell, float32. For a head that
+    begins with a convolution, they are the feature maps, float16 to save memory.
     """
     with torch.inference_mode():
         maps = network.features(images)

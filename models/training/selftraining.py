@@ -73,14 +73,8 @@ class MapRegressor(nn.Module):
     def foreground(self, features: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
         """Predicts the probability that a cell belongs to the object, the mean over the image and its mirror image.
 
-        It takes one map at a time: the last bits of a result depend on the shape of what is computed.
-
-        Args:
-          features: [channels, height, width], as `FeatureReader` gives them.
-          before: the class's map on their grid, float32 [height, width], min-max scaled.
-
-        Returns:
-          float32 [height, width], in [0, 1].
+        Features are [channels, height, width], as `FeatureReader` gives them; the class's map on their grid is float32
+        [height, width], min-max scaled. One map at a time: last bits depend on the shape of what is computed.
         """
         alike = likeness(features, before)
         with torch.inference_mode():
@@ -149,10 +143,8 @@ def on_one_core() -> Iterator[None]:
 def fit(examples: Examples, masks: torch.Tensor, seed: int = 0) -> MapRegressor:
     """Trains a regressor, on one core: the same arguments give the same bits.
 
-    Args:
-      examples: at least one.
-      masks: the foreground share of each cell, float32 [maps, height, width], in [0, 1].
-      seed: decides the first weights, the order of the examples, and which of them are mirrored.
+    The masks are the share of foreground in each cell, float32 [maps, height, width]. The seed decides the first
+    weights, the order of the examples, and which of them are mirrored.
     """
     count = len(masks)
     epochs = min(max(round(_SEEN / count), _EPOCHS[0]), _EPOCHS[1])
