@@ -10,7 +10,7 @@ from camboxes.pipeline.options.ground_truth import truth_option
 from camboxes.pipeline.reporter import LOG, Reporter
 
 if TYPE_CHECKING:
-    from camboxes.pipeline.evaluation.comparison import Comparison, Difference, Shared
+    from camboxes.pipeline.evaluation.comparison import Comparison
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,25 +23,7 @@ class CompareJob(Options):
     output: str | None = option(None, "where everything is written, every class too", metavar="FILE.json")
 
 
-@dataclasses.dataclass(frozen=True)
-class ComparedRuns:
-    """The result of a comparison.
-
-    Attributes:
-      shared: both runs, restricted to what they share.
-      comparison: the differences with their intervals.
-    """
-
-    shared: "Shared"
-    comparison: "Comparison"
-
-    @property
-    def figures(self) -> "dict[str, Difference]":
-        """Differences by name: `figures["ap"].difference.value`, `.low` and `.high`."""
-        return self.comparison.figures
-
-
-def compare(job: CompareJob, reporter: Reporter = LOG) -> ComparedRuns:
+def compare(job: CompareJob, reporter: Reporter = LOG) -> "Comparison":
     """Compares two runs on what they share, and writes the JSON file if `output` names one.
 
     Raises:
@@ -66,8 +48,7 @@ def compare(job: CompareJob, reporter: Reporter = LOG) -> ComparedRuns:
             raise CallError(f"--output {job.output!r} is a folder; expected a file, as {job.output}/c.json")
         runs = list(map(run_folder.finished, folders))
         truth = read_ground_truth(job.ground_truth)
-    both = shared_part(*(judge(run, truth, reporter) for run in runs))
-    comparison = compare_shared(both)
+    comparison = compare_shared(shared_part(*(judge(run, truth, reporter) for run in runs)))
     if job.output:
-        storage.write_json(job.output, comparison_json(folders, job.ground_truth, both, comparison))
-    return ComparedRuns(both, comparison)
+        storage.write_json(job.output, comparison_json(folders, job.ground_truth, comparison))
+    return comparison

@@ -26,8 +26,8 @@ def run(job: CompareJob) -> None:
     """Runs the command."""
     found = compare(job, TERMINAL)
     _print_runs([job.first, job.second], found.shared)
-    _print_figures(found.comparison)
-    _print_classes(found.comparison)
+    _print_figures(found)
+    _print_classes(found)
     if job.output:
         print(f"\nwrote {job.output}")
 

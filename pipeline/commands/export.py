@@ -30,12 +30,7 @@ _WITHOUT_BOX = {"no_box", "skipped", "below --min-score"}  # reasons why an imag
 
 
 def run(job: ExportJob) -> None:
-    """Runs the command.
-
-    Raises:
-      CallError: the call cannot be carried out as it was made.
-      Exception: the job failed, or files of images are gone or changed.
-    """
+    """Runs the command; where files of images are gone or changed, it fails at the end."""
     exported = export(job, TERMINAL)
     _print_counts(exported)
     _print_copies(exported)

@@ -56,14 +56,7 @@ class SelectedImages:
     """Gives the images that are exported, once, with their `split` and the boxes as `formats` takes them."""
 
     def __init__(self, run: PlannedRun, selection: Selection, copy: bool, reporter: Reporter):
-        """Takes what is exported.
-
-        Args:
-          run: a finished run.
-          selection: what of it is exported.
-          copy: copy images even where a link would do.
-          reporter: is told the progress.
-        """
+        """Takes a finished run and what of it is exported; `copy` copies images even where a link would do."""
         self.run = run
         self.splits = selection.splits
         self.categories = [category.name for category in run.categories]  # their ids are dense from 1
@@ -83,14 +76,9 @@ class SelectedImages:
             yield rows
 
     def with_files(self, folders: Mapping[Split, Path], jpeg: bool = False) -> Iterator[Row]:
-        """The images in the order of their ids; writes the file of each.
+        """The images in the order of their ids; writes the file of each to its split's folder.
 
-        Args:
-          folders: for each split where its files go.
-          jpeg: whether every file is a JPEG.
-
-        Yields:
-          The image; its `path` is its new file name.
+        The `path` of an image is its new file name. With `jpeg` every file is a JPEG.
         """
         for folder in folders.values():
             folder.mkdir(parents=True, exist_ok=True)

@@ -11,8 +11,6 @@ from camboxes.transforms.review.keep_decided import keep
 from camboxes.transforms.sources.entries import Split
 from camboxes.transforms.sources.splits import split_of
 
-Include = Literal["accepted", "reviewed", "all"]
-
 Row = dict[str, Any]
 
 
@@ -38,7 +36,7 @@ class Selection:
     val: float
     seed: int
     min_score: float
-    include: Include = "all"
+    include: Literal["accepted", "reviewed", "all"] = "all"
     decisions: Mapping[str, Decision] = dataclasses.field(default_factory=dict)
     folders: Mapping[str, Split] = dataclasses.field(default_factory=dict)
 

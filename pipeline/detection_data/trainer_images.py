@@ -19,17 +19,11 @@ _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "WEBP"
 
 
 class TrainerImage(NamedTuple):
-    """An image file as trainers get it.
+    """An image file as trainers get it."""
 
-    Attributes:
-      suffix: of its file's name.
-      data: the encoded file.
-      linkable: `data` is the original, and no trainer writes to it.
-    """
-
-    suffix: str
-    data: bytes
-    linkable: bool
+    suffix: str  # of its file's name
+    data: bytes  # the encoded file
+    linkable: bool  # `data` is the original, and no trainer writes to it
 
 
 def for_trainers(data: bytes, jpeg: bool) -> TrainerImage:
@@ -38,11 +32,7 @@ def for_trainers(data: bytes, jpeg: bool) -> TrainerImage:
     Boxes are in pixels of the upright image. OpenCV (so ultralytics) turns an image by its EXIF orientation;
     torchvision and most COCO and VOC loaders do not. So an image with an orientation is encoded anew, upright and
     without it. These are encoded anew, too: formats that not every trainer reads; transparent pixels, whose hidden
-    colours trainers see; grey of more than 8 bits, which Pillow converts to white.
-
-    Args:
-      data: a file's bytes, in a format that the run could decode.
-      jpeg: encode as JPEG whatever the original is.
+    colours trainers see; grey of more than 8 bits, which Pillow converts to white. With `jpeg` all become JPEG.
 
     Raises:
       BadImageError: this machine cannot decode it.
@@ -54,13 +44,12 @@ def for_trainers(data: bytes, jpeg: bool) -> TrainerImage:
     if as_it_is and suffix and (is_jpeg or not jpeg):
         # ultralytics rewrites a JPEG without an end marker in place, which must never reach the original.
         return TrainerImage(suffix, data, linkable=not is_jpeg or data.endswith(b"\xff\xd9"))
-    file = io.BytesIO()
-    upright = Image.fromarray(decode(data, ACCEPTED))
+    kind, suffix, options = "PNG", ".png", {}
     if is_jpeg or jpeg:
-        upright.save(file, "JPEG", quality=95, subsampling=0)
-        return TrainerImage(".jpg", file.getvalue(), linkable=False)
-    upright.save(file, "PNG")
-    return TrainerImage(".png", file.getvalue(), linkable=False)
+        kind, suffix, options = "JPEG", ".jpg", {"quality": 95, "subsampling": 0}
+    file = io.BytesIO()
+    Image.fromarray(decode(data, ACCEPTED)).save(file, kind, **options)
+    return TrainerImage(suffix, file.getvalue(), linkable=False)
 
 
 def stem(path: str) -> str:

@@ -19,20 +19,13 @@ _CELLS = 2**21  # of one array while accumulating: 16 MiB
 
 
 class Boxes(NamedTuple):
-    """True or drawn boxes.
+    """True or drawn boxes."""
 
-    Attributes:
-      image, category: int64 [boxes], indices from 0.
-      bbox: float64 [boxes, 4], x, y, width, height in pixels.
-      score: float64 [boxes]; 0 for true boxes.
-      crowd: bool [boxes]; False for drawn boxes.
-    """
-
-    image: np.ndarray
-    category: np.ndarray
-    bbox: np.ndarray
-    score: np.ndarray
-    crowd: np.ndarray
+    image: np.ndarray  # int64 [boxes], indices from 0
+    category: np.ndarray  # likewise
+    bbox: np.ndarray  # float64 [boxes, 4], x, y, width, height in pixels
+    score: np.ndarray  # float64 [boxes]; 0 for true boxes
+    crowd: np.ndarray  # bool [boxes]; False for drawn boxes
 
     def some(self, which: np.ndarray) -> "Boxes":
         """Selects boxes by indices or by a mask."""
@@ -40,34 +33,22 @@ class Boxes(NamedTuple):
 
 
 class Matches(NamedTuple):
-    """A category's drawn boxes by descending score, as pycocotools matches them at IoU 0.50, 0.55, ... 0.95.
-
-    Attributes:
-      category: its index.
-      image: int64 [boxes], the image of each.
-      hit, miss: bool [10, boxes], whether a box matches a true box, or nothing; both False if it matches a crowd.
-      true_image: int64 [true boxes], the images of the true boxes, without crowds.
-    """
+    """A category's drawn boxes by descending score, as pycocotools matches them at IoU 0.50, 0.55, ... 0.95."""
 
     category: int
-    image: np.ndarray
-    hit: np.ndarray
-    miss: np.ndarray
-    true_image: np.ndarray
+    image: np.ndarray  # int64 [boxes], the image of each
+    hit: np.ndarray  # bool [10, boxes], whether a box matches a true box
+    miss: np.ndarray  # bool [10, boxes], whether it matches nothing; a match with a crowd is neither
+    true_image: np.ndarray  # int64 [true boxes], the images of the true boxes, without crowds
 
 
 class Precision(NamedTuple):
-    """Figures in percent for each row of weights; NaN if no image with a true box has a weight.
+    """Figures in percent for each row of weights; NaN if no image with a true box has a weight."""
 
-    Attributes:
-      ap, ap50, ar: float64 [rows], means over the categories that have a true box on an image with a weight.
-      ap50_of: float64 [rows, categories], in the order of the matches.
-    """
-
-    ap: np.ndarray
-    ap50: np.ndarray
-    ar: np.ndarray
-    ap50_of: np.ndarray
+    ap: np.ndarray  # float64 [rows], a mean over the categories that have a true box on an image with a weight
+    ap50: np.ndarray  # likewise
+    ar: np.ndarray  # likewise
+    ap50_of: np.ndarray  # float64 [rows, categories], in the order of the matches
 
 
 def match_boxes(true: Boxes, drawn: Boxes) -> list[Matches]:

@@ -20,33 +20,21 @@ FEWEST_PAIRS = 5  # of a category whose difference is reported
 
 
 class Shared(NamedTuple):
-    """Two runs restricted to what they share.
-
-    Attributes:
-      first, second: the runs, with the same images, categories and pairs in the same order.
-      images: the ground truth's paths of the images.
-      left_out: for each run, how many images, categories and pairs only that run has.
-    """
+    """Two runs restricted to what they share: the same images, categories and pairs in the same order."""
 
     first: Judged
     second: Judged
-    images: list[str]
-    left_out: list[dict[str, int]]
+    images: list[str]  # the ground truth's paths of the images
+    left_out: list[dict[str, int]]  # for each run, how many images, categories and pairs only that run has
 
 
 class Difference(NamedTuple):
-    """One figure of both runs, in percent.
+    """One figure of both runs, in percent."""
 
-    Attributes:
-      first, second: the figure of each run; None if there is nothing to judge.
-      difference: second minus first, with its interval.
-      p: two-sided, at least 1 / resamples; None if the difference is not defined.
-    """
-
-    first: float | None
-    second: float | None
-    difference: Estimate
-    p: float | None
+    first: float | None  # of the first run; None if there is nothing to judge
+    second: float | None  # likewise
+    difference: Estimate  # second minus first, with its interval
+    p: float | None  # two-sided, at least 1 / resamples; None if the difference is not defined
 
     @property
     def told_apart(self) -> bool:
@@ -61,13 +49,15 @@ class Comparison(NamedTuple):
     AP and AR count every box of the shared images and categories, including boxes of a label that only one run has.
 
     Attributes:
-      figures: the headline figures by name.
+      shared: both runs, restricted to what they share.
+      figures: the headline figures by name: `figures["ap"].difference.value`, `.low` and `.high`.
       classes: by category name the number of pairs and GT-known Loc at IoU 0.5, of categories with at least
         FEWEST_PAIRS pairs; the largest differences first.
       both_right, first_right, second_right, neither_right: number of pairs whose box reaches IoU 0.5 in both runs, in
         one run only, or in neither.
     """
 
+    shared: Shared
     figures: dict[str, Difference]
     classes: dict[str, tuple[int, Difference]]
     both_right: int
@@ -119,8 +109,23 @@ def _pairs(judged: Judged) -> dict[tuple[str, str], int]:
 
 def compare_shared(both: Shared) -> Comparison:
     """Compares two runs, with intervals from a paired bootstrap over their images."""
-    localization, of_classes = _localization(both)
-    overall = dict(zip((*figures.LOCALIZATION, *figures.DETECTION), [*localization, *_detection(both)], strict=True))
+    runs, true = (both.first, both.second), figures.true_boxes(both.first)
+    matches = [match_boxes(true, run.detections) for run in runs]
+
+    def of_own_boxes(weights: np.ndarray) -> np.ndarray:
+        """LOCALIZATION, then GT-known Loc at IoU 0.5 of each category: [rows, runs, figures]."""
+        found = [figures.localization(run, weights) for run in runs]
+        return np.stack([np.concatenate([of.overall, of.gt_known_50], axis=1)[:, :, 0] for of in found], axis=1)
+
+    def of_all_boxes(weights: np.ndarray) -> np.ndarray:
+        """DETECTION: [rows, runs, figures]."""
+        return figures.detection(matches, weights).overall.swapaxes(1, 2)
+
+    localized = differences(*bootstrap(of_own_boxes, both.images, figures.RESAMPLES, len(both.first.image)))
+    detected = differences(*bootstrap(of_all_boxes, both.images, figures.RESAMPLES_OF_DETECTION))
+    of_classes = localized[len(figures.LOCALIZATION) :]
+    overall = dict(zip(figures.LOCALIZATION, localized, strict=False))
+    overall |= dict(zip(figures.DETECTION, detected, strict=True))
     numbers, counts = np.unique(both.first.category, return_counts=True)
     classes = {
         both.first.categories[number]: (count, of_class)
@@ -129,6 +134,7 @@ def compare_shared(both: Shared) -> Comparison:
     }
     first, second = both.first.iou >= 0.5, both.second.iou >= 0.5
     return Comparison(
+        shared=both,
         figures={name: overall[name] for name in figures.HEADLINE},
         classes=dict(sorted(classes.items(), key=lambda item: (-abs(item[1][1].difference.value or 0.0), item[0]))),
         both_right=int((first & second).sum()),
@@ -138,36 +144,10 @@ def compare_shared(both: Shared) -> Comparison:
     )
 
 
-def _localization(both: Shared) -> tuple[list[Difference], list[Difference]]:
-    """Differences of figures.LOCALIZATION, and of GT-known Loc at IoU 0.5 for each category that has pairs."""
-
-    def compute(weights: np.ndarray) -> np.ndarray:
-        """[rows, runs, figures] for image weights [rows, images]."""
-        found = [figures.localization(run, weights) for run in (both.first, both.second)]
-        return np.stack([np.concatenate([of.overall, of.gt_known_50], axis=1)[:, :, 0] for of in found], axis=1)
-
-    found = differences(*bootstrap(compute, both.images, figures.RESAMPLES, len(both.first.image)))
-    return found[: len(figures.LOCALIZATION)], found[len(figures.LOCALIZATION) :]
-
-
-def _detection(both: Shared) -> list[Difference]:
-    """Differences of figures.DETECTION."""
-    true = figures.true_boxes(both.first)
-    matches = [match_boxes(true, run.detections) for run in (both.first, both.second)]
-
-    def compute(weights: np.ndarray) -> np.ndarray:
-        """[rows, runs, figures] for image weights [rows, images]."""
-        return figures.detection(matches, weights).overall.swapaxes(1, 2)
-
-    return differences(*bootstrap(compute, both.images, figures.RESAMPLES_OF_DETECTION))
-
-
 def differences(values: np.ndarray, samples: np.ndarray) -> list[Difference]:
-    """Differences of several figures.
+    """Differences of several figures, in percent: of [runs, figures], with resamples [resamples, runs, figures].
 
-    Args:
-      values: [runs, figures] in percent; NaN where one is not defined.
-      samples: [resamples, runs, figures]; a resample in which a figure is NaN is left out.
+    A figure that is not defined is NaN; a resample in which it is NaN is left out.
     """
     between, found = samples[:, 1] - samples[:, 0], []
     for number, estimate in enumerate(estimates(values[1] - values[0], between)):

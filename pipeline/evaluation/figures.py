@@ -61,40 +61,25 @@ class Figure(NamedTuple):
 
 
 class ClassFigures(NamedTuple):
-    """Figures of one category; without intervals if all of its pairs are on one image.
+    """Figures of one category; without intervals if all of its pairs are on one image."""
 
-    Attributes:
-      pairs: number of labelled pairs with a true box.
-      gt_known_50, mean_iou, ap50: see the module; every value of the first two is None if there is no pair.
-    """
-
-    pairs: int
-    gt_known_50: Figure
-    mean_iou: Figure
+    pairs: int  # number of labelled pairs with a true box
+    gt_known_50: Figure  # every value is None if there is no pair
+    mean_iou: Figure  # likewise
     ap50: Figure
 
 
 class BestThresholds(NamedTuple):
-    """Figures at the best thresholds. These are chosen on the boxes that they are judged on, so the figures flatter.
+    """Figures at the best thresholds. These are chosen on the boxes that they are judged on, so the figures flatter."""
 
-    Attributes:
-      judged: number of judged images.
-      images: number of images that these figures cover; fewer if those were too many to redraw.
-      threshold: the best threshold of the run's rule for each of IOUS; of equals, the lowest.
-      gt_known: GT-known Loc at these thresholds. For the interval, each resample chooses its own thresholds.
-      v2: mean of gt_known.
-      max_box_acc, max_box_acc_v2: by the literature's rule (`transforms.wsol`), from the stored maps, over the pairs.
-      literature_threshold: best thresholds of MaxBoxAccV2 for each of IOUS, as shares of the map's maximum.
-    """
-
-    judged: int
-    images: int
-    threshold: list[float]
-    gt_known: list[Figure]
-    v2: Figure
-    max_box_acc: float
-    max_box_acc_v2: float
-    literature_threshold: list[float]
+    judged: int  # number of judged images
+    images: int  # number of images that these figures cover; fewer if those were too many to redraw
+    threshold: list[float]  # the best threshold of the run's rule for each of IOUS; of equals, the lowest
+    gt_known: list[Figure]  # at these thresholds; for the interval, each resample chooses its own thresholds
+    v2: Figure  # mean of gt_known
+    max_box_acc: float  # by the literature's rule (`transforms.wsol`), from the stored maps, over the pairs
+    max_box_acc_v2: float  # likewise
+    literature_threshold: list[float]  # the best of MaxBoxAccV2 for each of IOUS, as shares of the map's maximum
 
     @property
     def caveat(self) -> str:
@@ -107,42 +92,26 @@ class BestThresholds(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """All figures of a run.
+    """All figures of a run."""
 
-    Attributes:
-      figures: figures at the run's own threshold, by the names that the module lists.
-      best: figures at the best thresholds.
-      classes: figures by category name, for categories that have a true box on the judged images.
-    """
-
-    figures: dict[str, Figure]
+    figures: dict[str, Figure]  # at the run's own threshold, by the names that the module lists
     best: BestThresholds
-    classes: dict[str, ClassFigures]
+    classes: dict[str, ClassFigures]  # by name, for categories that have a true box on the judged images
 
 
 class Localization(NamedTuple):
-    """Figures of the own boxes for each row of image weights; NaN if no image with a weight is judged.
+    """Figures of the own boxes for each row of image weights, float64; NaN if no image with a weight is judged."""
 
-    Attributes:
-      overall: float64 [rows, LOCALIZATION, 3], the last axis: run, centre, whole.
-      gt_known_50, mean_iou: float64 [rows, categories that have pairs, 3].
-    """
-
-    overall: np.ndarray
-    gt_known_50: np.ndarray
-    mean_iou: np.ndarray
+    overall: np.ndarray  # [rows, LOCALIZATION, 3], the last axis: run, centre, whole
+    gt_known_50: np.ndarray  # [rows, categories that have pairs, 3]
+    mean_iou: np.ndarray  # likewise
 
 
 class Detection(NamedTuple):
-    """Figures of all boxes for each row of image weights; NaN likewise.
+    """Figures of all boxes for each row of image weights, float64; NaN likewise."""
 
-    Attributes:
-      overall: float64 [rows, DETECTION, 3].
-      ap50: float64 [rows, categories that have true boxes, 3].
-    """
-
-    overall: np.ndarray
-    ap50: np.ndarray
+    overall: np.ndarray  # [rows, DETECTION, 3]
+    ap50: np.ndarray  # [rows, categories that have true boxes, 3]
 
 
 def compute_figures(judged: Judged, redrawn: Redrawn, reporter: Reporter = LOG) -> Evaluation:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from camboxes.pipeline.evaluation import figures, resampling
-from camboxes.pipeline.evaluation.comparison import Comparison, Difference, Shared
+from camboxes.pipeline.evaluation.comparison import Comparison, Difference
 from camboxes.pipeline.evaluation.figures import Evaluation, Figure
 from camboxes.pipeline.evaluation.judging import Judged
 
@@ -46,8 +46,9 @@ def evaluation_json(run: str, ground_truth: str, judged: Judged, evaluation: Eva
     }
 
 
-def comparison_json(runs: list[str], ground_truth: str, both: Shared, comparison: Comparison) -> Json:
+def comparison_json(runs: list[str], ground_truth: str, comparison: Comparison) -> Json:
     """The contents of a comparison's file."""
+    both = comparison.shared
     return {
         "runs": runs,
         "ground_truth": ground_truth,

@@ -38,38 +38,24 @@ class Judged:
     Pairs are sorted by the image's id, then by the category's. A pair's own box is the box of highest score (calibrated
     if it is) that the run has for the label; of equal scores, the one of lowest rank. Its IoU is the largest with any
     true box of the pair.
-
-    Attributes:
-      categories: names of the run, in the order of their ids.
-      paths: the judged images, including those without a pair, in the order of their ids.
-      sizes: int64 [images, 2], width and height in pixels.
-      image, category: int64 [pairs], indices into paths and categories.
-      iou: float64 [pairs], IoU of the own box; 0 if there is no box.
-      score: float64 [pairs], score of the own box as in results.json; NaN if there is no box.
-      raw_score, calibrated: float64 [pairs], its score before and after calibration; NaN if there is none.
-      centre, whole: float64 [pairs], IoU of a centred box of 80% of each side, and of the whole image.
-      top1, top5: bool [pairs], whether the label's class is the network's first, or among its first five.
-      detections: every box of the run in the judged images and categories, with its score as in results.json.
-      matching: what is judged, and what was left out.
-      settings: the settings that the run's shards were made with, its box rule under "rule".
     """
 
-    categories: list[str]
-    paths: list[str]
-    sizes: np.ndarray
-    image: np.ndarray
-    category: np.ndarray
-    iou: np.ndarray
-    score: np.ndarray
-    raw_score: np.ndarray
-    calibrated: np.ndarray
-    centre: np.ndarray
-    whole: np.ndarray
-    top1: np.ndarray
-    top5: np.ndarray
-    detections: Boxes
-    matching: Matching
-    settings: dict[str, Any]
+    categories: list[str]  # names of the run, in the order of their ids
+    paths: list[str]  # the judged images, including those without a pair, in the order of their ids
+    sizes: np.ndarray  # int64 [images, 2], width and height in pixels
+    image: np.ndarray  # int64 [pairs], indices into paths
+    category: np.ndarray  # int64 [pairs], indices into categories
+    iou: np.ndarray  # float64 [pairs], IoU of the own box; 0 if there is no box
+    score: np.ndarray  # float64 [pairs], of the own box as in results.json; NaN if there is no box
+    raw_score: np.ndarray  # float64 [pairs], its score before calibration; NaN if there is no box
+    calibrated: np.ndarray  # float64 [pairs], its calibrated score; NaN if there is none
+    centre: np.ndarray  # float64 [pairs], IoU of a centred box of 80% of each side
+    whole: np.ndarray  # float64 [pairs], IoU of the whole image
+    top1: np.ndarray  # bool [pairs], whether the label's class is the network's first
+    top5: np.ndarray  # bool [pairs], whether it is among the network's first five
+    detections: Boxes  # every box of the run in the judged images and categories, with its score as in results.json
+    matching: Matching  # what is judged, and what was left out
+    settings: dict[str, Any]  # those that the run's shards were made with, its box rule under "rule"
 
     def restricted(self, paths: Sequence[str], categories: Sequence[str], pairs: np.ndarray) -> "Judged":
         """Keeps some images, categories and pairs, in the given order.
@@ -199,19 +185,12 @@ def floor_boxes(sizes: np.ndarray, share: float) -> np.ndarray:
 
 
 class _Rows(NamedTuple):
-    """The judged images' rows as columns, in the order of their ids. `image` is the index of an entry's image.
+    """The judged images' rows as columns, in the order of their ids. `image` is the index of an entry's image."""
 
-    Attributes:
-      sizes: int64 [images, 2], width and height.
-      labels: image, category, class_index, sorted by image, then by category.
-      top5: image, class_index, for each image the network's first classes in their order.
-      boxes: image, category, rank, bbox, score, calibrated_score.
-    """
-
-    sizes: np.ndarray
-    labels: Columns
-    top5: Columns
-    boxes: Columns
+    sizes: np.ndarray  # int64 [images, 2], width and height
+    labels: Columns  # image, category, class_index, sorted by image, then by category
+    top5: Columns  # image, class_index, for each image the network's first classes in their order
+    boxes: Columns  # image, category, rank, bbox, score, calibrated_score
 
 
 def _read(run: PlannedRun, matching: Matching, reporter: Reporter) -> _Rows:

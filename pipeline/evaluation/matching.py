@@ -18,35 +18,21 @@ from camboxes.transforms.records import REJECTED
 
 @dataclasses.dataclass(frozen=True)
 class Matching:
-    """The images and categories that are judged, and those that are left out.
+    """The images and categories that are judged, and those that are left out."""
 
-    Attributes:
-      truths: the judged images, by the run's path, in the order of their ids.
-      categories: the judged names, sorted.
-      images_only_in_run, images_only_in_truth: paths without a counterpart.
-      ambiguous_images: the run's paths that have several candidates in the ground truth, or share one; with these.
-      images_of_other_size: matched images whose sizes differ, with both sizes: their true boxes are in another frame.
-      rejected_images: matched images that the run rejected.
-      categories_only_in_run, categories_only_in_truth: names without a counterpart.
-      categories_without_class: names on both sides that stand for no class of the network.
-      labelled_without_class: number of labels of judged images that stand for no class.
-      labelled_without_true_box: number of labels of judged images and categories that have no true box there.
-      true_without_label: number of judged categories that have true boxes on a judged image without being its label.
-    """
-
-    truths: dict[str, TrueImage]
-    categories: list[str]
-    images_only_in_run: list[str]
-    images_only_in_truth: list[str]
-    ambiguous_images: list[str]
-    images_of_other_size: list[str]
-    rejected_images: list[str]
-    categories_only_in_run: list[str]
-    categories_only_in_truth: list[str]
-    categories_without_class: list[str]
-    labelled_without_class: int = 0
-    labelled_without_true_box: int = 0
-    true_without_label: int = 0
+    truths: dict[str, TrueImage]  # the judged images, by the run's path, in the order of their ids
+    categories: list[str]  # the judged names, sorted
+    images_only_in_run: list[str]  # paths without a counterpart
+    images_only_in_truth: list[str]  # likewise
+    ambiguous_images: list[str]  # the run's paths that have several candidates in the truth, or share one; with these
+    images_of_other_size: list[str]  # with both sizes: their true boxes are in another frame
+    rejected_images: list[str]  # matched images that the run rejected
+    categories_only_in_run: list[str]  # names without a counterpart
+    categories_only_in_truth: list[str]  # likewise
+    categories_without_class: list[str]  # names on both sides that stand for no class of the network
+    labelled_without_class: int = 0  # number of labels of judged images that stand for no class
+    labelled_without_true_box: int = 0  # number of labels of judged images and categories that have no true box there
+    true_without_label: int = 0  # number of judged categories with true boxes on a judged image that lacks the label
 
     @property
     def left_out(self) -> dict[str, list[str] | int]:

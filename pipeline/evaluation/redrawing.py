@@ -28,21 +28,13 @@ _Placed = tuple[Sequence[int], WorkingMap]  # the rectangle of the image that a 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Redrawn(Judged):
-    """A judged run, and the IoU of each pair's box at other thresholds.
+    """A judged run, and the IoU of each pair's box at other thresholds."""
 
-    Attributes:
-      thresholds: float64 [thresholds].
-      otsu_shares: float64 [shares], thresholds as shares of the Otsu level.
-      iou_at: float32 [pairs, thresholds], IoU of the own box that the run's rule draws at each threshold.
-      iou_at_otsu: float32 [pairs, shares], likewise at each share of the Otsu level.
-      literature: counts by the rule of `transforms.wsol`, from the stored maps, over the pairs.
-    """
-
-    thresholds: np.ndarray
-    otsu_shares: np.ndarray
-    iou_at: np.ndarray
-    iou_at_otsu: np.ndarray
-    literature: metrics.BoxCounts
+    thresholds: np.ndarray  # float64 [thresholds]
+    otsu_shares: np.ndarray  # float64 [shares], thresholds as shares of the Otsu level
+    iou_at: np.ndarray  # float32 [pairs, thresholds], IoU of the own box that the run's rule draws at each threshold
+    iou_at_otsu: np.ndarray  # float32 [pairs, shares], likewise at each share of the Otsu level
+    literature: metrics.BoxCounts  # by the rule of `transforms.wsol`, from the stored maps, over the pairs
 
 
 def redraw(run: PlannedRun, judged: Judged, reporter: Reporter = LOG) -> Redrawn:

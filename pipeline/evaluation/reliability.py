@@ -9,23 +9,15 @@ _BINS = 10  # of equal mass
 
 
 class Trust(NamedTuple):
-    """Brier score, calibration error, AUROC and reliability diagram.
+    """Brier score, calibration error, AUROC and reliability diagram."""
 
-    Attributes:
-      boxes: number of boxes.
-      brier, constant_brier: mean squared error of the probabilities, and of the base rate; lower is better.
-      ece, constant_ece: expected calibration error over ten bins of equal mass, likewise.
-      auroc: how well they separate right boxes from wrong ones, 0.5 for chance; None if all are of one kind.
-      bins: the reliability diagram: mean probability, share of right boxes and number of boxes of each bin.
-    """
-
-    boxes: int
-    brier: float
-    constant_brier: float
-    ece: float
-    constant_ece: float
-    auroc: float | None
-    bins: list[tuple[float, float, int]]
+    boxes: int  # number of boxes
+    brier: float  # mean squared error of the probabilities; lower is better
+    constant_brier: float  # that of the base rate
+    ece: float  # expected calibration error over ten bins of equal mass; lower is better
+    constant_ece: float  # that of the base rate
+    auroc: float | None  # how well they separate right boxes from wrong ones, 0.5 for chance; None if all are one kind
+    bins: list[tuple[float, float, int]]  # mean probability, share of right boxes and number of boxes of each bin
 
 
 def trust(scores: np.ndarray, right: np.ndarray, base_rate: float) -> Trust:

@@ -15,12 +15,7 @@ _CELLS = 2**21  # of one array of a chunk of resamples: 16 MiB
 
 
 class Estimate(NamedTuple):
-    """A figure with its percentile interval; None where it is not defined.
-
-    Attributes:
-      value: the figure over all images.
-      low, high: bounds of the interval that holds LEVEL percent of the resamples.
-    """
+    """A figure over all images, with the interval that holds LEVEL percent of the resamples; None: not defined."""
 
     value: float | None
     low: float | None
@@ -72,11 +67,9 @@ def bootstrap(
 
 
 def estimates(values: np.ndarray, samples: np.ndarray) -> list[Estimate]:
-    """Computes values with intervals for several figures.
+    """Gives values [figures] intervals from samples [resamples, figures]; NaN stands for a figure that is not defined.
 
-    Args:
-      values: [figures]; NaN where one is not defined.
-      samples: [resamples, figures]; a resample in which a figure is NaN is left out of its interval.
+    A resample in which a figure is not defined is left out of its interval.
     """
     found = []
     for value, sample in zip(values.tolist(), samples.T, strict=True):

@@ -17,22 +17,14 @@ from camboxes.transforms.boxes.from_map import best_iou
 
 
 class TrueImage(NamedTuple):
-    """The true boxes of one image. An image without boxes is known to hold none.
+    """The true boxes of an image, float64 [boxes, 4] for each category name. An image without boxes holds none."""
 
-    Attributes:
-      path: as the ground truth gives it.
-      width, height: pixels of the upright image; None where the ground truth does not say.
-      boxes: for each category name the boxes, float64 [boxes, 4].
-      ignored: likewise, boxes that count neither as found nor as missed: COCO's crowds, VOC's difficult objects.
-      wrong: for each category without true boxes the boxes that a person rejected, likewise; None: any box is wrong.
-    """
-
-    path: str
-    width: int | None
+    path: str  # as the ground truth gives it
+    width: int | None  # pixels of the upright image; None where the ground truth does not say
     height: int | None
     boxes: dict[str, np.ndarray]
-    ignored: dict[str, np.ndarray]
-    wrong: Mapping[str, np.ndarray | None] = types.MappingProxyType({})
+    ignored: dict[str, np.ndarray]  # count neither as found nor as missed: COCO's crowds, VOC's difficult objects
+    wrong: Mapping[str, np.ndarray | None] = types.MappingProxyType({})  # rejected by a person; None: any box is wrong
 
     def is_right(self, category: str, bbox: Sequence[float]) -> bool | None:
         """Whether a box reaches IoU 0.5 with a true box of its category; None where that is unknown."""
@@ -47,17 +39,11 @@ class TrueImage(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class GroundTruth:
-    """The true boxes of a data set.
+    """The true boxes of a data set."""
 
-    Attributes:
-      source: the file or folder that they were read from.
-      categories: all names, sorted; COCO also names categories without a box.
-      images: by the path that the ground truth gives.
-    """
-
-    source: str
-    categories: tuple[str, ...]
-    images: dict[str, TrueImage]
+    source: str  # the file or folder that they were read from
+    categories: tuple[str, ...]  # all names, sorted; COCO also names categories without a box
+    images: dict[str, TrueImage]  # by the path that the ground truth gives
 
 
 class GroundTruthBuilder:

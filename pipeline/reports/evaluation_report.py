@@ -25,129 +25,79 @@ _POINTS = 200  # of a curve, at most
 _CLASSES = 40  # at most
 _BEST, _WORST = 12, 24
 _OF_ONE_CLASS = 2  # of the best, and of the worst, if there are enough classes
-_TOPS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)  # ends of an axis that four ticks divide well
 
 Point = tuple[float, float]
 
 
 class Accuracy(NamedTuple):
-    """Share of pairs whose box is right, as a function of the threshold.
+    """Share of pairs whose box is right, as a function of the threshold."""
 
-    Attributes:
-      images: number of photographs.
-      curves: for each of IOUS the points (threshold, share).
-      own: the run's own threshold; None if it is not one number for all maps.
-      centre: the share at IoU 0.5 for a centred box of 80% of each side.
-      top: end of the axis of shares.
-    """
-
-    images: int
-    curves: dict[float, list[Point]]
-    own: float | None
-    centre: float
-    top: float
+    images: int  # number of photographs
+    curves: dict[float, list[Point]]  # for each of IOUS the points (threshold, share)
+    own: float | None  # the run's own threshold; None if it is not one number for all maps
+    centre: float  # the share at IoU 0.5 for a centred box of 80% of each side
+    top: float  # end of the axis of shares
 
 
 class PrecisionRecall(NamedTuple):
-    """Precision over recall at IoU 0.5, all boxes in one ranking.
+    """Precision over recall at IoU 0.5, all boxes in one ranking."""
 
-    Attributes:
-      points: (recall, precision), by descending score.
-      top: end of the axis of recall.
-    """
-
-    points: list[Point]
-    top: float
+    points: list[Point]  # (recall, precision), by descending score
+    top: float  # end of the axis of recall
 
 
 class Ious(NamedTuple):
-    """A histogram of the pairs' IoU.
+    """A histogram of the pairs' IoU."""
 
-    Attributes:
-      counts: number of pairs whose IoU is in each of _BINS equal parts of [0, 1].
-      without_box: number of pairs without a box; they count at 0.
-      top: end of the axis of shares.
-    """
-
-    counts: list[int]
-    without_box: int
-    top: float
+    counts: list[int]  # number of pairs whose IoU is in each of _BINS equal parts of [0, 1]
+    without_box: int  # number of pairs without a box; they count at 0
+    top: float  # end of the axis of shares
 
 
 class Reliability(NamedTuple):
-    """How good calibrated scores are on images that they were not fitted to.
+    """How good calibrated scores are on images that they were not fitted to."""
 
-    Attributes:
-      trust: None if there are fewer than FEWEST_TO_TRUST boxes.
-      boxes: number of judged boxes.
-      left_out: number of boxes on images that the scores were fitted to.
-      base_rate: the constant score that they are compared with.
-    """
-
-    trust: Trust | None
-    boxes: int
-    left_out: int
-    base_rate: float
+    trust: Trust | None  # None if there are fewer than FEWEST_TO_TRUST boxes
+    boxes: int  # number of judged boxes
+    left_out: int  # number of boxes on images that the scores were fitted to
+    base_rate: float  # the constant score that they are compared with
 
 
 class Example(NamedTuple):
-    """A pair of an image and a label to show.
+    """A pair of an image and a label to show; boxes are x, y, width, height in pixels of the upright image."""
 
-    Attributes:
-      path: the run's path of the image.
-      width, height: size of the upright image in pixels.
-      label: the pair's label.
-      iou: IoU of its box; 0 if there is none.
-      score: score of its box as in results.json; None if there is none.
-      box: x, y, width, height in pixels; None if there is none.
-      true: the true boxes of the label.
-    """
-
-    path: str
+    path: str  # the run's
     width: int
     height: int
     label: str
-    iou: float
-    score: float | None
+    iou: float  # of its box; 0 if there is none
+    score: float | None  # of its box as in results.json; None if there is none
     box: list[float] | None
-    true: list[list[float]]
+    true: list[list[float]]  # the true boxes of the label
 
 
 class Section(NamedTuple):
-    """The values that the template shows.
+    """The values that the template shows."""
 
-    Attributes:
-      images, pairs: number of judged images and pairs.
-      names: titles of the headline figures.
-      figures: the headline figures, each with its interval and the two floors.
-      accuracy, precision_recall, ious, reliability: the charts; the last is None if scores are not calibrated.
-      classes: the most frequent categories.
-      all_classes: number of categories that have pairs.
-      best, worst: pairs of the highest and of the lowest IoU; of equals, those of the highest score.
-    """
-
-    images: int
-    pairs: int
-    names: dict[str, str]
-    figures: dict[str, Figure]
+    images: int  # number of judged images
+    pairs: int  # number of judged pairs
+    names: dict[str, str]  # titles of the headline figures
+    figures: dict[str, Figure]  # the headline figures, each with its interval and the two floors
     accuracy: Accuracy
     precision_recall: PrecisionRecall
     ious: Ious
-    reliability: Reliability | None
-    classes: dict[str, ClassFigures]
-    all_classes: int
-    best: list[Example]
-    worst: list[Example]
+    reliability: Reliability | None  # None if scores are not calibrated
+    classes: dict[str, ClassFigures]  # the most frequent categories
+    all_classes: int  # number of categories that have pairs
+    best: list[Example]  # pairs of the highest IoU; of equals, those of the highest score
+    worst: list[Example]  # pairs of the lowest IoU, likewise
 
 
 def section(judged: Judged, redrawn: Redrawn, evaluation: Evaluation, fitted: Set[str]) -> Section:
-    """Prepares the section.
+    """Prepares the section on a judged run and its figures.
 
-    Args:
-      judged: a judged run.
-      redrawn: the same run or a sample of it, redrawn: the images of the curves over thresholds.
-      evaluation: its figures.
-      fitted: the run's paths of the images that its scores were calibrated on; figures on them would flatter.
+    Curves over thresholds are of the images of `redrawn`: the same run or a sample of it. `fitted` are the paths of the
+    images that the run's scores were calibrated on; figures on them would flatter.
     """
     with_pairs = {name: of_class for name, of_class in evaluation.classes.items() if of_class.pairs}
     most = sorted(with_pairs, key=lambda name: (-with_pairs[name].pairs, name))[:_CLASSES]
@@ -169,20 +119,13 @@ def section(judged: Judged, redrawn: Redrawn, evaluation: Evaluation, fitted: Se
 
 
 def _accuracy(judged: Redrawn) -> Accuracy:
-    curves = {
-        delta: list(zip(judged.thresholds.tolist(), (judged.iou_at >= delta).mean(axis=0).tolist(), strict=True))
-        for delta in IOUS
-    }
+    shares = {delta: (judged.iou_at >= delta).mean(axis=0).tolist() for delta in IOUS}
+    curves = {delta: list(zip(judged.thresholds.tolist(), curve, strict=True)) for delta, curve in shares.items()}
     rule = judged.settings["rule"]
-    own = Cut.parse(rule["threshold"])
+    threshold = Cut.parse(rule["threshold"])
+    own = None if threshold.otsu or rule.get("thresholds") else threshold.share
     centre = float((judged.centre >= 0.5).mean())
-    return Accuracy(
-        len(judged.paths),
-        curves,
-        None if own.otsu or rule.get("thresholds") else own.share,
-        centre,
-        _top(max(centre, *(share for curve in curves.values() for _, share in curve))),
-    )
+    return Accuracy(len(judged.paths), curves, own, centre, _top(max(centre, *map(max, shares.values()))))
 
 
 def _precision_recall(judged: Judged) -> PrecisionRecall:
@@ -216,15 +159,12 @@ def _reliability(judged: Judged, fitted: Set[str]) -> Reliability | None:
         return None
     known = np.array([path in fitted for path in judged.paths])[judged.image]
     unseen, right = calibrated & ~known, judged.iou >= 0.5
+    boxes, left_out = int(unseen.sum()), int((calibrated & known).sum())
     # The constant should not be fitted to these boxes. If no other boxes are judged, it has to be.
-    base_rate = float(right[calibrated & known if (calibrated & known).any() else unseen].mean())
-    enough = unseen.sum() >= FEWEST_TO_TRUST
-    return Reliability(
-        trust(judged.calibrated[unseen], right[unseen], base_rate) if enough else None,
-        int(unseen.sum()),
-        int((calibrated & known).sum()),
-        base_rate,
-    )
+    base_rate = float(right[calibrated & known if left_out else unseen].mean())
+    enough = boxes >= FEWEST_TO_TRUST
+    trusted = trust(judged.calibrated[unseen], right[unseen], base_rate) if enough else None
+    return Reliability(trusted, boxes, left_out, base_rate)
 
 
 def _examples(judged: Judged) -> tuple[list[Example], list[Example]]:
@@ -252,32 +192,15 @@ def _example(judged: Judged, pair: int) -> Example:
     image, category = int(judged.image[pair]), int(judged.category[pair])
     path, label = judged.paths[image], judged.categories[category]
     true = judged.matching.truths[path].boxes[label]
+    iou, score, box = float(judged.iou[pair]), None, None
+    if not math.isnan(judged.score[pair]):
+        score, found = float(judged.score[pair]), judged.detections
+        boxes = found.bbox[(found.image == image) & (found.category == category) & (found.score == score)]
+        box = boxes[np.abs(best_iou(boxes, true) - iou).argmin()].tolist()  # of those with its score, that with its IoU
     width, height = judged.sizes[image].tolist()
-    score = float(judged.score[pair])
-    has_box = not math.isnan(score)
-    return Example(
-        path=path,
-        width=width,
-        height=height,
-        label=label,
-        iou=float(judged.iou[pair]),
-        score=score if has_box else None,
-        box=_own_box(judged, pair, true) if has_box else None,
-        true=true.tolist(),
-    )
-
-
-def _own_box(judged: Judged, pair: int, true: np.ndarray) -> list[float]:
-    """The box that the pair was judged by: of the boxes with its score, the one with its IoU."""
-    found = judged.detections
-    boxes = found.bbox[
-        (found.image == judged.image[pair])
-        & (found.category == judged.category[pair])
-        & (found.score == judged.score[pair])
-    ]
-    return boxes[np.abs(best_iou(boxes, true) - judged.iou[pair]).argmin()].tolist()
+    return Example(path, width, height, label, iou, score, box, true.tolist())
 
 
 def _top(most: float) -> float:
-    """The end of an axis that has room for the share `most`."""
-    return next(top for top in _TOPS if top >= most)
+    """The end of an axis that has room for the share `most`, and that four ticks divide well."""
+    return next(top for top in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0) if top >= most)

@@ -48,14 +48,9 @@ class Row(NamedTuple):
 def figure(
     photograph: "np.ndarray", columns: Sequence[Column], rows: Sequence[Row], threshold: float, notes: Sequence[str]
 ) -> "Image.Image":
-    """Lays the photograph and its overlays out, with a scale of the palette below.
+    """Lays the photograph, uint8 [height, width, 3], RGB, and its overlays out.
 
-    Args:
-      photograph: uint8 [height, width, 3], RGB.
-      columns: the methods, from left to right.
-      rows: the classes, from top to bottom.
-      threshold: what the boxes were drawn at; marked on the scale.
-      notes: lines to stand below the photographs.
+    Below stand the notes, a line each, and a scale of the palette with a mark at the threshold of the boxes.
     """
     from PIL import Image, ImageDraw
 
@@ -89,11 +84,7 @@ def figure(
 def overlay(tile: "Image.Image", stored: "StoredMap", drawn: "Drawn", shrink: float) -> "Image.Image":
     """The photograph under a map, which colours it as strongly as it is high, and the box; bare where there is none.
 
-    Args:
-      tile: the photograph as it is shown.
-      stored: the map.
-      drawn: what `boxes_from_map` made of it.
-      shrink: pixels of the tile per pixel of the photograph that the box was drawn on.
+    `shrink` is the tile's size over that of the photograph that the box was drawn on.
     """
     from PIL import Image, ImageDraw
 

@@ -39,13 +39,7 @@ _LOSSES = frozenset(ending for endings in _PHOTOGRAPHS for ending in endings.spl
 
 
 def of_input(passed_over: Tally, labels: Collection[str], splits: Mapping[str, Split]) -> Iterator[str]:
-    """Remarks on a listed input. A remark begins with WARNING if images or labels may be lost.
-
-    Args:
-      passed_over: see `Listing`.
-      labels: the labels of the images.
-      splits: see `Listing`.
-    """
+    """Remarks on an input; the arguments are those of its `Listing`. WARNING: images or labels may be lost."""
     if splits:
         found = ", ".join(f"{on_one_line(folder)} ({split})" for folder, split in sorted(splits.items()))
         yield f"folders of splits: {found}; labels are the folders inside them"
@@ -86,17 +80,11 @@ def of_label_map(label_map: Collection[str], labels: Collection[str]) -> Iterato
 
 
 class Lookup(NamedTuple):
-    """The result of looking up some images.
+    """The result of looking up some images."""
 
-    Attributes:
-      images: number of images that were looked up.
-      missing: the paths of images that do not exist.
-      root: see `Listing`.
-    """
-
-    images: int
-    missing: Sequence[str]
-    root: str
+    images: int  # number of images that were looked up
+    missing: Sequence[str]  # the paths of images that do not exist
+    root: str  # see `Listing`
 
     def remark(self) -> str | None:
         """A warning if some are missing, else None."""
@@ -119,12 +107,7 @@ def look_up(source: "Listing") -> Lookup:
 
 
 def of_rejected(codes: Collection[str], root: str) -> Iterator[str]:
-    """Remarks on rejected images.
-
-    Args:
-      codes: codes of the reasons.
-      root: the run's root.
-    """
+    """Remarks on images that were rejected for reasons with these codes."""
     if "missing" in codes:
         yield f"missing: paths are looked up below {on_one_line(root)}; if files lie elsewhere, name it with --root DIR"
     if "outside_root" in codes:

@@ -23,13 +23,9 @@ class Stratum(NamedTuple):
 
 
 def stratum_of(row: Mapping[str, Any], images: Mapping[str, int]) -> Stratum:
-    """The group of a row.
+    """The group of a row with the columns COLUMNS, given the number of images of each label.
 
     A rejected image belongs to its reason's code, any other to its rarest label: frequent labels are seen anyway.
-
-    Args:
-      row: with the columns COLUMNS.
-      images: number of images of each label.
     """
     if row["status"] == REJECTED:
         return Stratum(REJECTED, row["reason"].partition(":")[0])
@@ -40,10 +36,7 @@ def stratum_of(row: Mapping[str, Any], images: Mapping[str, int]) -> Stratum:
 def sample_rows(run: PlannedRun, sizes: Mapping[Stratum, int], images: Mapping[str, int]) -> list[dict[str, Any]]:
     """Reads the rows to show, with all their columns, sorted by path: at most PICTURES, and ROWS rejected ones.
 
-    Args:
-      run: a finished run.
-      sizes: number of rows of each of its strata.
-      images: see `stratum_of`.
+    `sizes` are the numbers of rows of the run's strata; `images`: see `stratum_of`.
     """
     places: dict[Stratum, int] = {}
     for rejected, most in ((False, PICTURES), (True, ROWS)):

@@ -33,7 +33,7 @@ _STATUS_NAMES = {OK: "with boxes", NO_BOX: "without a box", SKIPPED: "skipped", 
 
 
 def write(output: str, evaluation: "Section | None" = None, folder: str | None = None) -> int:
-    """Writes report.html of a finished run from its shards, its summary and the photographs.
+    """Writes report.html of the finished run in `output` from its shards, its summary and the photographs.
 
     Args:
       output: the run's folder.
@@ -81,16 +81,12 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-        finalize=_shortened,
+        # Shortens untrusted text as it enters the page; our own markup stays as it is.
+        finalize=lambda text: shortened(text) if isinstance(text, str) and not isinstance(text, Markup) else text,
         loader=jinja2.FunctionLoader(lambda name: files.joinpath(name).read_text("utf-8")),
     )
     environment.filters["sha256"] = lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return environment.get_template("report.html.jinja")
-
-
-def _shortened(value: Any) -> Any:
-    """Shortens untrusted text as it enters the page; our own markup stays as it is."""
-    return shortened(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _photographs(run: PlannedRun, evaluation: "Section") -> dict[str, Markup | None]:
@@ -101,18 +97,11 @@ def _photographs(run: PlannedRun, evaluation: "Section") -> dict[str, Markup | N
 
 
 class _Charts:
-    """Histograms over all boxes of a run.
-
-    Attributes:
-      scores: number of boxes whose score is in each of _BINS equal parts of [0, 1].
-      areas: likewise for the box's share of its image.
-      calibrated: whether the scores are calibrated.
-    """
+    """Histograms of the scores and of the shares of the image over all boxes of a run, in _BINS parts of [0, 1]."""
 
     def __init__(self) -> None:
-        self.scores = [0] * _BINS
-        self.areas = [0] * _BINS
-        self.calibrated = False
+        self.scores, self.areas = [0] * _BINS, [0] * _BINS
+        self.calibrated = False  # whether the scores are
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Counts the boxes of a row."""

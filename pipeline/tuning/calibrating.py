@@ -30,17 +30,11 @@ _AHEAD = 64  # images read ahead of the threads
 
 
 class Sample(NamedTuple):
-    """Judged boxes.
+    """Judged boxes."""
 
-    Attributes:
-      image: int64 [boxes], the image of each.
-      evidence: float64 [boxes, fields of Evidence].
-      right: bool [boxes], whether each reaches IoU 0.5.
-    """
-
-    image: np.ndarray
-    evidence: np.ndarray
-    right: np.ndarray
+    image: np.ndarray  # int64 [boxes], the image of each
+    evidence: np.ndarray  # float64 [boxes, fields of Evidence]
+    right: np.ndarray  # bool [boxes], whether each reaches IoU 0.5
 
     def some(self, boxes: np.ndarray) -> "Sample":
         """Selects boxes by indices."""

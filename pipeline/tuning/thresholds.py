@@ -21,49 +21,29 @@ _FEWEST = 10  # pairs; with fewer, nothing is chosen
 
 
 class Choice(NamedTuple):
-    """The chosen thresholds, and how good they are expected to be.
+    """The chosen thresholds, and how good they are expected to be."""
 
-    Attributes:
-      threshold: the overall threshold.
-      thresholds: by name, for categories with a threshold of their own.
-      shrinkage: number of boxes that the overall curve counted as beside a class's own; None if all classes share one
-        threshold.
-      expected: results on held-out images for "as it was", "overall" and, if it was chosen, "per class".
-    """
-
-    threshold: Threshold
-    thresholds: dict[str, Threshold]
-    shrinkage: float | None
-    expected: "dict[str, Expected]"
+    threshold: Threshold  # the overall threshold
+    thresholds: dict[str, Threshold]  # by name, for categories with a threshold of their own
+    shrinkage: float | None  # see _SHRINKAGES; None if all classes share one threshold
+    expected: "dict[str, Expected]"  # on held-out images: "as it was", "overall" and, if it was chosen, "per class"
 
 
 class Expected(NamedTuple):
-    """Results on images that the thresholds were not chosen on, by cross-validation.
+    """Results on images that the thresholds were not chosen on, by cross-validation, in percent."""
 
-    Attributes:
-      known: GT-known Loc at IoU 0.5, in percent.
-      error: its standard error, in percentage points.
-      mean_iou: in percent.
-    """
-
-    known: float
-    error: float
+    known: float  # GT-known Loc at IoU 0.5
+    error: float  # its standard error, in percentage points
     mean_iou: float
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Candidates:
-    """Thresholds to choose from, and the IoU of each pair's box at each of them.
-
-    Attributes:
-      thresholds: the candidates.
-      families: slices of the candidates; inside a family, neighbours are similar.
-      iou: float [pairs, candidates].
-    """
+    """Thresholds to choose from, and the IoU of each pair's box at each of them."""
 
     thresholds: list[Threshold]
-    families: list[slice]
-    iou: np.ndarray
+    families: list[slice]  # of the candidates; inside a family, neighbours are similar
+    iou: np.ndarray  # float [pairs, candidates]
 
     @classmethod
     def of(cls, judged: Redrawn) -> "Candidates":

@@ -16,21 +16,13 @@ _MAPS = ("method", "scales", "fine_scales", "flip", "compete", "refine", "model"
 
 @dataclasses.dataclass(frozen=True)
 class Tuning:
-    """Thresholds and calibrated scores.
+    """Thresholds and calibrated scores."""
 
-    Attributes:
-      rule: how boxes are drawn.
-      calibration: of the scores of boxes drawn by the rule; None to leave scores as they are.
-      maps: the run's settings that its maps depend on; the rule suits no other maps.
-      images: the run's paths of the boxed images; figures on them flatter.
-      figures: what is expected on other images.
-    """
-
-    rule: BoxRule
-    calibration: Calibration | None
-    maps: dict[str, Any]
-    images: list[str]
-    figures: dict[str, Any]
+    rule: BoxRule  # how boxes are drawn
+    calibration: Calibration | None  # of the scores of boxes drawn by the rule; None to leave scores as they are
+    maps: dict[str, Any]  # the run's settings that its maps depend on; the rule suits no other maps
+    images: list[str]  # the run's paths of the boxed images; figures on them flatter
+    figures: dict[str, Any]  # what is expected on other images
 
     @classmethod
     def read(cls, path: str) -> "Tuning":

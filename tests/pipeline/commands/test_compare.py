@@ -48,7 +48,7 @@ def test_the_command(run, high, tmp_path, capsys):
 def test_names_of_strangers_are_short_in_the_terminal(capsys):
     of = Difference(50.0, 75.0, Estimate(25.0, 5.0, 45.0), 0.01)
     names = ["\x1b[2J", "line\nbreak", "x" * 100_000]
-    _print_classes(Comparison({}, dict.fromkeys(names, (9, of)), 0, 0, 0, 0))
+    _print_classes(Comparison(None, {}, dict.fromkeys(names, (9, of)), 0, 0, 0, 0))
     *_, escape, line, long = capsys.readouterr().out.splitlines()
     assert escape.startswith(r"\x1b[2J  ") and line.startswith(r"line\nbreak  ") and long.startswith("x" * 22 + "…  ")
     assert len({len(row) for row in (escape, line, long)}) == 1
