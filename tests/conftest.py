@@ -11,6 +11,7 @@ import threading
 import uuid
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from camboxes.pipeline import cli
@@ -20,6 +21,11 @@ from camboxes.transforms import PlannedRun
 _CHROMIUM = "/usr/bin/chromium"
 _FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 _FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_addoption(parser):

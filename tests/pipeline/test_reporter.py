@@ -4,7 +4,8 @@ import sys
 from camboxes.pipeline.reporter import LOG, TERMINAL
 
 
-def test_callers_in_python_are_told_by_the_log(caplog, capfd):
+def test_callers_in_python_are_told_by_the_log(caplog, capfd, monkeypatch):
+    monkeypatch.setattr(logging.root, "handlers", [caplog.handler])  # not those of the commands of other tests
     with caplog.at_level(logging.INFO, "camboxes"):
         LOG.say("5 images")
         LOG.say("WARNING: two labels are alike")

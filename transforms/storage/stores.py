@@ -20,7 +20,6 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, S3Options
 from apache_beam.utils import retry
 
-_NO_OPTIONS = PipelineOptions([])  # before there is a pipeline
 _Batch = Callable[[list[Any]], Iterable[tuple[Any, ...]]]
 
 
@@ -28,7 +27,13 @@ def store_of(path: str) -> "Store":
     """The store that holds a path: its operations on files."""
     FileSystems.get_filesystem(path)  # says which of Beam's extras is missing
     make = {"s3": _s3, "gs": _google_storage}.get(FileSystems.get_scheme(path) or "")
-    return make(FileSystems._pipeline_options or _NO_OPTIONS) if make else Store()
+    return make(FileSystems._pipeline_options or _no_options()) if make else Store()
+
+
+@functools.cache
+def _no_options() -> PipelineOptions:
+    """What stands in before there is a pipeline. To make it, Beam configures Python's logging: not when imported."""
+    return PipelineOptions([])
 
 
 class Store:

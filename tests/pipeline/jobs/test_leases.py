@@ -10,7 +10,7 @@ import pytest
 
 from camboxes.pipeline.errors import CallError
 from camboxes.pipeline.jobs import leases, run_folder
-from camboxes.pipeline.reporter import TERMINAL
+from camboxes.pipeline.reporter import LOG, TERMINAL
 from camboxes.transforms import storage
 
 ANOTHER = {"owner": "0" * 32, "host": "elsewhere", "since": "2026-01-01T00:00:00+00:00", "renewed": 7}
@@ -81,7 +81,7 @@ def test_of_two_that_begin_at_once_one_goes_on(store, monkeypatch):
 
     def take():
         try:
-            lease = Lease(folder)
+            lease = Lease(folder, LOG)
             lease.take()
             ended.append(lease._mine)
         except CallError as error:
