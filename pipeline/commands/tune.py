@@ -19,7 +19,6 @@ from camboxes.pipeline.untrusted_text import on_one_line
 if TYPE_CHECKING:
     from camboxes.pipeline.evaluation.redrawing import Redrawn
 
-
 JOB = TuneJob
 
 

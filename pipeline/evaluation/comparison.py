@@ -123,9 +123,8 @@ def compare_shared(both: Shared) -> Comparison:
 
     localized = differences(*bootstrap(of_own_boxes, both.images, figures.RESAMPLES, len(both.first.image)))
     detected = differences(*bootstrap(of_all_boxes, both.images, figures.RESAMPLES_OF_DETECTION))
-    of_classes = localized[len(figures.LOCALIZATION) :]
-    overall = dict(zip(figures.LOCALIZATION, localized, strict=False))
-    overall |= dict(zip(figures.DETECTION, detected, strict=True))
+    overall, of_classes = localized[: len(figures.LOCALIZATION)], localized[len(figures.LOCALIZATION) :]
+    by_name = dict(zip((*figures.LOCALIZATION, *figures.DETECTION), [*overall, *detected], strict=True))
     numbers, counts = np.unique(both.first.category, return_counts=True)
     classes = {
         both.first.categories[number]: (count, of_class)
@@ -135,7 +134,7 @@ def compare_shared(both: Shared) -> Comparison:
     first, second = both.first.iou >= 0.5, both.second.iou >= 0.5
     return Comparison(
         shared=both,
-        figures={name: overall[name] for name in figures.HEADLINE},
+        figures={name: by_name[name] for name in figures.HEADLINE},
         classes=dict(sorted(classes.items(), key=lambda item: (-abs(item[1][1].difference.value or 0.0), item[0]))),
         both_right=int((first & second).sum()),
         first_right=int((first & ~second).sum()),

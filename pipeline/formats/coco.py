@@ -20,14 +20,10 @@ def write(
     info: Mapping[str, Any],
     counts: Counts,
 ) -> None:
-    """Writes one part of a data set.
+    """Writes one part of a data set: images in ascending image_id, whose `path` becomes file_name.
 
-    Args:
-      file: the JSON goes here.
-      rows: images in ascending image_id; `path` becomes file_name.
-      categories: names in the order of their ids, which count from 1.
-      info: becomes the file's `info`.
-      counts: of the parts written before; annotation ids go on from there. It is updated.
+    The ids of the categories count from 1. Annotation ids go on from `counts`, those of the parts written before; it is
+    updated.
     """
     with Path(os.devnull).open("wb") as results:
         write_coco(

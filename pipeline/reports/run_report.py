@@ -33,12 +33,9 @@ _STATUS_NAMES = {OK: "with boxes", NO_BOX: "without a box", SKIPPED: "skipped", 
 
 
 def write(output: str, evaluation: "Section | None" = None, folder: str | None = None) -> int:
-    """Writes report.html of the finished run in `output` from its shards, its summary and the photographs.
+    """Writes report.html of the finished run in `output`, from its shards, its summary and the photographs.
 
-    Args:
-      output: the run's folder.
-      evaluation: how its boxes compare with true ones; None if that is not known.
-      folder: where report.html goes; None for the run's folder.
+    It goes to `folder`, or else beside the run. `evaluation` says how boxes compare with true ones, if that is known.
 
     Returns:
       The number of photographs that should be shown and are gone, or are not those that the run saw.
