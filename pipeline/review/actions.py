@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from camboxes.pipeline.review import fiftyone_samples
 from camboxes.pipeline.review.fiftyone_dataset import COLUMNS, INFO, detections_document, over, set_fields
 from camboxes.transforms import BoxRule, PlannedRun
-from camboxes.transforms.boxes.from_map import Keep, Threshold
 from camboxes.transforms.boxes_from_maps import draw, drawn_labels
 from camboxes.transforms.planning.plan import read_shard, shard_file
 from camboxes.transforms.records import MACHINE, source_of
@@ -36,53 +35,30 @@ class Rule:
     """The panel's rule for drawing boxes.
 
     Attributes:
-      threshold, min_area, boxes: see `BoxRule`.
+      boxes: the rule for each map; None for the boxes of the run, by each label's own threshold, and calibrated.
       label: the label whose boxes are drawn; None for all labels.
-
-    Raises:
-      ValueError: a value is out of its range.
     """
 
-    threshold: Threshold
-    min_area: float
-    boxes: Keep
+    boxes: BoxRule | None
     label: str | None = None
-
-    def __post_init__(self) -> None:
-        BoxRule(self.threshold, self.min_area, self.boxes)
 
     def drawn(self, sample: Mapping[str, Any], row: Mapping[str, Any]) -> list[dict[str, Any]]:
         """A sample's detections by this rule; corrected boxes and those of other labels stay."""
-        found = draw(dict(row), BoxRule(self.threshold, self.min_area, self.boxes))["boxes"]
-        return _around_what_stays(sample, row, found, self.label)
-
-
-@dataclasses.dataclass(frozen=True)
-class AsInTheRun:
-    """Restores the boxes of the run, of one label or of all: by each label's own threshold, and calibrated."""
-
-    label: str | None = None
-
-    def drawn(self, sample: Mapping[str, Any], row: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """A sample's detections as in the run; the same boxes stay as with a `Rule`."""
-        found = [box for box in row["boxes"] if source_of(box) == MACHINE]
-        return _around_what_stays(sample, row, found, self.label)
-
-
-def _around_what_stays(
-    sample: Mapping[str, Any], row: Mapping[str, Any], found: Sequence[Mapping[str, Any]], label: str | None
-) -> list[dict[str, Any]]:
-    """Replaces a sample's detections that no person corrected, of every label or of one."""
-    present = sample["boxes"]["detections"]
-    kept = [box for box in present if fiftyone_samples.is_corrected(box) or label not in (None, box["label"])]
-    uids = {box.get("box_uid") for box in kept if fiftyone_samples.is_corrected(box)}
-    names = {of["category_id"]: of["label"] for of in row["labels"]}
-    fresh = [
-        box
-        for box in fiftyone_samples.detections(row, names, found)
-        if label in (None, box["label"]) and box["box_uid"] not in uids
-    ]
-    return [*kept, *over([box for box in present if box not in kept], fresh)]
+        if self.boxes is None:
+            found = [box for box in row["boxes"] if source_of(box) == MACHINE]
+        else:
+            found = draw(dict(row), self.boxes)["boxes"]
+        present = sample["boxes"]["detections"]
+        corrected = [box for box in present if fiftyone_samples.is_corrected(box)]
+        kept = [box for box in present if box in corrected or self.label not in (None, box["label"])]
+        uids = {box.get("box_uid") for box in corrected}
+        names = {of["category_id"]: of["label"] for of in row["labels"]}
+        fresh = [
+            box
+            for box in fiftyone_samples.detections(row, names, found)
+            if self.label in (None, box["label"]) and box["box_uid"] not in uids
+        ]
+        return [*kept, *over([box for box in present if box not in kept], fresh)]
 
 
 class Reviewed:
@@ -222,7 +198,7 @@ class Reviewed:
             "rule": {"min_area": rule.min_area, "boxes": rule.boxes},
         }
 
-    def apply(self, keys: Sequence[str], rule: Rule | AsInTheRun) -> Iterator[int]:
+    def apply(self, keys: Sequence[str], rule: Rule) -> Iterator[int]:
         """Draws the boxes of many samples by a rule, except decided and unreadable ones.
 
         Yields:
@@ -260,10 +236,8 @@ class Reviewed:
 
     def progress(self) -> list[dict[str, Any]]:
         """The number of readable images of each label, in total, accepted, rejected and skipped."""
-        is_one_of = {
-            verdict: {"$sum": {"$cond": [{"$eq": ["$verdict", verdict]}, 1, 0]}}
-            for verdict in ("accepted", "rejected", "skipped")
-        }
+        verdicts = ("accepted", "rejected", "skipped")
+        is_one_of = {name: {"$sum": {"$cond": [{"$eq": ["$verdict", name]}, 1, 0]}} for name in verdicts}
         found = self.dataset._sample_collection.aggregate(
             [
                 {"$match": {"status": {"$ne": "rejected"}}},

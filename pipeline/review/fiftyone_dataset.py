@@ -45,14 +45,11 @@ def load(planned: PlannedRun, name: str, photographs: Mapping[str, str], progres
 
     Images that the dataset lacks are added. Rows and decisions that changed are written again. An accepted image has
     the boxes of the decision. Nothing is deleted: samples that people added, tags, corrections and saved views stay. A
-    note on stderr says if people's work is no longer visible.
+    note on stderr says if people's work is no longer visible. If this folder held another run before, that run's
+    dataset is renamed.
 
-    Args:
-      planned: a finished run.
-      name: the dataset's name. If this folder held another run before, that run's dataset is renamed.
-      photographs: the file of each image, by path. An image without a file is not added; if it was loaded before, it
-        stays as it is.
-      progress: its `update` gets the number of images that are done.
+    `photographs` has the file of each image, by path. An image without a file is not added; if it was loaded before, it
+    stays as it is. `progress.update` gets the number of images that are done.
 
     Raises:
       ValueError: a dataset of that name holds no run, or the run of another folder; a decision cannot be read.

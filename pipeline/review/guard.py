@@ -22,22 +22,32 @@ def guarded(app: Any) -> Any:
     It refuses a Host other than this machine's loopback names (400), pages of another origin (403), a POST with a
     content type that foreign pages can send (415), and files that are in no dataset (404).
     """
-    return TrustedHostMiddleware(_OwnPages(_OwnFiles(app)), allowed_hosts=_HOSTS, www_redirect=False)
+    return TrustedHostMiddleware(_Guard(app), allowed_hosts=_HOSTS, www_redirect=False)
 
 
-class _OwnPages:
+class _Guard:
     def __init__(self, app: Any):
         self._app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        app = self._app
-        if scope["type"] in ("http", "websocket"):
-            headers = Headers(scope=scope)
-            if _is_foreign(headers, scope.get("method", "")):
-                app = PlainTextResponse("camboxes review answers its own pages alone", 403)
-            elif scope.get("method") == "POST" and _content_type(headers) in _UNASKED:
-                app = PlainTextResponse("camboxes review takes JSON; expected its Content-Type", 415)
-        await app(scope, receive, send)
+        await (await _refusal(scope) or self._app)(scope, receive, send)
+
+
+async def _refusal(scope: Any) -> PlainTextResponse | None:
+    """The answer to a request that is refused; None if it is not."""
+    if scope["type"] not in ("http", "websocket"):
+        return None
+    headers = Headers(scope=scope)
+    if _is_foreign(headers, scope.get("method", "")):
+        return PlainTextResponse("camboxes review answers its own pages alone", 403)
+    content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if scope.get("method") == "POST" and content_type in _UNASKED:
+        return PlainTextResponse("camboxes review takes JSON; expected its Content-Type", 415)
+    if scope["type"] == "http" and scope["path"] == "/media":
+        path = QueryParams(scope["query_string"]).get("filepath", "")
+        if not await anyio.to_thread.run_sync(_is_in_a_dataset, path):
+            return PlainTextResponse("no data set in FiftyOne holds this file", 404)
+    return None
 
 
 def _is_foreign(headers: Headers, method: str) -> bool:
@@ -48,23 +58,6 @@ def _is_foreign(headers: Headers, method: str) -> bool:
     # Any page may link to the App; it learns nothing when somebody follows the link.
     follows_a_link = (method, headers.get("sec-fetch-dest")) == ("GET", "document")
     return headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not follows_a_link
-
-
-def _content_type(headers: Headers) -> str:
-    return headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-class _OwnFiles:
-    def __init__(self, app: Any):
-        self._app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        app = self._app
-        if scope["type"] == "http" and scope["path"] == "/media":
-            path = QueryParams(scope["query_string"]).get("filepath", "")
-            if not await anyio.to_thread.run_sync(_is_in_a_dataset, path):
-                app = PlainTextResponse("no data set in FiftyOne holds this file", 404)
-        await app(scope, receive, send)
 
 
 def _is_in_a_dataset(path: str) -> bool:

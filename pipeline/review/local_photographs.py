@@ -25,10 +25,7 @@ def places(planned: PlannedRun, rows: Iterable[Mapping[str, Any]], progress: Any
     there may be no file. If the image's path leads outside the root, that is a path below the run's folder without a
     file: nothing outside the root is ever shown.
 
-    Args:
-      planned: the run.
-      rows: path, digest and status of its images.
-      progress: its `update` gets the number of photographs that are done.
+    The rows need path, digest and status. `progress.update` gets the number of photographs that are done.
 
     Raises:
       ValueError: photographs are gone, or are not those that the run saw.
@@ -68,14 +65,9 @@ def _not_seen(row: Mapping[str, Any], location: str | None) -> str | None:
 def fetched(
     planned: PlannedRun, rows: Iterable[Mapping[str, Any]], cache: Path, limit: int, progress: Any = None
 ) -> tuple[dict[str, str], int]:
-    """Copies a store's photographs to a cache on this machine, by descending review priority.
+    """Copies a store's photographs to a cache on this machine, by descending review priority, within a limit of bytes.
 
-    Args:
-      planned: the run.
-      rows: path, digest, status and review of its images.
-      cache: the folder of the copies; present copies are not fetched again.
-      limit: the most bytes that this run's copies may take.
-      progress: its `update` gets the number of photographs that are done.
+    Present copies are not fetched again. The rows need path, digest, status and review.
 
     Returns:
       The file of each photograph, by its path, and the number of photographs left out because of the limit. Rejected

@@ -11,7 +11,8 @@ import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone import ViewField as F
 
-from camboxes.pipeline.review.actions import AsInTheRun, Reviewed, ReviewError, Rule
+from camboxes.pipeline.review.actions import Reviewed, ReviewError, Rule
+from camboxes.transforms import BoxRule
 
 _MOST_AT_ONCE = 1000  # images that are drawn while the App waits; the delegated worker draws more than these
 
@@ -107,9 +108,8 @@ class Apply(_Operator):
 
     def _answer(self, reviewed: Reviewed, ctx: Any) -> dict[str, Any]:
         keys = self._images(ctx).values("id")
-        rule = AsInTheRun(ctx.params.get("label")) if ctx.params.get("threshold") is None else _rule(ctx.params)
         done = 0
-        for done in reviewed.apply(keys, rule):
+        for done in reviewed.apply(keys, _rule(ctx.params)):
             ctx.set_progress(progress=done / len(keys), label=f"{done} of {len(keys)} images")
         return {"images": done}
 
@@ -124,8 +124,11 @@ def _undecided(images: "fo.DatasetView | fo.Dataset") -> "fo.DatasetView":
 
 
 def _rule(params: Mapping[str, Any]) -> Rule:
+    if params.get("threshold") is None:
+        return Rule(None, params.get("label"))
     try:
-        return Rule(float(params["threshold"]), float(params["min_area"]), params["boxes"], params.get("label"))
+        boxes = BoxRule(float(params["threshold"]), float(params["min_area"]), params["boxes"])
+        return Rule(boxes, params.get("label"))
     except ValueError as error:
         raise ReviewError(str(error)) from error
 

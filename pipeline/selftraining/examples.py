@@ -113,13 +113,10 @@ def sample(run: PlannedRun, reader: FeatureReader, reporter: Reporter) -> Sample
             f"{len(unread)} of {len(rows)} images of --run {run.output!r} are not what the run saw, the first one "
             f"{path!r} ({reason}); expected them below {run.root!r}, unchanged: label them again"
         )
-    return _sampled(read_rows, torch.cat(features), dict(sorted(unread.items())))
-
-
-def _sampled(rows: list[Mapping[str, Any]], features: torch.Tensor, unread: dict[str, str]) -> Sampled:
-    height, width = features.shape[2:]
+    found = torch.cat(features)
+    height, width = found.shape[2:]
     image, entries, labels, maps = [], [], [], []
-    for number, row in enumerate(rows):
+    for number, row in enumerate(read_rows):
         by_category = {label["category_id"]: label for label in row["labels"]}
         for entry in row["maps"]:
             if can_be_regressed(row, entry):
@@ -127,5 +124,5 @@ def _sampled(rows: list[Mapping[str, Any]], features: torch.Tensor, unread: dict
                 entries.append(entry)
                 labels.append(by_category[entry["category_id"]])
                 maps.append(on_grid(entry, height, width))
-    examples = Examples(features, torch.tensor(image), torch.from_numpy(np.stack(maps)))
-    return Sampled(rows, entries, labels, examples, unread)
+    examples = Examples(found, torch.tensor(image), torch.from_numpy(np.stack(maps)))
+    return Sampled(read_rows, entries, labels, examples, dict(sorted(unread.items())))

@@ -43,12 +43,7 @@ class Standing(NamedTuple):
     iou: float
 
     def worse_because(self, before: "Standing", own: "Standing") -> str | None:
-        """The reason why these maps are no better than earlier ones; None if they are better.
-
-        Args:
-          before: figures of the earlier maps.
-          own: figures of the run's own maps.
-        """
+        """The reason why these maps are no better than those before, or the run's own; None if they are better."""
         if self.boxes < _BOXES * own.boxes:
             return f"it collapsed: only {self.boxes:.0%} of the maps give a box, of the run's own {own.boxes:.0%}"
         if self.spread < _SPREAD * own.spread:
@@ -77,14 +72,9 @@ class Learnt(NamedTuple):
 
 
 def train_rounds(sampled: Sampled, own_rule: BoxRule, rule: BoxRule, rounds: int, reporter: Reporter) -> Learnt:
-    """Trains regressors, each on the boxes of the one before, until one is no better.
+    """Trains at most so many regressors, each on the boxes of the one before, until one is no better.
 
-    Args:
-      sampled: the training examples.
-      own_rule: how boxes are drawn from the run's own maps.
-      rule: how boxes are drawn from a regressor's maps.
-      rounds: the most rounds, at least 1.
-      reporter: is told of the progress.
+    Boxes are drawn by `own_rule` from the run's own maps, and by `rule` from a regressor's.
 
     Raises:
       CallError: no map gives a box.
@@ -107,12 +97,8 @@ def train_rounds(sampled: Sampled, own_rule: BoxRule, rule: BoxRule, rounds: int
             chosen = torch.tensor(found)
             some = examples._replace(image=examples.image[chosen], maps=examples.maps[chosen])
             regressor = fit(some, torch.from_numpy(np.stack([mask for mask in masks if mask is not None])))
-            maps = torch.stack(
-                [
-                    regressor.predict(examples.features[image], before)
-                    for image, before in zip(examples.image, examples.maps, strict=True)
-                ]
-            )
+            pairs = zip(examples.image, examples.maps, strict=True)
+            maps = torch.stack([regressor.predict(examples.features[image], before) for image, before in pairs])
             stored = [quantize(one.numpy()) for one in maps]
             rules = [rule] * len(stored)
             now = _standing(sampled, maps, stored, rules, own_boxes)

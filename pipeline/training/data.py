@@ -90,12 +90,8 @@ class TrainingData:
         """Splits the paths into training and validation: a share of each label's pictures, at least one of two.
 
         A picture with several labels counts for the rarest one. Which pictures are validated on depends on the seed and
-        the paths alone: see `pipeline.sampling`.
-
-        Args:
-          share: share of the pictures to validate on, from 0 to less than 1.
-          seed: another seed gives another split.
-          first: the first path with the same picture, for each path. Copies stay on one side.
+        the paths alone: see `pipeline.sampling`. Copies stay on one side: `first` is the first path with the same
+        picture, for each path.
         """
         pictures: dict[str, set[str]] = collections.defaultdict(set)
         for path, of_image in self.labels.items():

@@ -14,14 +14,7 @@ from camboxes.pipeline.training.inputs import Read
 
 
 class Selection(NamedTuple):
-    """The images of a training.
-
-    Attributes:
-      data: all images of both sides.
-      training: paths to train on.
-      validation: paths to validate on; may be empty.
-      counts: what classifier.json says of the images, labels and copies.
-    """
+    """The images of a training, the paths of both sides, and what classifier.json says of images, labels and copies."""
 
     data: TrainingData
     training: list[str]

@@ -94,7 +94,7 @@ def _through_fiftyone(folder, root):
     import fiftyone as fo
 
     from camboxes.pipeline.review import fiftyone_dataset
-    from camboxes.pipeline.review.actions import AsInTheRun, Reviewed, ReviewError, Rule
+    from camboxes.pipeline.review.actions import Reviewed, ReviewError, Rule
 
     run = folder / "copy" / "run"
     steps = {}
@@ -134,8 +134,8 @@ def _through_fiftyone(folder, root):
 
     reviewed = Reviewed(dataset)
     steps["seen"] = reviewed.seen(reviewed.sample(one))
-    steps["redrawn"] = reviewed.redraw(one, Rule(0.75, 0.0, "all"))["boxes"]
-    steps["of one label"] = reviewed.redraw(one, Rule(0.1, 0.0, "largest", "dog"))["boxes"]
+    steps["redrawn"] = reviewed.redraw(one, Rule(BoxRule(0.75, 0.0, "all")))["boxes"]
+    steps["of one label"] = reviewed.redraw(one, Rule(BoxRule(0.1, 0.0, "largest"), "dog"))["boxes"]
     reviewed.reset(one)
 
     sample = dataset[one]  # what people may note about a box that a machine drew
@@ -143,7 +143,9 @@ def _through_fiftyone(folder, root):
     sample.boxes.detections[1]["occluded"] = True
     sample.save()
     tagged = sample.boxes.detections[1].box_uid
-    steps["tagged"] = [box for box in reviewed.redraw(one, Rule(0.3, 0.0, "all"))["boxes"] if box["box_uid"] == tagged]
+    steps["tagged"] = [
+        box for box in reviewed.redraw(one, Rule(BoxRule(0.3, 0.0, "all")))["boxes"] if box["box_uid"] == tagged
+    ]
     steps["reset"] = reviewed.reset(one)["boxes"]
     steps["tagged"] += [box for box in steps["reset"] if box["box_uid"] == tagged]
 
@@ -151,25 +153,25 @@ def _through_fiftyone(folder, root):
     sample.boxes.detections[0].bounding_box = [0.5, 0.5, 0.25, 0.25]
     sample.boxes.detections.append(fo.Detection(label="dog", bounding_box=[0.0, 0.0, 0.1, 0.1]))
     sample.save()
-    steps["around a person's"] = reviewed.redraw(one, Rule(0.75, 0.0, "all"))["boxes"]
+    steps["around a person's"] = reviewed.redraw(one, Rule(BoxRule(0.75, 0.0, "all")))["boxes"]
     for step, label in (("one label as in the run", "dog"), ("all as in the run", None)):
-        assert [*reviewed.apply([one], AsInTheRun(label))] == [1]
+        assert [*reviewed.apply([one], Rule(None, label))] == [1]
         steps[step] = reviewed.seen(reviewed.sample(one))["boxes"]
-    reviewed.redraw(one, Rule(0.75, 0.0, "all"))
+    reviewed.redraw(one, Rule(BoxRule(0.75, 0.0, "all")))
 
     steps["accepted"] = reviewed.decide(one, "accepted")
     steps["tagged"] += [box for box in steps["accepted"]["boxes"] if box.get("box_uid") == tagged]
     steps["unreadable"] = refused(reviewed.decide, broken, "accepted")
-    steps["decided"] = refused(reviewed.redraw, one, Rule(0.5, 0.0, "all"))
+    steps["decided"] = refused(reviewed.redraw, one, Rule(BoxRule(0.5, 0.0, "all")))
     reviewed.decide(two, "rejected")
     reviewed.decide(ids["two.jpg"], "skipped")
     steps["counts"] = reviewed.counts()
     steps["progress"] = reviewed.progress()
-    steps["applied"] = [*reviewed.apply([*ids.values()], Rule(0.6, 0.0, "largest"))]
+    steps["applied"] = [*reviewed.apply([*ids.values()], Rule(BoxRule(0.6, 0.0, "largest")))]
     note("after applying", dataset)
     steps["undone"] = reviewed.undo(two)["verdict"]
     steps["nothing to undo"] = refused(reviewed.undo, two)
-    steps["applied again"] = [*reviewed.apply([*ids.values()], Rule(0.999, 0.0, "largest"))]
+    steps["applied again"] = [*reviewed.apply([*ids.values()], Rule(BoxRule(0.999, 0.0, "largest")))]
     note("before loading again", dataset)
     note("loaded again", load())
 
@@ -196,7 +198,7 @@ def _through_fiftyone(folder, root):
     steps["edited view"] = dataset.load_saved_view("no box").values("id") == [mine]
     reviewed = Reviewed(dataset)
     steps["mine"] = refused(reviewed.sample, mine)
-    steps["applied with mine"] = [*reviewed.apply([*ids.values()], Rule(0.5, 0.0, "all"))]
+    steps["applied with mine"] = [*reviewed.apply([*ids.values()], Rule(BoxRule(0.5, 0.0, "all")))]
     note("after applying again", dataset)
     for step, verdict in (("rejected", "rejected"), ("undone", "undone"), ("accepted", "accepted")):
         append_decision(str(run), Decision("two.jpg", 5, verdict))
