@@ -48,6 +48,7 @@ def rebox(job: ReboxJob, beam_options: Sequence[str] = (), reporter: Reporter = 
     from camboxes.pipeline.tuning.tuning_file import FILE
     from camboxes.transforms import BoxesFromMaps, PlainMaps, ReadShards, storage
     from camboxes.transforms.boxes_from_maps import drawing_settings
+    from camboxes.transforms.plain_maps import PLAIN
     from camboxes.transforms.review.decisions import carry_decisions
     from camboxes.transforms.review.keep_decided import decided
 
@@ -56,7 +57,11 @@ def rebox(job: ReboxJob, beam_options: Sequence[str] = (), reporter: Reporter = 
         run_folder.check_output(job.output, job.run)
         source = run_folder.finished(job.run)
         if job.plain:
-            source = _plain(source)
+            if not source.settings.get("keep_plain"):
+                raise ValueError(
+                    f"--run {job.run!r} keeps no plain maps; expected a run of camboxes label --keep-plain"
+                )
+            source = dataclasses.replace(source, settings={**source.settings, **PLAIN})
         rule, calibration = _rule(job, source)
         tuning = storage.read_bytes(job.thresholds) if job.thresholds is not None else None
         decisions = decided(source)
@@ -76,15 +81,6 @@ def rebox(job: ReboxJob, beam_options: Sequence[str] = (), reporter: Reporter = 
         boxes = BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes, rule.thresholds, calibration)
         redrawn_run.redraw([*maps, boxes], decisions, job.output, options, reporter)
     return Run(job.output)
-
-
-def _plain(source: "PlannedRun") -> "PlannedRun":
-    """The run with the settings of its plain maps."""
-    from camboxes.transforms.plain_maps import PLAIN
-
-    if not source.settings.get("keep_plain"):
-        raise ValueError(f"--run {source.output!r} keeps no plain maps; expected a run of camboxes label --keep-plain")
-    return dataclasses.replace(source, settings={**source.settings, **PLAIN})
 
 
 def _rule(job: ReboxJob, source: "PlannedRun") -> "tuple[BoxRule, Calibration | None]":

@@ -92,12 +92,8 @@ def train(job: TrainJob, reporter: Reporter = LOG) -> TrainedClassifier:
 class _Prepared(NamedTuple):
     """A job that has been checked, and of which nothing is written yet.
 
-    Attributes:
-      source: the whole input.
-      data: what of it may be trained on.
-      base: the network to begin with.
-      converted: its GAP conversion, with an output for each label.
-      record: the settings and the input, which decide the result.
+    `data` is the part of `source` that may be trained on; `converted` is the GAP conversion of the network `base`, with
+    an output for each label. The record holds the settings and the input, which decide the result.
     """
 
     source: "Listing"

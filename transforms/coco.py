@@ -29,8 +29,7 @@ class Counts:
       images: number of images, in total and by status.
       rejected: number of rejected images, by the code of the reason.
       categories: number of labelled images, of images with a box, and of boxes, by category name.
-      annotations: number of boxes.
-      by_person: number of boxes that a person drew.
+      annotations, by_person: number of boxes, and of those that a person drew.
       doubts: counts of images whose labels the network does not confirm.
     """
 

@@ -69,15 +69,9 @@ class WriteCoco(beam.PTransform):
 
     def expand(self, shards: beam.PCollection[Shard]) -> beam.PCollection[dict[str, Any]]:
         """Applies the transform to a collection of shards."""
-        return (
-            shards
-            | "WriteShards" >> self._write
-            | "AllWritten" >> beam.combiners.ToList()
-            | "Merge"
-            >> beam.Map(merge, output=self._output, max_reject_rate=self._max_reject_rate).with_output_types(
-                dict[str, Any]
-            )
-        )
+        merged = beam.Map(merge, output=self._output, max_reject_rate=self._max_reject_rate)
+        written = shards | "WriteShards" >> self._write | "AllWritten" >> beam.combiners.ToList()
+        return written | "Merge" >> merged.with_output_types(dict[str, Any])
 
 
 class IncompleteRunError(RuntimeError):
@@ -130,10 +124,8 @@ def merge(written: Iterable[str], output: str, max_reject_rate: float = MAX_REJE
             coco.write_coco(
                 dataset, results, rows=_compared(rows, same), categories=categories, info=info, counts=counts
             )
-        if run is not None and counts.images["planned"] != run.images:
-            raise IncompleteRunError(
-                f"{run.images} images were planned, and {counts.images['planned']} have a row in {output!r}"
-            )
+        if run is not None and (found := counts.images["planned"]) != run.images:
+            raise IncompleteRunError(f"{run.images} images were planned, and {found} have a row in {output!r}")
     summary = {
         "images": counts.images,
         "annotations": counts.annotations,

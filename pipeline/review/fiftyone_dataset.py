@@ -12,9 +12,9 @@ import itertools
 import random
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from camboxes.pipeline.review import fiftyone_samples
 from camboxes.pipeline.untrusted_text import on_one_line
@@ -40,7 +40,9 @@ def dataset_name(run: str) -> str:
     return f"{Path(path).name}-{hashlib.sha256(path.encode()).hexdigest()[:6]}"
 
 
-def load(planned: PlannedRun, name: str, photographs: Mapping[str, str], progress: Any = None) -> "fo.Dataset":
+def load(
+    planned: PlannedRun, name: str, photographs: Mapping[str, str], advance: Callable[[int], Any] = lambda done: None
+) -> "fo.Dataset":
     """Makes a run's dataset, or updates it: adds new images, and keeps people's work.
 
     Images that the dataset lacks are added. Rows and decisions that changed are written again. An accepted image has
@@ -49,7 +51,7 @@ def load(planned: PlannedRun, name: str, photographs: Mapping[str, str], progres
     dataset is renamed.
 
     `photographs` has the file of each image, by path. An image without a file is not added; if it was loaded before, it
-    stays as it is. `progress.update` gets the number of images that are done.
+    stays as it is. `advance` gets the number of images that are done.
 
     Raises:
       ValueError: a dataset of that name holds no run, or the run of another folder; a decision cannot be read.
@@ -58,8 +60,9 @@ def load(planned: PlannedRun, name: str, photographs: Mapping[str, str], progres
     dataset = _opened(planned, name)
     present = _present(dataset)
     names = {category.id: category.name for category in planned.categories}
+    rows = (row | {"shard": key} for key, table in planned.tables(COLUMNS) for row in table.to_pylist())
     unseen, replaced = 0, []
-    for batch in batched(_rows(planned), _BATCH):
+    for batch in batched(rows, _BATCH):
         added, changed = [], {}
         for row in batch:
             path, decision = row["path"], decisions.get(row["path"])
@@ -68,19 +71,18 @@ def load(planned: PlannedRun, name: str, photographs: Mapping[str, str], progres
                 unseen += before is not None
             elif before is None:
                 added.append(_document(row, names, photographs[path], decision))
-            elif before.row != _row_state(row):
-                changed[before.key] = _document(row, names, photographs[path], decision)
+            elif not _row_state(row).items() <= before.items():
+                changed[before["id"]] = _document(row, names, photographs[path], decision)
             else:
-                fields = {} if before.place == photographs[path] else {"filepath": photographs[path]}
-                if before.decision != _decision_state(decision):
-                    decided, corrected = _decided_elsewhere(dataset, before.key, row, decision)
+                fields = {} if before["filepath"] == photographs[path] else {"filepath": photographs[path]}
+                if not _decision_state(decision).items() <= before.items():
+                    decided, corrected = _decided_elsewhere(dataset, before["id"], row, decision)
                     fields |= decided
                     replaced += [path] if corrected else []
                 if fields:
-                    changed[before.key] = fields
+                    changed[before["id"]] = fields
         _write(dataset, added, changed)
-        if progress is not None:
-            progress.update(len(batch))
+        advance(len(batch))
     if unseen:
         _tell(f"{unseen} images that were loaded before have no photograph here now; they stay as they were")
     if replaced:
@@ -237,17 +239,16 @@ def _document(row: Row, names: Mapping[int, str], location: str, decision: Decis
     from bson import ObjectId
 
     found = fiftyone_samples.detections(row, names)
-    if decision is not None and decision.verdict == "accepted" and row["width"] is not None:
+    size = None if row["width"] is None else {"width": row["width"], "height": row["height"]}
+    if decision is not None and decision.verdict == "accepted" and size:
         found = fiftyone_samples.decided_detections(decision, (row["width"], row["height"]))
     return {
         "filepath": location,
-        "metadata": None
-        if row["width"] is None
-        else {"_cls": "ImageMetadata", "width": row["width"], "height": row["height"]},
+        "metadata": size and {"_cls": "ImageMetadata", **size},
         "path": row["path"],
         "coco_id": row["image_id"],
-        **dict(zip(_OF_A_ROW, _row_state(row), strict=True)),
-        **dict(zip(_OF_A_DECISION, _decision_state(decision), strict=True)),
+        **_row_state(row),
+        **_decision_state(decision),
         "labels": {
             "_cls": "Classifications",
             "classifications": [
@@ -279,35 +280,21 @@ def _heat_map(row: Row) -> Row | None:
     return own | {"map": serialize_numpy_array(points), "range": [0.0, 255.0]}
 
 
-# The fields that show whether a sample is up to date.
-_OF_A_ROW = ("status", "reason", "shard")
-_OF_A_DECISION = ("verdict", "decided")
+def _row_state(row: Row) -> Row:
+    """The fields that show whether a sample is that of this row."""
+    return {name: row[name] for name in ("status", "reason", "shard")}
 
 
-def _row_state(row: Row) -> tuple[str | None, ...]:
-    return tuple(row[name] for name in _OF_A_ROW)
+def _decision_state(decision: Decision | None) -> Row:
+    """The fields that show whether a sample is as decided."""
+    return {"verdict": decision and decision.verdict, "decided": decision and decision.time}
 
 
-def _decision_state(decision: Decision | None) -> tuple[str | None, ...]:
-    return (None, None) if decision is None else (decision.verdict, decision.time)
-
-
-class _Present(NamedTuple):
-    """A sample of the dataset: its id, its file, and the state of its row and of its decision."""
-
-    key: str
-    place: str
-    row: tuple[str | None, ...]
-    decision: tuple[str | None, ...]
-
-
-def _present(dataset: "fo.Dataset") -> dict[str, _Present]:
-    """The samples of the dataset, by path."""
-    values = dataset.values(["path", "id", "filepath", *_OF_A_ROW, *_OF_A_DECISION])
-    return {
-        path: _Present(key, place, tuple(state[: len(_OF_A_ROW)]), tuple(state[len(_OF_A_ROW) :]))
-        for path, key, place, *state in zip(*values, strict=True)
-    }
+def _present(dataset: "fo.Dataset") -> dict[str, Row]:
+    """The fields of each sample that show whether it is up to date, by path."""
+    names = ["path", "id", "filepath", "status", "reason", "shard", "verdict", "decided"]
+    samples = (dict(zip(names, values, strict=True)) for values in zip(*dataset.values(names), strict=True))
+    return {sample["path"]: sample for sample in samples}
 
 
 def _decided_elsewhere(dataset: "fo.Dataset", key: str, row: Row, decision: Decision | None) -> tuple[Row, bool]:
@@ -318,7 +305,7 @@ def _decided_elsewhere(dataset: "fo.Dataset", key: str, row: Row, decision: Deci
     """
     from bson import ObjectId
 
-    fields: Row = dict(zip(_OF_A_DECISION, _decision_state(decision), strict=True))
+    fields = _decision_state(decision)
     if decision is None or decision.verdict != "accepted" or row["width"] is None:
         return fields, False
     sample = dataset._sample_collection.find_one({"_id": ObjectId(key)}, ["verdict", "boxes"])
@@ -326,12 +313,6 @@ def _decided_elsewhere(dataset: "fo.Dataset", key: str, row: Row, decision: Deci
     found = fiftyone_samples.decided_detections(decision, (row["width"], row["height"]))
     fields["boxes"] = detections_document(over(present, found))
     return fields, sample["verdict"] != "accepted" and any(map(fiftyone_samples.is_corrected, present))
-
-
-def _rows(planned: PlannedRun) -> Iterator[Row]:
-    for key, rows in planned.tables(COLUMNS):
-        for row in rows.to_pylist():
-            yield row | {"shard": key}
 
 
 def _let_annotate(dataset: "fo.Dataset") -> None:
@@ -346,15 +327,13 @@ def _let_annotate(dataset: "fo.Dataset") -> None:
 def _save_views(dataset: "fo.Dataset") -> None:
     from fiftyone import ViewField as F
 
+    undecided = dataset.match((F("verdict") == None) & (F("status") != REJECTED))  # noqa: E711 (FiftyOne's expression)
+    unlikely = F("review_reasons").filter(F().starts_with("unlikely_label"))
     views = {
-        "most worth reviewing": dataset.match((F("verdict") == None) & (F("status") != REJECTED)).sort_by(  # noqa: E711
-            "review_priority", reverse=True
-        ),
+        "most worth reviewing": undecided.sort_by("review_priority", reverse=True),
         "no box": dataset.match(F("status") == NO_BOX),
         "several boxes": dataset.match(F("boxes.detections").length() > 1),
-        "suspected wrong label": dataset.match(
-            F("review_reasons").filter(F().starts_with("unlikely_label")).length() > 0
-        ),
+        "suspected wrong label": dataset.match(unlikely.length() > 0),
         "rejected files": dataset.match(F("status") == REJECTED),
         "accepted": dataset.match(F("verdict") == "accepted"),
     }

@@ -3,7 +3,7 @@
 import concurrent.futures
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,16 @@ _AT_ONCE = 10  # files that are read concurrently: a store's client keeps as man
 _ENDINGS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".ppm", ".avif"))
 
 
-def places(planned: PlannedRun, rows: Iterable[Mapping[str, Any]], progress: Any = None) -> dict[str, str]:
+def places(
+    planned: PlannedRun, rows: Iterable[Mapping[str, Any]], advance: Callable[[int], Any] = lambda done: None
+) -> dict[str, str]:
     """The file of each photograph of a local data set, by its path.
 
     Each photograph is read, so that no reviewer sees a run's boxes on another picture. A rejected image has a path too;
     there may be no file. If the image's path leads outside the root, that is a path below the run's folder without a
     file: nothing outside the root is ever shown.
 
-    The rows need path, digest and status. `progress.update` gets the number of photographs that are done.
+    The rows need path, digest and status. `advance` gets the number of photographs that are done.
 
     Raises:
       ValueError: photographs are gone, or are not those that the run saw.
@@ -39,8 +41,7 @@ def places(planned: PlannedRun, rows: Iterable[Mapping[str, Any]], progress: Any
                 found[row["path"]] = storage.absolute(place)
                 if reason:
                     wrong[row["path"]] = reason
-            if progress is not None:
-                progress.update(len(some))
+            advance(len(some))
     if wrong:
         path, reason = next(iter(wrong.items()))
         raise ValueError(
@@ -63,7 +64,11 @@ def _not_seen(row: Mapping[str, Any], location: str | None) -> str | None:
 
 
 def fetched(
-    planned: PlannedRun, rows: Iterable[Mapping[str, Any]], cache: Path, limit: int, progress: Any = None
+    planned: PlannedRun,
+    rows: Iterable[Mapping[str, Any]],
+    cache: Path,
+    limit: int,
+    advance: Callable[[int], Any] = lambda done: None,
 ) -> tuple[dict[str, str], int]:
     """Copies a store's photographs to a cache on this machine, by descending review priority, within a limit of bytes.
 
@@ -81,8 +86,7 @@ def fetched(
     folder.mkdir(parents=True, exist_ok=True)
     found = {row["path"]: str(folder / _name(row)) for row in order}
     wanted = [row for row in order if row["status"] != REJECTED]
-    if progress is not None:
-        progress.update(len(order) - len(wanted))
+    advance(len(order) - len(wanted))
     taken, full = 0, False
 
     def fetch(row: Mapping[str, Any]) -> int:
@@ -97,8 +101,7 @@ def fetched(
                     Path(found.pop(row["path"])).unlink(missing_ok=True)
                 else:
                     taken += size
-            if progress is not None:
-                progress.update(len(some))
+            advance(len(some))
     return found, len(order) - len(found)
 
 

@@ -39,13 +39,7 @@ class ReviewJob(Options):
 
 @dataclasses.dataclass(frozen=True)
 class ReviewedRun:
-    """The state of a review.
-
-    Attributes:
-      images: of the run.
-      verdicts: how many images were accepted, rejected and skipped.
-      decisions: the path of the file that keeps the decisions.
-    """
+    """The number of a run's images, how many of each verdict, and the path of the file that keeps the decisions."""
 
     images: int
     verdicts: "collections.Counter[Verdict]"
@@ -55,9 +49,7 @@ class ReviewedRun:
 def serve(job: ReviewJob, ready: Callable[[str], None] = print) -> ReviewedRun:
     """Loads a run into FiftyOne and serves it in the App, on this machine alone, until the process is interrupted.
 
-    Args:
-      job: which run, and where.
-      ready: called with the App's address as soon as it answers.
+    `ready` is called with the App's address as soon as it answers.
 
     Raises:
       CallError: the call cannot be carried out as it was made.
@@ -114,18 +106,18 @@ def load_dataset(run: str, name: str | None = None, *, cache_limit: float = _CAC
     in_containers = any(split(row["path"]) for row in rows)
     if storage.is_local(planned.root) and not in_containers:
         with tqdm(total=planned.images, unit="photograph", desc="comparing", disable=None) as bar:
-            photographs = local_photographs.places(planned, rows, bar)
+            photographs = local_photographs.places(planned, rows, bar.update)
     else:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "camboxes", "photographs")
         with tqdm(total=planned.images, unit="photograph", desc="fetching", disable=None) as bar:
-            photographs, left = local_photographs.fetched(planned, rows, cache, int(cache_limit * 1e9), bar)
+            photographs, left = local_photographs.fetched(planned, rows, cache, int(cache_limit * 1e9), bar.update)
         if left:
             print(
                 f"{left} of {planned.images} images are left out: --cache-limit {cache_limit:g} was reached",
                 file=sys.stderr,
             )
     with tqdm(total=planned.images, unit="image", desc="loading", disable=None) as bar:
-        dataset = fiftyone_dataset.load(planned, name or fiftyone_dataset.dataset_name(run), photographs, bar)
+        dataset = fiftyone_dataset.load(planned, name or fiftyone_dataset.dataset_name(run), photographs, bar.update)
     print(f"{len(dataset)} images in FiftyOne's dataset {dataset.name!r}", file=sys.stderr)
     return dataset
 

@@ -36,9 +36,8 @@ def check_same(output: str, record: Mapping[str, Any]) -> None:
         if before["settings"].get(name) != value
     ]
     if before["input"] != record["input"]:
-        differences.append(
-            f"the input's paths or labels changed ({before['images']} images then, {record['images']} now)"
-        )
+        then, now = before["images"], record["images"]
+        differences.append(f"the input's paths or labels changed ({then} images then, {now} now)")
     # Files below another root may be others of the same names, and features are kept of the first.
     if before.get("root") != record["root"]:
         differences.append(f"the images lay below {before.get('root')!r}, lie below {record['root']!r}")

@@ -22,12 +22,9 @@ Labels = Mapping[str, Sequence[str]]
 
 
 class Print(NamedTuple):
-    """The hashes of a picture.
+    """The hashes of a picture: the SHA-256 of the file's bytes, hexadecimal, and a perceptual hash of 64 bits.
 
-    Attributes:
-      digest: SHA-256 of the file's bytes, hexadecimal.
-      look: perceptual hash of 64 bits, which stays nearly the same when the picture is re-encoded or resized; None for
-        a picture without contrast.
+    The second stays nearly the same when the picture is re-encoded or resized; a picture without contrast has none.
     """
 
     digest: str

@@ -103,9 +103,7 @@ class BoxRule:
     def default_for(cls, classifier: "Classifier", maps: "MapSpec") -> "BoxRule":
         """The rule that `camboxes label` uses by default: the component at the peak, at a measured threshold.
 
-        Args:
-          classifier: a loaded classifier; the threshold depends on its name.
-          maps: its maps; refined maps are cut at their Otsu level, others at a fixed share of their range.
+        Refined maps are cut at their Otsu level, others at a share of their range, which depends on the network.
         """
         refined = maps.refine == "affinity"
         return cls("1*otsu" if refined else _PLAIN_THRESHOLDS.get(classifier.spec.name, 0.25), boxes="peak")
@@ -337,11 +335,8 @@ def _component_at(scaled: np.ndarray, level: float, point: tuple[int, int]) -> n
 def _fill(labels: np.ndarray) -> np.ndarray | None:
     """Numbers components in place, and returns their statistics as `WorkingMap.components` does; None if they are many.
 
-    Flood fill takes less than half as long as labelling for a few components, and most maps have one or two.
-
-    Args:
-      labels: uint8 [grid height, grid width], _OPEN in the foreground, else 0. If None is returned, its foreground
-        holds some numbers other than 0.
+    Flood fill takes less than half as long as labelling for a few components, and most maps have one or two. The labels
+    are uint8, _OPEN in the foreground, else 0; if None is returned, the foreground holds some numbers other than 0.
     """
     points, statistics, first = labels.reshape(-1), [[0, 0, 0, 0, 0]], 0
     left = cv2.countNonZero(labels)

@@ -18,10 +18,7 @@ def review(
     without a box, otherwise of 1 - P(the best box is right). P is the calibrated score; before calibration it is the
     score, which gives a ranking only.
 
-    Args:
-      labels: the image's labels.
-      boxes: its boxes.
-      areas: areas of the components of each label's map, the largest first, by category_id.
+    `areas` has those of the components of each label's map, the largest first, by category_id.
 
     Returns:
       priority, rounded to 4 decimals, and reasons: "no_box", "unlikely_label" (its class's probability is below 0.01),

@@ -14,8 +14,7 @@ class StoredMap:
 
     Attributes:
       cells: uint8 [height, width]; 0 stands for raw_min and 255 for raw_max.
-      raw_min: the map's smallest value before quantisation; NaN if the map was not finite.
-      raw_max: the map's largest value before quantisation; NaN likewise.
+      raw_min, raw_max: the map's range before quantisation; NaN if the map was not finite.
     """
 
     cells: np.ndarray

@@ -23,8 +23,7 @@ class Doubts:
     Attributes:
       classes: number of the network's classes; None if it is unknown, and then nothing is counted.
       multilabel: see `Classifier.multilabel`.
-      images: number of images in doubt.
-      of: number of images that have a label with a probability.
+      images, of: number of images in doubt, and of images that have a label with a probability.
       labels: both numbers for each label.
     """
 

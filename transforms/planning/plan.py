@@ -147,10 +147,8 @@ class PlannedRun:
     def set_aside(self, codes: Collection[str] | None = None) -> None:
         """Moves the finished shards that hold rejected images out of the run, so that these images are tried again.
 
-        The shards move to `aside`, where `InferClassMaps(reuse=...)` finds their other rows.
-
-        Args:
-          codes: codes of rejection reasons that count; None for all.
+        The shards move to `aside`, where `InferClassMaps(reuse=...)` finds their other rows. If codes are given, only
+        rejections with one of them count.
         """
         found = False
         for key in self.written():
@@ -307,22 +305,16 @@ class Plan:
 
     def _plan(self, source: str | Listing, keep: Callable[[str, pa.Table], None]) -> PlannedRun:
         found = read_source(source, self.root) if isinstance(source, str) else source
-        categories = {category.name: category for category in self.categories(found.labels(), found.containers)}
+        categories = self.categories(found.labels(), found.containers)
+        by_name = {category.name: category for category in categories}
         count = found.shards(self.shards)
         shards = []
         for number, images in enumerate(found.by_shard(count)):
-            shard, rows = plan_shard(shard_key(number, count), images, categories)
+            shard, rows = plan_shard(shard_key(number, count), images, by_name)
             keep(shard.key, rows)
             shards.append(shard)
-        of_all = list(categories.values())
-        return self.run(
-            found.root,
-            shards,
-            of_all,
-            repeated=found.repeated,
-            passed_over=found.passed_over,
-            splits=found.splits,
-        )
+        repeated, passed_over, splits = found.repeated, found.passed_over, found.splits
+        return self.run(found.root, shards, categories, repeated=repeated, passed_over=passed_over, splits=splits)
 
 
 def shards_folder(output: str) -> str:

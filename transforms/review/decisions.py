@@ -185,9 +185,8 @@ def _read(run: str) -> list[Decision]:
         try:
             decisions.append(Decision.from_json(json.loads(line)))
         except ValueError as error:
-            raise ValueError(
-                f"{path!r}, line {number} is no decision ({error}); correct the line, or delete it"
-            ) from None
+            remedy = "correct the line, or delete it"
+            raise ValueError(f"{path!r}, line {number} is no decision ({error}); {remedy}") from None
     return decisions
 
 

@@ -87,10 +87,8 @@ def scale_map(score_map: np.ndarray) -> np.ndarray:
 def pixel_labels(name: str, masks: Sequence[np.ndarray], ignore: np.ndarray | None = None) -> np.ndarray:
     """Labels each pixel of the square for PxAP: uint8 [224, 224] of FOREGROUND, BACKGROUND and IGNORED.
 
-    Args:
-      name: names the image in errors.
-      masks: masks of the class's objects, [height, width] of any size; values above 0.5 are foreground.
-      ignore: mask of pixels that count as neither, unless they are foreground; None for no such pixels.
+    Masks of the class's objects are [height, width] of any size; values above 0.5 are foreground. Pixels of `ignore`
+    count as neither, unless they are foreground. The name is for errors.
 
     Raises:
       ValueError: there is no mask.

@@ -159,7 +159,7 @@ def test_photographs_are_fetched_from_a_real_s3(stored, s3, tmp_path):
     planned = SimpleNamespace(root=root, location=lambda path: f"{root}/{path}")
     said = io.StringIO()
     with tqdm(total=5, unit="photograph", file=said, mininterval=0) as bar:
-        found, left = local_photographs.fetched(planned, rows, tmp_path / "cache", 95, bar)
+        found, left = local_photographs.fetched(planned, rows, tmp_path / "cache", 95, bar.update)
     assert (sorted(found), left) == (["2.jpg", "3.jpg", "4.jpg", "broken.jpg"], 1)
     assert [Path(found[f"{number}.jpg"]).read_bytes() for number in (2, 3, 4)] == [bytes(20), bytes(30), bytes(40)]
     assert _sizes(tmp_path / "cache") == [20, 30, 40]
