@@ -36,27 +36,12 @@ if TYPE_CHECKING:
     from camboxes.pipeline.tune_job import tune as tune
 
 
-_HOMES = {
-    "CompareJob": "compare_job",
-    "EvaluateJob": "evaluate_job",
-    "ExplainJob": "explain_job",
-    "ExportJob": "export_job",
-    "LabelJob": "label_job",
-    "ReboxJob": "rebox_job",
+_JOBS = ("compare", "evaluate", "explain", "export", "label", "rebox", "selftrain", "train", "tune")
+_HOMES = {  # a name: the module that it is imported from
+    **{job: f"{job}_job" for job in _JOBS},
+    **{f"{job.capitalize()}Job": f"{job}_job" for job in _JOBS},
     "Run": "run",
-    "SelftrainJob": "selftrain_job",
-    "TrainJob": "train_job",
     "TrainedClassifier": "train_job",
-    "TuneJob": "tune_job",
-    "compare": "compare_job",
-    "evaluate": "evaluate_job",
-    "explain": "explain_job",
-    "export": "export_job",
-    "label": "label_job",
-    "rebox": "rebox_job",
-    "selftrain": "selftrain_job",
-    "train": "train_job",
-    "tune": "tune_job",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605

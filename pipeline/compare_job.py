@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from camboxes.pipeline.errors import CallError, blaming_the_call
+from camboxes.pipeline.options.data import truth_option
 from camboxes.pipeline.options.fields import Options, option
-from camboxes.pipeline.options.ground_truth import truth_option
 from camboxes.pipeline.reporter import LOG, Reporter
 
 if TYPE_CHECKING:

@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-    from camboxes.models import Classifier, Localization, Localizer
+    from camboxes.models import Localization, Localizer
 
-_CAM = Factor("cam", None)
 _METHODS = "cam,gradcam++,layercam@16,cam*layercam@16,eigencam"
 
 
@@ -47,19 +46,12 @@ class ExplainJob(MapOptions, ClassOptions, _Photograph):
 
 
 class Explanation(NamedTuple):
-    """What several methods see in a photograph.
+    """What several methods see in a photograph."""
 
-    Attributes:
-      output: the path of the figure.
-      columns: the methods.
-      rows: the classes.
-      notes: what was assumed or left out.
-    """
-
-    output: str
-    columns: list[Column]
-    rows: list[Row]
-    notes: list[str]
+    output: str  # the path of the figure
+    columns: list[Column]  # the methods
+    rows: list[Row]  # the classes
+    notes: list[str]  # what was assumed or left out
 
 
 def explain(job: ExplainJob) -> Explanation:
@@ -72,6 +64,7 @@ def explain(job: ExplainJob) -> Explanation:
     from camboxes.transforms import storage
     from camboxes.transforms.boxes.from_map import BoxRule, boxes_from_map
     from camboxes.transforms.boxes.stored_maps import quantize
+    from camboxes.transforms.planning.label_matching import LabelMatcher
 
     with blaming_the_call():
         rule = BoxRule(job.threshold)
@@ -86,11 +79,14 @@ def explain(job: ExplainJob) -> Explanation:
         notes = assumed(job, classifier)
         if classifier.inexact_because and job.method == _METHODS:
             notes.append(f"cam is left out: it is not exact for {classifier.spec.name}")
-            methods = [maps for maps in methods if not any(_CAM in term.factors for term in maps.terms)]
+            methods = [maps for maps in methods if not any(Factor("cam", None) in term.factors for term in maps.terms)]
         localizers = [Localizer(classifier, maps) for maps in methods]
-        classes = None if job.labels is None else _classes(classifier, job.labels)
-    if classes is None:
-        classes = _first_classes(classifier, localizers[0], photograph)
+        matcher = LabelMatcher(classifier.class_names)
+        labels = [] if job.labels is None else job.labels.split(",")
+        classes = list(dict.fromkeys(index for label in labels for index in matcher.match(label)))
+    if job.labels is None:  # the two classes that the network finds most probable
+        logits = classifier.infer(localizers[0].resize(photograph)[0][None]).logits[0]
+        classes = logits.argsort(descending=True, stable=True)[:2].tolist()
     with ThreadPoolExecutor(1, initializer=use_one_core) as core:  # as each of label's passes has
         passes = list(core.map(functools.partial(_timed, photograph=photograph, classes=classes), localizers))
     columns = [Column(maps.method, milliseconds) for maps, (_, milliseconds) in zip(methods, passes, strict=True)]
@@ -148,20 +144,6 @@ def _read(path: str) -> "np.ndarray":
         raise ValueError(f"image {path!r}: there is no file at this path") from None
     except BadImageError as error:
         raise ValueError(f"image {path!r} cannot be used: {error}") from error
-
-
-def _first_classes(classifier: "Classifier", localizer: "Localizer", photograph: "np.ndarray") -> list[int]:
-    """The two classes that the network finds most probable."""
-    logits = classifier.infer(localizer.resize(photograph)[0][None]).logits[0]
-    return logits.argsort(descending=True, stable=True)[:2].tolist()
-
-
-def _classes(classifier: "Classifier", labels: str) -> list[int]:
-    """The classes that the labels stand for, in their order."""
-    from camboxes.transforms.planning.label_matching import LabelMatcher
-
-    matcher = LabelMatcher(classifier.class_names)
-    return list(dict.fromkeys(index for label in labels.split(",") for index in matcher.match(label)))
 
 
 def _timed(localizer: "Localizer", photograph: "np.ndarray", classes: Sequence[int]) -> "tuple[Localization, float]":

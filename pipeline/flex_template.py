@@ -64,11 +64,8 @@ def _takes_no_value(field: "dataclasses.Field[Any]") -> bool:
 
 def _parameter(field: "dataclasses.Field[Any]") -> dict[str, Any]:
     values = ["true", "false"] if _takes_no_value(field) else field.metadata["argparse"].get("choices")
-    parameter: dict[str, Any] = {
-        "name": field.name,
-        "label": field.name.replace("_", " "),
-        "helpText": fields.help_text(field),
-    }
+    name = field.name
+    parameter: dict[str, Any] = {"name": name, "label": name.replace("_", " "), "helpText": fields.help_text(field)}
     if values:
         parameter["regexes"] = [f"^({'|'.join(map(re.escape, values))})$"]
     return parameter | ({} if fields.is_required(field) else {"isOptional": True})

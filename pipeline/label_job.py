@@ -10,23 +10,21 @@ from camboxes.models.spec import DEFAULT_MAPS, LITE_MAPS, Aspect, Compilation, M
 from camboxes.pipeline.errors import CallError, blaming_the_call
 from camboxes.pipeline.jobs.remote import Accelerator
 from camboxes.pipeline.options.boxes import BoxOptions
+from camboxes.pipeline.options.data import SourceOptions
 from camboxes.pipeline.options.fields import changed, option
 from camboxes.pipeline.options.maps import MapOptions
 from camboxes.pipeline.options.network import ClassOptions, assumed
-from camboxes.pipeline.options.source import SourceOptions
 from camboxes.pipeline.reporter import LOG, Reporter
 from camboxes.pipeline.run import Run
 
 if TYPE_CHECKING:
-    from apache_beam import PCollection, Pipeline
+    from apache_beam import Pipeline
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from camboxes.models import Classifier, Localizer, ModelSpec
     from camboxes.transforms import BoxRule, Plan, PlannedRun, PlanOnWorkers, ReadLabeledImages
     from camboxes.transforms.images.decoding import Limits
     from camboxes.transforms.planning.listing import Listing
-
-_IMPORTED_BY_WORKERS = ("camboxes.transforms", "camboxes.models.localization.localizer", "timm", "torchvision")
 
 _network_option = functools.partial(option, group="network")
 
@@ -89,29 +87,19 @@ class _Maps(MapOptions):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Boxes(BoxOptions):
+class LabelJob(BoxOptions, _Maps, _Network, _Folders):
+    """What to label, and how. Its fields are the options of `camboxes label`, whose help describes them."""
+
     threshold: float | str | None = changed(
-        BoxOptions,
-        "threshold",
-        None,
-        stated="1*otsu; with --refine none 0.25, of efficientnet_lite1 and _lite2 0.15",
+        BoxOptions, "threshold", None, stated="1*otsu; with --refine none 0.25, of efficientnet_lite1 and _lite2 0.15"
     )
     min_area: float | None = changed(BoxOptions, "min_area", None, stated="0")
     boxes: str | None = changed(BoxOptions, "boxes", None, stated="peak")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LabelJob(_Boxes, _Maps, _Network, _Folders):
-    """What to label, and how. Its fields are the options of `camboxes label`, whose help describes them."""
-
     shards: int | None = option(None, stated="one per 64 to 256 images", type=int, metavar="N")
     overwrite: bool = option(False, "replace the run that OUT holds")
     dry_run: bool = option(False, "print the plan, write nothing")
     max_reject_rate: float = option(
-        0.5,
-        "share of rejected images above which the job fails, keeping what it has",
-        type=float,
-        metavar="R",
+        0.5, "share of rejected images above which the job fails, keeping what it has", type=float, metavar="R"
     )
     max_bytes: int | None = option(
         None, "size of a file above which an image is rejected", stated="256 MiB", type=int, metavar="N"
@@ -132,11 +120,7 @@ class LabelJob(_Boxes, _Maps, _Network, _Folders):
     )
 
     def limits(self) -> "Limits":
-        """How large an image may be.
-
-        Raises:
-          ValueError: a value out of its range.
-        """
+        """How large an image may be; raises a ValueError where a value is out of its range."""
         from camboxes.transforms.images.decoding import Limits
 
         options = {"max_bytes": self.max_bytes, "max_pixels": self.max_pixels}
@@ -145,38 +129,27 @@ class LabelJob(_Boxes, _Maps, _Network, _Folders):
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A job that has been checked, and of which nothing is written yet.
-
-    Attributes:
-      options: Beam's.
-      source: the images and labels; None where the workers list them.
-      maps: which are made.
-      localizer: makes the maps.
-      rule: how boxes are drawn from them.
-      limits: how large an image may be.
-      plan: how the images are planned.
-    """
+    """A job that has been checked, and of which nothing is written yet."""
 
     options: "PipelineOptions"
-    source: "Listing | None"
+    source: "Listing | None"  # None where the workers list the images
     maps: MapSpec
     localizer: "Localizer"
     rule: "BoxRule"
-    limits: "Limits"
     plan: "Plan"
 
     def describe_network(self) -> str:
         """The maps, the network and how it is executed, on one line."""
         spec, settings = self.localizer.classifier.spec, self.localizer.settings
-        scales = " and ".join(map(str, settings["scales"])) + (", equally fine" if settings["fine_scales"] else "")
+        method = settings["method"]
+        method += ", labels competing" if settings["compete"] else ""
+        method += ", refined by affinity" if settings["refine"] == "affinity" else ""
+        method += ", with a second look" if settings["second_look"] else ""
+        scales = " and ".join(map(str, settings["scales"]))
+        scales += ", equally fine" if settings["fine_scales"] else ""
         scales += ", flipped too" if settings["flip"] else ""
-        refined = ", labels competing" if settings["compete"] else ""
-        refined += ", refined by affinity" if settings["refine"] == "affinity" else ""
-        refined += ", with a second look" if settings["second_look"] else ""
         executed = f"{spec.precision}, fused" if spec.compile == "on" else spec.precision
-        return (
-            f"{settings['method']}{refined} of {spec.name} at {scales} ({spec.aspect}) on {spec.device} in {executed}"
-        )
+        return f"{method} of {spec.name} at {scales} ({spec.aspect}) on {spec.device} in {executed}"
 
 
 def label(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter = LOG) -> Run:
@@ -187,7 +160,7 @@ def label(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter = 
     Args:
       job: what to label, and how.
       beam_options: of Apache Beam, as on the command line: ["--direct_num_workers=2"].
-      reporter: is told what a person should know, and the progress.
+      reporter: is told remarks and progress.
 
     Returns:
       The run. Where a flex template's launcher asked only for a description of the job, there is nothing in it yet.
@@ -199,7 +172,7 @@ def label(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter = 
     """
     from camboxes.pipeline.jobs import execution, progress, remote, run_folder
     from camboxes.pipeline.jobs.beam_options import fit_processes, local_processes
-    from camboxes.transforms import BoxesFromMaps, InferClassMaps, WriteCoco, storage
+    from camboxes.transforms import BoxesFromMaps, InferClassMaps, PlannedRun, WriteCoco, storage
 
     if job.dry_run:
         raise CallError("dry_run is for the command, which prints the plan; leave it out")
@@ -209,7 +182,10 @@ def label(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter = 
         with blaming_the_call():
             held.enter_context(run_folder.locked(job.output, reporter))
             planned, read = _reading(job, ready)
-        aside = _set_aside(job)
+        run = planned or PlannedRun.load(job.output)
+        if run and job.retry_rejected:
+            run.set_aside()
+        aside = run.aside if run and PlannedRun.load(run.aside) else None  # finished shards, to take results over from
         spec = _staged(localizer.classifier, job.output)
         if planned is not None and spec.device == "cpu":
             images = sum(planned.shards[key] for key in planned.missing())
@@ -219,25 +195,22 @@ def label(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter = 
             spec,
             ready.maps,
             reuse=aside or job.reuse,
-            limits=ready.limits,
+            limits=job.limits(),
             loaded=None if ready.source is None else localizer,  # for workers elsewhere it was not tried out here
         )
+        boxes = BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes)
+        write = WriteCoco(job.output, job.max_reject_rate)
 
-        def build(p: "Pipeline") -> "PCollection[dict[str, Any]]":
-            return (
-                p
-                | read.with_resource_hints(**hints)
-                | infer.with_resource_hints(**hints)
-                | BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes).with_resource_hints(**hints)
-                | WriteCoco(job.output, job.max_reject_rate).with_resource_hints(**hints)
-            )
+        def build(p: "Pipeline") -> None:
+            rows: Any = p
+            for step in (read, infer, boxes, write):
+                rows |= step.with_resource_hints(**hints)
 
         work = f"{ready.describe_network()}, processes: {local_processes(options)}"
         progress.announce(job.output, work, reporter)
         for remark in _remarks(job, ready):
             reporter.say(remark)
-        if remote.describes_only(options):
-            remote.describe(build, options)
+        if remote.described(build, options):
             return Run(job.output)
         execution.execute(build, options, job.output, reporter)
         if aside:
@@ -279,16 +252,14 @@ def prepare(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter 
         )
         if job.reuse:
             reusable(job.reuse, localizer.settings)
-    return Prepared(options, source, maps, localizer, rule, limits, plan)
+    return Prepared(options, source, maps, localizer, rule, plan)
 
 
 def _reading(job: LabelJob, ready: Prepared) -> "tuple[PlannedRun | None, PlanOnWorkers | ReadLabeledImages]":
-    """Deletes what --overwrite replaces, and plans the run; returns the plan and the step that reads it.
+    """Deletes what --overwrite replaces, and plans the run.
 
-    The plan is None where the workers make it.
-
-    Raises:
-      ValueError, OSError: the plan cannot be made, or the folder holds something else.
+    Returns:
+      The plan, None where the workers make it; and the step that reads it.
     """
     from camboxes.pipeline.jobs import run_folder
     from camboxes.transforms import PlanOnWorkers, ReadLabeledImages
@@ -306,24 +277,8 @@ def _reading(job: LabelJob, ready: Prepared) -> "tuple[PlannedRun | None, PlanOn
     return reader.check(), reader
 
 
-def _set_aside(job: LabelJob) -> str | None:
-    """Where finished shards lie whose rejected images are tried again; None where there are none."""
-    from camboxes.transforms import PlannedRun
-
-    run = PlannedRun.load(job.output)
-    if run is None:
-        return None
-    if job.retry_rejected:
-        run.set_aside()
-    return run.aside if PlannedRun.load(run.aside) else None
-
-
 def _source(job: LabelJob, options: "PipelineOptions", reporter: Reporter) -> "Listing | None":
-    """The images and labels, where they are listed here; if they are many, workers begin to import what they need.
-
-    Raises:
-      ValueError, OSError: see `read_source`.
-    """
+    """The images and labels, where they are listed here; if they are many, workers begin to import what they need."""
     from camboxes.pipeline.jobs import worker_processes
     from camboxes.pipeline.jobs.beam_options import fitting_processes, workers_elsewhere
     from camboxes.transforms.planning.listing import read_source
@@ -335,7 +290,8 @@ def _source(job: LabelJob, options: "PipelineOptions", reporter: Reporter) -> "L
         listed = f"{source.images} images listed; "
         on_cpu = not job.dry_run and job.device != "cuda"  # as far as is known before torch is loaded
         if on_cpu and fitting_processes(options, source.images) > 1:
-            worker_processes.import_ahead(*_IMPORTED_BY_WORKERS)
+            localizer = "camboxes.models.localization.localizer"
+            worker_processes.import_ahead("camboxes.transforms", localizer, "timm", "torchvision")
     if reporter.shows_progress:  # some seconds follow in which nothing else is said
         reporter.say(f"{listed}loading {job.model}")
     return source
@@ -347,12 +303,19 @@ def _localizer(job: LabelJob, options: "PipelineOptions") -> "tuple[MapSpec, Loc
         job.map_spec(job.method or DEFAULT_MAPS.method), keep_plain=job.keep_plain, second_look=job.second_look
     )
 
-    from camboxes.models import Localizer
+    from camboxes.models import Localizer  # loads torch; a wrong option was told before
     from camboxes.pipeline.jobs.remote import load
+    from camboxes.transforms import PlannedRun
 
-    spec = dataclasses.replace(
-        job.model_spec(maps.scales), aspect=job.aspect, batch_size=job.batch_size, **_execution(job)
-    )
+    # What is left open was settled when the run was begun, maybe on another processor.
+    begun = None if job.overwrite else PlannedRun.load(job.output)
+    settled = begun.settings.get("model", {}) if begun else {}
+    execution = {
+        name: settled.get(name, "auto") if value == "auto" else value
+        for name, value in {"precision": job.precision, "compile": job.compile}.items()
+    }
+    spec = job.model_spec(maps.scales)
+    spec = dataclasses.replace(spec, aspect=job.aspect, batch_size=job.batch_size, **execution)
     classifier = load(spec, options, job.accelerator)
     default = MapSpec.default_for(classifier)
     scales = maps.scales or default.scales
@@ -372,16 +335,6 @@ def _staged(classifier: "Classifier", output: str) -> "ModelSpec":
         if not storage.exists(storage.join(checkpoint, name)):
             storage.write_bytes(storage.join(checkpoint, name), content)
     return dataclasses.replace(classifier.spec, name=checkpoint, weights_sha256=classifier.weights_sha256)
-
-
-def _execution(job: LabelJob) -> dict[str, Any]:
-    """How the network is executed: what is left open was settled when the run was begun, maybe on another processor."""
-    from camboxes.transforms import PlannedRun
-
-    begun = None if job.overwrite else PlannedRun.load(job.output)
-    then = begun.settings.get("model", {}) if begun else {}
-    given = {"precision": job.precision, "compile": job.compile}
-    return {name: then.get(name, "auto") if value == "auto" else value for name, value in given.items()}
 
 
 def _remarks(job: LabelJob, ready: Prepared) -> Iterator[str]:

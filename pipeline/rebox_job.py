@@ -91,12 +91,11 @@ def _rule(job: ReboxJob, source: "PlannedRun") -> "tuple[BoxRule, Calibration | 
     if job.thresholds is None:
         return job.box_rule(BoxRule(**source.settings["rule"])), None
 
-    for name in ("threshold", "min_area", "boxes"):
-        if getattr(job, name) is not None:
-            option = name.replace("_", "-")
+    for name in ("threshold", "min-area", "boxes"):
+        if getattr(job, name.replace("-", "_")) is not None:
             raise ValueError(
-                f"--{option} and --thresholds were both given; {job.thresholds!r} holds the whole rule, and its "
-                f"scores are calibrated for it: leave --{option} out"
+                f"--{name} and --thresholds were both given; {job.thresholds!r} holds the whole rule, and its "
+                f"scores are calibrated for it: leave --{name} out"
             )
     tuning = Tuning.read(job.thresholds)
     tuning.check_maps(source)

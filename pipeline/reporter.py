@@ -23,12 +23,9 @@ class Reporter:
 
     @contextlib.contextmanager
     def progress(self, total: int, unit: str, what: str | None = None) -> Iterator[Callable[[int], object]]:
-        """Shows how much of the work is done. Call what it gives with the number of units done since the last call.
+        """Shows how much of `total` units of work is done: call what it gives with the number of units done since.
 
-        Args:
-          total: units in the whole work.
-          unit: the unit's name, in the singular.
-          what: the work's name.
+        `unit` is the unit's name in the singular, `what` the name of the work.
         """
         yield lambda more: None
 

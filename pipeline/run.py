@@ -10,8 +10,6 @@ if TYPE_CHECKING:
 
     from camboxes.transforms import PlannedRun
 
-_COLUMNS = ["path", "status", "reason", "width", "height", "labels", "boxes"]
-
 
 class Counts(NamedTuple):
     """How many images were planned, how they ended, and how many boxes there are."""
@@ -29,7 +27,7 @@ class Box:
     """A box of an image.
 
     Attributes:
-      label: the data set's label.
+      label: the data set's.
       bbox: x, y, width, height in pixels of the upright image.
       score: the class's probability times the mean of the scaled map inside the box, in [0, 1].
       calibrated_score: the probability that the box reaches IoU 0.5; None before `camboxes tune` and `rebox`.
@@ -121,21 +119,14 @@ class Run:
     def images(self) -> Iterator[Image]:
         """All images in the order of their ids, rejected ones too."""
         names = {category.id: category.name for category in self._plan.categories}
-        for row in self._plan.rows(_COLUMNS):
-            boxes = [
-                Box(
-                    names[box["category_id"]],
-                    tuple(box["bbox"]),
-                    box["score"],
-                    box["calibrated_score"],
-                    box["rank"],
-                    box["box_uid"],
-                )
+        scored = ("score", "calibrated_score", "rank", "box_uid")
+        for row in self._plan.rows([field.name for field in dataclasses.fields(Image)]):
+            row["labels"] = tuple(label["label"] for label in row["labels"])
+            row["boxes"] = tuple(
+                Box(names[box["category_id"]], tuple(box["bbox"]), *(box[name] for name in scored))
                 for box in row["boxes"] or ()
-            ]
-            labels = tuple(label["label"] for label in row["labels"])
-            values = {name: row[name] for name in ("path", "status", "reason", "width", "height")}
-            yield Image(**values, labels=labels, boxes=tuple(boxes))
+            )
+            yield Image(**row)
 
     def table(self) -> "pa.Table":
         """All rows: see `camboxes.transforms.records` for the columns."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from camboxes.pipeline.errors import blaming_the_call
+from camboxes.pipeline.options.data import SourceOptions
 from camboxes.pipeline.options.fields import option
 from camboxes.pipeline.options.network import NetworkOptions, assumed
-from camboxes.pipeline.options.source import SourceOptions
 from camboxes.pipeline.reporter import LOG, Reporter
 
 if TYPE_CHECKING:

@@ -34,14 +34,10 @@ JOB, TAKES_BEAM_OPTIONS = DemoJob, True
 
 
 def run(job: DemoJob, beam_options: Sequence[str]) -> None:
-    """Runs the command.
-
-    Raises:
-      CallError: a package that ships the photographs is not installed.
-    """
-    output = Path(job.output)
-    gather(output / "photographs")
-    of_label = LabelJob(input=str(output / "photographs"), output=str(output / "boxes"), overwrite=True)
+    """Runs the command."""
+    photographs = Path(job.output, "photographs")
+    gather(photographs)
+    of_label = LabelJob(input=str(photographs), output=str(Path(job.output, "boxes")), overwrite=True)
     print(shlex.join(["camboxes", "label", "--input", of_label.input, "--output", of_label.output, "--overwrite"]))
     label_command.run(of_label, beam_options)
 
@@ -63,6 +59,5 @@ def gather(folder: Path) -> None:
                 f'the demo\'s photographs come with {package}, which is not installed: pip install "camboxes[demo]"'
             )
         source = Path(found.origin).parent / name
-        target = folder / label / source.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, folder / label / source.name)

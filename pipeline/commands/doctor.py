@@ -25,56 +25,39 @@ JOB = Options
 
 OK, FAIL, ABSENT = "ok", "FAIL", "-"
 
-_LEAST_DISK = 1e9  # bytes
-_LONGEST_ERROR = 200  # characters of another library's message
 
+class BrokenError(Exception):
+    """What a check found is broken; with a remedy where that is not the check's usual one."""
 
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """What a check found.
-
-    Attributes:
-      mark: OK, FAIL or ABSENT.
-      text: what is there, or what is wrong with it.
-      remedy: how to mend it, where that is not the check's usual remedy.
-    """
-
-    mark: str
-    text: str
-    remedy: str | None = None
+    def __init__(self, text: str, remedy: str | None = None):
+        super().__init__(text)
+        self.remedy = remedy
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One line of the doctor's answer.
-
-    Attributes:
-      name: what is checked.
-      find: checks it. It may raise anything: that is a failure; but a package that is not installed is an absence
-        where the check is optional.
-      remedy: mends what fails.
-      optional: how to get it, where camboxes also works without; None where it does not.
-    """
+    """One line of the doctor's answer."""
 
     name: str
-    find: Callable[[], Finding]
-    remedy: str
-    optional: str | None = None
+    find: Callable[[], str]  # says what is there, or raises anything where it is broken
+    remedy: str  # mends what fails
+    optional: str | None = None  # how to get it, where camboxes also works without
 
     def line(self) -> tuple[str, str]:
         """Carries the check out, whatever it raises: its mark, and what there is to say."""
+        remedy = self.remedy
         try:
-            finding = self.find()
+            return OK, self.find()
         except importlib.metadata.PackageNotFoundError as error:
             if self.optional is not None:
                 return ABSENT, f"not installed: {self.optional}"
-            finding = Finding(FAIL, f"the package {error.name} is not installed")
+            text = f"the package {error.name} is not installed"
+        except BrokenError as broken:
+            text, remedy = str(broken), broken.remedy or remedy
         except Exception as error:
             logging.getLogger("camboxes").info("the check of %s broke", self.name, exc_info=True)
-            finding = Finding(FAIL, f"{type(error).__name__}: {_shortened(str(error))}")
-        if finding.mark == FAIL:
-            return FAIL, f"{finding.text}; {finding.remedy or self.remedy}"
-        return finding.mark, finding.text
+            text = _said(error)
+        return FAIL, f"{text}; {remedy}"
 
 
 def run(_: Options) -> None:
@@ -95,38 +78,41 @@ def run(_: Options) -> None:
     print("nothing fails; next: camboxes demo")
 
 
-def _python() -> Finding:
+def _python() -> str:
     from packaging.specifiers import SpecifierSet
 
     version, bounds = platform.python_version(), importlib.metadata.metadata("camboxes")["Requires-Python"]
-    return Finding(OK if version in SpecifierSet(bounds) else FAIL, f"{version}, camboxes asks for {bounds}")
+    text = f"{version}, camboxes asks for {bounds}"
+    if version not in SpecifierSet(bounds):
+        raise BrokenError(text)
+    return text
 
 
-def _torch() -> Finding:
+def _torch() -> str:
     version = importlib.metadata.version("torch")
     import torch
 
-    return Finding(OK, f"{version}, {torch.get_num_threads()} threads")
+    return f"{version}, {torch.get_num_threads()} threads"
 
 
-def _torchvision() -> Finding:
+def _torchvision() -> str:
     version = importlib.metadata.version("torchvision")
     import torchvision  # fails where it was built for another torch
 
-    return Finding(OK, f"{version}, {len(torchvision.models.list_models(torchvision.models))} networks")
+    return f"{version}, {len(torchvision.models.list_models(torchvision.models))} networks"
 
 
-def _gpu() -> Finding:
+def _gpu() -> str:
     import torch
 
     if not torch.cuda.is_available():
-        return Finding(OK, "none: jobs run on the CPU")
+        return "none: jobs run on the CPU"
     torch.zeros(1, device="cuda").item()  # fails where this build of PyTorch has no code for the GPU that it sees
     gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
-    return Finding(OK, "; ".join(f"{gpu.name}, {gpu.total_memory / 2**30:.1f} GiB" for gpu in gpus))
+    return "; ".join(f"{gpu.name}, {gpu.total_memory / 2**30:.1f} GiB" for gpu in gpus)
 
 
-def _beam() -> Finding:
+def _beam() -> str:
     version = importlib.metadata.version("apache-beam")
     import apache_beam as beam
     from apache_beam.testing.util import assert_that, equal_to
@@ -136,98 +122,99 @@ def _beam() -> Finding:
     pipeline = beam.Pipeline(options=beam_options([]))
     assert_that(pipeline | beam.Create([1, 2, 3]) | beam.CombineGlobally(sum), equal_to([6]))
     pipeline.run().wait_until_finish()
-    return Finding(OK, f"{version}, {type(pipeline.runner).__name__} ran a small job")
+    return f"{version}, {type(pipeline.runner).__name__} ran a small job"
 
 
-def _notebook() -> Finding:
+def _notebook() -> str:
     """In IPython Beam imports pandas with the first transform, whether a job uses it or not."""
     ipython, beam = (importlib.metadata.version(name) for name in ("ipython", "apache-beam"))
     try:
         pandas = importlib.metadata.version("pandas")
         import apache_beam.dataframe.frames  # noqa: F401
     except importlib.metadata.PackageNotFoundError:
-        return Finding(FAIL, f"in IPython {ipython} Beam {beam} needs pandas, which is not installed")
+        raise BrokenError(f"in IPython {ipython} Beam {beam} needs pandas, which is not installed") from None
     except Exception as error:
-        said = f"{type(error).__name__}: {_shortened(str(error))}"
-        return Finding(FAIL, f"in IPython {ipython} Beam {beam} breaks on pandas {pandas} ({said})")
-    return Finding(OK, f"IPython {ipython}, pandas {pandas}, which Beam {beam} takes")
+        raise BrokenError(f"in IPython {ipython} Beam {beam} breaks on pandas {pandas} ({_said(error)})") from error
+    return f"IPython {ipython}, pandas {pandas}, which Beam {beam} takes"
 
 
-def _packaged_weights(package: str) -> Finding:
+def _packaged_weights(package: str) -> str:
     version = importlib.metadata.version(package)
     folder = _folder(package.replace("-", "_")) / "models"
     weights = next(folder.glob("*.pth"), None)
     if weights is None:
-        return Finding(FAIL, f"there is no .pth file in {folder}")
-    return Finding(OK, f"{version}, {weights.name}, {weights.stat().st_size / 1e6:.0f} MB")
+        raise BrokenError(f"there is no .pth file in {folder}")
+    return f"{version}, {weights.name}, {weights.stat().st_size / 1e6:.0f} MB"
 
 
-def _torch_hub() -> Finding:
+def _torch_hub() -> str:
     import torch
 
     return _cache(Path(torch.hub.get_dir(), "checkpoints"), "*.pth")
 
 
-def _hugging_face() -> Finding:
+def _hugging_face() -> str:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return _cache(Path(HF_HUB_CACHE), "models--*")
 
 
-def _cache(folder: Path, pattern: str) -> Finding:
-    return Finding(OK, f"weights downloaded to {folder}: {len([*folder.glob(pattern)])}")
+def _cache(folder: Path, pattern: str) -> str:
+    return f"weights downloaded to {folder}: {len([*folder.glob(pattern)])}"
 
 
-def _disk() -> Finding:
+def _disk() -> str:
     free = shutil.disk_usage(".").free
-    return Finding(OK if free >= _LEAST_DISK else FAIL, f"{free / 1e9:.1f} GB are free in {Path.cwd()}")
+    text = f"{free / 1e9:.1f} GB are free in {Path.cwd()}"
+    if free < 1e9:
+        raise BrokenError(text)
+    return text
 
 
-def _lightning() -> Finding:
+def _lightning() -> str:
     version = importlib.metadata.version("lightning")
     _folder("lightning")  # importing it takes seconds
-    return Finding(OK, version)
+    return version
 
 
-def _pycocotools() -> Finding:
+def _pycocotools() -> str:
     version = importlib.metadata.version("pycocotools")
     from pycocotools import mask  # noqa: F401 (compiled: fails where it was built for another numpy)
 
-    return Finding(OK, version)
+    return version
 
 
-def _fiftyone() -> Finding:
-    return Finding(OK, importlib.metadata.version("fiftyone"))  # importing it would start its database
+def _fiftyone() -> str:
+    return importlib.metadata.version("fiftyone")  # importing it would start its database
 
 
-def _mongod() -> Finding:
+def _mongod() -> str:
     """The database that FiftyOne would start; a broken one costs its user 60 s of waiting for an answer."""
     importlib.metadata.version("fiftyone")
     if uri := os.environ.get("FIFTYONE_DATABASE_URI"):
         return _mongo_server(uri)
     binary = _folder("fiftyone") / "db" / "bin" / "mongod"
     if not binary.is_file():
-        return Finding(FAIL, f"there is no {binary}")
+        raise BrokenError(f"there is no {binary}")
     done = subprocess.run([str(binary), "--version"], capture_output=True, text=True, timeout=5, check=False)
     if done.returncode != 0:
         said = _shortened(done.stderr or done.stdout) or "it said nothing"
-        return Finding(FAIL, f"{binary} --version ended with exit code {done.returncode} ({said})")
-    return Finding(OK, f"{done.stdout.splitlines()[0].removeprefix('db version ')}, {binary}")
+        raise BrokenError(f"{binary} --version ended with exit code {done.returncode} ({said})")
+    return f"{done.stdout.splitlines()[0].removeprefix('db version ')}, {binary}"
 
 
-def _mongo_server(uri: str) -> Finding:
+def _mongo_server(uri: str) -> str:
     import pymongo
 
     try:
         client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(uri, serverSelectionTimeoutMS=2000)
         with client:
-            return Finding(OK, f"v{client.server_info()['version']}, the server that FIFTYONE_DATABASE_URI names")
+            return f"v{client.server_info()['version']}, the server that FIFTYONE_DATABASE_URI names"
     except pymongo.errors.PyMongoError as error:
-        return Finding(
-            FAIL,
+        raise BrokenError(
             f"FIFTYONE_DATABASE_URI names a server that does not answer ({_shortened(str(error))})",
             "start it, or unset the variable to use the one that comes with FiftyOne",
-        )
+        ) from None
 
 
 def _folder(package: str) -> Path:
@@ -239,7 +226,12 @@ def _folder(package: str) -> Path:
 
 
 def _shortened(message: str) -> str:
-    return textwrap.shorten(message, _LONGEST_ERROR, placeholder=" …")
+    """Another library's message, of at most 200 characters."""
+    return textwrap.shorten(message, 200, placeholder=" …")
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {_shortened(str(error))}"
 
 
 def _install(package: str) -> str:
@@ -258,7 +250,6 @@ _MONGOD = (
     "elsewhere name a MongoDB server in FIFTYONE_DATABASE_URI"
 )
 
-# name, what checks it, what mends a failure, and what brings an optional thing
 CHECKS = (
     Check("python", _python, "make the environment anew with such a Python"),
     Check("torch", _torch, _TORCH),

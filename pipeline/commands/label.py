@@ -9,7 +9,7 @@ such as --direct_num_workers=2 --direct_running_mode=multi_processing.
 Started again with the same options, a run that was cut short continues.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from camboxes.models.networks.class_names import shown
@@ -37,11 +37,7 @@ def run(job: LabelJob, beam_options: Sequence[str]) -> None:
 
 
 def _describe(job: LabelJob, ready: Prepared) -> None:
-    """Prints a plan that is not carried out.
-
-    Raises:
-      CallError: it would fail: labels match no class, or more images are missing than may be rejected.
-    """
+    """Prints a plan that is not carried out; raises a CallError where it would fail."""
     from apache_beam.options.pipeline_options import StandardOptions
 
     from camboxes.pipeline.errors import CallError, blaming_the_call
@@ -66,7 +62,9 @@ def _describe(job: LabelJob, ready: Prepared) -> None:
     of_map = remarks.of_label_map(ready.plan.label_map or {}, names)
     for remark in [*of_input, *of_map, *filter(None, [found.remark()])]:
         print(f"          {remark}")
-    print(f"output    {draft.output}, {len(draft.shards)} shards of {_extent(draft.shards.values())} images")
+    sizes = sorted({*draft.shards.values()})
+    extent = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else str(sizes[0])
+    print(f"output    {draft.output}, {len(draft.shards)} shards of {extent} images")
     print(f"network   {ready.describe_network()}, batches of {classifier.spec.batch_size}")
     outputs = f"{len(classifier.class_names):,} classes by {'sigmoid' if classifier.multilabel else 'softmax'}"
     print(f"          weights {classifier.settings['weights_sha256'][:16]}, {outputs}")
@@ -87,8 +85,3 @@ def _describe_labels(matched: Sequence["Category"], classifier: "Classifier") ->
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         meaning = ", ".join(map(on_one_line, names[:3])) + more or "no class: its images get no box of it"
         print(f"          {on_one_line(category.name)} = {meaning}")
-
-
-def _extent(counts: Iterable[int]) -> str:
-    found = sorted(counts)
-    return f"{found[0]} to {found[-1]}" if found[0] < found[-1] else str(found[0])

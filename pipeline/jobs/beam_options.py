@@ -6,16 +6,7 @@ from collections.abc import Sequence
 
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options import pipeline_options
-from apache_beam.options.pipeline_options import (
-    DebugOptions,
-    DirectOptions,
-    GoogleCloudOptions,
-    PipelineOptions,
-    PortableOptions,
-    SetupOptions,
-    StandardOptions,
-    WorkerOptions,
-)
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
 from camboxes.pipeline.errors import CallError, refuse_unknown
 
@@ -38,9 +29,8 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
     Raises:
       CallError: an option that neither camboxes nor Beam knows, or is missing, or a runner that loses data.
     """
-    parser = _parser()
     try:
-        _, unknown = parser.parse_known_args(list(arguments))
+        _, unknown = _parser().parse_known_args(list(arguments))
     except SystemExit:
         raise CallError("one of Beam's options has a wrong value (see the line above)") from None
     refuse_unknown(unknown, "see --help for camboxes' own, and Beam's documentation for Beam's")
@@ -68,7 +58,7 @@ def workers_elsewhere(options: PipelineOptions) -> bool:
     """Whether the workers may run on other machines than this one, or in containers."""
     runner = runner_name(options)
     by_job_service = runner in ("PortableRunner", "FlinkRunner", "SparkRunner")
-    in_this_process = options.view_as(PortableOptions).environment_type == "LOOPBACK"
+    in_this_process = options.view_as(pipeline_options.PortableOptions).environment_type == "LOOPBACK"
     return runner == "DataflowRunner" or (by_job_service and not in_this_process)
 
 
@@ -85,7 +75,7 @@ def fitting_processes(options: PipelineOptions, images: int, weights: int = 0) -
     direct = options.view_as(DirectOptions)
     asked = direct.direct_num_workers != 1 or direct.direct_running_mode not in (None, "in_memory")
     shared = "OMP_NUM_THREADS" in os.environ  # how many cores to use is said there
-    if asked or shared or runner_name(options) != _LOCAL_RUNNER.rpartition(".")[2]:
+    if asked or shared or runner_name(options) != "FnApiRunner":
         return local_processes(options)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return processes_for(images, weights, available_cores(), memory)
@@ -104,15 +94,9 @@ def available_cores() -> int:
 
 
 def processes_for(images: int, weights: int, cores: int, memory: int) -> int:
-    """The number of worker processes that suits a job.
+    """The number of worker processes that suits a job; `weights` and `memory` are in bytes.
 
     A large network is held once, by one process: it is slow, and keeps all cores busy from there.
-
-    Args:
-      images: to label.
-      weights: of the network, in bytes.
-      cores: that may be used.
-      memory: of the machine, in bytes.
     """
     if images < _IMAGES_WORTH_PROCESSES or weights > _LARGE_NETWORK:
         return 1
@@ -125,7 +109,7 @@ def _check_dataflow(options: PipelineOptions) -> None:
         from apache_beam.runners.dataflow.internal import apiclient  # noqa: F401
     except ImportError as error:
         raise CallError(f'DataflowRunner needs Google\'s libraries ({error}): pip install "camboxes[gcp]"') from None
-    google = options.view_as(GoogleCloudOptions)
+    google = options.view_as(pipeline_options.GoogleCloudOptions)
     given = {
         "--project": google.project,
         "--region": google.region,
@@ -133,9 +117,9 @@ def _check_dataflow(options: PipelineOptions) -> None:
     }
     if missing := [name for name, value in given.items() if not value]:
         raise CallError(f"DataflowRunner needs {' and '.join(missing)}, too: docs/dataflow.md has a whole command")
-    setup = options.view_as(SetupOptions)
-    brought = [options.view_as(WorkerOptions).sdk_container_image, setup.setup_file, setup.requirements_file]
-    if not any([*brought, setup.extra_packages]):
+    setup = options.view_as(pipeline_options.SetupOptions)
+    image = options.view_as(pipeline_options.WorkerOptions).sdk_container_image
+    if not any([image, setup.setup_file, setup.requirements_file, setup.extra_packages]):
         raise CallError(
             "Dataflow's workers would have no camboxes: give --sdk_container_image IMAGE with an image of the "
             "repository's Dockerfile, or --setup_file ./setup.py for a small job"
@@ -147,7 +131,7 @@ def _share_the_machine(options: PipelineOptions) -> None:
 
     Dataflow's default is a process for every core: each would load the network, and use the one GPU or all cores.
     """
-    debug = options.view_as(DebugOptions)
+    debug = options.view_as(pipeline_options.DebugOptions)
     if not debug.lookup_experiment("use_multiple_sdk_containers"):
         debug.add_experiment("no_use_multiple_sdk_containers")
     debug.number_of_worker_harness_threads = debug.number_of_worker_harness_threads or _SHARDS_AT_ONCE

@@ -28,7 +28,7 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, out
       build: applies the job's transforms to a pipeline.
       options: Beam's.
       output: the folder that the job writes to; it has a plan, unless the job makes one.
-      reporter: is told of progress, and of remarks on the input that could not be told before.
+      reporter: is told of progress, and of remarks on an input that the workers list.
 
     Raises:
       TooManyRejectedError: more images were rejected than `WriteCoco` was told to allow; all files are written.
@@ -45,7 +45,7 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, out
         with (
             shard_progress(output, reporter),
             worker_processes.supervised(options, reporter) as peaks,
-            _without_traceback(TooManyRejectedError),
+            _rejections_not_logged(),
         ):
             try:
                 result = pipeline.run()
@@ -58,14 +58,19 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, out
         raise RuntimeError(_of_dead_worker(output, error)) from None
     seconds = time.monotonic() - start
     summary = storage.read_json(path)  # first: a job that wrote nothing has failed, whatever its runner says
-    counters = None if result is None else _counters(result)
+    peak = max([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, *peaks])
     summary["run"] = {
         "runner": str(options.view_as(StandardOptions).runner),
         "processes": local_processes(options),
         "seconds": round(seconds, 2),
-        "peak_memory_bytes": _bytes(max([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, *peaks])),
+        "peak_memory_bytes": peak if sys.platform == "darwin" else 1024 * peak,  # in bytes on macOS, in KiB on Linux
     }
-    if counters is not None:
+    if result is not None:  # Beam's local runner has no counters of a job that fails
+        counters = {
+            counter.key.metric.name: counter.committed
+            for counter in result.metrics().query()["counters"]
+            if counter.key.metric.namespace == "camboxes"
+        }
         images = counters.get("written", 0)
         rate = round(images / seconds, 2)
         summary["run"] |= {"images": images, "images_per_second": rate, "counters": counters}
@@ -87,27 +92,18 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, out
 
 
 @contextlib.contextmanager
-def _without_traceback(kind: type[Exception]) -> Iterator[None]:
-    """Keeps Beam from logging errors of a kind that a step raises: they are told in one line at the end."""
+def _rejections_not_logged() -> Iterator[None]:
+    """Keeps Beam from logging the traceback of a TooManyRejectedError, which is told in one line at the end."""
     beam = logging.getLogger("apache_beam.runners.common")
 
     def other(record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], kind))
+        return not (record.exc_info and isinstance(record.exc_info[1], TooManyRejectedError))
 
     beam.addFilter(other)
     try:
         yield
     finally:
         beam.removeFilter(other)
-
-
-def _counters(result: Any) -> dict[str, int]:
-    """What a job has counted. Beam's local runner tells it of those alone that do not fail."""
-    return {
-        counter.key.metric.name: counter.committed
-        for counter in result.metrics().query()["counters"]
-        if counter.key.metric.namespace == "camboxes"
-    }
 
 
 def _failed_when_written(path: str) -> bool:
@@ -117,10 +113,6 @@ def _failed_when_written(path: str) -> bool:
     """
     summary = storage.read_json(path) if storage.exists(path) else {"run": {}}
     return "run" not in summary and summary.get("failure") is not None
-
-
-def _bytes(peak: int) -> int:
-    return peak if sys.platform == "darwin" else 1024 * peak  # getrusage counts in bytes on macOS, in KiB on Linux
 
 
 def _of_dead_worker(output: str, error: worker_processes.DeadWorkerError) -> str:

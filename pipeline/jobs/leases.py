@@ -36,33 +36,23 @@ def held(folder: str, reporter: Reporter = LOG) -> Iterator[None]:
     Raises:
       CallError: another job holds it.
     """
-    lease = _Lease(folder, reporter)
+    lease, ended = _Lease(folder, reporter), threading.Event()
+    keeper = threading.Thread(target=lease.keep, args=(ended,), name="lease", daemon=True)
     try:
         lease.take()
-        with _renewed(lease):
-            yield
+        keeper.start()
+        yield
     finally:
+        ended.set()
+        if keeper.is_alive():
+            keeper.join()
         with contextlib.suppress(Exception):  # a lease that is not given back runs out
             lease.give_back()
 
 
-@contextlib.contextmanager
-def _renewed(lease: "_Lease") -> Iterator[None]:
-    ended = threading.Event()
-    keeper = threading.Thread(target=lease.keep, args=(ended,), name="lease", daemon=True)
-    keeper.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        keeper.join()
-
-
 class _Lease:
     def __init__(self, folder: str, reporter: Reporter):
-        self._folder = folder
-        self._reporter = reporter
-        self._path = storage.join(folder, ".lease")
+        self._folder, self._path, self._reporter = folder, storage.join(folder, ".lease"), reporter
         self._mine: dict[str, Any] = {
             "owner": uuid.uuid4().hex,
             "host": platform.node(),
@@ -71,11 +61,7 @@ class _Lease:
         }
 
     def take(self) -> None:
-        """Takes the lease.
-
-        Raises:
-          CallError: another job holds it.
-        """
+        """Takes the lease; raises a CallError where another job holds it."""
         found = self._read()
         if found is not None:
             self._outlive(found)
@@ -103,9 +89,8 @@ class _Lease:
     def keep(self, ended: threading.Event) -> None:
         """Renews the lease until the job has ended, and ends the process where it is lost."""
         while not ended.wait(_RENEWED_EVERY):
-            with contextlib.suppress(
-                Exception
-            ):  # while the store does not answer, no other job can take the lease either
+            # While the store does not answer, no other job can take the lease either.
+            with contextlib.suppress(Exception):
                 self._renew()
 
     def _renew(self) -> None:

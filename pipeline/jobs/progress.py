@@ -34,10 +34,9 @@ def remark_on_input(run: PlannedRun, reporter: Reporter) -> None:
 
 @contextlib.contextmanager
 def shard_progress(output: str, reporter: Reporter) -> Iterator[None]:
-    """Shows the images of finished shards, while a job runs.
+    """Shows the images of finished shards, while a job runs; nothing before there is a plan.
 
-    A shard's file is the one sign of progress that every runner and every process gives. Nothing is shown before there
-    is a plan.
+    A shard's file is the one sign of progress that every runner and every process gives.
     """
     if not reporter.shows_progress:
         yield

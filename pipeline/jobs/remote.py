@@ -23,15 +23,10 @@ _WITHOUT_BF16 = ("nvidia-tesla-k80", "nvidia-tesla-p4", "nvidia-tesla-p100", "nv
 
 @dataclasses.dataclass(frozen=True)
 class Accelerator:
-    """The GPU of each worker that runs the network.
+    """The GPU of each worker that runs the network."""
 
-    Attributes:
-      kind: its name on Google Cloud, such as nvidia-tesla-t4.
-      machine: the type of the machine that it is in; None for the runner's choice.
-    """
-
-    kind: str
-    machine: str | None = None
+    kind: str  # its name on Google Cloud, such as nvidia-tesla-t4
+    machine: str | None = None  # the type of the machine that it is in; None for the runner's choice
 
     @classmethod
     def parse(cls, text: str) -> "Accelerator":
@@ -53,10 +48,8 @@ class Accelerator:
         them is written and read again.
         """
         machine = f"machine_type:{self.machine};" if self.machine else ""
-        return {
-            "accelerator": f"type:{self.kind};count:1;{machine}install-nvidia-driver:5xx",
-            "min_ram": _MIN_RAM,
-        }
+        gpu = f"type:{self.kind};count:1;{machine}install-nvidia-driver:5xx"
+        return {"accelerator": gpu, "min_ram": _MIN_RAM}
 
 
 def load(spec: "ModelSpec", options: "PipelineOptions", accelerator: Accelerator | None) -> "Classifier":
@@ -87,13 +80,11 @@ def settled(spec: "ModelSpec", accelerator: Accelerator | None) -> "ModelSpec":
     if accelerator and spec.device == "cpu":
         raise ValueError(f"--accelerator {accelerator.kind} and --device cpu were both given; leave one out")
     gpu = accelerator is not None or spec.device == "cuda"
-    precision, compilation = spec.precision, spec.compile
-    if precision == "auto" and gpu:
-        precision = "fp16" if accelerator and accelerator.kind in _WITHOUT_BF16 else "bf16"
-    elif precision == "auto":
-        precision = "fp32"
-    if compilation == "auto":
-        compilation = "off"
+    precision = spec.precision
+    if precision == "auto":
+        of_gpu = "fp16" if accelerator and accelerator.kind in _WITHOUT_BF16 else "bf16"
+        precision = of_gpu if gpu else "fp32"
+    compilation = "off" if spec.compile == "auto" else spec.compile
     return dataclasses.replace(spec, device="cuda" if gpu else "cpu", precision=precision, compile=compilation)
 
 
@@ -116,17 +107,17 @@ def check_stores(options: "PipelineOptions", **folders: str | None) -> None:
             )
 
 
-def describes_only(options: "PipelineOptions") -> bool:
-    """Whether a flex template's launcher wants the job's description, to start the job when this process has ended."""
+def described(build: "Callable[[beam.Pipeline], Any]", options: "PipelineOptions") -> bool:
+    """Writes only the description of the job that `build` assembles, where a flex template's launcher asks for it.
+
+    The launcher starts the job when this process has ended. Returns whether it asked.
+    """
+    import apache_beam as beam
     from apache_beam.options.pipeline_options import GoogleCloudOptions
 
-    return options.view_as(GoogleCloudOptions).template_location is not None
-
-
-def describe(build: "Callable[[beam.Pipeline], Any]", options: "PipelineOptions") -> None:
-    """Writes the description of the job that `build` assembles where the launcher wants it."""
-    import apache_beam as beam
-
+    if options.view_as(GoogleCloudOptions).template_location is None:
+        return False
     pipeline = beam.Pipeline(options=options)
     build(pipeline)
     pipeline.run()
+    return True

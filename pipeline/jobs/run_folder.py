@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import filelock
@@ -13,16 +13,8 @@ from camboxes.pipeline.reporter import LOG, Reporter
 from camboxes.transforms import PlannedRun, storage
 
 # What a run leaves in its folder. The plan marks the folder as a run's, so it is removed last.
-CONTENTS = (
-    "annotations.json",
-    "results.json",
-    "summary.json",
-    "report.html",
-    "evaluation.json",
-    "tuning.json",
-    "shards",
-    "plan",
-)
+_FILES = ("annotations.json", "results.json", "summary.json", "report.html", "evaluation.json", "tuning.json")
+CONTENTS = (*_FILES, "shards", "plan")
 # What the folder of a plan may hold before plan.json.
 _PLAN = {"shards", "classifier.json", "weights.safetensors", "regressor.safetensors", "selftraining.json", "retried"}
 _PARTS = re.compile(r"(annotations|results)-\d{5,}-of-\d{5,}\.json")  # of a large run
@@ -78,10 +70,6 @@ def locked(output: str, reporter: Reporter = LOG) -> Iterator[None]:
     A local folder's lock ends with the process that holds it, however it ends. On a store: see `leases`. Folders that
     this call makes are removed again if nothing is written to them.
 
-    Args:
-      output: the folder.
-      reporter: is told of a lease that has to run out first.
-
     Raises:
       CallError: another job is writing to the folder.
       OSError: the folder cannot be made.
@@ -110,9 +98,8 @@ def _file_lock(output: str) -> Iterator[None]:
                     continue  # perhaps another call has just removed the folder that it made
                 raise OSError(f"--output {output!r} cannot be written to ({error}); choose another folder") from error
         undo.callback(lock.release)
-        undo.callback(
-            _unlink, folder / ".lock"
-        )  # before the release: a job that has the file open notices, and makes a new one
+        # Before the release: a job that has the file open notices, and makes a new one.
+        undo.callback(_try, (folder / ".lock").unlink)
         yield
 
 
@@ -125,17 +112,12 @@ def _make(folder: Path, undo: contextlib.ExitStack) -> None:
             if not path.is_dir():
                 raise
         else:
-            undo.callback(_remove_empty, path)
+            undo.callback(_try, path.rmdir)  # removes empty folders alone
 
 
-def _remove_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # it is not empty
-        folder.rmdir()
-
-
-def _unlink(file: Path) -> None:
+def _try(remove: Callable[[], None]) -> None:
     with contextlib.suppress(OSError):  # must not hide the error that ended the block
-        file.unlink()
+        remove()
 
 
 def finished(path: str) -> PlannedRun:

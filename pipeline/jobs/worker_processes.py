@@ -24,7 +24,7 @@ import tempfile
 import threading
 import traceback
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -32,10 +32,7 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.portability import python_urns
-from apache_beam.runners.portability.fn_api_runner.worker_handlers import (
-    GrpcWorkerHandler,
-    WorkerHandler,
-)
+from apache_beam.runners.portability.fn_api_runner.worker_handlers import GrpcWorkerHandler, WorkerHandler
 from apache_beam.runners.worker.sdk_worker_main import create_harness
 
 from camboxes.pipeline.jobs.beam_options import available_cores, local_processes
@@ -47,12 +44,7 @@ _INTERRUPT = {signal.SIGINT}
 
 
 class DeadWorkerError(RuntimeError):
-    """A worker process ended too early.
-
-    Attributes:
-      death: what it died of.
-      log: the path of the workers' log.
-    """
+    """A worker process ended too early: what it died of, and the path of the workers' log."""
 
     def __init__(self, death: str, log: str):
         super().__init__(f"a worker process died ({death}); the workers' log is {log}")
@@ -65,52 +57,36 @@ def import_ahead(*modules: str) -> None:
         return
     multiprocessing.get_context("forkserver").set_forkserver_preload([__name__, *modules])
     resource_tracker.ensure_running()  # the server would start it, and that unblocks the signals that are blocked here
-    threads, blocked = os.environ.get(_THREADS), signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPT)
-    # The server begins with one thread: with several, the threads of all workers would wait for each other. And an
-    # interrupt is for this process to answer.
-    os.environ[_THREADS] = "1"
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPT)  # an interrupt is for this process to answer
     try:
-        forkserver.ensure_running()
+        # The server begins with one thread: with several, the threads of all workers would wait for each other.
+        with _replaced(os.environ, _THREADS, "1"):
+            forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        del os.environ[_THREADS]
-        if threads is not None:
-            os.environ[_THREADS] = threads
 
 
 @dataclasses.dataclass
 class _Job:
-    """What the workers of a job have in common.
-
-    Attributes:
-      environment: the variables of each worker.
-      log: the file that their stderr goes to.
-      peaks: the most memory that each worker held which has ended, as getrusage counts it.
-      workers: those that were started.
-      ending: set once Beam asks them nothing more.
-      death: what the first one died of that ended too early; None while all live.
-    """
+    """What the workers of a job have in common."""
 
     environment: Mapping[str, str]
-    log: str
-    peaks: list[int] = dataclasses.field(default_factory=list)
+    log: str  # the file that their stderr goes to
+    peaks: list[int] = dataclasses.field(default_factory=list)  # of those that have ended
     workers: "list[_ForkedWorker]" = dataclasses.field(default_factory=list)
-    ending: threading.Event = dataclasses.field(default_factory=threading.Event)
-    death: str | None = None
+    ending: threading.Event = dataclasses.field(default_factory=threading.Event)  # Beam asks them nothing more
+    death: str | None = None  # what the first one died of that ended too early
 
 
 @contextlib.contextmanager
 def supervised(options: PipelineOptions, reporter: Reporter = LOG) -> Iterator[list[int]]:
     """Runs the worker processes that a job asks for, while the job runs; where it asks for none, does nothing.
 
-    The cores are shared among them, Beam's options reach them, and their log is kept where the job fails.
-
-    Args:
-      options: the job's.
-      reporter: is told where the log of a failed job is.
+    The cores are shared among them, Beam's options reach them. Their log is kept where the job fails, and the reporter
+    is told where it is.
 
     Returns:
-      The peaks of `_Job`; of all workers once the job has ended.
+      The most memory that each worker held, as getrusage counts it; complete once the job has ended.
 
     Raises:
       DeadWorkerError: a worker process died, and the job with it.
@@ -122,8 +98,12 @@ def supervised(options: PipelineOptions, reporter: Reporter = LOG) -> Iterator[l
     given = json.dumps(options.get_all_options(drop_default=True), default=str)
     with tempfile.NamedTemporaryFile("w", prefix="camboxes-workers-", suffix=".log", delete=False) as log:
         job = _Job({**os.environ, _THREADS: threads, "PIPELINE_OPTIONS": given}, log.name)
+        forked = functools.partial(_ForkedWorker, job), bytes
         try:
-            with _started_by(functools.partial(_ForkedWorker, job)), _noted_in(log):
+            with (
+                _replaced(WorkerHandler._registered_environments, python_urns.SUBPROCESS_SDK, forked),
+                _noted_in(log),
+            ):
                 yield job.peaks
         except BaseException as error:
             if job.death and isinstance(error, Exception):
@@ -136,18 +116,15 @@ def supervised(options: PipelineOptions, reporter: Reporter = LOG) -> Iterator[l
 
 
 @contextlib.contextmanager
-def _started_by(handler: Callable[..., WorkerHandler]) -> Iterator[None]:
-    """Has Beam start worker processes by another handler than before."""
-    before, _ = WorkerHandler._registered_environments[python_urns.SUBPROCESS_SDK]
-    _start_by(handler)
+def _replaced(values: MutableMapping[str, Any], key: str, value: Any) -> Iterator[None]:
+    """Puts another value in a mapping for a while."""
+    before, values[key] = values.get(key), value
     try:
         yield
     finally:
-        _start_by(before)
-
-
-def _start_by(handler: Callable[..., WorkerHandler]) -> None:
-    WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)(handler)
+        del values[key]
+        if before is not None:
+            values[key] = before
 
 
 class _ForkedWorker(GrpcWorkerHandler):
@@ -167,7 +144,8 @@ class _ForkedWorker(GrpcWorkerHandler):
         context = multiprocessing.get_context("forkserver")
         self._peak, peak = context.Pipe(duplex=False)
         self._process = context.Process(target=_work, args=(environment, self._job.log, peak))
-        with _no_main_module():
+        # `multiprocessing` would run the script that runs this process again in every worker.
+        with _replaced(sys.modules, "__main__", types.ModuleType("__main__")):
             self._process.start()
         peak.close()
         self._job.workers.append(self)
@@ -194,7 +172,7 @@ class _ForkedWorker(GrpcWorkerHandler):
 
 
 def _work(environment: dict[str, str], log: str, peak: Connection) -> None:
-    """What a worker process does: Beam's part of it, which is told by the environment what to do."""
+    """Runs Beam's worker, which reads what to do from the environment."""
     os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), sys.stderr.fileno())
     os.environ.clear()
     os.environ.update(environment)
@@ -206,19 +184,8 @@ def _work(environment: dict[str, str], log: str, peak: Connection) -> None:
 
 
 @contextlib.contextmanager
-def _no_main_module() -> Iterator[None]:
-    """Hides the script that runs this process, which `multiprocessing` would run again in every worker."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-@contextlib.contextmanager
 def _noted_in(log: Any) -> Iterator[None]:
-    """Where a worker fails, much of Beam fails in this process; what the job fails of says it once."""
+    """Writes to the workers' log what Beam says in this process, too: a failing worker makes much of Beam fail here."""
     beam, handler, excepthook = logging.getLogger("apache_beam"), logging.StreamHandler(log), threading.excepthook
     beam.addHandler(handler)
     beam.propagate = beam.isEnabledFor(logging.INFO)  # --verbose

@@ -33,18 +33,17 @@ def option(
     """Declares a field that is an option, too, under the field's name with hyphens.
 
     Args:
-      default: its value where it is not given; without a default it must be given. False makes it a flag.
-      help: what it does, without its default.
-      stated: its default in words; None to state the value, if there is one.
-      group: the group that it stands in in the help; None for the command's own.
-      one_of: a name that several options share where at most one of them may be given.
-      needed: whether one of those must be given.
-      positional: whether it is given by its place, without a name.
+      default: the value of an option that is not given; without a default it must be given. False makes a flag.
+      help: what the option does, without its default.
+      stated: the default in words; None to state the value, if there is one.
+      group: the heading of the option in the help; None for the command's own options.
+      one_of: a name that several options share of which at most one may be given.
+      needed: one of those must be given.
+      positional: the option is given by its place, without a name.
       argparse: for `ArgumentParser.add_argument`: type, metavar, choices, action.
     """
     values: dict[str, Any] = {"help": help, "stated": stated, "group": group, "one_of": one_of, "needed": needed}
-    values |= {"positional": positional, "argparse": argparse}
-    return dataclasses.field(default=default, metadata=values)
+    return dataclasses.field(default=default, metadata={**values, "positional": positional, "argparse": argparse})
 
 
 def changed(options: "type[Options]", name: str, default: Any, **changes: Any) -> Any:
@@ -83,17 +82,17 @@ def add_arguments(parser: argparse.ArgumentParser, job: type[Options]) -> None:
     """Declares an option for each field of a job."""
     groups: dict[str | None, Any] = {None: parser}
     for field in dataclasses.fields(job):
-        values = field.metadata
-        if values["group"] not in groups:
-            groups[values["group"]] = parser.add_argument_group(values["group"])
-        if values["one_of"] and values["one_of"] not in groups:
-            groups[values["one_of"]] = parser.add_mutually_exclusive_group(required=values["needed"])
+        values, group, one_of = field.metadata, field.metadata["group"], field.metadata["one_of"]
+        if group not in groups:
+            groups[group] = parser.add_argument_group(group)
+        if one_of and one_of not in groups:
+            groups[one_of] = parser.add_mutually_exclusive_group(required=values["needed"])
         given = {"help": help_text(field).replace("%", "%%"), **values["argparse"]}
         if not values["positional"]:
             given |= {"required": True} if is_required(field) else {"default": field.default}
         if is_flag(field):
             given["action"] = "store_true"
-        groups[values["one_of"] or values["group"]].add_argument(option_name(field), **given)
+        groups[one_of or group].add_argument(option_name(field), **given)
 
 
 def job_from(arguments: argparse.Namespace, job: type[_Job]) -> _Job:

@@ -12,7 +12,7 @@ _option = functools.partial(option, group="maps")
 
 
 def _scales(text: str) -> tuple[int, ...]:
-    return tuple(int(scale) for scale in text.split(","))
+    return tuple(map(int, text.split(",")))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,14 +35,12 @@ class MapOptions(Options):
     )
     fine_scales: bool | None = _option(
         False,
-        "take the network's last strides out at the smaller scales, so that their maps have as many cells as those of "
-        "the largest",
+        "remove the last downsampling at the smaller scales, so that their maps have as many cells as those of the "
+        "largest",
         stated="off",
         action=argparse.BooleanOptionalAction,
     )
-    compete: bool = _option(
-        False, "let the labels of an image share its cells out", action=argparse.BooleanOptionalAction
-    )
+    compete: bool = _option(False, "labels of an image compete for each cell", action=argparse.BooleanOptionalAction)
     refine: Refinement = _option(
         "none",
         "affinity: spread the map along the likeness of the network's own features",

@@ -1,8 +1,9 @@
-"""The options that say which network a command runs, and what is known about it."""
+"""Which network runs, and what is known about it."""
 
 import argparse
 import dataclasses
 import functools
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
 
@@ -27,6 +28,11 @@ def _statistics(text: str) -> tuple[float, ...]:
     return values
 
 
+_channels_option = functools.partial(
+    _option, None, stated="the library's, or the checkpoint's", type=_statistics, metavar="R,G,B"
+)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkOptions(Options):
     """Which network runs, and on what."""
@@ -39,19 +45,11 @@ class NetworkOptions(Options):
     weights: str | None = _option(
         None, "local safetensors or state-dict file", stated="the library's pretrained weights", metavar="FILE"
     )
-    mean: tuple[float, ...] | None = _option(
-        None,
-        "mean of the images that the weights were trained with, for pixels from 0 to 1",
-        stated="the library's, or the checkpoint's",
-        type=_statistics,
-        metavar="R,G,B",
+    mean: tuple[float, ...] | None = _channels_option(
+        help="mean of the images that the weights were trained with, for pixels from 0 to 1"
     )
-    std: tuple[float, ...] | None = _option(
-        None,
-        "std of the images that the weights were trained with, for pixels from 0 to 1",
-        stated="the library's, or the checkpoint's",
-        type=_statistics,
-        metavar="R,G,B",
+    std: tuple[float, ...] | None = _channels_option(
+        help="std of the images that the weights were trained with, for pixels from 0 to 1"
     )
     size: int | None = _option(
         None, "short side of the network's input", stated="the weights'", type=int, metavar="PIXELS"
@@ -65,8 +63,7 @@ class NetworkOptions(Options):
         """The spec that is asked for; the first of several scales is its size.
 
         Raises:
-          ValueError: a value out of its range, both a size and scales, or a file that cannot be read as what it
-            should be.
+          ValueError: a value out of its range, both a size and scales, or a file of another form.
           OSError: a file cannot be read.
         """
         from camboxes.models import ModelSpec
@@ -118,12 +115,12 @@ class ClassOptions(NetworkOptions):
 
 def assumed(options: NetworkOptions, classifier: "Classifier") -> list[str]:
     """A line on what was assumed of weights from a file that does not say it; none where nothing was assumed."""
-    if options.weights is None or classifier.spec.name.startswith("open_clip:"):
-        return []
     spec, count = classifier.spec, len(classifier.class_names)
-    of_imagenet = f"the names of ImageNet's {count:,} classes"
+    if options.weights is None or spec.name.startswith("open_clip:"):
+        return []
+    named = classifier.class_names[0]
     values = {
-        "classes": of_imagenet if classifier.class_names[0] else f"no names for its {count:,} classes",
+        "classes": f"the names of ImageNet's {count:,} classes" if named else f"no names for its {count:,} classes",
         "mean": f"mean {_joined(spec.mean)}",
         "std": f"std {_joined(spec.std)}",
         "multilabel": "sigmoid, for it has a single output" if count == 1 else "softmax",
@@ -138,8 +135,6 @@ def _joined(values: "Sequence[float] | None") -> str:
 
 
 def _class_names(path: str) -> "Names":
-    import json
-
     from camboxes.models.networks.class_names import names_from_json, names_from_lines
 
     text = _text("classes", path)

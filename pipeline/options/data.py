@@ -1,8 +1,11 @@
-"""Which images and labels a job reads."""
+"""Which images, labels and true boxes a job reads."""
 
 import dataclasses
+import functools
 
 from camboxes.pipeline.options.fields import Options, option
+
+truth_option = functools.partial(option, help="COCO .json, a .csv of boxes, or a folder of VOC .xml", metavar="FILE")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
