@@ -310,7 +310,7 @@ def _localizer(job: LabelJob, options: "PipelineOptions") -> "tuple[MapSpec, Loc
     # What is left open was settled when the run was begun, maybe on another processor.
     begun = None if job.overwrite else PlannedRun.load(job.output)
     settled = begun.settings.get("model", {}) if begun else {}
-    execution = {
+    execution: dict[str, Any] = {
         name: settled.get(name, "auto") if value == "auto" else value
         for name, value in {"precision": job.precision, "compile": job.compile}.items()
     }

@@ -81,9 +81,10 @@ def settled(spec: "ModelSpec", accelerator: Accelerator | None) -> "ModelSpec":
         raise ValueError(f"--accelerator {accelerator.kind} and --device cpu were both given; leave one out")
     gpu = accelerator is not None or spec.device == "cuda"
     precision = spec.precision
-    if precision == "auto":
-        of_gpu = "fp16" if accelerator and accelerator.kind in _WITHOUT_BF16 else "bf16"
-        precision = of_gpu if gpu else "fp32"
+    if precision == "auto" and gpu:
+        precision = "fp16" if accelerator and accelerator.kind in _WITHOUT_BF16 else "bf16"
+    elif precision == "auto":
+        precision = "fp32"
     compilation = "off" if spec.compile == "auto" else spec.compile
     return dataclasses.replace(spec, device="cuda" if gpu else "cpu", precision=precision, compile=compilation)
 
