@@ -154,13 +154,7 @@ class Classifier(nn.Module):
     def record(
         self, images: torch.Tensor, layers: frozenset[str], gradients: frozenset[str] = frozenset()
     ) -> tuple[Activations, Recording]:
-        """One forward pass that also gives the maps of layers inside, and the graph of gradients from them on.
-
-        Args:
-          images: normalised, [n, 3, height, width].
-          layers: names that `layer` gave, LAST or ATTENTION.
-          gradients: those of them with respect to which gradients of the logits can be asked for.
-        """
+        """Runs the network on normalised images, [n, 3, height, width], and records layers inside: see `recording`."""
         self._executed()  # makes the layers: passes that try them are not to be recorded
         with self._recorder.recording(layers, images.shape[2:], gradients) as found:
             activations = self(images.clone() if gradients and images.is_inference() else images)

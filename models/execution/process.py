@@ -16,11 +16,7 @@ def use_one_core() -> None:
 
 
 def passes_side_by_side(device: str) -> int:
-    """How many threads of `use_one_core` keep a device busy: the cores that this process may use; 1 for a GPU.
-
-    Args:
-      device: "cpu" or "cuda".
-    """
+    """How many threads of `use_one_core` keep a device busy: on "cpu" the cores that this process may use, else 1."""
     if device != "cpu":
         return 1
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
