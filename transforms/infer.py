@@ -78,22 +78,14 @@ class InferClassMaps(beam.PTransform):
 
 
 @beam.typehints.with_output_types(Shard)
+@dataclasses.dataclass(eq=False)
 class _InferClassMaps(beam.DoFn):
-    def __init__(
-        self,
-        model: ModelSpec,
-        maps: MapSpec,
-        label_map: LabelMap | None,
-        reuse: str | None,
-        limits: Limits = DEFAULT_LIMITS,
-    ):
-        self._model = model
-        self._maps = maps
-        self._label_map = label_map
-        self._reuse = reuse
-        self._limits = limits
-        self._shared = shared.Shared()
-        self._localizer: Localizer
+    _model: ModelSpec
+    _maps: MapSpec
+    _label_map: LabelMap | None
+    _reuse: str | None
+    _limits: Limits = DEFAULT_LIMITS
+    _shared: shared.Shared = dataclasses.field(default_factory=shared.Shared)
 
     def hold(self, localizer: "Localizer") -> None:
         self._shared.acquire(lambda: localizer)

@@ -123,14 +123,13 @@ class _Regressing:
 
 
 @beam.typehints.with_output_types(Shard)
+@dataclasses.dataclass(eq=False)
 class _RegressMaps(beam.DoFn):
-    def __init__(self, root: str, model: ModelSpec, regressor: str, settings: Mapping[str, Any]):
-        self._root = root
-        self._model = model
-        self._regressor = regressor
-        self._settings = settings
-        self._shared = shared.Shared()
-        self._held: _Regressing
+    _root: str
+    _model: ModelSpec
+    _regressor: str
+    _settings: Mapping[str, Any]
+    _shared: shared.Shared = dataclasses.field(default_factory=shared.Shared)
 
     def setup(self) -> None:
         from camboxes.models import load_classifier
