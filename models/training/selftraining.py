@@ -28,7 +28,7 @@ _RATE = 1e-3
 _PEAK = 0.9  # share of a map's maximum from which on a cell surely belongs to the class
 
 
-class Examples(NamedTuple):
+class MapExamples(NamedTuple):
     """A run's maps of photographs, with the features of the photographs."""
 
     features: torch.Tensor  # float16 [images, channels, height, width]
@@ -140,7 +140,7 @@ def on_one_core() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def fit(examples: Examples, masks: torch.Tensor, seed: int = 0) -> MapRegressor:
+def fit(examples: MapExamples, masks: torch.Tensor, seed: int = 0) -> MapRegressor:
     """Trains a regressor, on one core: the same arguments give the same bits.
 
     The masks are the share of foreground in each cell, float32 [maps, height, width]. The seed decides the first

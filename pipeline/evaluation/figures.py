@@ -99,7 +99,7 @@ class Evaluation:
     classes: dict[str, ClassFigures]  # by name, for categories that have a true box on the judged images
 
 
-class Localization(NamedTuple):
+class LocalizationFigures(NamedTuple):
     """Figures of the own boxes for each row of image weights, float64; NaN if no image with a weight is judged."""
 
     overall: np.ndarray  # [rows, LOCALIZATION, 3], the last axis: run, centre, whole
@@ -141,7 +141,7 @@ def compute_figures(judged: Judged, redrawn: Redrawn, reporter: Reporter = LOG) 
     )
 
 
-def localization(judged: Judged, weights: np.ndarray) -> Localization:
+def localization(judged: Judged, weights: np.ndarray) -> LocalizationFigures:
     """Computes the figures of the own boxes for each row of image weights, [rows, images]."""
     iou = np.stack([judged.iou, judged.centre, judged.whole], axis=1)
     at_30, at_50, at_70 = (np.where(iou >= delta, 100.0, 0.0) for delta in IOUS)
@@ -159,7 +159,7 @@ def localization(judged: Judged, weights: np.ndarray) -> Localization:
     with np.errstate(invalid="ignore"):
         corloc = np.nansum(of_category, axis=1) / (~np.isnan(of_category)).sum(axis=1)
     overall = [known_30, known_50, known_70, top1, 100 - top1, top5, 100 - top5, corloc, mean]
-    return Localization(np.stack(overall, axis=1), of_category, mean_of_category)
+    return LocalizationFigures(np.stack(overall, axis=1), of_category, mean_of_category)
 
 
 def detection(matches: Sequence[Sequence[Matches]], weights: np.ndarray) -> Detection:

@@ -29,7 +29,7 @@ _OF_ONE_CLASS = 2  # of the best, and of the worst, if there are enough classes
 Point = tuple[float, float]
 
 
-class Accuracy(NamedTuple):
+class AccuracyCurves(NamedTuple):
     """Share of pairs whose box is right, as a function of the threshold."""
 
     images: int  # number of photographs
@@ -83,7 +83,7 @@ class Section(NamedTuple):
     pairs: int  # number of judged pairs
     names: dict[str, str]  # titles of the headline figures
     figures: dict[str, Figure]  # the headline figures, each with its interval and the two floors
-    accuracy: Accuracy
+    accuracy: AccuracyCurves
     precision_recall: PrecisionRecall
     ious: Ious
     reliability: Reliability | None  # None if scores are not calibrated
@@ -118,14 +118,14 @@ def section(judged: Judged, redrawn: Redrawn, evaluation: Evaluation, fitted: Se
     )
 
 
-def _accuracy(judged: Redrawn) -> Accuracy:
+def _accuracy(judged: Redrawn) -> AccuracyCurves:
     shares = {delta: (judged.iou_at >= delta).mean(axis=0).tolist() for delta in IOUS}
     curves = {delta: list(zip(judged.thresholds.tolist(), curve, strict=True)) for delta, curve in shares.items()}
     rule = judged.settings["rule"]
     threshold = Cut.parse(rule["threshold"])
     own = None if threshold.otsu or rule.get("thresholds") else threshold.share
     centre = float((judged.centre >= 0.5).mean())
-    return Accuracy(len(judged.paths), curves, own, centre, _top(max(centre, *map(max, shares.values()))))
+    return AccuracyCurves(len(judged.paths), curves, own, centre, _top(max(centre, *map(max, shares.values()))))
 
 
 def _precision_recall(judged: Judged) -> PrecisionRecall:

@@ -8,7 +8,7 @@ import torch
 
 from camboxes.models import ModelSpec, load_classifier
 from camboxes.models.networks.checkpoints import DESCRIPTION
-from camboxes.models.training.selftraining import Examples, FeatureReader
+from camboxes.models.training.selftraining import FeatureReader, MapExamples
 from camboxes.pipeline import sampling
 from camboxes.pipeline.errors import CallError
 from camboxes.pipeline.reporter import Reporter
@@ -72,7 +72,7 @@ class Sampled(NamedTuple):
     rows: list[Mapping[str, Any]]
     entries: list[Mapping[str, Any]]
     labels: list[Mapping[str, Any]]
-    examples: Examples
+    examples: MapExamples
     unread: dict[str, str]
 
 
@@ -124,5 +124,5 @@ def sample(run: PlannedRun, reader: FeatureReader, reporter: Reporter) -> Sample
                 entries.append(entry)
                 labels.append(by_category[entry["category_id"]])
                 maps.append(on_grid(entry, height, width))
-    examples = Examples(found, torch.tensor(image), torch.from_numpy(np.stack(maps)))
+    examples = MapExamples(found, torch.tensor(image), torch.from_numpy(np.stack(maps)))
     return Sampled(read_rows, entries, labels, examples, dict(sorted(unread.items())))

@@ -13,7 +13,7 @@ from camboxes.pipeline.training.data import TrainingData
 from camboxes.pipeline.training.inputs import Read
 
 
-class Selection(NamedTuple):
+class TrainingSplit(NamedTuple):
     """The images of a training, the paths of both sides, and what classifier.json says of images, labels and copies."""
 
     data: TrainingData
@@ -22,7 +22,9 @@ class Selection(NamedTuple):
     counts: dict[str, Any]
 
 
-def select(data: TrainingData, read: Read, settings: Mapping[str, Any], output: Path, reporter: Reporter) -> Selection:
+def select(
+    data: TrainingData, read: Read, settings: Mapping[str, Any], output: Path, reporter: Reporter
+) -> TrainingSplit:
     """Leaves out what cannot be used, finds copies, and splits the rest; lists rejected images and copies in files.
 
     The settings are those of the training's record: `validation`, the share of each label's pictures to validate on,
@@ -56,7 +58,7 @@ def select(data: TrainingData, read: Read, settings: Mapping[str, Any], output: 
         "labels": {label: {side: labels[side][label] for side in sides} for label in selected.classes},
         "copies": {"images": len(copies.pairs), "with_other_labels": len(copies.contradictions)},
     }
-    return Selection(selected, training, validation, counts)
+    return TrainingSplit(selected, training, validation, counts)
 
 
 def _tell_copies(copies: Copies, multilabel: bool, output: Path, reporter: Reporter) -> None:

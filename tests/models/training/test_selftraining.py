@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from camboxes.models.training.selftraining import Examples, FeatureReader, MapRegressor, fit, likeness
+from camboxes.models.training.selftraining import FeatureReader, MapExamples, MapRegressor, fit, likeness
 
 SIDE = 12
 
@@ -21,7 +21,7 @@ def _photographs(count, seed):
         one[top : top + height, left : left + width] = 1
         its_map[top : top + 2, left : left + 2] = 1
     features = torch.cat([objects[:, None], torch.randn(count, 3, SIDE, SIDE, generator=chance)], 1)
-    return Examples(features.half(), torch.arange(count), maps), objects
+    return MapExamples(features.half(), torch.arange(count), maps), objects
 
 
 def _halves(objects, seed):
@@ -112,7 +112,7 @@ def test_features_are_standardised_by_channel():
     features = torch.zeros(2, 2, 1, 2).half()
     features[:, 0] = torch.tensor([[[1.0, 3.0]], [[5.0, 7.0]]]).half()
     maps = torch.zeros(2, 1, 2)
-    regressor = fit(Examples(features, torch.arange(2), maps), maps)
+    regressor = fit(MapExamples(features, torch.arange(2), maps), maps)
     assert regressor.mean.flatten().tolist() == [4, 0]
     assert regressor.std.flatten().tolist() == pytest.approx([5**0.5, 1]), "a channel that never changes stays as it is"
 
