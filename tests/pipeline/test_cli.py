@@ -1,6 +1,8 @@
 import argparse
 import importlib
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -193,3 +195,11 @@ def test_processes_are_fitted_only_where_the_call_leaves_them_open(monkeypatch):
     options = beam_options([])
     fit_processes(options, 10**6, 20 << 20)
     assert local_processes(options) == 1
+
+
+def test_a_command_s_process_ends_without_a_last_collection():
+    code = "import gc; from camboxes.pipeline import cli; cli.main = lambda: 3\n"
+    code += "print(cli.command(), gc.get_freeze_count())"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    status, frozen = map(int, done.stdout.split())
+    assert status == 3 and frozen > 10_000
