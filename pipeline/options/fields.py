@@ -11,12 +11,16 @@ class's own; of several base classes the last one's come first.
 
 import argparse
 import dataclasses
+import numbers
 import os
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from camboxes.pipeline.errors import blaming_the_call
 
 _Job = TypeVar("_Job", bound="Options")
+
+_NUMBERS = {int: (numbers.Integral, "a whole number"), float: (numbers.Real, "a number")}
 
 
 def option(
@@ -57,18 +61,14 @@ class Options:
     """What every job has in common: it checks its values when it is made.
 
     Raises:
-      ValueError: a value that is not among its field's choices, or options together that exclude each other.
+      ValueError: a value that is not what its field expects, or options together that exclude each other.
     """
 
     def __post_init__(self) -> None:
         given: dict[str, str] = {}
         for field in dataclasses.fields(self):
-            value, choices = getattr(self, field.name), field.metadata["argparse"].get("choices")
-            if isinstance(value, os.PathLike):
-                object.__setattr__(self, field.name, os.fspath(value))
-            if choices and value not in choices and value is not field.default:
-                raise ValueError(f"{field.name} is {value!r}; expected one of {', '.join(choices)}")
-            group = field.metadata["one_of"]
+            value, group = _checked(field, getattr(self, field.name)), field.metadata["one_of"]
+            object.__setattr__(self, field.name, value)
             if group and value != field.default:
                 if group in given:
                     raise ValueError(f"{given[group]} and {field.name} were both given; leave one out")
@@ -76,6 +76,33 @@ class Options:
         for field in dataclasses.fields(self):
             if field.metadata["needed"] and field.metadata["one_of"] not in given:
                 raise ValueError(f"{field.name} is not given; expected it, or what takes its place")
+
+
+def _checked(field: "dataclasses.Field[Any]", value: Any) -> Any:
+    """A field's value from Python as the command would give it: a path is a text, and a text is parsed."""
+    if value is field.default:
+        return value
+    parse, choices = (field.metadata["argparse"].get(name) for name in ("type", "choices"))
+    expected = None
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    elif parse and isinstance(value, str):
+        try:
+            value = parse(value)
+        except (ValueError, argparse.ArgumentTypeError) as error:
+            raise ValueError(f"{field.name} is {value!r}: {error}") from None
+    if is_flag(field) or "action" in field.metadata["argparse"]:
+        expected = None if isinstance(value, bool) else "True or False"
+    elif parse in _NUMBERS:
+        kind, name = _NUMBERS[parse]
+        expected = None if isinstance(value, kind) and not isinstance(value, bool) else name
+    elif isinstance(field.default, tuple):
+        expected = None if isinstance(value, Sequence) else "several values, as a tuple"
+    elif choices:
+        expected = None if value in choices else f"one of {', '.join(choices)}"
+    if expected:
+        raise ValueError(f"{field.name} is {value!r}; expected {expected}")
+    return value
 
 
 def add_arguments(parser: argparse.ArgumentParser, job: type[Options]) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,20 @@ def test_calls_that_the_parser_refuses(call, said, capsys):
 def test_python_is_refused_the_same_values(values, said):
     with pytest.raises(ValueError, match=said):
         _Wide(image="a.png", output="p", **values)
+
+
+def test_a_text_means_in_python_what_it_means_in_the_command():
+    given = {"image": "cat.jpg", "output": "page", "first": "f"}
+    assert _Wide(**given, columns="4") == _parsed("cat.jpg", "--output", "page", "--first", "f", "--columns", "4")
+    for name, value, said in (
+        ("columns", "four", "columns is 'four': invalid literal for int"),
+        ("columns", 2.5, "columns is 2.5; expected a whole number"),
+        ("columns", True, "columns is True; expected a whole number"),
+        ("frame", "false", "frame is 'false'; expected True or False"),
+        ("smooth", 0, "smooth is 0; expected True or False"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(said)):
+            _Wide(**given, **{name: value})
 
 
 def test_what_a_job_refuses_is_a_wrong_call():
