@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
+from camboxes.models.counts import counted
 from camboxes.models.spec import DEFAULT_MAPS, LITE_MAPS, Aspect, Compilation, MapSpec, Precision, Refinement
 from camboxes.pipeline.errors import CallError, blaming_the_call
 from camboxes.pipeline.jobs.remote import Accelerator
@@ -287,7 +288,7 @@ def _source(job: LabelJob, options: "PipelineOptions", reporter: Reporter) -> "L
         source, listed = None, ""
     else:
         source = read_source(job.input, job.root)
-        listed = f"{source.images} images listed; "
+        listed = f"{counted(source.images, 'image')} listed; "
         on_cpu = not job.dry_run and job.device != "cuda"  # as far as is known before torch is loaded
         if on_cpu and fitting_processes(options, source.images) > 1:
             localizer = "camboxes.models.localization.localizer"

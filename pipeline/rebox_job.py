@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from camboxes.models.counts import counted
 from camboxes.pipeline.errors import blaming_the_call
 from camboxes.pipeline.options.boxes import BoxOptions
 from camboxes.pipeline.options.fields import Options, changed, option
@@ -75,7 +76,7 @@ def rebox(job: ReboxJob, beam_options: Sequence[str] = (), reporter: Reporter = 
         if tuning is not None:
             storage.write_bytes(storage.join(job.output, FILE), tuning)
         carry_decisions(job.run, job.output)
-        carried = f"; {len(decisions)} decisions carried over" if decisions else ""
+        carried = f"; {counted(len(decisions), 'decision')} carried over" if decisions else ""
         progress.announce(job.output, f"boxes from the maps stored in {job.run}{carried}", reporter)
         maps = [ReadShards(job.run), *([PlainMaps()] if job.plain else [])]
         boxes = BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes, rule.thresholds, calibration)

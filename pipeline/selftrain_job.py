@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from camboxes.models.counts import counted
 from camboxes.pipeline.errors import blaming_the_call
 from camboxes.pipeline.options.fields import Options, option
 from camboxes.pipeline.reporter import LOG, Reporter
@@ -104,7 +105,10 @@ def _check(job: SelftrainJob) -> None:
 
 def _remarks(record: Mapping[str, Any]) -> Iterator[str]:
     """Lines about the figures of each round, and about the round that is kept."""
-    yield f"learnt from {record['maps']} maps of {record['images']} images, {len(record['unread'])} images left out"
+    yield (
+        f"learnt from {counted(record['maps'], 'map')} of {counted(record['images'], 'image')}, "
+        f"{counted(len(record['unread']), 'image')} left out"
+    )
     for found in record["history"]:
         figures = ", ".join(f"{name} {found[name]:.3f}" for name in ("agreement", "coherence", "score"))
         yield f"round {found['round']}: {figures}, IoU with the run's own boxes {found['iou']:.2f}: {found['verdict']}"

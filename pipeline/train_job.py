@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from camboxes.models.counts import counted
 from camboxes.pipeline.errors import blaming_the_call
 from camboxes.pipeline.options.data import SourceOptions
 from camboxes.pipeline.options.fields import option
@@ -202,19 +203,19 @@ def _remarks(job: TrainJob, ready: _Prepared) -> Iterator[str]:
     kind = "any number of them an image (sigmoid)" if data.multilabel else "one an image (softmax)"
     what = {"head": "its head, on frozen features", "all": "its head, then everything"}[job.train]
     yield (
-        f"{len(data.labels)} images, {len(data.classes)} labels, {kind}; "
+        f"{counted(len(data.labels), 'image')}, {counted(len(data.classes), 'label')}, {kind}; "
         f"{base.spec.name} at {base.spec.size} on {base.spec.device}: {what}"
     )
     yield from assumed(job, base)
     if not base.spec.name.startswith("gap:"):
         yield f"it is trained as its GAP conversion, gap:{base.spec.name}"
     if data.splits:
-        left_out = f"left out ({source.images - len(data.labels)} images)"
+        left_out = f"left out ({counted(source.images - len(data.labels), 'image')})"
         used = {"train": "trained on", "val": "validated on", "test": left_out}
         uses = ", ".join(f"{folder} is {used[split]}" for folder, split in sorted(data.splits.items()))
         yield f"the split of the folders is taken: {uses}"
     if source.repeated:
-        yield f"{source.repeated} repeated rows dropped"
+        yield f"{counted(source.repeated, 'repeated row')} dropped"
     yield from remarks.of_input(source.passed_over, {*source.labels()}, source.splits)
     yield from filter(None, [remarks.look_up(source).remark()])
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import apache_beam as beam
 
+from camboxes.models.counts import counted
 from camboxes.transforms import coco, storage
 from camboxes.transforms.counters import count, milliseconds
 from camboxes.transforms.doubts.label_doubts import Doubts
@@ -175,7 +176,7 @@ def _failure(counts: coco.Counts, max_reject_rate: float) -> str | None:
         return None
     reasons = sorted(counts.rejected.items(), key=lambda reason: (-reason[1], reason[0]))
     return (
-        f"{rejected} of {planned} images were rejected, more than the share of {max_reject_rate:g} that "
+        f"rejected: {rejected:,} of {counted(planned, 'image')}, more than the share of {max_reject_rate:g} that "
         f"max_reject_rate allows: {', '.join(f'{code} {number}' for code, number in reasons)}"
     )
 

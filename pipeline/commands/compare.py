@@ -9,6 +9,7 @@ smaller share of resamples on either side of 0; nothing is corrected for the num
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from camboxes.models.counts import counted
 from camboxes.pipeline.compare_job import CompareJob, compare
 from camboxes.pipeline.reporter import TERMINAL
 from camboxes.pipeline.untrusted_text import on_one_line
@@ -41,13 +42,13 @@ def _print_runs(folders: Sequence[str], both: "Shared") -> None:
     for number, folder in enumerate(folders, start=1):
         print(f"run {number}: {folder}")
     print(
-        f"judged: {len(both.images)} images, {len(both.first.categories)} categories, {len(both.first.image)} pairs of "
-        "an image and a label that both runs have"
+        f"judged: {counted(len(both.images), 'image')}, {counted(len(both.first.categories), 'category')}, "
+        f"{counted(len(both.first.image), 'pair')} of an image and a label that both runs have"
     )
     for number, alone in enumerate(both.left_out, start=1):
         for what, count in alone.items():
             if count:
-                print(f"left out: {count} {what} of run {number} alone")
+                print(f"left out: {what} of run {number} alone: {count:,}")
 
 
 def _short(name: str, value: Any) -> str:
@@ -69,8 +70,8 @@ def _print_figures(comparison: "Comparison") -> None:
     for name, of in comparison.figures.items():
         print(_line(figures.NAMES[name], *_cells(of)))
     print(
-        f"\nright at IoU 0.5: {comparison.both_right} pairs in both runs, {comparison.first_right} in run 1 alone, "
-        f"{comparison.second_right} in run 2 alone, {comparison.neither_right} in neither"
+        f"\nright at IoU 0.5: {counted(comparison.both_right, 'pair')} in both runs, {comparison.first_right} in "
+        f"run 1 alone, {comparison.second_right} in run 2 alone, {comparison.neither_right} in neither"
     )
 
 
@@ -81,8 +82,8 @@ def _print_classes(comparison: "Comparison") -> None:
         print(f"\nNo category has {FEWEST_PAIRS} pairs.")
         return
     print(
-        f"\nThe largest differences of {len(comparison.classes)} categories with at least {FEWEST_PAIRS} pairs, "
-        "GT-known Loc at IoU 0.5; chosen for their size, so some are chance:\n"
+        f"\nThe largest differences of {counted(len(comparison.classes), 'category')} with at least {FEWEST_PAIRS} "
+        "pairs, GT-known Loc at IoU 0.5; chosen for their size, so some are chance:\n"
     )
     print(_line("", "run 1", "run 2", "difference", "p") + "  pairs")
     for name, (pairs, of) in list(comparison.classes.items())[:_CLASSES_SHOWN]:

@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 
+from camboxes.models.counts import counted
 from camboxes.pipeline.run import Run
 from camboxes.pipeline.untrusted_text import on_one_line
 
@@ -31,9 +32,9 @@ def _conclude(run: Run) -> None:
     summary, counts = run.summary, run.counts
     reasons = "".join(f" ({code} {number})" for code, number in summary["rejected"].items())
     print(
-        f"{counts.planned} images: {counts.ok} with boxes, {counts.no_box} without, "
+        f"{counted(counts.planned, 'image')}: {counts.ok} with boxes, {counts.no_box} without, "
         f"{counts.skipped} skipped, {counts.rejected} rejected{reasons}; "
-        f"{counts.boxes} boxes in {summary['run']['seconds']:.1f} s"
+        f"{counted(counts.boxes, 'box')} in {summary['run']['seconds']:.1f} s"
     )
     for remark in remarks.of_rejected(summary["rejected"], summary["input"].get("root", "")):
         print(remark)

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from camboxes.models.counts import counted
 from camboxes.pipeline.options.fields import Options
 
 JOB = Options
@@ -92,7 +93,7 @@ def _torch() -> str:
     version = importlib.metadata.version("torch")
     import torch
 
-    return f"{version}, {torch.get_num_threads()} threads"
+    return f"{version}, {counted(torch.get_num_threads(), 'thread')}"
 
 
 def _torchvision() -> str:

@@ -10,6 +10,7 @@ curves and the best and worst boxes.
 import shlex
 from typing import TYPE_CHECKING
 
+from camboxes.models.counts import counted
 from camboxes.pipeline.evaluate_job import EvaluateJob, evaluate
 from camboxes.pipeline.reporter import TERMINAL
 from camboxes.pipeline.untrusted_text import on_one_line
@@ -47,7 +48,10 @@ def run(job: EvaluateJob) -> None:
     _print_classes(found.evaluation)
     if found.tuned:
         images = len(found.judged.paths)
-        print(f"this run was tuned on {found.tuned} of these {images} images: figures on them flatter\n")
+        print(
+            f"this run was tuned on {found.tuned} of the {counted(images, 'image')} judged here: figures on them "
+            "flatter\n"
+        )
     print(f"wrote {found.json}")
     print(f"look at {found.report}")
     call = ["camboxes", "tune", "--run", job.run, "--ground-truth", job.ground_truth]
@@ -57,16 +61,16 @@ def run(job: EvaluateJob) -> None:
 def _print_matching(judged: "Judged") -> None:
     matching = judged.matching
     print(
-        f"judged: {len(judged.paths)} images, {len(matching.categories)} categories, {len(judged.image)} pairs of an "
-        "image and a label that has true boxes there"
+        f"judged: {counted(len(judged.paths), 'image')}, {counted(len(matching.categories), 'category')}, "
+        f"{counted(len(judged.image), 'pair')} of an image and a label that has true boxes there"
     )
     for name, words in _LEFT_OUT.items():
         if left_out := getattr(matching, name):
             more = ", ..." if len(left_out) > 3 else ""
-            print(f"left out: {len(left_out)} {words} ({', '.join(map(on_one_line, left_out[:3]))}{more})")
+            print(f"left out: {words}: {len(left_out):,} ({', '.join(map(on_one_line, left_out[:3]))}{more})")
     for name, words in _PAIRS.items():
         if number := getattr(matching, name):
-            print(f"not among the pairs: {number} {words}")
+            print(f"not among the pairs: {words}: {number:,}")
 
 
 def _print_figures(judged: "Judged", evaluation: "Evaluation") -> None:
@@ -91,7 +95,7 @@ def _print_figures(judged: "Judged", evaluation: "Evaluation") -> None:
 
 def _print_classes(evaluation: "Evaluation") -> None:
     most = sorted(evaluation.classes.items(), key=lambda item: (-item[1].pairs, item[0]))[:_CLASSES_SHOWN]
-    print(f"\nThe most frequent of {len(evaluation.classes)} categories, GT-known Loc at IoU 0.5:\n")
+    print(f"\nThe most frequent of {counted(len(evaluation.classes), 'category')}, GT-known Loc at IoU 0.5:\n")
     print(_line("", "run", "centred box of 80%", "whole image") + "  mean IoU  AP50  pairs")
     for name, of_class in most:
         values = [

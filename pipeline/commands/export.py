@@ -18,6 +18,7 @@ is kept. An image whose file is gone or changed is told at the end (exit code 1)
 
 from typing import TYPE_CHECKING
 
+from camboxes.models.counts import counted
 from camboxes.pipeline.export_job import ExportJob, export
 from camboxes.pipeline.reporter import TERMINAL
 
@@ -44,9 +45,9 @@ def run(job: ExportJob) -> None:
     if exported.unreadable:
         path, reason = next(iter(exported.unreadable.items()))
         raise RuntimeError(
-            f"{len(exported.unreadable)} of {exported.planned} images are not in the export, for their files are gone "
-            f"or changed since the run, as {path!r} ({reason}); all of them are listed in {exported.files[-1]}. Put "
-            "them back, or run camboxes label again, and export with --overwrite"
+            f"not in the export: {len(exported.unreadable):,} of {counted(exported.planned, 'image')}, for "
+            f"files that are gone or changed since the run, as {path!r} ({reason}); all of them are listed in "
+            f"{exported.files[-1]}. Put them back, or run camboxes label again, and export with --overwrite"
         )
 
 
@@ -55,8 +56,9 @@ def _print_counts(exported: "Exported") -> None:
     why = f" ({', '.join(f'{number} {reason}' for reason, number in sorted(left_out.items()))})" if left_out else ""
     splits = ", ".join(f"{number} {split}" for split, number in exported.images.items())
     print(
-        f"{exported.planned} images: {sum(exported.images.values())} exported ({splits}) with "
-        f"{sum(exported.boxes.values())} boxes, {left_out.total()} left out{why}, {len(exported.unreadable)} unreadable"
+        f"{counted(exported.planned, 'image')}: {sum(exported.images.values())} exported ({splits}) with "
+        f"{counted(sum(exported.boxes.values()), 'box')}, {left_out.total()} left out{why}, "
+        f"{len(exported.unreadable)} unreadable"
     )
     if exported.kept:
         print(f"the split of the input's folders is kept: {', '.join(exported.kept)}")

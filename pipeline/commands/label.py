@@ -12,6 +12,7 @@ Started again with the same options, a run that was cut short continues.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from camboxes.models.counts import counted
 from camboxes.models.networks.class_names import shown
 from camboxes.pipeline.label_job import LabelJob, Prepared, label, prepare
 from camboxes.pipeline.options.network import assumed
@@ -52,21 +53,24 @@ def _describe(job: LabelJob, ready: Prepared) -> None:
         except UnmatchedLabelsError as error:
             _describe_labels(error.matched, classifier)
             raise
-    print(f"input     {draft.images} images below {draft.root}")
-    print(f"          {draft.repeated} repeated rows dropped, {draft.passed_over.files} files passed over")
+    print(f"input     {counted(draft.images, 'image')} below {draft.root}")
+    print(
+        f"          {counted(draft.repeated, 'repeated row')} dropped, "
+        f"{counted(draft.passed_over.files, 'file')} passed over"
+    )
     names = [category.name for category in draft.categories]
     found = remarks.look_up(source)
     if found.images:
-        print(f"          {found.images} images looked up, {len(found.missing)} are missing")
+        print(f"          {counted(found.images, 'image')} looked up, missing: {len(found.missing)}")
     of_input = remarks.of_input(draft.passed_over, names, draft.splits)
     of_map = remarks.of_label_map(ready.plan.label_map or {}, names)
     for remark in [*of_input, *of_map, *filter(None, [found.remark()])]:
         print(f"          {remark}")
     sizes = sorted({*draft.shards.values()})
     extent = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else str(sizes[0])
-    print(f"output    {draft.output}, {len(draft.shards)} shards of {extent} images")
+    print(f"output    {draft.output}, {counted(len(draft.shards), 'shard')} of {extent}")
     print(f"network   {ready.describe_network()}, batches of {classifier.spec.batch_size}")
-    outputs = f"{len(classifier.class_names):,} classes by {'sigmoid' if classifier.multilabel else 'softmax'}"
+    outputs = f"{counted(len(classifier.class_names), 'class')} by {'sigmoid' if classifier.multilabel else 'softmax'}"
     print(f"          weights {classifier.settings['weights_sha256'][:16]}, {outputs}")
     for note in assumed(job, classifier):
         print(f"          {note}")

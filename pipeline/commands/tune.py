@@ -12,6 +12,7 @@ to the calibration of scores they, and boxes that reach IoU 0.5 with them, are w
 import shlex
 from typing import TYPE_CHECKING
 
+from camboxes.models.counts import counted
 from camboxes.pipeline.reporter import TERMINAL
 from camboxes.pipeline.tune_job import TunedRun, TuneJob, tune
 from camboxes.pipeline.untrusted_text import on_one_line
@@ -43,8 +44,8 @@ def _print_candidates(redrawn: "Redrawn") -> None:
     matching = redrawn.matching
     boxed = sum(bool(true.boxes) for true in matching.truths.values())
     print(
-        f"boxed: {boxed} images, {len(redrawn.iou)} pairs of an image and a label that has true boxes "
-        f"there; {len(matching.images_only_in_run)} images of the run are without"
+        f"boxed: {counted(boxed, 'image')}, {counted(len(redrawn.iou), 'pair')} of an image and a label that has true "
+        f"boxes there; without: {counted(len(matching.images_only_in_run), 'image')} of the run"
     )
     print("\nGT-known Loc at IoU 0.5 and mean IoU on these images, in percent, by threshold:\n")
     candidates = Candidates.of(redrawn)
@@ -62,7 +63,7 @@ def _print_choice(found: TunedRun) -> None:
     expected, rule = found.choice.expected, found.tuning.rule
     if "overall" not in expected:
         print(
-            f"{len(found.redrawn.iou)} pairs are too few to choose a threshold from; expected at least 10. "
+            f"too few pairs to choose a threshold from: {len(found.redrawn.iou)}; expected at least 10. "
             f"The run's own stays: {rule.threshold}"
         )
         return
@@ -80,12 +81,13 @@ def _print_scores(found: TunedRun) -> None:
     trust = found.trust
     if trust is None:
         print(
-            f"scores: {found.boxes} boxes, {100 * found.right:.0f}% of them right, are too few to calibrate (10, with "
+            f"scores: {counted(found.boxes, 'box')}, {100 * found.right:.0f}% right: too few to calibrate (10, with "
             "3 right and 3 wrong ones, are needed): every box gets the base rate"
         )
         return
     auroc = "-" if trust.auroc is None else f"{trust.auroc:.2f}"
     print(
-        f"scores: calibrated on {trust.boxes} boxes. On images that were not seen: Brier {trust.brier:.3f} (base rate "
-        f"{trust.constant_brier:.3f}), ECE {trust.ece:.3f} ({trust.constant_ece:.3f}), AUROC {auroc} (0.50)"
+        f"scores: calibrated on {counted(trust.boxes, 'box')}. On images that were not seen: Brier "
+        f"{trust.brier:.3f} (base rate {trust.constant_brier:.3f}), ECE {trust.ece:.3f} ({trust.constant_ece:.3f}), "
+        f"AUROC {auroc} (0.50)"
     )

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from camboxes.models.counts import counted
 from camboxes.pipeline.evaluation.average_precision import Boxes, Matches, match_boxes, precision
 from camboxes.pipeline.evaluation.judging import CENTRE, Judged, floor_boxes
 from camboxes.pipeline.evaluation.redrawing import Redrawn
@@ -87,7 +88,7 @@ class BestThresholds(NamedTuple):
         caveat = "chosen on the very boxes that they are judged on, which flatters"
         if self.images == self.judged:
             return caveat
-        return f"{caveat}; of {self.images:,} of {self.judged:,} images, chosen by a hash of their paths"
+        return f"{caveat}; of {self.images:,} of {counted(self.judged, 'image')}, chosen by a hash of their paths"
 
 
 @dataclasses.dataclass(frozen=True)

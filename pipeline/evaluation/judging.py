@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from camboxes.models.counts import counted
 from camboxes.pipeline import sampling
 from camboxes.pipeline.errors import CallError
 from camboxes.pipeline.evaluation.average_precision import Boxes
@@ -135,8 +136,8 @@ def judge(run: PlannedRun, truth: GroundTruth, reporter: Reporter = LOG) -> Judg
     true = [boxes_of_label for boxes_of_label in true_of_label if boxes_of_label is not None]
     if not true:
         raise CallError(
-            f"none of the {len(matching.truths)} images that run and ground truth {truth.source!r} share has a true "
-            "box of a category that it is labelled with; expected labels and boxes of the same things"
+            f"none of the {counted(len(matching.truths), 'image')} that run and ground truth {truth.source!r} share "
+            "has a true box of a category that it is labelled with; expected labels and boxes of the same things"
         )
     pairs = _some(labels, np.array([boxes_of_label is not None for boxes_of_label in true_of_label]))
     score = np.where(np.isnan(boxes["calibrated_score"]), boxes["score"], boxes["calibrated_score"])

@@ -12,6 +12,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
+from camboxes.models.counts import counted
 from camboxes.pipeline.jobs import worker_processes
 from camboxes.pipeline.jobs.beam_options import local_processes
 from camboxes.pipeline.jobs.progress import remark_on_input, shard_progress
@@ -120,7 +121,7 @@ def _of_dead_worker(output: str, error: worker_processes.DeadWorkerError) -> str
     shards = len(run.shards) if run else 0
     written = shards - len(run.missing()) if run else 0
     return (
-        f"a worker process died ({error.death}); {written} of {shards} shards are written, and the same command "
+        f"a worker process died ({error.death}); {written} of {counted(shards, 'shard')} written, and the same command "
         "continues with the rest. If it dies again, was it killed for its memory? Then ask for fewer workers or a "
         f"smaller --batch-size. The workers' log is {error.log}"
     )

@@ -4,6 +4,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
+from camboxes.models.counts import counted
 from camboxes.pipeline.reporter import Reporter
 from camboxes.pipeline.reports import remarks
 from camboxes.transforms import PlannedRun, storage
@@ -17,10 +18,11 @@ def announce(output: str, work: str, reporter: Reporter) -> None:
         return
     done = len(run.shards) - len(run.missing())
     notes = [
-        f"{run.repeated} repeated rows dropped" if run.repeated else "",
-        f"{done} shards are done already" if done else "",
+        f"{counted(run.repeated, 'repeated row')} dropped" if run.repeated else "",
+        f"{counted(done, 'shard')} done already" if done else "",
     ]
-    what = f"{run.images} images, {len(run.categories)} labels, shards: {len(run.shards)}; {work}"
+    sizes = {"image": run.images, "label": len(run.categories), "shard": len(run.shards)}
+    what = f"{', '.join(counted(size, noun) for noun, size in sizes.items())}; {work}"
     reporter.say("; ".join([what, *filter(None, notes)]))
     remark_on_input(run, reporter)
 

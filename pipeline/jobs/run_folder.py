@@ -7,6 +7,7 @@ from pathlib import Path
 
 import filelock
 
+from camboxes.models.counts import counted
 from camboxes.pipeline.errors import CallError
 from camboxes.pipeline.jobs import leases
 from camboxes.pipeline.reporter import LOG, Reporter
@@ -131,7 +132,7 @@ def finished(path: str) -> PlannedRun:
         raise CallError(f"--run {path!r} holds no run; expected the --output of camboxes label")
     if missing := run.missing():
         raise CallError(
-            f"--run {path!r} is not finished: {len(missing)} of {len(run.shards)} shards are missing; "
+            f"--run {path!r} is not finished: it lacks {len(missing)} of {counted(len(run.shards), 'shard')}; "
             "camboxes label with the options that it was begun with finishes it"
         )
     return run

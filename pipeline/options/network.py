@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
 
+from camboxes.models.counts import counted
 from camboxes.models.spec import Device
 from camboxes.pipeline.options.fields import Options, option
 
@@ -118,9 +119,9 @@ def assumed(options: NetworkOptions, classifier: "Classifier") -> list[str]:
     spec, count = classifier.spec, len(classifier.class_names)
     if options.weights is None or spec.name.startswith("open_clip:"):
         return []
-    named = classifier.class_names[0]
+    named = "the names of ImageNet's" if classifier.class_names[0] else "no names for its"
     values = {
-        "classes": f"the names of ImageNet's {count:,} classes" if named else f"no names for its {count:,} classes",
+        "classes": f"{named} {counted(count, 'class')}",
         "mean": f"mean {_joined(spec.mean)}",
         "std": f"std {_joined(spec.std)}",
         "multilabel": "sigmoid, for it has a single output" if count == 1 else "softmax",

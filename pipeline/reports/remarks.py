@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from camboxes.models.counts import counted
 from camboxes.pipeline.untrusted_text import on_one_line
 from camboxes.transforms import storage
 from camboxes.transforms.contents.image_files import locate
@@ -91,8 +92,9 @@ class Lookup(NamedTuple):
         if not self.missing:
             return None
         return (
-            f"WARNING: {len(self.missing)} of {self.images} images that were looked up are not there, such as "
-            f"{on_one_line(self.missing[0])}; paths are relative to {on_one_line(self.root)}: if files lie elsewhere, "
+            f"WARNING: not there: {len(self.missing):,} of {counted(self.images, 'image')} that were looked up, "
+            f"such as {on_one_line(self.missing[0])}; paths are relative to {on_one_line(self.root)}: if files lie "
+            f"elsewhere, "
             "name it with --root DIR"
         )
 
@@ -135,8 +137,8 @@ def _of_reason(reason: str, endings: Mapping[str, Count]) -> Iterator[str]:
     files = sum(count.files for count in endings.values())
     found = sorted(endings.items(), key=lambda item: (item[0] not in _LOSSES, item[0] == REST, -item[1].files))
     kinds = [f"{_kind(count, ending)} ({on_one_line(count.example)})" for ending, count in found[:_ENDINGS]]
-    kinds += [f"{len(found) - _ENDINGS} more kinds"] if len(found) > _ENDINGS else []
-    yield f"{files} file{'s' if files != 1 else ''} passed over, {reason}: {', '.join(kinds)}"
+    kinds += [counted(len(found) - _ENDINGS, "more kind")] if len(found) > _ENDINGS else []
+    yield f"{counted(files, 'file')} passed over, {reason}: {', '.join(kinds)}"
     if reason == NO_IMAGE:
         for ending, count in found[:_ENDINGS]:
             if remedy := _REMEDY.get(ending):

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from camboxes.models.counts import counted
 from camboxes.pipeline.review import fiftyone_samples
 from camboxes.pipeline.untrusted_text import on_one_line
 from camboxes.transforms import PlannedRun, storage
@@ -84,10 +85,13 @@ def load(
         _write(dataset, added, changed)
         advance(len(batch))
     if unseen:
-        _tell(f"{unseen} images that were loaded before have no photograph here now; they stay as they were")
+        _tell(f"{counted(unseen, 'image')} loaded before, without a photograph here now: left as before")
     if replaced:
         some = ", ".join(map(on_one_line, replaced[:3])) + (", ..." if len(replaced) > 3 else "")
-        _tell(f"{len(replaced)} images were accepted elsewhere, which replaces boxes that were corrected here: {some}")
+        _tell(
+            f"{counted(len(replaced), 'image')} accepted elsewhere, which replaces boxes that were corrected here: "
+            f"{some}"
+        )
     _save_views(dataset)
     _let_annotate(dataset)
     return dataset

@@ -45,9 +45,9 @@ def places(
     if wrong:
         path, reason = next(iter(wrong.items()))
         raise ValueError(
-            f"{len(wrong)} of {len(found)} photographs below {planned.root!r} are gone, or are not those that the run "
-            f"saw, the first of them {path!r} ({reason}); put them back, or label them into another --output "
-            f"(camboxes label --reuse {planned.output} takes over what is the same)"
+            f"photographs below {planned.root!r} that are gone, or are not those that the run saw: {len(wrong):,} of "
+            f"{len(found):,}, the first of them {path!r} ({reason}); put them back, or label them into another "
+            f"--output (camboxes label --reuse {planned.output} takes over what is the same)"
         )
     return found
 

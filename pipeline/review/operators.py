@@ -11,6 +11,7 @@ import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone import ViewField as F
 
+from camboxes.models.counts import counted
 from camboxes.pipeline.review.actions import Reviewed, ReviewError, Rule
 from camboxes.transforms import BoxRule
 
@@ -110,7 +111,7 @@ class Apply(_Operator):
         keys = self._images(ctx).values("id")
         done = 0
         for done in reviewed.apply(keys, _rule(ctx.params)):
-            ctx.set_progress(progress=done / len(keys), label=f"{done} of {len(keys)} images")
+            ctx.set_progress(progress=done / len(keys), label=f"{done} of {counted(len(keys), 'image')}")
         return {"images": done}
 
     def _images(self, ctx: Any) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from camboxes.models.counts import counted
 from camboxes.pipeline.errors import CallError, blaming_the_call
 from camboxes.pipeline.options.fields import Options, option
 
@@ -113,12 +114,13 @@ def load_dataset(run: str, name: str | None = None, *, cache_limit: float = _CAC
             photographs, left = local_photographs.fetched(planned, rows, cache, int(cache_limit * 1e9), bar.update)
         if left:
             print(
-                f"{left} of {planned.images} images are left out: --cache-limit {cache_limit:g} was reached",
+                f"left out: {left:,} of {counted(planned.images, 'image')}, for --cache-limit {cache_limit:g} was "
+                "reached",
                 file=sys.stderr,
             )
     with tqdm(total=planned.images, unit="image", desc="loading", disable=None) as bar:
         dataset = fiftyone_dataset.load(planned, name or fiftyone_dataset.dataset_name(run), photographs, bar.update)
-    print(f"{len(dataset)} images in FiftyOne's dataset {dataset.name!r}", file=sys.stderr)
+    print(f"{counted(len(dataset), 'image')} in FiftyOne's dataset {dataset.name!r}", file=sys.stderr)
     return dataset
 
 

@@ -110,8 +110,8 @@ def sample(run: PlannedRun, reader: FeatureReader, reporter: Reporter) -> Sample
     if 2 * len(unread) > len(rows):
         path, reason = next(iter(sorted(unread.items())))
         raise CallError(
-            f"{len(unread)} of {len(rows)} images of --run {run.output!r} are not what the run saw, the first one "
-            f"{path!r} ({reason}); expected them below {run.root!r}, unchanged: label them again"
+            f"images of --run {run.output!r} that are not what the run saw: {len(unread):,} of {len(rows):,}, the "
+            f"first one {path!r} ({reason}); expected them below {run.root!r}, unchanged: label them again"
         )
     found = torch.cat(features)
     height, width = found.shape[2:]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from camboxes.models.counts import counted
 from camboxes.transforms import storage
 
 RECORD, FINISHED = "training.json", "classifier.json"  # RECORD marks the folder as a training's
@@ -37,7 +38,7 @@ def check_same(output: str, record: Mapping[str, Any]) -> None:
     ]
     if before["input"] != record["input"]:
         then, now = before["images"], record["images"]
-        differences.append(f"the input's paths or labels changed ({then} images then, {now} now)")
+        differences.append(f"the input's paths or labels changed ({counted(then, 'image')} then, {now:,} now)")
     # Files below another root may be others of the same names, and features are kept of the first.
     if before.get("root") != record["root"]:
         differences.append(f"the images lay below {before.get('root')!r}, lie below {record['root']!r}")

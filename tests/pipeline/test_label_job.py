@@ -54,7 +54,7 @@ def test_too_many_rejected_images_are_an_error_and_the_run_is_there(tmp_path):
     (tmp_path / "photos" / "tripod").mkdir(parents=True)
     (tmp_path / "photos" / "tripod" / "a.jpg").write_bytes(b"no image")
     job = LabelJob(input=tmp_path / "photos", output=tmp_path / "out", method="cam", scales=(64,), refine="none")
-    with pytest.raises(TooManyRejectedError, match="1 of 1 images were rejected"):
+    with pytest.raises(TooManyRejectedError, match="rejected: 1 of 1 image,"):
         label(job)
     [image] = Run.open(str(tmp_path / "out")).images()
     assert (image.status, image.boxes) == ("rejected", ()) and image.reason.startswith("not_an_image")
@@ -74,6 +74,6 @@ def test_what_a_person_should_know_is_logged(photographs, tmp_path, caplog):
     )
     with caplog.at_level("INFO", "camboxes"):
         label(job)
-    assert any(record.getMessage().startswith("2 images, 2 labels, shards: 1; cam") for record in caplog.records)
+    assert any(record.getMessage().startswith("2 images, 2 labels, 1 shard; cam") for record in caplog.records)
     [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warning.startswith("'Espresso' and 'espresso' are different labels")

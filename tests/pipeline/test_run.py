@@ -58,5 +58,5 @@ def test_what_is_no_finished_run(run, tmp_path):
         Run.open(str(tmp_path))
     shutil.copytree(run, tmp_path / "begun")
     next((tmp_path / "begun" / "shards").iterdir()).unlink()
-    with pytest.raises(CallError, match="is not finished: 1 of 2 shards are missing"):
+    with pytest.raises(CallError, match="is not finished: it lacks 1 of 2 shards"):
         Run.open(str(tmp_path / "begun"))

@@ -148,9 +148,9 @@ def _rejecting(output, allowed, rejected, images):
 @pytest.mark.parametrize(
     ("allowed", "rejected", "said"),
     [
-        ({}, 3, "3 of 4 images were rejected, more than the share of 0.5 that max_reject_rate allows: "),
-        ({"max_reject_rate": 0.25}, 2, "2 of 4 images were rejected, more than the share of 0.25 that "),
-        ({"max_reject_rate": 0}, 1, "1 of 4 images were rejected, more than the share of 0 that "),
+        ({}, 3, "rejected: 3 of 4 images, more than the share of 0.5 that max_reject_rate allows: "),
+        ({"max_reject_rate": 0.25}, 2, "rejected: 2 of 4 images, more than the share of 0.25 that "),
+        ({"max_reject_rate": 0}, 1, "rejected: 1 of 4 images, more than the share of 0 that "),
     ],
 )
 def test_a_library_users_job_fails_where_too_many_images_are_rejected(tmp_path, allowed, rejected, said):

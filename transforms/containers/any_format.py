@@ -70,7 +70,7 @@ def _patterns(path: str) -> list[str]:
     missing = [pattern for pattern in patterns if not any(storage.matching(pattern))] if len(patterns) > 1 else []
     if missing:
         raise SourceError(
-            f"{len(missing)} of the {len(patterns)} files that {path!r} stands for are not there, the first of them "
+            f"not there: {len(missing)} of the {len(patterns)} files that {path!r} stands for, the first of them "
             f"{missing[0]!r}"
         )
     return patterns

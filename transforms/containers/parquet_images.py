@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from camboxes.models.counts import counted
 from camboxes.transforms import storage
 from camboxes.transforms.containers.members import ContainerError, Image, Member, changed, distinct, one_for_each, safe
 from camboxes.transforms.images.decoding import BadImageError
@@ -55,7 +56,7 @@ def described(container: str) -> str:
     """Says what a file without labels holds; see `any_format.described`."""
     with _opened(container) as rows:
         column, _ = _label_column(rows.schema_arrow, container)
-        return f"has no label in the column {column} of its {rows.metadata.num_rows} rows"
+        return f"has no label in the column {column} of its {counted(rows.metadata.num_rows, 'row')}"
 
 
 def beginnings(container: str) -> set[int]:

@@ -10,6 +10,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from camboxes.models.counts import counted
+
 _OF_FIRST_GUESS = 0.7
 _SHARE = 1 / 3  # of the images, above which there is a warning
 _FEWEST = 10  # images, below which there is none
@@ -70,8 +72,9 @@ class Doubts:
         worst = sorted(self.to_json()["labels"].items(), key=lambda item: (-item[1]["images"], item[0]))[:_NAMED]
         often = ", ".join(f"{_short(label)} ({counts['images']} of {counts['of']})" for label, counts in worst)
         return [
-            f"on {self.images} of {self.of} images the network gives every label less than chance ({chance}), most "
-            f"often {often}. Either labels stand for the wrong classes (label map, or class names in another order "
+            f"on {self.images:,} of {counted(self.of, 'image')} the network gives every label less than chance "
+            f"({chance}), most often {often}. Either labels stand for the wrong classes (label map, or class names "
+            f"in another order "
             "than the network's outputs), or the network was trained with another mean or std, or on other pictures, "
             "or the labels are of other images"
         ]

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
+from camboxes.models.counts import counted
 from camboxes.transforms.sources.splits import split_called
 
 ClassNames = Sequence[str | Sequence[str]]
@@ -151,8 +152,8 @@ class LabelMatcher:
     def _unnamed(self, labels: Sequence[str]) -> str:
         some = ", ".join(map(repr, labels[:5])) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")
         return (
-            f"the network has {len(self._class_names)} classes without names, so no label can be matched with one: "
-            f"{some}. Name them with --classes FILE, one name a line in the order of the network's outputs "
+            f"the network has {counted(len(self._class_names), 'class')} without names, so no label can be matched "
+            f"with one: {some}. Name them with --classes FILE, one name a line in the order of the network's outputs "
             "(torchvision's ImageFolder sorts its folders as text: 1, 10, 2); or map each label to a class index with "
             f"--label-map FILE, as in {json.dumps({labels[0]: 0}, ensure_ascii=False)} (docs/own_networks.md)"
         )

@@ -172,7 +172,7 @@ class ContainerListing(Listing):
         """
         if asked not in (None, self._runs):
             raise ValueError(
-                f"{asked} shards were asked for; images inside containers are cut into runs of neighbours, here "
+                f"--shards {asked} was asked for; images inside containers are cut into runs of neighbours, here "
                 f"{self._runs}: leave --shards out"
             )
         return self._runs

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from camboxes.models.counts import counted
 from camboxes.transforms import storage
 from camboxes.transforms.contents.image_files import locate
 from camboxes.transforms.contents.shard_contents import first_not_seen
@@ -410,7 +411,9 @@ def _check_same(before: PlannedRun, now: PlannedRun) -> None:
         if json.loads(json.dumps(before.settings.get(name))) != json.loads(json.dumps(now.settings.get(name)))
     ]
     if before.fingerprints["input"] != now.fingerprints["input"]:
-        differences.append(f"the input's paths or labels changed ({before.images} images then, {now.images} now)")
+        differences.append(
+            f"the input's paths or labels changed ({counted(before.images, 'image')} then, {now.images:,} now)"
+        )
     elif before.fingerprints["configuration"] != now.fingerprints["configuration"] and not differences:
         differences.append("the label map or the number of shards changed")
     if differences:

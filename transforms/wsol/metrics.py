@@ -26,6 +26,8 @@ from typing import NamedTuple, Self
 import cv2
 import numpy as np
 
+from camboxes.models.counts import counted
+
 SIDE = 224  # pixels; maps, boxes and masks are compared on a square of this side
 IOU_PERCENT = (30, 50, 70)  # delta; MaxBoxAcc is the second, MaxBoxAccV2 the mean of all
 FOREGROUND, BACKGROUND, IGNORED = 1, 0, 255  # of `pixel_labels`
@@ -278,7 +280,9 @@ class PixelCounts(_Counts):
         """
         true, false = self.counts[:, ::-1].cumsum(axis=1)
         if not true[-1]:
-            raise ValueError(f"none of {self.images} images has a foreground pixel; expected masks of the objects")
+            raise ValueError(
+                f"none of {counted(self.images, 'image')} has a foreground pixel; expected masks of the objects"
+            )
         with np.errstate(invalid="ignore"):
             precision = true / (true + false)
         recall = true / true[-1]

@@ -66,8 +66,8 @@ def test_a_run_judged_by_its_own_boxes(run, truth, tmp_path, capsys):
 
     said = capsys.readouterr().out
     assert "judged: 5 images, 5 categories, 4 pairs" in said
-    assert "left out: 1 images only in the ground truth (elsewhere.jpg)" in said
-    assert "not among the pairs: 1 labels without a true box" in said
+    assert "left out: images only in the ground truth: 1 (elsewhere.jpg)" in said
+    assert "not among the pairs: labels without a true box (wrong in AP): 1" in said
     lines = said.splitlines()
     [header] = [number for number, line in enumerate(lines) if line.startswith("at the run's threshold, 1*otsu ")]
     assert lines[header + 2].split() == (
@@ -158,7 +158,7 @@ def test_names_of_strangers_are_short_in_the_terminal(run, truth, tmp_path, caps
     truth.write_text(json.dumps(data))
     assert _evaluate(run, truth, "--output", tmp_path / "out") == 0
     said = capsys.readouterr().out
-    assert r"images only in the ground truth (\x1b]0;title\x07xxx" in said
+    assert r"images only in the ground truth: 2 (\x1b]0;title\x07xxx" in said
     assert "\x1b" not in said and max(map(len, said.splitlines())) < 300
 
 

@@ -535,7 +535,7 @@ def test_files_that_are_gone_or_changed(mixed, tmp_path, capsys, kind):
     said = capsys.readouterr()
     assert "8 images: 3 exported (3 train, 0 val) with 3 boxes, 3 left out" in said.out
     assert ", 2 unreadable" in said.out
-    assert "camboxes export: the job failed: 2 of 8 images are not in the export" in said.err
+    assert "camboxes export: the job failed: not in the export: 2 of 8 images" in said.err
     record = json.loads((tmp_path / "out" / "export.json").read_text())
     assert record["unreadable"] == {
         "ok.jpg": "missing: there is no file at this path",
@@ -584,7 +584,7 @@ def test_wrong_calls(mixed, tmp_path, capsys):
 def test_an_unfinished_run(mixed, tmp_path, capsys):
     next((mixed / "shards").iterdir()).unlink()
     assert _export(mixed, tmp_path / "out") == 2
-    assert "is not finished: 1 of 2 shards are missing" in capsys.readouterr().err
+    assert "is not finished: it lacks 1 of 2 shards" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

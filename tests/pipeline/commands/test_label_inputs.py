@@ -146,7 +146,7 @@ def test_a_class_that_vanishes_is_told_in_the_terminal_the_summary_and_the_repor
     call = ["label", "--input", str(tmp_path / "data"), "--output", str(tmp_path / "out"), *PLAIN]
     assert cli.main([*call, "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "5 images looked up, 0 are missing" in said
+    assert "5 images looked up, missing: 0" in said
     remarks = [
         "WARNING: labels of which no image is read, for all in their folders is passed over: "
         "beagle (1, such as beagle/a.heic)",
@@ -177,14 +177,14 @@ def test_images_that_are_not_there_are_told_before_and_after(photographs, tmp_pa
     call = ["label", "--input", str(tmp_path / "m.csv"), "--output", str(tmp_path / "out"), *PLAIN]
     assert cli.main([*call, "--dry-run"]) == 2
     printed = capsys.readouterr()
-    assert "          5 images looked up, 5 are missing\n" in printed.out
-    assert "this run would fail: WARNING: 5 of 5 images that were looked up are not there" in printed.err
+    assert "          5 images looked up, missing: 5\n" in printed.out
+    assert "this run would fail: WARNING: not there: 5 of 5 images that were looked up" in printed.err
     assert "name it with --root DIR" in printed.err
     assert cli.main([*call, "--dry-run", "--root", str(photographs)]) == 0
-    assert "5 images looked up, 0 are missing" in capsys.readouterr().out
+    assert "5 images looked up, missing: 0" in capsys.readouterr().out
     assert cli.main(call) == 1
     printed = capsys.readouterr()
-    assert "WARNING: 5 of 5 images that were looked up are not there" in printed.err
+    assert "WARNING: not there: 5 of 5 images that were looked up" in printed.err
     assert f"missing: paths are looked up below {tmp_path};" in printed.out
     assert "draw again" not in printed.out
 

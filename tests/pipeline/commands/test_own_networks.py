@@ -127,7 +127,7 @@ def test_a_single_output_is_a_sigmoid(folders, weights, tmp_path, rows, capsys):
     (tmp_path / "map.json").write_text('{"1": 0, "2": [], "10": []}')
     call = [*_with(weights, 1), "--label-map", str(tmp_path / "map.json"), *PLAIN]
     assert _label(folders, tmp_path / "out", *call) == 0
-    assert "no names for its 1 classes" in (told := capsys.readouterr().err) and "sigmoid, for it has a single" in told
+    assert "no names for its 1 class," in (told := capsys.readouterr().err) and "sigmoid, for it has a single" in told
     [label] = next(row for row in rows(tmp_path / "out") if row["path"] == "1/a.png")["labels"]
     assert label["probability"] == pytest.approx(1 / (1 + 2.718281828 ** -label["logit"]), abs=1e-6)
     assert label["probability"] < 1

@@ -76,7 +76,7 @@ def test_an_unfinished_run(run, tmp_path, capsys):
     shutil.copytree(run, tmp_path / "part")
     next((tmp_path / "part" / "shards").iterdir()).unlink()
     assert _rebox(tmp_path / "part", tmp_path / "out") == 2
-    assert "is not finished: 1 of 2 shards are missing" in capsys.readouterr().err
+    assert "is not finished: it lacks 1 of 2 shards" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -184,7 +184,7 @@ def test_a_photograph_that_is_another_one_by_now(stored, tmp_path):
     ):
         local_photographs.fetched(planned, rows, tmp_path / "another cache", 1000)
     with pytest.raises(
-        ValueError, match=r"1 of 5 photographs below '.*' are gone, or .*'2\.jpg' \(changed: the file is"
+        ValueError, match=r"photographs below '.*' that are gone, .*: 1 of 5, .*'2\.jpg' \(changed: the file is"
     ):
         local_photographs.places(planned, rows)
     rows[1]["digest"] = hashlib.sha256(b"another").hexdigest()  # labelled again

@@ -163,9 +163,8 @@ def test_nothing_to_judge(made, truth_of):
         "the run looks for: 'dog' in the run, 'Dog', 'cat' in the ground truth; names must be the same ('dog' and"
         in (said(truth_of({"a.JPG": {"Dog": [[0, 0, 1, 1]]}}, ("cat", "Dog"))))
     )
-    assert (
-        "none of the 1 images that run and ground truth 'truth.json' share has a true box of a category that"
-        in said(truth_of({"a.JPG": {"cat": [[0, 0, 1, 1]]}}))
+    assert "none of the 1 image that run and ground truth 'truth.json' share has a true box of a category that" in said(
+        truth_of({"a.JPG": {"cat": [[0, 0, 1, 1]]}})
     )
 
 

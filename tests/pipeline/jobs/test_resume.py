@@ -74,7 +74,7 @@ def test_a_second_call_does_nothing_again(photographs, tmp_path, capsys, results
     assert _label(photographs, tmp_path / "out") == 0
     first = results(tmp_path / "out")
     assert _label(photographs, tmp_path / "out") == 0
-    assert "1 shards are done already" in capsys.readouterr().err
+    assert "1 shard done already" in capsys.readouterr().err
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["run"]["images"] == 0
     assert results(tmp_path / "out") == first
 
@@ -238,8 +238,8 @@ def test_too_many_rejected_images_fail_the_job_and_keep_what_it_has(photographs,
     options = TWO_PROCESSES if workers == 2 else []
     assert _label(photographs / "few.csv", tmp_path / "out", *options) == 1
     _, warning, said = capsys.readouterr().err.splitlines()  # the job's announcement, and no traceback
-    assert warning.startswith("WARNING: 2 of 3 images that were looked up are not there, such as no")
-    failure = "2 of 3 images were rejected, more than the share of 0.5 that max_reject_rate allows: missing 2"
+    assert warning.startswith("WARNING: not there: 2 of 3 images that were looked up, such as no")
+    failure = "rejected: 2 of 3 images, more than the share of 0.5 that max_reject_rate allows: missing 2"
     assert said == (
         f"camboxes label: the job failed: {failure}; each has its reason in {tmp_path / 'out' / 'report.html'}, "
         "--retry-rejected tries them again, and --max-reject-rate allows for more"
@@ -257,7 +257,7 @@ def test_a_job_that_fails_otherwise_is_not_said_to_reject_too_much(photographs, 
     """Although the summary of the job before says that of that one."""
     (photographs / "few.csv").write_text("path,label\nno.jpg,tripod\nespresso/coffee.png,espresso\n")
     assert _label(photographs / "few.csv", tmp_path / "out", "--max-reject-rate", "0.4") == 1
-    assert "1 of 2 images were rejected" in capsys.readouterr().err
+    assert "rejected: 1 of 2 images" in capsys.readouterr().err
 
     def fail(*_arguments, **_keywords):
         raise OSError("the disk is full")
@@ -265,7 +265,7 @@ def test_a_job_that_fails_otherwise_is_not_said_to_reject_too_much(photographs, 
     monkeypatch.setattr(files, "replacing", fail)
     assert _label(photographs / "few.csv", tmp_path / "out", "--max-reject-rate", "0.4") == 1
     said = capsys.readouterr().err
-    assert "the job failed: the disk is full" in said and "images were rejected" not in said
+    assert "the job failed: the disk is full" in said and "rejected:" not in said
 
 
 def test_an_empty_data_set(tmp_path, capsys):
@@ -280,7 +280,7 @@ def test_a_dry_run_writes_nothing(photographs, tmp_path, capsys):
     said = capsys.readouterr().out
     expected_lines = [
         "5 images below",
-        "1 shards of 5 images",
+        "1 shard of 5",
         "timm:tf_efficientnet_lite0 at 224 (squash) on cpu",
         "threshold 0.4",
         "runner    apache_beam.runners",

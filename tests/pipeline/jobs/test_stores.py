@@ -63,7 +63,7 @@ def test_what_is_missing_is_inferred_and_nothing_else(data, stored_run, capsys):
     storage.delete(shard_file(stored_run, lost))
     storage.delete(f"{stored_run}/annotations.json")
     assert _label(data, stored_run) == 0
-    assert "1 shards are done already" in capsys.readouterr().err
+    assert "1 shard done already" in capsys.readouterr().err
     assert _inferred(stored_run) == run.shards[lost] < run.images
     assert _results(stored_run) == before
 

@@ -68,9 +68,7 @@ def test_files_that_are_looked_up(tmp_path):
     (tmp_path / "data" / "m.csv").write_text("path,label\na.jpg,cat\nb.jpg,cat\n../c.jpg,cat\n")
     found = remarks.look_up(read_source(str(tmp_path / "data" / "m.csv")))
     assert (found.images, found.missing) == (3, ["b.jpg"])
-    assert found.remark().startswith(
-        "WARNING: 1 of 3 images that were looked up are not there, such as b.jpg; paths are"
-    )
+    assert found.remark().startswith("WARNING: not there: 1 of 3 images that were looked up, such as b.jpg; paths are")
     (tmp_path / "data" / "b.jpg").touch()
     assert remarks.look_up(read_source(str(tmp_path / "data" / "m.csv"))).remark() is None
 

@@ -423,7 +423,7 @@ def test_a_decision_made_elsewhere_is_taken_over(steps):
 
 def test_an_image_without_a_photograph_stays_as_it_was(found, steps):
     assert steps["of one photograph"] == steps["decided elsewhere"]
-    said = "4 images that were loaded before have no photograph here now; they stay as they were"
+    said = "4 images loaded before, without a photograph here now: left as before"
     assert said in (found / "said.txt").read_text().splitlines()
 
 
@@ -452,7 +452,7 @@ def test_of_decisions_made_elsewhere_an_accepted_one_alone_replaces_corrections(
         assert (sample.get("verdict"), sample["tags"]) == (verdict, ["ours"])
         assert sample["boxes"]["detections"] == before["boxes"]["detections"][:boxes]
     said = (found / "said.txt").read_text()
-    assert "1 images were accepted elsewhere, which replaces boxes that were corrected here: two.jpg\n" in said
+    assert "1 image accepted elsewhere, which replaces boxes that were corrected here: two.jpg\n" in said
 
 
 def test_a_dataset_of_another_run_is_not_touched(found, steps):
@@ -490,7 +490,9 @@ def test_what_cannot_be_loaded_is_told_before_fiftyone_starts(drawn, tmp_path):
     plan = tmp_path / "copy" / "run" / "plan" / "plan.json"
     plan.write_text(json.dumps(json.loads(plan.read_text()) | {"root": str(tmp_path / "copy")}))
     (tmp_path / "copy" / "two.jpg").unlink()
-    with pytest.raises(ValueError, match=r"1 of 5 photographs below '.*copy' are gone, or .* 'two.jpg' \(missing: "):
+    with pytest.raises(
+        ValueError, match=r"photographs below '.*copy' that are gone, .*: 1 of 5, .*two.jpg' \(missing: "
+    ):
         load_dataset(str(tmp_path / "copy" / "run"))
     (tmp_path / "copy" / "run" / FILE).write_text("no decision\n")
     shutil.copy(drawn.parent / "two.jpg", tmp_path / "copy")

@@ -283,9 +283,7 @@ def test_braces_as_webdataset_expands_them(tmp_path):
     assert len(any_format.containers_of(f"{tmp_path}/train-{{{{000..001}},{{009..010}}}}.tar")) == 4
     assert len(any_format.containers_of(f"{tmp_path}/train-0{{0,1}}*.tar")) == 4
     assert any_format.containers_of(f"{tmp_path}/{{a,b}}.tar") == [f"{tmp_path}/{{a,b}}.tar"], "a file of this name"
-    with pytest.raises(
-        SourceError, match=r"7 of the 9 files that '.*train-\{001\.\.009\}\.tar' stands for are not there"
-    ):
+    with pytest.raises(SourceError, match=r"not there: 7 of the 9 files that '.*train-\{001\.\.009\}\.tar' stands for"):
         any_format.containers_of(f"{tmp_path}/train-{{001..009}}.tar")
     assert any_format.containers_of(f"{tmp_path}/unbalanced-{{001.tar") == []
 

@@ -193,9 +193,9 @@ def test_another_input_or_configuration_is_told(manifest, tmp_path):
         Plan(output, NAMES, label_map={"cat": "dog"}, settings=same).make(source)
     with pytest.raises(PlanConflictError, match="holds another run: the label map or the number of shards changed"):
         Plan(output, NAMES, settings=same, shards=2).make(source)
-    with pytest.raises(PlanConflictError, match=r"paths or labels changed \(1 images then, 2 now\)"):
+    with pytest.raises(PlanConflictError, match=r"paths or labels changed \(1 image then, 2 now\)"):
         Plan(output, NAMES, settings=same).make(manifest(["a.jpg", "b.jpg"]))
-    with pytest.raises(PlanConflictError, match=r"paths or labels changed \(1 images then, 1 now\)"):
+    with pytest.raises(PlanConflictError, match=r"paths or labels changed \(1 image then, 1 now\)"):
         Plan(output, NAMES, settings=same).make(manifest(["a.jpg"], label="dog"))
 
 

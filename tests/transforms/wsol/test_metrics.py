@@ -220,7 +220,7 @@ NO_MASK = "a.jpg: there is no mask; expected at least one"
         (lambda: thresholds(0), "step is 0; expected a share"),
         (lambda: BoxCounts.none(0.5) + BoxCounts.none(0.25), "steps 0.5 and 0.25 do not add up"),
         (lambda: BoxCounts.none(0.5).result(), "no image was judged"),
-        (lambda: PixelCounts.of("a", A_MAP, np.zeros_like(A_MAP), 0.5).result(), "none of 1 images has a foreground"),
+        (lambda: PixelCounts.of("a", A_MAP, np.zeros_like(A_MAP), 0.5).result(), "none of 1 image has a foreground"),
     ],
 )
 def test_what_cannot_be_judged(call, message):
