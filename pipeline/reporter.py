@@ -3,9 +3,14 @@
 import contextlib
 import logging
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 
 _WARNING = "WARNING: "
+
+_TICK = 1.0  # seconds between two moves of what is shown on a terminal
+_PLAIN_TICK = 30.0  # seconds between two lines about the same work, in a file
 
 
 class Reporter:
@@ -22,7 +27,13 @@ class Reporter:
         logging.getLogger("camboxes").log(level, "%s", text.removeprefix(_WARNING))
 
     @contextlib.contextmanager
-    def progress(self, total: int, unit: str, what: str | None = None) -> Iterator[Callable[[int], object]]:
+    def step(self, what: str) -> Iterator[None]:
+        """Tells what the block does, as "loading efficientnet_lite0": work whose amount is not known."""
+        self.say(what)
+        yield
+
+    @contextlib.contextmanager
+    def progress(self, total: int, unit: str, what: str) -> Iterator[Callable[[int], object]]:
         """Shows how much of `total` units of work is done: call what it gives with the number of units done since.
 
         `unit` is the unit's name in the singular, `what` the name of the work.
@@ -31,24 +42,86 @@ class Reporter:
 
 
 class Terminal(Reporter):
-    """Writes to stderr, and shows bars of progress where that is a terminal: for the command."""
+    """Writes to stderr: for the command. What is shown on a terminal moves every second; a file gets lines."""
 
     @property
     def shows_progress(self) -> bool:
-        """Whether stderr is a terminal."""
-        return sys.stderr.isatty()
+        """Whether anybody sees the progress."""
+        return True
 
     def say(self, text: str) -> None:
-        """Writes a line."""
-        print(text, file=sys.stderr, flush=True)
-
-    @contextlib.contextmanager
-    def progress(self, total: int, unit: str, what: str | None = None) -> Iterator[Callable[[int], object]]:
-        """Shows a bar with the rate and the time left."""
+        """Writes a line, above a bar that is shown."""
         from tqdm import tqdm
 
-        with tqdm(total=total, desc=what, unit=unit, disable=None, smoothing=0.1) as bar:
-            yield bar.update
+        tqdm.write(text, file=sys.stderr)
+        sys.stderr.flush()
+
+    @contextlib.contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        """Shows what the block does and for how long. The line stays if that took a second; a file gets one then."""
+        if not sys.stderr.isatty():
+            with _every(_PLAIN_TICK, lambda: self.say(f"{what} …"), first=_TICK):
+                yield
+            return
+        from tqdm import tqdm
+
+        with tqdm(desc=what, bar_format="{desc} … {elapsed}{bar}", leave=False) as line, _every(_TICK, line.refresh):
+            yield
+            line.leave = line.format_dict["elapsed"] >= _TICK
+
+    @contextlib.contextmanager
+    def progress(self, total: int, unit: str, what: str) -> Iterator[Callable[[int], object]]:
+        """Shows a bar with the rate and the time left, which begin with the first units that are done."""
+        if not sys.stderr.isatty():
+            with _lines(total, unit, what, self.say) as advance:
+                yield advance
+            return
+        from tqdm import tqdm
+
+        with tqdm(total=total, desc=what, unit=f" {unit}", smoothing=0.05) as bar, _every(_TICK, bar.refresh):
+
+            def advance(more: int) -> None:
+                if bar.n:
+                    bar.update(more)
+                else:  # the time until here is that of loading, and says nothing about the rest
+                    bar.n = bar.initial = bar.last_print_n = more
+                    bar.last_print_t = time.time()
+                    bar.refresh()
+
+            yield advance
+
+
+@contextlib.contextmanager
+def _lines(total: int, unit: str, what: str, say: Callable[[str], None]) -> Iterator[Callable[[int], None]]:
+    """Says now and then how much of the work is done."""
+    done = 0
+
+    def advance(more: int) -> None:
+        nonlocal done
+        done += more
+
+    with _every(_PLAIN_TICK, lambda: say(f"{what}: {done} of {total} {unit}s")):
+        yield advance
+
+
+@contextlib.contextmanager
+def _every(seconds: float, tick: Callable[[], object], first: float | None = None) -> Iterator[None]:
+    """Calls `tick` again and again while the block runs, for the first time after `first` seconds."""
+    ended = threading.Event()
+
+    def run() -> None:
+        wait = seconds if first is None else first
+        while not ended.wait(wait):
+            tick()
+            wait = seconds
+
+    thread = threading.Thread(target=run, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 LOG, TERMINAL = Reporter(), Terminal()

@@ -82,7 +82,7 @@ class SelectedImages:
         """
         for folder in folders.values():
             folder.mkdir(parents=True, exist_ok=True)
-        with self._reporter.progress(self.run.images, "image") as done:
+        with self._reporter.progress(self.run.images, "image", "exporting") as done:
             for _, shard in self.run.tables(_COLUMNS):
                 for row in self._selected(shard.to_pylist()):
                     try:

@@ -129,7 +129,7 @@ def compute_figures(judged: Judged, redrawn: Redrawn, reporter: Reporter = LOG) 
     def of_all_boxes(weights: np.ndarray) -> np.ndarray:
         return np.concatenate(detection(matches, weights), axis=1)
 
-    with reporter.progress(RESAMPLES + RESAMPLES_OF_DETECTION, "resample") as advance:
+    with reporter.progress(RESAMPLES + RESAMPLES_OF_DETECTION, "resample", "intervals") as advance:
         localized = _figures(*bootstrap(of_own_boxes, judged.paths, RESAMPLES, len(judged.image), advance))
         detected = _figures(*bootstrap(of_all_boxes, judged.paths, RESAMPLES_OF_DETECTION, advance=advance))
     overall = [*localized[: len(LOCALIZATION)], *detected[: len(DETECTION)]]

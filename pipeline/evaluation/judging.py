@@ -197,7 +197,7 @@ class _Rows(NamedTuple):
 def _read(run: PlannedRun, matching: Matching, reporter: Reporter) -> _Rows:
     tables: dict[str, list[pa.Table]] = {"labels": [], "top5": [], "boxes": []}
     sizes, first = [], 0
-    with reporter.progress(len(matching.truths), "image") as advance:
+    with reporter.progress(len(matching.truths), "image", "comparing with the true boxes") as advance:
         for rows in judged_rows(run, matching, ["path", "width", "height", *tables]):
             sizes.append(np.stack([rows[name].to_numpy() for name in ("width", "height")], axis=1).astype(np.int64))
             tables["labels"].append(_entries(rows["labels"], first, ["category_id", "class_index"]))

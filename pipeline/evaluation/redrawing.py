@@ -53,7 +53,7 @@ def redraw(run: PlannedRun, judged: Judged, reporter: Reporter = LOG) -> Redrawn
     iou_at = np.empty((len(judged.image), len(rules)), np.float32)
     literature = metrics.BoxCounts.none(LITERATURE_STEP)
     shards = judged_rows(run, judged.matching, ["path", "width", "height", "labels", "maps"])
-    with reporter.progress(len(judged.paths), "image") as advance:
+    with reporter.progress(len(judged.paths), "image", f"drawing at {len(rules)} thresholds") as advance:
         for row in itertools.chain.from_iterable(shard.to_pylist() for shard in shards):
             labels = {label["label"]: label for label in row["labels"]}
             for pair in pairs_of.get(row["path"], ()):

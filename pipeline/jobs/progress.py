@@ -50,7 +50,7 @@ def shard_progress(output: str, reporter: Reporter) -> Iterator[None]:
             if ended.wait(seconds):
                 return
         missing = run.missing()
-        with reporter.progress(sum(run.shards[key] for key in missing), "image") as advance:
+        with reporter.progress(sum(run.shards[key] for key in missing), "image", "images") as advance:
             last = False
             while not last:
                 last = ended.wait(seconds)

@@ -1,0 +1,111 @@
+"""How long a command leaves its user in silence: runs it on a terminal, and times everything that it says there.
+
+    python benchmarks/silences.py camboxes label --input photos/ --output boxes/
+    python benchmarks/silences.py --until "the App is at" camboxes review --run boxes/ --no-browser
+
+Prints each silence of more than a second with the line before it, the longest one, the time that the command took, and
+the seconds and CPU seconds, of all its processes, until its first image was done. Linux only: it reads /proc.
+"""
+
+import argparse
+import collections
+import contextlib
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_FIRST_IMAGE = re.compile(r"\b[1-9]\d*/\d+ \[.*image")  # a bar of images that is above zero
+
+
+class Silence(NamedTuple):
+    """Seconds without output, when they began, and the line that was shown."""
+
+    seconds: float
+    at: float
+    after: str
+
+
+def main() -> None:
+    """Runs the command and prints what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--over", type=float, default=1.2, help="seconds from which on a silence is printed")
+    parser.add_argument("--until", help="interrupt the command when it has said this")
+    parser.add_argument("--show", action="store_true", help="print all lines, with the second in which each began")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    asked = parser.parse_args()
+
+    start, last, shown, first = time.monotonic(), 0.0, "", None
+    silences = []
+    process, terminal = _started(asked.command)
+    for chunk in _chunks(terminal):
+        now = time.monotonic() - start
+        silences.append(Silence(now - last, last, shown))
+        last = now
+        for line in filter(str.strip, _ESCAPES.sub("", chunk).replace("\r", "\n").split("\n")):
+            shown = " ".join(line.split())
+            if asked.show:
+                print(f"{now:7.1f}  {shown}")
+            if first is None and _FIRST_IMAGE.search(shown):
+                first = now, _cpu_seconds(process.pid)
+            if asked.until and asked.until in shown:
+                process.send_signal(signal.SIGINT)
+                asked.until = None
+    code, total = process.wait(), time.monotonic() - start
+    silences.append(Silence(total - last, last, shown))
+    for silence in silences:
+        if silence.seconds > asked.over:
+            print(f"{silence.seconds:6.1f} s of silence at {silence.at:6.1f} s, after: {silence.after[:100]}")
+    longest = max(silences)
+    print(f"longest silence {longest.seconds:.1f} s; {total:.1f} s in all, exit code {code}")
+    if first is not None:
+        print(f"first image after {first[0]:.1f} s and {first[1]:.1f} CPU seconds")
+
+
+def _started(command: list[str]) -> tuple[subprocess.Popen[bytes], int]:
+    """A command on a terminal of its own, and this end of the terminal."""
+    here, there = pty.openpty()
+    termios.tcsetwinsize(there, (40, 120))
+    process = subprocess.Popen(command, stdin=there, stdout=there, stderr=there)
+    os.close(there)
+    return process, here
+
+
+def _chunks(terminal: int) -> Iterator[str]:
+    """What is written to a terminal, as it comes."""
+    with contextlib.suppress(OSError):  # what reading says when the other end is closed
+        while True:
+            select.select([terminal], [], [])
+            chunk = os.read(terminal, 65536)
+            if not chunk:
+                return
+            yield chunk.decode(errors="replace")
+
+
+def _cpu_seconds(pid: int) -> float:
+    """What a process and all that descend from it have used."""
+    used, children = {}, collections.defaultdict(list)
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            fields = status.read_text().rpartition(")")[2].split()
+            process = int(status.parent.name)
+            used[process] = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")  # with its ended children
+            children[int(fields[1])].append(process)
+    seconds, tree = 0.0, [pid]
+    while tree:
+        process = tree.pop()
+        seconds += used.get(process, 0.0)
+        tree += children[process]
+    return seconds
+
+
+if __name__ == "__main__":
+    main()
