@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from camboxes.pipeline.detection_data.selection import Row, Selection
-from camboxes.pipeline.detection_data.trainer_images import for_trainers, hard_linked, stem
+from camboxes.pipeline.detection_data.trainer_images import for_trainers, hard_linked
+from camboxes.pipeline.formats.exported_names import stem
 from camboxes.pipeline.reporter import Reporter
 from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.contents.image_files import read_image

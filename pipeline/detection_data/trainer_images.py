@@ -1,10 +1,7 @@
 """Image files as trainers read them: their encoding, names and links."""
 
-import hashlib
 import io
 import os
-import posixpath
-import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,16 +47,6 @@ def for_trainers(data: bytes, jpeg: bool) -> TrainerImage:
     file = io.BytesIO()
     Image.fromarray(decode(data, ACCEPTED)).save(file, kind, **options)
     return TrainerImage(suffix, file.getvalue(), linkable=False)
-
-
-def stem(path: str) -> str:
-    """The name of an exported image and of its labels, without a suffix: ASCII letters, digits, "_" and "-".
-
-    It ends with the first 16 hex digits of the path's SHA-256. So no two images share a name, and an image keeps its
-    name when others are added.
-    """
-    readable = re.sub(r"[^A-Za-z0-9_-]+", "_", posixpath.splitext(path)[0])[-80:].strip("_-")
-    return f"{readable or 'image'}-{hashlib.sha256(path.encode()).hexdigest()[:16]}"
 
 
 def hard_linked(location: str, target: Path) -> bool:

@@ -1,7 +1,9 @@
 """Matches a run's images and categories with those of a ground truth, and lists what is left out. Nothing is guessed.
 
 Two images match if their paths are equal, or if one path is the tail of the other at a folder boundary
-("photos/a.jpg" and "a.jpg") and neither has another candidate. Categories match by exact name.
+("photos/a.jpg" and "a.jpg") and neither has another candidate. An image of the truth that has the name under which
+`camboxes export` writes an image of the run is a candidate, too: boxes may be corrected in an export. Categories match
+by exact name.
 """
 
 import dataclasses
@@ -11,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
 from camboxes.pipeline.errors import CallError
+from camboxes.pipeline.formats.exported_names import stem
 from camboxes.pipeline.formats.ground_truth import GroundTruth, TrueImage
 from camboxes.transforms import PlannedRun
 from camboxes.transforms.records import REJECTED
@@ -95,14 +98,16 @@ def _pairs(seen: Iterable[str], true: Iterable[str]) -> tuple[dict[str, str], di
     pairs = {path: path for path in seen if path in true}
     remaining = true - set(pairs)
     ends: defaultdict[str, list[str]] = defaultdict(list)
+    exported: defaultdict[str, list[str]] = defaultdict(list)
     for path in remaining:
+        exported[posixpath.splitext(posixpath.basename(path))[0]].append(path)
         for tail in _tails(path):
             ends[tail].append(path)
     candidates = {}
     for path in seen:
         if path not in pairs:
             shorter = remaining.intersection(_tails(path))
-            if found := sorted(shorter.union(ends.get(path, []))):
+            if found := sorted(shorter.union(ends.get(path, []), exported.get(stem(path), []))):
                 candidates[path] = found
     claims = Counter(itertools.chain.from_iterable(candidates.values()))
     single = {path: found[0] for path, found in candidates.items() if len(found) == 1 and claims[found[0]] == 1}

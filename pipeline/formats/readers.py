@@ -6,33 +6,45 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from camboxes.pipeline.formats import coco, csv, voc
+from camboxes.pipeline.formats import coco, csv, voc, yolo_datasets
 from camboxes.pipeline.formats.ground_truth import GroundTruth, TrueImage, box_arrays
 from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.review.decisions import FILE, Decision
 from camboxes.transforms.review.keep_decided import decided
 
+_YOLO = "data.yaml"
+
 
 def read_ground_truth(path: str) -> GroundTruth:
-    """Reads true boxes: a .json or .csv file on any Beam filesystem, or a local folder of Pascal VOC .xml at any depth.
+    """Reads true boxes.
+
+    Args:
+      path: a .json or .csv file on any Beam filesystem; a local data.yaml of YOLO, or its folder; or a local folder of
+        Pascal VOC .xml at any depth.
 
     Raises:
       ValueError: it is none of these, or holds no box. The error names the file and the line or id.
     """
-    if storage.is_local(path) and Path(path).is_dir():
-        files = sorted(Path(path).rglob("*.xml"))
+    local = Path(path) if storage.is_local(path) else None
+    if local and local.is_dir():
+        if (local / _YOLO).is_file():
+            return yolo_datasets.read(local / _YOLO, storage.join(path, _YOLO))
+        files = sorted(local.rglob("*.xml"))
         if not files:
             raise ValueError(
-                f"ground truth {path!r} holds no .xml files; expected a folder of Pascal VOC annotations, or name a "
-                ".json or .csv file"
+                f"ground truth {path!r} holds no .xml files and no {_YOLO}; expected a folder of Pascal VOC "
+                "annotations or of a YOLO data set, or name a .json or .csv file"
             )
         return voc.read(((str(file), file.read_bytes()) for file in files), path)
-    read = {".json": coco.read, ".csv": csv.read}.get(posixpath.splitext(path)[1].lower())
+    suffix = posixpath.splitext(path)[1].lower()
+    if local and local.is_file() and suffix in (".yaml", ".yml"):
+        return yolo_datasets.read(local, path)
+    read = {".json": coco.read, ".csv": csv.read}.get(suffix)
     if read is None or not storage.exists(path):
         problem = "is none of these" if storage.exists(path) else "does not exist"
         raise ValueError(
-            f"ground truth {path!r} {problem}; expected COCO annotations (.json), a .csv of boxes, or a local folder "
-            "of Pascal VOC .xml files"
+            f"ground truth {path!r} {problem}; expected COCO annotations (.json), a .csv of boxes, or on this machine "
+            f"YOLO's {_YOLO} or a folder of Pascal VOC .xml files"
         )
     return read(storage.read_bytes(path), path)
 

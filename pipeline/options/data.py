@@ -5,7 +5,9 @@ import functools
 
 from camboxes.pipeline.options.fields import Options, option
 
-truth_option = functools.partial(option, help="COCO .json, a .csv of boxes, or a folder of VOC .xml", metavar="FILE")
+truth_option = functools.partial(
+    option, help="COCO .json, a .csv of boxes, YOLO's data.yaml, or a folder of VOC .xml", metavar="FILE"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

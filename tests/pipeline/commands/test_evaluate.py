@@ -188,3 +188,18 @@ def test_wrong_calls_get_one_line(run, truth, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     assert 'needs pycocotools, which is not installed: pip install ".[eval]"' in _fails(capsys, run, truth, *out)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "file"), [("yolo", "data.yaml"), ("yolo", ""), ("coco", "annotations/instances_train.json")]
+)
+def test_a_run_judged_by_its_own_export(run, tmp_path, kind, file):
+    """Boxes that are exported, corrected elsewhere and read back find the images that they came from."""
+    export = ["export", "--run", str(run), "--output", str(tmp_path / "out"), "--format", kind, "--val", "0"]
+    assert main(export) == 0
+    assert _evaluate(run, tmp_path / "out" / file, "--output", tmp_path / "judged") == 0
+    record = json.loads((tmp_path / "judged" / "evaluation.json").read_text())
+    assert (record["judged"]["images"], record["judged"]["pairs"]) == (5, 5)
+    assert record["left_out"]["images_only_in_run"] == record["left_out"]["images_only_in_truth"] == []
+    assert record["figures"]["gt_known_70"]["run"]["value"] == 100
+    assert record["figures"]["mean_iou"]["run"]["value"] == pytest.approx(100, abs=0.01)

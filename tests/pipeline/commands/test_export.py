@@ -20,7 +20,7 @@ from pycocotools.coco import COCO
 
 from camboxes.pipeline.cli import main
 from camboxes.pipeline.detection_data.selection import Selection
-from camboxes.pipeline.detection_data.trainer_images import stem
+from camboxes.pipeline.formats.exported_names import stem
 from camboxes.transforms import Plan, PlannedRun, storage
 from camboxes.transforms.planning.plan import shard_file
 from camboxes.transforms.records import LABELED, table

@@ -7,6 +7,7 @@ import pytest
 from camboxes.pipeline.errors import CallError
 from camboxes.pipeline.evaluation.judging import judge
 from camboxes.pipeline.evaluation.redrawing import redraw
+from camboxes.pipeline.formats.exported_names import stem
 from camboxes.transforms import BoxRule
 from camboxes.transforms.boxes.from_map import best_iou
 
@@ -87,6 +88,7 @@ def test_what_cannot_be_matched_is_listed(made, truth_of):
             "gone.jpg": (one, rejected),
             "mine.jpg": (one,),
             "atail.jpg": (one,),
+            "dogs/1.png": (one,),
         },
         label_map={"none": []},
     )
@@ -102,6 +104,7 @@ def test_what_cannot_be_matched_is_listed(made, truth_of):
             "turned.jpg": (dog, {"width": 10, "height": 20}),
             "gone.jpg": dog,
             "other.jpg": dog,
+            f"images/{stem('dogs/1.png')}.jpg": dog,
         },
         ("cat", "dog", "none"),
     )
@@ -111,8 +114,9 @@ def test_what_cannot_be_matched_is_listed(made, truth_of):
         "same.jpg": "same.jpg",
         "photos/tail.jpg": "tail.jpg",
         "longer.jpg": "/data/set/longer.jpg",
+        "dogs/1.png": f"images/{stem('dogs/1.png')}.jpg",
     }
-    assert sorted(judged.paths[image] for image in judged.image) == ["photos/tail.jpg", "same.jpg"]
+    assert sorted(judged.paths[image] for image in judged.image) == ["dogs/1.png", "photos/tail.jpg", "same.jpg"]
     assert sorted(matching.images_only_in_run) == ["atail.jpg", "mine.jpg"]
     assert matching.images_only_in_truth == ["other.jpg"]
     assert sorted(matching.ambiguous_images) == [

@@ -46,7 +46,9 @@ def test_what_is_no_ground_truth(tmp_path):
     with pytest.raises(ValueError, match=r"boxes.txt' is none of these; expected COCO annotations"):
         read_ground_truth(str(tmp_path / "boxes.txt"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"holds no .xml files; expected a folder of Pascal VOC annotations"):
+    with pytest.raises(
+        ValueError, match=r"holds no .xml files and no data.yaml; expected a folder of Pascal VOC annotations"
+    ):
         read_ground_truth(str(tmp_path / "empty"))
 
 
