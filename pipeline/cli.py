@@ -7,9 +7,9 @@ import importlib.metadata
 import logging
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from camboxes.pipeline.errors import CallError, refuse_unknown
+from camboxes.pipeline.errors import CallError, did_you_mean, refuse_unknown, unknown_options
 from camboxes.pipeline.options import fields
 from camboxes.pipeline.untrusted_text import error_text
 
@@ -31,9 +31,17 @@ _RESUMABLE = ("label", "train", "selftrain")
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Says what is wrong in one line, with the option that may have been meant by an unknown one."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._given = args or ()
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
+        known = self._option_string_actions
+        unknown = unknown_options(self._given, known)
+        if meant := did_you_mean(unknown, known):  # so the option that is missing is not
+            self.exit(2, f"{self.prog}: unknown option {' '.join(unknown)}; {meant}\n")
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
@@ -55,6 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         command.add_argument("--verbose", action="store_true", help="log what happens, and tracebacks of errors")
         fields.add_arguments(command, modules[name].JOB)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in _COMMANDS:
+        remedy = did_you_mean(arguments[:1], _COMMANDS) or f"expected one of {', '.join(_COMMANDS)}"
+        parser.exit(2, f"camboxes: there is no command {arguments[0]!r}; {remedy}\n")
     known, beam_options = parser.parse_known_args(arguments)
     logging.basicConfig(
         format="%(levelname)s %(name)s: %(message)s", level="INFO" if known.verbose else "ERROR", force=True
@@ -65,7 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if getattr(module, "TAKES_BEAM_OPTIONS", False):
             module.run(job, beam_options)
         else:
-            refuse_unknown(beam_options, f"see camboxes {known.command} --help")
+            names = fields.option_names(module.JOB)
+            refuse_unknown(beam_options, names, f"see camboxes {known.command} --help")
             module.run(job)
     except CallError as error:
         logging.getLogger("camboxes").info("the call was wrong", exc_info=True)

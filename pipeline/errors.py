@@ -1,8 +1,9 @@
 """The line between a wrong call and a failed job."""
 
 import contextlib
+import difflib
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 # The machine's faults, which may come up in any check: no disk space, no memory, a failing disk, too many open files.
 _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EIO, errno.EMFILE, errno.ENFILE}
@@ -27,8 +28,27 @@ def blaming_the_call() -> Iterator[None]:
         raise CallError(str(error)) from error
 
 
-def refuse_unknown(arguments: Sequence[str], where: str) -> None:
-    """Raises a CallError where arguments are left that no command takes; `where` says what is listed where."""
+def did_you_mean(given: Sequence[str], known: Iterable[str]) -> str | None:
+    """A question that names the known words nearest to those that were given; None where none is near."""
+    names = [*known]
+    near = dict.fromkeys(name for word in given for name in difflib.get_close_matches(word, names, n=2, cutoff=0.75))
+    return f"did you mean {' or '.join(near)}?" if near else None
+
+
+def unknown_options(arguments: Iterable[str], known: Collection[str]) -> list[str]:
+    """The names of options among arguments that are none of those that are known."""
+    names = [argument.partition("=")[0] for argument in arguments if argument.startswith("-")]
+    return [name for name in names if name not in known]
+
+
+def refuse_unknown(arguments: Sequence[str], known: Collection[str], where: str) -> None:
+    """Raises a CallError where arguments are left that no command takes.
+
+    Args:
+      arguments: those that are left.
+      known: the names of options that are taken.
+      where: says what is listed where, for options that resemble none of these.
+    """
     if not arguments:
         return
     if not any(argument.startswith("-") for argument in arguments):
@@ -37,7 +57,8 @@ def refuse_unknown(arguments: Sequence[str], where: str) -> None:
             f"unexpected {', '.join(arguments[:3])}{more}: if the shell made them of a pattern, put it in quotes, as "
             "--input 'train-*.tar'; else each of them needs an option before it"
         )
-    raise CallError(f"unknown option {' '.join(arguments)}; {where}")
+    remedy = did_you_mean(unknown_options(arguments, known), known) or where
+    raise CallError(f"unknown option {' '.join(arguments)}; {remedy}")
 
 
 def _of_the_machine(error: BaseException | None) -> bool:

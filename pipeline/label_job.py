@@ -12,7 +12,7 @@ from camboxes.pipeline.errors import CallError, blaming_the_call
 from camboxes.pipeline.jobs.remote import Accelerator
 from camboxes.pipeline.options.boxes import BoxOptions
 from camboxes.pipeline.options.data import SourceOptions
-from camboxes.pipeline.options.fields import changed, option
+from camboxes.pipeline.options.fields import changed, option, option_names
 from camboxes.pipeline.options.maps import MapOptions
 from camboxes.pipeline.options.network import ClassOptions, assumed
 from camboxes.pipeline.reporter import LOG, Reporter
@@ -232,7 +232,7 @@ def prepare(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter 
     from camboxes.transforms.planning.reuse import reusable
 
     with blaming_the_call():
-        options = beams.beam_options(beam_options)
+        options = beams.beam_options(beam_options, option_names(type(job)))
         job.box_rule(BoxRule())  # a wrong value is told at once
         limits = job.limits()
         if not 0 <= job.max_reject_rate <= 1:

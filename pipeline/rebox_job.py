@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from camboxes.models.counts import counted
 from camboxes.pipeline.errors import blaming_the_call
 from camboxes.pipeline.options.boxes import BoxOptions
-from camboxes.pipeline.options.fields import Options, changed, option
+from camboxes.pipeline.options.fields import Options, changed, option, option_names
 from camboxes.pipeline.reporter import LOG, Reporter
 from camboxes.pipeline.run import Run
 
@@ -54,7 +54,7 @@ def rebox(job: ReboxJob, beam_options: Sequence[str] = (), reporter: Reporter = 
     from camboxes.transforms.review.keep_decided import decided
 
     with blaming_the_call():
-        options = beams.beam_options(beam_options)
+        options = beams.beam_options(beam_options, option_names(type(job)))
         run_folder.check_output(job.output, job.run)
         source = run_folder.finished(job.run)
         if job.plain:

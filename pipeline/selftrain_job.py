@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from camboxes.models.counts import counted
 from camboxes.pipeline.errors import blaming_the_call
-from camboxes.pipeline.options.fields import Options, option
+from camboxes.pipeline.options.fields import Options, option, option_names
 from camboxes.pipeline.reporter import LOG, Reporter
 from camboxes.pipeline.run import Run
 
@@ -42,7 +42,7 @@ def selftrain(job: SelftrainJob, beam_options: Sequence[str] = (), reporter: Rep
     from camboxes.transforms.review.keep_decided import decided
 
     with blaming_the_call():
-        options = beams.beam_options(beam_options)
+        options = beams.beam_options(beam_options, option_names(type(job)))
         _check(job)
         run_folder.check_output(job.output, job.run)
         source = run_folder.finished(job.run)

@@ -1,8 +1,8 @@
 """Beam's options on the command line of camboxes."""
 
-import argparse
 import os
 from collections.abc import Sequence
+from typing import NoReturn
 
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options import pipeline_options
@@ -23,17 +23,29 @@ _LARGE_NETWORK = 256 << 20  # bytes of weights; a process that runs them holds t
 _SHARDS_AT_ONCE = 2
 
 
-def beam_options(arguments: Sequence[str]) -> PipelineOptions:
+class _Parser(pipeline_options._BeamArgumentParser):
+    """A parser that raises a CallError."""
+
+    def error(self, message: str) -> NoReturn:
+        raise CallError(f"{message} (an option of Apache Beam)")
+
+
+def beam_options(arguments: Sequence[str], own: Sequence[str] = ()) -> PipelineOptions:
     """Parses Beam's options; the local runner is the default.
+
+    Args:
+      arguments: as on the command line.
+      own: the names of a job's own options, which may have been meant by an unknown one.
 
     Raises:
       CallError: an option that neither camboxes nor Beam knows, or is missing, or a runner that loses data.
     """
-    try:
-        _, unknown = _parser().parse_known_args(list(arguments))
-    except SystemExit:
-        raise CallError("one of Beam's options has a wrong value (see the line above)") from None
-    refuse_unknown(unknown, "see --help for camboxes' own, and Beam's documentation for Beam's")
+    parser = _Parser(allow_abbrev=False)
+    for options in {str(options): options for options in PipelineOptions.__subclasses__()}.values():
+        options._add_argparse_args(parser)
+    _, unknown = parser.parse_known_args(list(arguments))
+    known = [*own, *parser._option_string_actions]
+    refuse_unknown(unknown, known, "see --help for camboxes' own, and Beam's documentation for Beam's")
     options = PipelineOptions(list(arguments))
     standard = options.view_as(StandardOptions)
     if runner_name(options) == "DaskRunner":
@@ -135,10 +147,3 @@ def _share_the_machine(options: PipelineOptions) -> None:
     if not debug.lookup_experiment("use_multiple_sdk_containers"):
         debug.add_experiment("no_use_multiple_sdk_containers")
     debug.number_of_worker_harness_threads = debug.number_of_worker_harness_threads or _SHARDS_AT_ONCE
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = pipeline_options._BeamArgumentParser(allow_abbrev=False, prog="camboxes")
-    for options in {str(options): options for options in PipelineOptions.__subclasses__()}.values():
-        options._add_argparse_args(parser)
-    return parser

@@ -137,6 +137,13 @@ def option_name(field: "dataclasses.Field[Any]") -> str:
     return field.name if field.metadata["positional"] else f"--{field.name.replace('_', '-')}"
 
 
+def option_names(job: type[Options]) -> list[str]:
+    """What the options of a job are called on the command line, but for those that are given by their place."""
+    named = [field for field in dataclasses.fields(job) if not field.metadata["positional"]]
+    switches = [field for field in named if field.metadata["argparse"].get("action") is argparse.BooleanOptionalAction]
+    return [*map(option_name, named), *(f"--no-{option_name(field)[2:]}" for field in switches)]
+
+
 def help_text(field: "dataclasses.Field[Any]") -> str:
     """What an option does, and its default."""
     text, stated = field.metadata["help"], field.metadata["stated"]

@@ -90,6 +90,41 @@ def test_the_defaults_of_explain_and_label():
     assert fine["label"].endswith("(default: on for EfficientNet-Lite, else off)")
 
 
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        ("labell", "camboxes: there is no command 'labell'; did you mean label?"),
+        ("--verson", "camboxes: unknown option --verson; did you mean --version?"),
+        ("label --inptu a --output b", "camboxes label: unknown option --inptu; did you mean --input?"),
+        ("label --input a --output b --min_area 0", "unknown option --min_area 0; did you mean --min-area?"),
+        (
+            "label --input a --output b --no-compet",
+            "unknown option --no-compet; did you mean --no-compete or --compete?",
+        ),
+        ("label --input a --output b --job_nam=x", "unknown option --job_nam=x; did you mean --job_name"),
+        (
+            "rebox --run a --output b --thresold 1",
+            "unknown option --thresold 1; did you mean --threshold or --thresholds?",
+        ),
+        ("compare a b --ground-truth c --ouput d", "unknown option --ouput d; did you mean --output?"),
+        ("label --input a --output b --foo", "unknown option --foo; see --help for camboxes' own, and Beam's"),
+        ("evaluate --run a --ground-truth b --foo", "unknown option --foo; see camboxes evaluate --help"),
+        (
+            "rebox --run a --output b --direct_num_workers=x",
+            "argument --direct_num_workers: invalid int value: 'x' (an",
+        ),
+    ],
+)
+def test_what_may_have_been_meant(capsys, call, line):
+    assert line in _fails(capsys, *call.split())
+
+
+def test_a_command_that_resembles_none(capsys):
+    assert _fails(capsys, "frobnicate").startswith(
+        "camboxes: there is no command 'frobnicate'; expected one of label, "
+    )
+
+
 def test_true_boxes_are_not_written_over(tmp_path, capsys):
     truth = tmp_path / "boxes.json"
     truth.write_text("{}")

@@ -490,9 +490,7 @@ def test_what_cannot_be_loaded_is_told_before_fiftyone_starts(drawn, tmp_path):
     plan = tmp_path / "copy" / "run" / "plan" / "plan.json"
     plan.write_text(json.dumps(json.loads(plan.read_text()) | {"root": str(tmp_path / "copy")}))
     (tmp_path / "copy" / "two.jpg").unlink()
-    with pytest.raises(
-        ValueError, match=r"photographs below '.*copy' that are gone.*: 1 of 5.*two.jpg' \(missing: "
-    ):
+    with pytest.raises(ValueError, match=r"photographs below '.*copy' that are gone.*: 1 of 5.*two.jpg' \(missing: "):
         load_dataset(str(tmp_path / "copy" / "run"))
     (tmp_path / "copy" / "run" / FILE).write_text("no decision\n")
     shutil.copy(drawn.parent / "two.jpg", tmp_path / "copy")
