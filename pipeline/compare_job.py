@@ -29,12 +29,13 @@ def compare(job: CompareJob, reporter: Reporter = LOG) -> "Comparison":
     Raises:
       CallError: the call cannot be carried out as it was made.
     """
-    from camboxes.pipeline.evaluation.comparison import compare_shared, shared_part
-    from camboxes.pipeline.evaluation.json_files import comparison_json
-    from camboxes.pipeline.evaluation.judging import check_libraries, judge
-    from camboxes.pipeline.formats.readers import read_ground_truth
-    from camboxes.pipeline.jobs import run_folder
-    from camboxes.transforms import storage
+    with reporter.step("loading libraries"):
+        from camboxes.pipeline.evaluation.comparison import compare_shared, shared_part
+        from camboxes.pipeline.evaluation.json_files import comparison_json
+        from camboxes.pipeline.evaluation.judging import check_libraries, judge
+        from camboxes.pipeline.formats.readers import read_ground_truth
+        from camboxes.pipeline.jobs import run_folder
+        from camboxes.transforms import storage
 
     with blaming_the_call():
         check_libraries()
@@ -47,8 +48,11 @@ def compare(job: CompareJob, reporter: Reporter = LOG) -> "Comparison":
         if job.output and storage.is_local(job.output) and Path(job.output).is_dir():
             raise CallError(f"--output {job.output!r} is a folder; expected a file, as {job.output}/c.json")
         runs = list(map(run_folder.finished, folders))
-        truth = read_ground_truth(job.ground_truth)
-    comparison = compare_shared(shared_part(*(judge(run, truth, reporter) for run in runs)))
+        with reporter.step(f"reading {job.ground_truth}"):
+            truth = read_ground_truth(job.ground_truth)
+    judged = [judge(run, truth, reporter) for run in runs]
+    with reporter.step("computing differences and their intervals"):
+        comparison = compare_shared(shared_part(*judged))
     if job.output:
         storage.write_json(job.output, comparison_json(folders, job.ground_truth, comparison))
     return comparison

@@ -53,16 +53,17 @@ def evaluate(job: EvaluateJob, reporter: Reporter = LOG) -> EvaluatedRun:
     Raises:
       CallError: the call cannot be carried out as it was made.
     """
-    from camboxes.pipeline.evaluation.figures import compute_figures
-    from camboxes.pipeline.evaluation.json_files import evaluation_json
-    from camboxes.pipeline.evaluation.judging import check_libraries, judge
-    from camboxes.pipeline.evaluation.redrawing import MOST_REDRAWN, redraw
-    from camboxes.pipeline.formats.readers import read_ground_truth
-    from camboxes.pipeline.jobs import run_folder
-    from camboxes.pipeline.reports import run_report
-    from camboxes.pipeline.reports.evaluation_report import section
-    from camboxes.pipeline.tuning.tuning_file import Tuning
-    from camboxes.transforms import storage
+    with reporter.step("loading libraries"):
+        from camboxes.pipeline.evaluation.figures import compute_figures
+        from camboxes.pipeline.evaluation.json_files import evaluation_json
+        from camboxes.pipeline.evaluation.judging import check_libraries, judge
+        from camboxes.pipeline.evaluation.redrawing import MOST_REDRAWN, redraw
+        from camboxes.pipeline.formats.readers import read_ground_truth
+        from camboxes.pipeline.jobs import run_folder
+        from camboxes.pipeline.reports import run_report
+        from camboxes.pipeline.reports.evaluation_report import section
+        from camboxes.pipeline.tuning.tuning_file import Tuning
+        from camboxes.transforms import storage
 
     output = job.output or job.run
     with blaming_the_call():
@@ -70,7 +71,8 @@ def evaluate(job: EvaluateJob, reporter: Reporter = LOG) -> EvaluatedRun:
         run = run_folder.finished(job.run)
         if storage.is_local(output) and Path(output).is_file():
             raise CallError(f"--output {output!r} is a file; expected a folder")
-        truth = read_ground_truth(job.ground_truth)
+        with reporter.step(f"reading {job.ground_truth}"):
+            truth = read_ground_truth(job.ground_truth)
         tuning = Tuning.drawn_with(run)
     judged = judge(run, truth, reporter)
     redrawn = redraw(run, judged.sampled(MOST_REDRAWN), reporter)
@@ -78,5 +80,6 @@ def evaluate(job: EvaluateJob, reporter: Reporter = LOG) -> EvaluatedRun:
     fitted = set(tuning.images if tuning else ())
     json, report = storage.join(output, "evaluation.json"), storage.join(output, "report.html")
     storage.write_json(json, evaluation_json(job.run, job.ground_truth, judged, evaluation))
-    run_report.write(job.run, section(judged, redrawn, evaluation, fitted), output)
+    with reporter.step("writing report.html"):
+        run_report.write(job.run, section(judged, redrawn, evaluation, fitted), output)
     return EvaluatedRun(judged, evaluation, len(fitted.intersection(judged.paths)), json, report)

@@ -15,6 +15,7 @@ from camboxes.pipeline.errors import blaming_the_call
 from camboxes.pipeline.options.fields import Options, changed, option
 from camboxes.pipeline.options.maps import MapOptions
 from camboxes.pipeline.options.network import ClassOptions, assumed
+from camboxes.pipeline.reporter import LOG, Reporter
 from camboxes.pipeline.reports.method_sheet import Column, Row, figure
 
 if TYPE_CHECKING:
@@ -54,17 +55,18 @@ class Explanation(NamedTuple):
     notes: list[str]  # what was assumed or left out
 
 
-def explain(job: ExplainJob) -> Explanation:
+def explain(job: ExplainJob, reporter: Reporter = LOG) -> Explanation:
     """Draws the heat maps of several methods over one photograph, in one figure.
 
     Raises:
       CallError: the call cannot be carried out as it was made.
       Exception: the network failed.
     """
-    from camboxes.transforms import storage
-    from camboxes.transforms.boxes.from_map import BoxRule, boxes_from_map
-    from camboxes.transforms.boxes.stored_maps import quantize
-    from camboxes.transforms.planning.label_matching import LabelMatcher
+    with reporter.step("loading libraries"):
+        from camboxes.transforms import storage
+        from camboxes.transforms.boxes.from_map import BoxRule, boxes_from_map
+        from camboxes.transforms.boxes.stored_maps import quantize
+        from camboxes.transforms.planning.label_matching import LabelMatcher
 
     with blaming_the_call():
         rule = BoxRule(job.threshold)
@@ -72,23 +74,33 @@ def explain(job: ExplainJob) -> Explanation:
         _check_output(job.output, job.image)
         photograph = _read(job.image)  # before torch is loaded: a wrong path is told at once
 
-        from camboxes.models import Localizer, load_classifier
-        from camboxes.models.execution.process import use_one_core
+        with reporter.step("loading PyTorch"):
+            from camboxes.models import Localizer, load_classifier
+            from camboxes.models.execution.process import use_one_core
 
-        classifier = load_classifier(dataclasses.replace(job.model_spec(job.scales), batch_size=1))
+        with reporter.step(f"loading {job.model}"):
+            classifier = load_classifier(dataclasses.replace(job.model_spec(job.scales), batch_size=1))
         notes = assumed(job, classifier)
         if classifier.inexact_because and job.method == _METHODS:
             notes.append(f"cam is left out: it is not exact for {classifier.spec.name}")
             methods = [maps for maps in methods if not any(Factor("cam", None) in term.factors for term in maps.terms)]
-        localizers = [Localizer(classifier, maps) for maps in methods]
+        with reporter.step("trying the methods out"):
+            localizers = [Localizer(classifier, maps) for maps in methods]
         matcher = LabelMatcher(classifier.class_names)
         labels = [] if job.labels is None else job.labels.split(",")
         classes = list(dict.fromkeys(index for label in labels for index in matcher.match(label)))
     if job.labels is None:  # the two classes that the network finds most probable
-        logits = classifier.infer(localizers[0].resize(photograph)[0][None]).logits[0]
+        with reporter.step("finding its classes"):
+            logits = classifier.infer(localizers[0].resize(photograph)[0][None]).logits[0]
         classes = logits.argsort(descending=True, stable=True)[:2].tolist()
-    with ThreadPoolExecutor(1, initializer=use_one_core) as core:  # as each of label's passes has
-        passes = list(core.map(functools.partial(_timed, photograph=photograph, classes=classes), localizers))
+    passes = []
+    with (
+        ThreadPoolExecutor(1, initializer=use_one_core) as core,  # as each of label's passes has
+        reporter.progress(len(localizers), "method", "drawing maps") as advance,
+    ):
+        for timed in core.map(functools.partial(_timed, photograph=photograph, classes=classes), localizers):
+            passes.append(timed)
+            advance(1)
     columns = [Column(maps.method, milliseconds) for maps, (_, milliseconds) in zip(methods, passes, strict=True)]
     rows = []
     for number, index in enumerate(classes):

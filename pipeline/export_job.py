@@ -56,12 +56,13 @@ def export(job: ExportJob, reporter: Reporter = LOG) -> "Exported":
     Raises:
       CallError: the call cannot be carried out as it was made.
     """
-    from camboxes.pipeline.detection_data.datasets import class_list, write_dataset
-    from camboxes.pipeline.detection_data.selected_images import SelectedImages
-    from camboxes.pipeline.detection_data.selection import Selection
-    from camboxes.pipeline.jobs import run_folder
-    from camboxes.transforms import storage
-    from camboxes.transforms.review.keep_decided import decided
+    with reporter.step("loading libraries"):
+        from camboxes.pipeline.detection_data.datasets import class_list, write_dataset
+        from camboxes.pipeline.detection_data.selected_images import SelectedImages
+        from camboxes.pipeline.detection_data.selection import Selection
+        from camboxes.pipeline.jobs import run_folder
+        from camboxes.transforms import storage
+        from camboxes.transforms.review.keep_decided import decided
 
     with blaming_the_call():
         run = run_folder.finished(job.run)

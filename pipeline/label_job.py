@@ -6,7 +6,6 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
-from camboxes.models.counts import counted
 from camboxes.models.spec import DEFAULT_MAPS, LITE_MAPS, Aspect, Compilation, MapSpec, Precision, Refinement
 from camboxes.pipeline.errors import CallError, blaming_the_call
 from camboxes.pipeline.jobs.remote import Accelerator
@@ -171,18 +170,20 @@ def label(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter = 
       TooManyRejectedError: more images were rejected than `max_reject_rate` allows; all files are written.
       Exception: the job failed.
     """
-    from camboxes.pipeline.jobs import execution, progress, remote, run_folder
-    from camboxes.pipeline.jobs.beam_options import fit_processes, local_processes
-    from camboxes.transforms import BoxesFromMaps, InferClassMaps, PlannedRun, WriteCoco, storage
-
     if job.dry_run:
         raise CallError("dry_run is for the command, which prints the plan; leave it out")
+    with reporter.step("loading Apache Beam"):
+        from camboxes.pipeline.jobs import execution, progress, remote, run_folder
+        from camboxes.pipeline.jobs.beam_options import fit_processes, local_processes
+        from camboxes.transforms import BoxesFromMaps, InferClassMaps, PlannedRun, WriteCoco, storage
+
     ready = prepare(job, beam_options, reporter)
     options, localizer, rule = ready.options, ready.localizer, ready.rule
     with contextlib.ExitStack() as held:
         with blaming_the_call():
             held.enter_context(run_folder.locked(job.output, reporter))
-            planned, read = _reading(job, ready)
+            with reporter.step("planning"):
+                planned, read = _reading(job, ready)
         run = planned or PlannedRun.load(job.output)
         if run and job.retry_rejected:
             run.set_aside()
@@ -209,7 +210,9 @@ def label(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter = 
 
         work = f"{ready.describe_network()}, processes: {local_processes(options)}"
         progress.announce(job.output, work, reporter)
-        for remark in _remarks(job, ready):
+        with reporter.step("looking the images up"):
+            remarks = [*_remarks(job, ready)]
+        for remark in remarks:
             reporter.say(remark)
         if remote.described(build, options):
             return Run(job.output)
@@ -225,11 +228,12 @@ def prepare(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter 
     Raises:
       CallError: the call cannot be carried out as it was made.
     """
-    from camboxes.pipeline.jobs import beam_options as beams
-    from camboxes.pipeline.jobs import remote, run_folder
-    from camboxes.transforms import BoxRule, Plan
-    from camboxes.transforms.boxes_from_maps import drawing_settings
-    from camboxes.transforms.planning.reuse import reusable
+    with reporter.step("loading Apache Beam"):
+        from camboxes.pipeline.jobs import beam_options as beams
+        from camboxes.pipeline.jobs import remote, run_folder
+        from camboxes.transforms import BoxRule, Plan
+        from camboxes.transforms.boxes_from_maps import drawing_settings
+        from camboxes.transforms.planning.reuse import reusable
 
     with blaming_the_call():
         options = beams.beam_options(beam_options, option_names(type(job)))
@@ -241,7 +245,7 @@ def prepare(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter 
         remote.check_stores(options, output=job.output, input=job.input, root=job.root, reuse=job.reuse)
         label_map = _read_label_map(job.label_map)
         source = _source(job, options, reporter)  # before torch is loaded: a wrong path is told at once
-        maps, localizer = _localizer(job, options)
+        maps, localizer = _localizer(job, options, reporter)
         rule = job.box_rule(BoxRule.default_for(localizer.classifier, maps))
         plan = Plan(
             job.output,
@@ -285,28 +289,27 @@ def _source(job: LabelJob, options: "PipelineOptions", reporter: Reporter) -> "L
     from camboxes.transforms.planning.listing import read_source
 
     if workers_elsewhere(options) and not job.dry_run:
-        source, listed = None, ""
+        source = None
     else:
-        source = read_source(job.input, job.root)
-        listed = f"{counted(source.images, 'image')} listed; "
+        with reporter.step(f"listing {job.input}"):
+            source = read_source(job.input, job.root)
         on_cpu = not job.dry_run and job.device != "cuda"  # as far as is known before torch is loaded
         if on_cpu and fitting_processes(options, source.images) > 1:
             localizer = "camboxes.models.localization.localizer"
             worker_processes.import_ahead("camboxes.transforms", localizer, "timm", "torchvision")
-    if reporter.shows_progress:  # some seconds follow in which nothing else is said
-        reporter.say(f"{listed}loading {job.model}")
     return source
 
 
-def _localizer(job: LabelJob, options: "PipelineOptions") -> "tuple[MapSpec, Localizer]":
+def _localizer(job: LabelJob, options: "PipelineOptions", reporter: Reporter) -> "tuple[MapSpec, Localizer]":
     """The maps that are asked for, and what makes them, here or on the workers that Beam's options ask for."""
     maps = dataclasses.replace(
         job.map_spec(job.method or DEFAULT_MAPS.method), keep_plain=job.keep_plain, second_look=job.second_look
     )
 
-    from camboxes.models import Localizer  # loads torch; a wrong option was told before
-    from camboxes.pipeline.jobs.remote import load
-    from camboxes.transforms import PlannedRun
+    with reporter.step("loading PyTorch"):  # a wrong option was told before
+        from camboxes.models import Localizer
+        from camboxes.pipeline.jobs.remote import load
+        from camboxes.transforms import PlannedRun
 
     # What is left open was settled when the run was begun, maybe on another processor.
     begun = None if job.overwrite else PlannedRun.load(job.output)
@@ -317,14 +320,16 @@ def _localizer(job: LabelJob, options: "PipelineOptions") -> "tuple[MapSpec, Loc
     }
     spec = job.model_spec(maps.scales)
     spec = dataclasses.replace(spec, aspect=job.aspect, batch_size=job.batch_size, **execution)
-    classifier = load(spec, options, job.accelerator)
+    with reporter.step(f"loading {job.model}"):
+        classifier = load(spec, options, job.accelerator)
     default = MapSpec.default_for(classifier)
     scales = maps.scales or default.scales
     fine = default.fine_scales if job.fine_scales is None else job.fine_scales
     if default.fine_scales and len(scales) == 1:
         fine = False
     maps = dataclasses.replace(maps, method=job.method or default.method, scales=scales, fine_scales=fine)
-    return maps, Localizer(classifier, maps)
+    with reporter.step(f"trying {maps.method} out"):
+        return maps, Localizer(classifier, maps)
 
 
 def _staged(classifier: "Classifier", output: str) -> "ModelSpec":

@@ -44,14 +44,15 @@ def rebox(job: ReboxJob, beam_options: Sequence[str] = (), reporter: Reporter = 
     What was decided in a review is carried over: accepted images keep exactly their boxes.
     Other arguments, and errors: see `label`.
     """
-    from camboxes.pipeline.jobs import beam_options as beams
-    from camboxes.pipeline.jobs import progress, redrawn_run, run_folder
-    from camboxes.pipeline.tuning.tuning_file import FILE
-    from camboxes.transforms import BoxesFromMaps, PlainMaps, ReadShards, storage
-    from camboxes.transforms.boxes_from_maps import drawing_settings
-    from camboxes.transforms.plain_maps import PLAIN
-    from camboxes.transforms.review.decisions import carry_decisions
-    from camboxes.transforms.review.keep_decided import decided
+    with reporter.step("loading Apache Beam"):
+        from camboxes.pipeline.jobs import beam_options as beams
+        from camboxes.pipeline.jobs import progress, redrawn_run, run_folder
+        from camboxes.pipeline.tuning.tuning_file import FILE
+        from camboxes.transforms import BoxesFromMaps, PlainMaps, ReadShards, storage
+        from camboxes.transforms.boxes_from_maps import drawing_settings
+        from camboxes.transforms.plain_maps import PLAIN
+        from camboxes.transforms.review.decisions import carry_decisions
+        from camboxes.transforms.review.keep_decided import decided
 
     with blaming_the_call():
         options = beams.beam_options(beam_options, option_names(type(job)))

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 _WARNING = "WARNING: "
 
-_TICK = 1.0  # seconds between two moves of what is shown on a terminal
-_PLAIN_TICK = 30.0  # seconds between two lines about the same work, in a file
+_TICK = 1.0  # seconds between two moves of what is shown on a terminal; a shorter step leaves no line there
+_PLAIN_FIRST, _PLAIN_TICK = 5.0, 30.0  # in a file: seconds before a step's line, and between lines about one work
 
 
 class Reporter:
@@ -58,9 +58,9 @@ class Terminal(Reporter):
 
     @contextlib.contextmanager
     def step(self, what: str) -> Iterator[None]:
-        """Shows what the block does and for how long. The line stays if that took a second; a file gets one then."""
+        """Shows what the block does and for how long; a file gets a line of what takes long."""
         if not sys.stderr.isatty():
-            with _every(_PLAIN_TICK, lambda: self.say(f"{what} …"), first=_TICK):
+            with _every(_PLAIN_TICK, lambda: self.say(f"{what} …"), first=_PLAIN_FIRST):
                 yield
             return
         from tqdm import tqdm

@@ -33,13 +33,14 @@ def selftrain(job: SelftrainJob, beam_options: Sequence[str] = (), reporter: Rep
     What was decided in a review is carried over. Called again for the same job, it continues where it was cut short.
     Other arguments, and errors: see `label`.
     """
-    from camboxes.pipeline.jobs import beam_options as beams
-    from camboxes.pipeline.jobs import progress, redrawn_run, run_folder
-    from camboxes.transforms import BoxesFromMaps, ReadShards, storage
-    from camboxes.transforms.boxes_from_maps import drawing_settings
-    from camboxes.transforms.inference.selftrained_maps import RegressMaps, selftrained
-    from camboxes.transforms.review.decisions import carry_decisions
-    from camboxes.transforms.review.keep_decided import decided
+    with reporter.step("loading Apache Beam"):
+        from camboxes.pipeline.jobs import beam_options as beams
+        from camboxes.pipeline.jobs import progress, redrawn_run, run_folder
+        from camboxes.transforms import BoxesFromMaps, ReadShards, storage
+        from camboxes.transforms.boxes_from_maps import drawing_settings
+        from camboxes.transforms.inference.selftrained_maps import RegressMaps, selftrained
+        from camboxes.transforms.review.decisions import carry_decisions
+        from camboxes.transforms.review.keep_decided import decided
 
     with blaming_the_call():
         options = beams.beam_options(beam_options, option_names(type(job)))
@@ -48,8 +49,9 @@ def selftrain(job: SelftrainJob, beam_options: Sequence[str] = (), reporter: Rep
         source = run_folder.finished(job.run)
         decisions = decided(source)
 
-    from camboxes.pipeline.selftraining.examples import network_of  # loads torch; a wrong path was told before
-    from camboxes.pipeline.selftraining.record import REGRESSOR, rule_of
+    with reporter.step("loading PyTorch"):  # a wrong path was told before
+        from camboxes.pipeline.selftraining.examples import network_of
+        from camboxes.pipeline.selftraining.record import REGRESSOR, rule_of
 
     with redrawn_run.locked_output(job.run, job.output, reporter):
         with blaming_the_call():
@@ -86,7 +88,8 @@ def _learn(job: SelftrainJob, source: "PlannedRun", spec: "ModelSpec", reporter:
         asked = asked_of(source, job.rounds, spec.size)
         if not job.overwrite and (record := read_record(job.output, asked)):
             return record
-        reader = load_reader(source, spec)
+        with reporter.step("loading the run's network"):
+            reader = load_reader(source, spec)
     if job.overwrite:
         run_folder.remove(job.output)
     return learn(source, job.output, asked, reader, reporter)

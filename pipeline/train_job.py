@@ -69,13 +69,14 @@ def train(job: TrainJob, reporter: Reporter = LOG) -> TrainedClassifier:
 
     Called again for the same job, it continues where it was cut short. Other arguments, and errors: see `label`.
     """
-    from camboxes.pipeline.jobs import run_folder
-    from camboxes.pipeline.training.checkpoint_folder import CONTENTS, FINISHED, RECORD, check_same
-    from camboxes.transforms import storage
+    with reporter.step("loading libraries"):
+        from camboxes.pipeline.jobs import run_folder
+        from camboxes.pipeline.training.checkpoint_folder import CONTENTS, FINISHED, RECORD, check_same
+        from camboxes.transforms import storage
 
     with contextlib.ExitStack() as held:
         with blaming_the_call():
-            ready = _prepare(job)
+            ready = _prepare(job, reporter)
             held.enter_context(run_folder.locked(job.output, reporter))
             if job.overwrite and Path(job.output, RECORD).exists():
                 run_folder.remove(job.output, CONTENTS)
@@ -85,7 +86,9 @@ def train(job: TrainJob, reporter: Reporter = LOG) -> TrainedClassifier:
             figures = storage.read_json(str(finished))["training"]
             return TrainedClassifier(job.output, figures["metrics"], figures["guessing"], ())
         storage.write_json(storage.join(job.output, RECORD), ready.record)
-        for remark in _remarks(job, ready):
+        with reporter.step("looking the images up"):
+            remarks = [*_remarks(job, ready)]
+        for remark in remarks:
             reporter.say(remark)
         return _train(job, ready, reporter)
 
@@ -104,7 +107,7 @@ class _Prepared(NamedTuple):
     record: dict[str, Any]
 
 
-def _prepare(job: TrainJob) -> _Prepared:
+def _prepare(job: TrainJob, reporter: Reporter) -> _Prepared:
     """Checks a job, lists its images and loads its network.
 
     Raises:
@@ -118,21 +121,24 @@ def _prepare(job: TrainJob) -> _Prepared:
     from camboxes.transforms.planning.listing import check_labels, read_source
 
     run_folder.check_output(job.output, job.input, job.model, contents=CONTENTS)
-    source = read_source(job.input, job.root)
+    with reporter.step(f"listing {job.input}"):
+        source = read_source(job.input, job.root)
     check_labels(source.labels(), source.containers)
     data = TrainingData.of(source)
     data.check()
     share = _share(job, data)
 
-    import torch  # takes seconds; a wrong path was told before
+    with reporter.step("loading PyTorch"):  # a wrong path was told before
+        import torch
 
-    from camboxes.models import load_classifier
-    from camboxes.models.networks.by_name import Network
-    from camboxes.models.networks.gap_conversions import gap_network
+        from camboxes.models import load_classifier
+        from camboxes.models.networks.by_name import Network
+        from camboxes.models.networks.gap_conversions import gap_network
 
     spec = job.model_spec()
     # Without weights of its own a conversion begins with those of the network that it converts.
-    base = load_classifier(spec if spec.weights else dataclasses.replace(spec, name=spec.name.removeprefix("gap:")))
+    with reporter.step(f"loading {job.model}"):
+        base = load_classifier(spec if spec.weights else dataclasses.replace(spec, name=spec.name.removeprefix("gap:")))
     torch.manual_seed(job.seed)  # it decides the weights of new layers
     network = Network(base.spec.name, base.network.cpu(), base.preprocessing)
     return _Prepared(source, data, base, gap_network(network, len(data.classes)), _record(job, data, base, share))
@@ -222,12 +228,13 @@ def _remarks(job: TrainJob, ready: _Prepared) -> Iterator[str]:
 
 def _train(job: TrainJob, ready: _Prepared, reporter: Reporter) -> TrainedClassifier:
     """Trains the head, and after it everything where that is asked for; writes the classifier."""
-    from camboxes.models import Classifier
-    from camboxes.models.networks.gap_conversions import gap_network
-    from camboxes.models.training.loop import train
-    from camboxes.pipeline.training.checkpoint_folder import EVERYTHING, FEATURES, HEAD
-    from camboxes.pipeline.training.inputs import CachedFeatures, compute_features, examples, read_view
-    from camboxes.pipeline.training.selection import select
+    with reporter.step("loading Lightning"):
+        from camboxes.models import Classifier
+        from camboxes.models.networks.gap_conversions import gap_network
+        from camboxes.models.training.loop import train
+        from camboxes.pipeline.training.checkpoint_folder import EVERYTHING, FEATURES, HEAD
+        from camboxes.pipeline.training.inputs import CachedFeatures, compute_features, examples, read_view
+        from camboxes.pipeline.training.selection import select
 
     output, settings = Path(job.output), ready.record["settings"]
     data, base, converted = ready.data, ready.base, ready.converted

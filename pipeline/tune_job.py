@@ -54,31 +54,35 @@ def tune(job: TuneJob, reporter: Reporter = LOG) -> TunedRun:
     Raises:
       CallError: the call cannot be carried out as it was made.
     """
-    from camboxes.pipeline.evaluation.judging import check_libraries, judge
-    from camboxes.pipeline.evaluation.redrawing import redraw
-    from camboxes.pipeline.evaluation.reliability import trust
-    from camboxes.pipeline.formats.readers import read_ground_truth, reviewed
-    from camboxes.pipeline.jobs import run_folder
-    from camboxes.pipeline.tuning import calibrating, thresholds
-    from camboxes.pipeline.tuning.tuning_file import FILE, Tuning, maps_settings
-    from camboxes.transforms import BoxRule, storage
+    with reporter.step("loading libraries"):
+        from camboxes.pipeline.evaluation.judging import check_libraries, judge
+        from camboxes.pipeline.evaluation.redrawing import redraw
+        from camboxes.pipeline.evaluation.reliability import trust
+        from camboxes.pipeline.formats.readers import read_ground_truth, reviewed
+        from camboxes.pipeline.jobs import run_folder
+        from camboxes.pipeline.tuning import calibrating, thresholds
+        from camboxes.pipeline.tuning.tuning_file import FILE, Tuning, maps_settings
+        from camboxes.transforms import BoxRule, storage
 
     check_libraries()
     output = job.output or storage.join(job.run, FILE)
     with blaming_the_call():
         run_folder.check_output(output, job.ground_truth)
         run = run_folder.finished(job.run)
-        truth = reviewed(run) if job.ground_truth is None else read_ground_truth(job.ground_truth)
+        with reporter.step(f"reading {job.ground_truth or 'what was decided'}"):
+            truth = reviewed(run) if job.ground_truth is None else read_ground_truth(job.ground_truth)
     redrawn = redraw(run, judge(run, truth, reporter), reporter)
-    choice = thresholds.choose(redrawn)
+    with reporter.step("choosing thresholds"):
+        choice = thresholds.choose(redrawn)
     before = BoxRule(**redrawn.settings["rule"])
     rule = BoxRule(choice.threshold, before.min_area, before.boxes, choice.thresholds)
-    boxed, of_run = calibrating.samples(run, redrawn.matching, rule)
-    calibration = calibrating.fit(boxed, of_run)
-    right = float(boxed.right.mean()) if len(boxed.right) else 0.0
-    trusted = None
-    if any(calibration.weights.values()):
-        trusted = trust(calibrating.held_out(boxed, of_run).mean(axis=0), boxed.right, right)
+    with reporter.step("calibrating scores"):
+        boxed, of_run = calibrating.samples(run, redrawn.matching, rule)
+        calibration = calibrating.fit(boxed, of_run)
+        right = float(boxed.right.mean()) if len(boxed.right) else 0.0
+        trusted = None
+        if any(calibration.weights.values()):
+            trusted = trust(calibrating.held_out(boxed, of_run).mean(axis=0), boxed.right, right)
     figures = {
         "pairs": len(redrawn.iou),
         "thresholds": {name: expected._asdict() for name, expected in choice.expected.items()},

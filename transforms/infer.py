@@ -14,7 +14,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from camboxes.models.spec import MapSpec, ModelSpec
 from camboxes.transforms import storage
 from camboxes.transforms.contents.shard_contents import contents
-from camboxes.transforms.counters import count
+from camboxes.transforms.counters import count, images_done
 from camboxes.transforms.images.decoding import DEFAULT_LIMITS, Limits
 from camboxes.transforms.inference.image_loading import ImageLoader, PlannedImage
 from camboxes.transforms.inference.rows import RowBuilder
@@ -133,6 +133,7 @@ class _InferClassMaps(beam.DoFn):
             self._scheduler.close()
 
     def _take(self, answered: Iterable[Answered]) -> None:
+        taken = 0
         for image, answers in answered:
             row = self._rows.row(image, answers)
             image.planned.shard.done[image.planned.number] = row
@@ -140,6 +141,8 @@ class _InferClassMaps(beam.DoFn):
                 count("reused")
             else:
                 count(f"rejected_{row['reason'].partition(':')[0]}" if row["status"] == REJECTED else "decoded")
+            taken += 1
+        images_done(taken)
 
     def _complete(self) -> Iterator[WindowedValue]:
         """The shards all of whose rows are done, in the order in which they were opened."""

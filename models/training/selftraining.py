@@ -8,7 +8,7 @@ nothing else. The class's map is multiplied in at the end.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -140,14 +140,24 @@ def on_one_core() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def fit(examples: MapExamples, masks: torch.Tensor, seed: int = 0) -> MapRegressor:
+def epochs_for(maps: int) -> int:
+    """The number of epochs in which `fit` learns from so many maps."""
+    return min(max(round(_SEEN / maps), _EPOCHS[0]), _EPOCHS[1])
+
+
+def fit(
+    examples: MapExamples,
+    masks: torch.Tensor,
+    seed: int = 0,
+    progress: Callable[[int], object] = lambda epochs: None,
+) -> MapRegressor:
     """Trains a regressor, on one core: the same arguments give the same bits.
 
     The masks are the share of foreground in each cell, float32 [maps, height, width]. The seed decides the first
-    weights, the order of the examples, and which of them are mirrored.
+    weights, the order of the examples, and which of them are mirrored. `progress` is called after each epoch with 1.
     """
     count = len(masks)
-    epochs = min(max(round(_SEEN / count), _EPOCHS[0]), _EPOCHS[1])
+    epochs = epochs_for(count)
     chance = torch.Generator().manual_seed(seed)
     with on_one_core():
         with torch.random.fork_rng(devices=[]):
@@ -168,6 +178,7 @@ def fit(examples: MapExamples, masks: torch.Tensor, seed: int = 0) -> MapRegress
                 loss.backward()
                 optimizer.step()
                 schedule.step()
+            progress(1)
     return regressor.eval().requires_grad_(False)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from camboxes.models.counts import counted
 from camboxes.pipeline.options.fields import Options
+from camboxes.pipeline.reporter import TERMINAL
 
 JOB = Options
 
@@ -70,7 +71,8 @@ def run(_: Options) -> None:
     width = max(len(check.name) for check in CHECKS)
     failed = 0
     for check in CHECKS:
-        mark, text = check.line()
+        with TERMINAL.step(f"checking {check.name}"):
+            mark, text = check.line()
         failed += mark == FAIL
         print(f"{mark:<4} {check.name:<{width}}   {text}", flush=True)
     if failed:

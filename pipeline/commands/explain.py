@@ -6,6 +6,7 @@ from them, of the largest component. Milliseconds are one pass of that method al
 """
 
 from camboxes.pipeline.explain_job import ExplainJob, explain
+from camboxes.pipeline.reporter import TERMINAL
 from camboxes.pipeline.untrusted_text import on_one_line
 
 JOB = ExplainJob
@@ -13,7 +14,7 @@ JOB = ExplainJob
 
 def run(job: ExplainJob) -> None:
     """Runs the command."""
-    explanation = explain(job)
+    explanation = explain(job, TERMINAL)
     for note in explanation.notes:
         print(note)
     for row in explanation.rows:

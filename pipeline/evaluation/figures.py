@@ -120,8 +120,9 @@ def compute_figures(judged: Judged, redrawn: Redrawn, reporter: Reporter = LOG) 
 
     The best thresholds are chosen on the images of `redrawn`: the same run or a sample of it, redrawn.
     """
-    true = true_boxes(judged)
-    matches = [match_boxes(true, boxes) for boxes in (judged.detections, *_floors(judged))]
+    with reporter.step("matching boxes"):
+        true = true_boxes(judged)
+        matches = [match_boxes(true, boxes) for boxes in (judged.detections, *_floors(judged))]
 
     def of_own_boxes(weights: np.ndarray) -> np.ndarray:
         return np.concatenate(localization(judged, weights), axis=1)

@@ -15,7 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from camboxes.models.counts import counted
 from camboxes.pipeline.jobs import worker_processes
 from camboxes.pipeline.jobs.beam_options import local_processes
-from camboxes.pipeline.jobs.progress import remark_on_input, shard_progress
+from camboxes.pipeline.jobs.progress import image_progress, remark_on_input
 from camboxes.pipeline.reporter import Reporter
 from camboxes.pipeline.reports import run_report
 from camboxes.transforms import PlannedRun, quote_python, storage
@@ -42,9 +42,11 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, out
     pipeline = beam.Pipeline(options=options)
     build(pipeline)
     path = storage.join(output, "summary.json")
+    processes = local_processes(options)
+    starting = "starting the job" if processes == 1 else f"starting {processes} worker processes"
     try:
         with (
-            shard_progress(output, reporter),
+            image_progress(output, starting, reporter),
             worker_processes.supervised(options, reporter) as peaks,
             _rejections_not_logged(),
         ):
@@ -62,7 +64,7 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, out
     peak = max([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, *peaks])
     summary["run"] = {
         "runner": str(options.view_as(StandardOptions).runner),
-        "processes": local_processes(options),
+        "processes": processes,
         "seconds": round(seconds, 2),
         "peak_memory_bytes": peak if sys.platform == "darwin" else 1024 * peak,  # in bytes on macOS, in KiB on Linux
     }
@@ -76,7 +78,8 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, out
         rate = round(images / seconds, 2)
         summary["run"] |= {"images": images, "images_per_second": rate, "counters": counters}
     storage.write_json(path, summary)
-    gone = run_report.write(output)
+    with reporter.step("writing report.html"):
+        gone = run_report.write(output)
     if not planned_before and (run := PlannedRun.load(output)):
         remark_on_input(run, reporter)  # `announce` could not
     if gone:

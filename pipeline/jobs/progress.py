@@ -1,13 +1,21 @@
 """What is told of a job before it runs and while it does."""
 
 import contextlib
+import math
+import os
+import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from camboxes.models.counts import counted
 from camboxes.pipeline.reporter import Reporter
 from camboxes.pipeline.reports import remarks
 from camboxes.transforms import PlannedRun, storage
+from camboxes.transforms.counters import IMAGES_DONE
+
+_LOOK = 0.5  # seconds between two looks at what this machine has done
 
 
 def announce(output: str, work: str, reporter: Reporter) -> None:
@@ -35,33 +43,62 @@ def remark_on_input(run: PlannedRun, reporter: Reporter) -> None:
 
 
 @contextlib.contextmanager
-def shard_progress(output: str, reporter: Reporter) -> Iterator[None]:
-    """Shows the images of finished shards, while a job runs; nothing before there is a plan.
+def image_progress(output: str, starting: str, reporter: Reporter) -> Iterator[None]:
+    """Shows how many images are done, while a job runs; `starting` is the name of the step before the first one.
 
-    A shard's file is the one sign of progress that every runner and every process gives.
+    Processes on this machine tell of each image that has had its pass. Shards that are finished are the one sign of
+    progress that every runner gives, and also count where the other is missing.
     """
     if not reporter.shows_progress:
         yield
         return
-    ended, seconds = threading.Event(), 0.5 if storage.is_local(output) else 10
+    ended = threading.Event()
+    with tempfile.NamedTemporaryFile(prefix="camboxes-images-") as live:
+        watched = (output, Path(live.name), starting, ended, reporter)
+        thread = threading.Thread(target=_watch, args=watched, name="images", daemon=True)
+        os.environ[IMAGES_DONE] = live.name
+        thread.start()
+        try:
+            yield
+        finally:
+            os.environ.pop(IMAGES_DONE, None)
+            ended.set()
+            thread.join()
 
-    def watch() -> None:
+
+def _watch(output: str, live: Path, starting: str, ended: threading.Event, reporter: Reporter) -> None:
+    with reporter.step(starting):
         while (run := PlannedRun.load(output)) is None:
-            if ended.wait(seconds):
+            if ended.wait(_every(output)):
                 return
-        missing = run.missing()
-        with reporter.progress(sum(run.shards[key] for key in missing), "image", "images") as advance:
-            last = False
-            while not last:
-                last = ended.wait(seconds)
-                still = run.missing()
-                advance(sum(run.shards[key] for key in {*missing} - {*still}))
-                missing = still
+        images = {key: run.shards[key] for key in run.missing()}
+        total, counts = sum(images.values()), _counts(run, images, live, ended)
+        done = next(filter(None, counts), 0)
+    if done:
+        with reporter.progress(total, "image", "drawing boxes") as advance:
+            advance(done)
+            while done < total and (now := next(counts, None)) is not None:
+                advance(now - done)
+                done = now
+    if not ended.is_set():
+        with reporter.step("merging the shards"):
+            ended.wait()
 
-    thread = threading.Thread(target=watch, name="progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+
+def _counts(run: PlannedRun, images: Mapping[str, int], live: Path, ended: threading.Event) -> Iterator[int]:
+    """The number of images that are done, again and again, for the last time when the job has ended."""
+    total, looked, finished = sum(images.values()), -math.inf, 0
+    while total:
+        over = ended.wait(_LOOK)
+        if over or time.monotonic() - looked >= _every(run.output):
+            looked, missing = time.monotonic(), {*run.missing()}
+            finished = sum(number for key, number in images.items() if key not in missing)
+        # What a job did of a shard before it was killed is done again, and counted in a file of its own.
+        yield max(finished, min(live.stat().st_size, total))
+        if over:
+            return
+
+
+def _every(output: str) -> float:
+    """Seconds between two looks at the run's folder."""
+    return _LOOK if storage.is_local(output) else 10

@@ -1,9 +1,9 @@
 """Loads a run into FiftyOne, and serves it in the App for as long as somebody reviews it."""
 
 import collections
+import contextlib
 import dataclasses
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from camboxes.models.counts import counted
 from camboxes.pipeline.errors import CallError, blaming_the_call
 from camboxes.pipeline.options.fields import Options, option
+from camboxes.pipeline.reporter import TERMINAL, Reporter
 
 if TYPE_CHECKING:
     import fiftyone as fo
@@ -47,7 +48,7 @@ class ReviewedRun:
     decisions: str
 
 
-def serve(job: ReviewJob, ready: Callable[[str], None] = print) -> ReviewedRun:
+def serve(job: ReviewJob, ready: Callable[[str], None] = print, reporter: Reporter = TERMINAL) -> ReviewedRun:
     """Loads a run into FiftyOne and serves it in the App, on this machine alone, until the process is interrupted.
 
     `ready` is called with the App's address as soon as it answers.
@@ -55,9 +56,10 @@ def serve(job: ReviewJob, ready: Callable[[str], None] = print) -> ReviewedRun:
     Raises:
       CallError: the call cannot be carried out as it was made.
     """
-    from camboxes.pipeline.review import app_server
-    from camboxes.transforms import storage
-    from camboxes.transforms.review.decisions import FILE, read_decisions
+    with reporter.step("loading libraries"):
+        from camboxes.pipeline.review import app_server
+        from camboxes.transforms import storage
+        from camboxes.transforms.review.decisions import FILE, read_decisions
 
     if not app_server.is_free(job.port):
         raise CallError(f"something listens on port {job.port} already; stop it, or name another --port")
@@ -65,18 +67,26 @@ def serve(job: ReviewJob, ready: Callable[[str], None] = print) -> ReviewedRun:
         planned = _finished_run(job.run)
     app_server.quiet()
     try:
-        dataset = load_dataset(job.run, cache_limit=job.cache_limit)
+        dataset = load_dataset(job.run, cache_limit=job.cache_limit, reporter=reporter)
     except ValueError as error:  # of the run, as documented; all else is a failed job
         raise CallError(str(error)) from error
     app_server.install_plugin()
     address = f"http://{app_server.ADDRESS}:{job.port}/datasets/{dataset.name}"
-    with app_server.delegated_worker():
-        app_server.serve_app(job.port, lambda: ready(address))
+    with app_server.delegated_worker(), contextlib.ExitStack() as starting:
+        starting.enter_context(reporter.step("starting the App"))
+
+        def answers() -> None:
+            starting.close()
+            ready(address)
+
+        app_server.serve_app(job.port, answers)
     verdicts = collections.Counter(decision.verdict for decision in read_decisions(job.run).values())
     return ReviewedRun(planned.images, verdicts, storage.join(job.run, FILE))
 
 
-def load_dataset(run: str, name: str | None = None, *, cache_limit: float = _CACHE_LIMIT_GB) -> "fo.Dataset":
+def load_dataset(
+    run: str, name: str | None = None, *, cache_limit: float = _CACHE_LIMIT_GB, reporter: Reporter = TERMINAL
+) -> "fo.Dataset":
     """Loads a finished run into a persistent FiftyOne dataset, or updates that dataset.
 
     People's work in the dataset is never deleted. If the folder held another run before, that run's dataset is renamed,
@@ -89,13 +99,12 @@ def load_dataset(run: str, name: str | None = None, *, cache_limit: float = _CAC
       run: the run's folder, on this machine.
       name: the dataset's name; None for the folder's name and a few digits of a hash.
       cache_limit: the most that copies of photographs on a store may take, in GB.
+      reporter: is told of progress.
 
     Raises:
       ValueError: the folder holds no finished run, photographs are gone or replaced, or a dataset of this name holds
         another run or none.
     """
-    from tqdm import tqdm
-
     from camboxes.pipeline.review import fiftyone_dataset, local_photographs
     from camboxes.transforms import storage
     from camboxes.transforms.containers.members import split
@@ -106,21 +115,22 @@ def load_dataset(run: str, name: str | None = None, *, cache_limit: float = _CAC
     rows = list(planned.rows(["path", "digest", "status", "review"]))
     in_containers = any(split(row["path"]) for row in rows)
     if storage.is_local(planned.root) and not in_containers:
-        with tqdm(total=planned.images, unit="photograph", desc="comparing", disable=None) as bar:
-            photographs = local_photographs.places(planned, rows, bar.update)
+        with reporter.progress(planned.images, "photograph", "comparing") as advance:
+            photographs = local_photographs.places(planned, rows, advance)
     else:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "camboxes", "photographs")
-        with tqdm(total=planned.images, unit="photograph", desc="fetching", disable=None) as bar:
-            photographs, left = local_photographs.fetched(planned, rows, cache, int(cache_limit * 1e9), bar.update)
+        with reporter.progress(planned.images, "photograph", "fetching") as advance:
+            photographs, left = local_photographs.fetched(planned, rows, cache, int(cache_limit * 1e9), advance)
         if left:
-            print(
+            reporter.say(
                 f"left out: {left:,} of {counted(planned.images, 'image')}, for --cache-limit {cache_limit:g} was "
-                "reached",
-                file=sys.stderr,
+                "reached"
             )
-    with tqdm(total=planned.images, unit="image", desc="loading", disable=None) as bar:
-        dataset = fiftyone_dataset.load(planned, name or fiftyone_dataset.dataset_name(run), photographs, bar.update)
-    print(f"{counted(len(dataset), 'image')} in FiftyOne's dataset {dataset.name!r}", file=sys.stderr)
+    with reporter.step("starting FiftyOne and its database"):
+        import fiftyone  # noqa: F401 (importing it starts the database)
+    with reporter.progress(planned.images, "image", "loading") as advance:
+        dataset = fiftyone_dataset.load(planned, name or fiftyone_dataset.dataset_name(run), photographs, advance)
+    reporter.say(f"{counted(len(dataset), 'image')} in FiftyOne's dataset {dataset.name!r}")
     return dataset
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from camboxes.models.localization.affinity import coherence
-from camboxes.models.training.selftraining import MapRegressor, fit, on_one_core
+from camboxes.models.training.selftraining import MapRegressor, epochs_for, fit, on_one_core
 from camboxes.pipeline.errors import CallError
 from camboxes.pipeline.reporter import Reporter
 from camboxes.pipeline.selftraining.examples import Sampled
@@ -83,12 +83,12 @@ def train_rounds(sampled: Sampled, own_rule: BoxRule, rule: BoxRule, rounds: int
     height, width = examples.maps.shape[1:]
     stored = [StoredMap.of(entry) for entry in sampled.entries]
     rules = [own_rule.of(label["label"]) for label in sampled.labels]
-    own_boxes = _boxes(stored, rules)
-    with on_one_core():
+    with on_one_core(), reporter.step("judging the run's own maps"):
+        own_boxes = _boxes(stored, rules)
         own = last = _standing(sampled, examples.maps, stored, rules, own_boxes)
     history: list[dict[str, Any]] = [{"round": 0, **own._asdict(), "verdict": "the run's own maps"}]
     kept, kept_round = None, 0
-    with on_one_core(), reporter.progress(rounds, "round", "self-training") as advance:
+    with on_one_core():
         for number in range(1, rounds + 1):
             masks = [component(one, its, height, width) for one, its in zip(stored, rules, strict=True)]
             found = [place for place, mask in enumerate(masks) if mask is not None]
@@ -96,15 +96,17 @@ def train_rounds(sampled: Sampled, own_rule: BoxRule, rule: BoxRule, rounds: int
                 raise CallError("no map gives a box to learn from; rebox the run with a smaller --min-area")
             chosen = torch.tensor(found)
             some = examples._replace(image=examples.image[chosen], maps=examples.maps[chosen])
-            regressor = fit(some, torch.from_numpy(np.stack([mask for mask in masks if mask is not None])))
-            pairs = zip(examples.image, examples.maps, strict=True)
-            maps = torch.stack([regressor.predict(examples.features[image], before) for image, before in pairs])
-            stored = [quantize(one.numpy()) for one in maps]
-            rules = [rule] * len(stored)
-            now = _standing(sampled, maps, stored, rules, own_boxes)
+            wanted = torch.from_numpy(np.stack([mask for mask in masks if mask is not None]))
+            with reporter.progress(epochs_for(len(found)), "epoch", f"training round {number}") as advance:
+                regressor = fit(some, wanted, progress=advance)
+            with reporter.step(f"judging the maps of round {number}"):
+                pairs = zip(examples.image, examples.maps, strict=True)
+                maps = torch.stack([regressor.predict(examples.features[image], before) for image, before in pairs])
+                stored = [quantize(one.numpy()) for one in maps]
+                rules = [rule] * len(stored)
+                now = _standing(sampled, maps, stored, rules, own_boxes)
             worse = now.worse_because(last, own)
             history.append({"round": number, **now._asdict(), "verdict": worse or "better in agreement and coherence"})
-            advance(1)
             if worse:
                 break
             kept, kept_round, last = regressor, number, now

@@ -67,9 +67,15 @@ def compute_features(
     ):
         for number, paths in enumerate(batched(data.labels, _CHUNK)):
             file, found = (folder / f"{number:06d}{suffix}" for suffix in (".npy", ".json"))
-            if not file.exists():
+            if file.exists():
+                advance(len(paths))
+            else:
                 batches = batched(OrderedMap("decode", readers, read, 4 * batch_size).all(paths), batch_size)
-                features = np.concatenate([*OrderedMap("forward", passes, infer, side_by_side).all(batches)])
+                of_batches = []
+                for of_batch in OrderedMap("forward", passes, infer, side_by_side).all(batches):
+                    of_batches.append(of_batch)
+                    advance(len(of_batch))
+                features = np.concatenate(of_batches)
                 for path, finite in zip(paths, np.isfinite(features).all((1, 2, 3)), strict=True):
                     if not finite:
                         rejected.setdefault(path, "not_finite: the network's output holds NaN or infinity")
@@ -82,7 +88,6 @@ def compute_features(
             of_chunk = storage.read_json(str(found))
             rejected |= of_chunk["rejected"]
             prints |= {path: Print(*of_image) for path, of_image in of_chunk["prints"].items()}
-            advance(len(paths))
     return Read(dict(sorted(rejected.items())), {path: prints[path] for path in data.labels if path not in rejected})
 
 

@@ -26,7 +26,7 @@ def test_callers_in_python_are_told_by_the_log(caplog, capfd, monkeypatch):
 
 
 def test_a_file_gets_lines_now_and_then_and_none_of_what_is_short(capsys, monkeypatch):
-    monkeypatch.setattr(reporter, "_TICK", 0.2)
+    monkeypatch.setattr(reporter, "_PLAIN_FIRST", 0.2)
     monkeypatch.setattr(reporter, "_PLAIN_TICK", 0.2)
     TERMINAL.say("WARNING: two labels are alike")
     with TERMINAL.step("listing photographs"), TERMINAL.progress(10, "image", "looking") as advance:

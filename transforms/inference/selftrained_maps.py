@@ -19,7 +19,7 @@ from camboxes.transforms.boxes.second_look import is_whole
 from camboxes.transforms.boxes.stored_maps import StoredMap, quantize
 from camboxes.transforms.contents.image_files import locate, read_image
 from camboxes.transforms.contents.shard_contents import seen
-from camboxes.transforms.counters import count
+from camboxes.transforms.counters import count, images_done
 from camboxes.transforms.images.decoding import ACCEPTED, BadImageError, decode
 from camboxes.transforms.inference.rows import finite
 from camboxes.transforms.ordered_threads import through_network
@@ -159,9 +159,11 @@ class _RegressMaps(beam.DoFn):
             for photograph, maps in batch:
                 count("decoded")
                 rows[photograph.number] = photograph.row | {"maps": maps}
+            images_done(len(batch))
         for number, error in errors.items():
             count(f"rejected_{error.code}")
             rows[number] = rejected({name: rows[number][name] for name in ("image_id", "path", "labels")}, str(error))
+        images_done(len(rows) - len(wanted) + len(errors))
         yield shard.extended(rows, MAPPED, self._settings)
 
     def _regressed(self, batch: list[_Photograph]) -> list[tuple[_Photograph, list[_Row]]]:
