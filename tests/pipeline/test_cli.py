@@ -232,9 +232,11 @@ def test_processes_are_fitted_only_where_the_call_leaves_them_open(monkeypatch):
     assert local_processes(options) == 1
 
 
-def test_a_command_s_process_ends_without_a_last_collection():
-    code = "import gc; from camboxes.pipeline import cli; cli.main = lambda: 3\n"
-    code += "print(cli.command(), gc.get_freeze_count())"
+def test_a_command_s_process_collects_no_garbage_while_it_imports_nor_at_its_end():
+    code = "import gc, time; from camboxes.pipeline import cli\n"
+    code += "found = []; cli._IMPORTS = 0.2\n"
+    code += "cli.main = lambda: found.append(gc.isenabled()) or time.sleep(1) or found.append(gc.isenabled()) or 3\n"
+    code += "print(cli.command(), gc.get_freeze_count(), *found)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    status, frozen = map(int, done.stdout.split())
-    assert status == 3 and frozen > 10_000
+    status, frozen, *collecting = done.stdout.split()
+    assert status == "3" and int(frozen) > 10_000 and collecting == ["False", "True"]
