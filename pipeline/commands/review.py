@@ -2,7 +2,7 @@
 
 Boxes, labels and heat maps go into a FiftyOne dataset that stays; the same call again adds what is new and keeps what
 was decided. Decisions are written to OUT/review.jsonl, so that the database may be deleted at any time. The App listens
-on this machine alone. Needs the extra: pip install "camboxes[review]".
+on this machine alone. Needs an extra: pip install ".[review]" (in the clone).
 
 In Python, `load_dataset(OUT)` gives the dataset without opening the App.
 """

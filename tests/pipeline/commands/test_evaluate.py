@@ -186,7 +186,9 @@ def test_wrong_calls_get_one_line(run, truth, tmp_path, capsys, monkeypatch):
     truth.write_text(json.dumps(data | {"images": [i | {"file_name": f"{i['id']}.jpg"} for i in data["images"]]}))
     assert "no image of ground truth" in _fails(capsys, run, truth, *out)
     monkeypatch.setitem(sys.modules, "pycocotools", None)
-    assert 'needs pycocotools, which is not installed: pip install ".[eval]"' in _fails(capsys, run, truth, *out)
+    assert 'needs pycocotools, which is not installed: pip install ".[eval]" (in the clone)' in _fails(
+        capsys, run, truth, *out
+    )
     assert not (tmp_path / "out").exists()
 
 

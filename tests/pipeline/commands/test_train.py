@@ -332,7 +332,7 @@ def test_wrong_calls(squares, tmp_path, capsys, monkeypatch):
     assert "holds features, which no training has left there" in capsys.readouterr().err
     assert (tmp_path / "own" / "features").exists()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert 'not installed: pip install "camboxes[train]"' in refused(squares)
+    assert 'not installed: pip install ".[train]" (in the clone)' in refused(squares)
 
 
 def test_noise_labels_on_copies_report_what_guessing_gives(tmp_path, capsys):
