@@ -19,6 +19,7 @@ from camboxes.transforms.doubts.label_doubts import Doubts
 from camboxes.transforms.doubts.same_bytes import SameBytes
 from camboxes.transforms.planning.plan import PlannedRun, read_shard, shard_file
 from camboxes.transforms.records import REJECTED, Shard
+from camboxes.transforms.settings import in_words, settings_that_differ
 
 # The libraries whose versions can change a result.
 _LIBRARIES = "camboxes torch torchvision timm apache-beam pyarrow numpy opencv-python-headless pillow".split()  # noqa: SIM905
@@ -208,7 +209,8 @@ def _rows(output: str, keys: Iterable[str], settings: Mapping[str, Any]) -> Iter
         shard = read_shard(output, key, columns)
         if shard.settings != settings:
             raise ValueError(
-                f"shard {key} of {output!r} was made with {shard.settings}, the ones before it with {settings}"
+                f"shard {key} of {output!r} was made with other settings than the ones before it: "
+                f"{in_words(settings_that_differ(settings, shard.settings))}"
             )
         yield from shard.rows.to_pylist()
 

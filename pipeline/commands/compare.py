@@ -34,7 +34,7 @@ def run(job: CompareJob) -> None:
 
 
 def _print_runs(folders: Sequence[str], both: "Shared") -> None:
-    from camboxes.pipeline.evaluation.comparison import settings_that_differ
+    from camboxes.transforms.settings import settings_that_differ
 
     differ = settings_that_differ(both.first.settings, both.second.settings)
     told = "; ".join(f"{name} {_short(name, one)} and {_short(name, two)}" for name, (one, two) in differ.items())

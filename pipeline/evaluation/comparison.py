@@ -5,8 +5,7 @@ not blur the difference. A p-value is twice the smaller share of resamples on ei
 the number of figures and classes.
 """
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -157,21 +156,3 @@ def differences(values: np.ndarray, samples: np.ndarray) -> list[Difference]:
             p = min(1.0, max(2 * min((sample <= 0).mean(), (sample >= 0).mean()), 1 / len(sample)))
         found.append(Difference(first, second, estimate, None if p is None else float(p)))
     return found
-
-
-def settings_that_differ(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The settings of two runs that differ, by dotted name; None where a run does not have one.
-
-    A calibration counts as one setting: its weights tell a reader nothing.
-    """
-    flat = [dict(_flat(settings)) for settings in (first, second)]
-    names = dict.fromkeys([*flat[0], *flat[1]])
-    return {name: values for name in names if (values := (flat[0].get(name), flat[1].get(name)))[0] != values[1]}
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in settings.items():
-        if isinstance(value, dict) and name != "calibration":
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

@@ -2,13 +2,13 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from camboxes.models.counts import counted
 from camboxes.transforms import storage
+from camboxes.transforms.settings import in_words, settings_that_differ
 
 RECORD, FINISHED = "training.json", "classifier.json"  # RECORD marks the folder as a training's
 FEATURES, HEAD, EVERYTHING = WORKING = ("features", "head", "everything")  # needed until the training is finished
@@ -31,14 +31,12 @@ def check_same(output: str, record: Mapping[str, Any]) -> None:
             "missing); choose another folder"
         )
     before = storage.read_json(storage.join(output, RECORD)) if present else record
-    differences = [
-        f"{name} was {json.dumps(before['settings'].get(name))}, is {json.dumps(value)}"
-        for name, value in record["settings"].items()
-        if before["settings"].get(name) != value
-    ]
+    then = {name: before["settings"].get(name) for name in record["settings"]}
+    differing = settings_that_differ(then, record["settings"])
+    differences = [f"the call asks for {in_words(differing)}"] if differing else []
     if before["input"] != record["input"]:
-        then, now = before["images"], record["images"]
-        differences.append(f"the input's paths or labels changed ({counted(then, 'image')} then, {now:,} now)")
+        images = f"{counted(before['images'], 'image')} then, {record['images']:,} now"
+        differences.append(f"the input's paths or labels changed ({images})")
     # Files below another root may be others of the same names, and features are kept of the first.
     if before.get("root") != record["root"]:
         differences.append(f"the images lay below {before.get('root')!r}, lie below {record['root']!r}")

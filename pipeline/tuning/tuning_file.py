@@ -8,6 +8,7 @@ from typing import Any
 from camboxes.transforms import BoxRule, PlannedRun, storage
 from camboxes.transforms.boxes.calibration import Calibration
 from camboxes.transforms.boxes_from_maps import drawing_settings
+from camboxes.transforms.settings import in_words, settings_that_differ
 
 FILE = "tuning.json"
 
@@ -63,12 +64,11 @@ class Tuning:
         Raises:
           ValueError: another network or method made them.
         """
-        for name, value in maps_settings(run).items():
-            if self.maps.get(name) != value:
-                raise ValueError(
-                    f"these thresholds were tuned for another {name} than that of {run.output!r}: "
-                    f"{self.maps.get(name)}, not {value}; tune this run: camboxes tune --run {shlex.quote(run.output)}"
-                )
+        if differing := settings_that_differ(maps_settings(run), self.maps):
+            raise ValueError(
+                f"these thresholds were tuned for other maps than those of {run.output!r}: {in_words(differing)}; tune "
+                f"this run: camboxes tune --run {shlex.quote(run.output)}"
+            )
 
 
 def maps_settings(run: PlannedRun) -> dict[str, Any]:

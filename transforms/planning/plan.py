@@ -23,6 +23,7 @@ from camboxes.transforms.contents.shard_contents import first_not_seen
 from camboxes.transforms.planning.label_matching import Category, ClassNames, LabelMap, LabelMatcher
 from camboxes.transforms.planning.listing import Listing, check_labels, read_source
 from camboxes.transforms.records import PLANNED, REJECTED, Shard, table
+from camboxes.transforms.settings import in_words, settings_that_differ
 from camboxes.transforms.sources.entries import Listed, Split
 from camboxes.transforms.sources.passed_over import Tally
 
@@ -31,7 +32,15 @@ _ON_DISK = pa.schema([PLANNED.field(name) for name in ("path", "labels", "place"
 
 
 class PlanConflictError(ValueError):
-    """The output folder holds another run, or files of another kind."""
+    """The output folder holds another run, or files of another kind.
+
+    Attributes:
+      settings: what `settings_that_differ` gives for the run in the folder and the new one, if nothing else differs.
+    """
+
+    def __init__(self, message: str, settings: Mapping[str, tuple[Any, Any]] | None = None):
+        super().__init__(message)
+        self.settings = settings or {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -405,11 +414,8 @@ def _check_same_images(before: PlannedRun, source: PlannedRun) -> None:
 
 
 def _check_same(before: PlannedRun, now: PlannedRun) -> None:
-    differences = [
-        f"{name} was {json.dumps(before.settings.get(name))}, is {json.dumps(now.settings.get(name))}"
-        for name in sorted({*before.settings, *now.settings})
-        if json.loads(json.dumps(before.settings.get(name))) != json.loads(json.dumps(now.settings.get(name)))
-    ]
+    differing = settings_that_differ(before.settings, now.settings)
+    differences = [f"the call asks for {in_words(differing)}"] if differing else []
     if before.fingerprints["input"] != now.fingerprints["input"]:
         differences.append(
             f"the input's paths or labels changed ({counted(before.images, 'image')} then, {now.images:,} now)"
@@ -419,5 +425,6 @@ def _check_same(before: PlannedRun, now: PlannedRun) -> None:
     if differences:
         raise PlanConflictError(
             f"output {before.output!r} holds another run: {'; '.join(differences)}. "
-            "Choose another --output, or replace the run with --overwrite"
+            "Choose another --output, or replace the run with --overwrite",
+            differing if len(differences) == 1 else None,
         )

@@ -8,6 +8,7 @@ import numpy as np
 
 from camboxes.transforms.planning.plan import PlannedRun, read_shard
 from camboxes.transforms.records import OK, REJECTED, SKIPPED
+from camboxes.transforms.settings import in_words, settings_that_differ
 
 _Row = dict[str, Any]
 
@@ -61,11 +62,8 @@ def reusable(run: str, settings: Mapping[str, Any]) -> PlannedRun:
     planned = PlannedRun.load(run)
     if planned is None:
         raise ValueError(f"{run!r} holds no run to take rows from; expected the --output of camboxes label")
-    for name, value in settings.items():
-        if planned.settings.get(name) != value:
-            raise ValueError(
-                f"the rows of {run!r} cannot be taken over: {name} was {planned.settings.get(name)}, is {value}"
-            )
+    if differing := settings_that_differ({name: planned.settings.get(name) for name in settings}, settings):
+        raise ValueError(f"the rows of {run!r} cannot be taken over: the call asks for {in_words(differing)}")
     return planned
 
 

@@ -142,7 +142,7 @@ def test_another_value_is_another_configuration(folders, weights, tmp_path, caps
     for changed in (["--mean", "0.2,0.2,0.3"], ["--std", "1,1,1"], ["--multilabel"], classes):
         capsys.readouterr()
         assert _label(folders, tmp_path / "out", *call, *changed) == 2, changed
-        assert "holds another run: model was" in capsys.readouterr().err
+        assert "holds another run: the call asks for " in capsys.readouterr().err
     assert _label(folders, tmp_path / "out", *call) == 0
 
 
@@ -223,7 +223,7 @@ def test_a_training_begins_with_the_weights_and_their_mean(folders, weights, tmp
     assert "std 0.229,0.224,0.225 (--std)" in capsys.readouterr().err
     assert json.loads((tmp_path / "c" / "classifier.json").read_text())["preprocessing"]["mean"] == [0.1, 0.2, 0.3]
     assert main(call) == 2
-    assert "holds another training: mean was [0.1, 0.2, 0.3], is [0.485, 0.456, 0.406]" in capsys.readouterr().err
+    assert "the call asks for mean 0.485,0.456,0.406 instead of 0.1,0.2,0.3" in capsys.readouterr().err
 
 
 def test_prompts_are_the_classes_of_a_dual_encoder():

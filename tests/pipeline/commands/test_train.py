@@ -129,7 +129,10 @@ def test_the_same_call_again_and_others(trained, squares, tmp_path, capsys):
     assert _train(squares, trained) == 0
     assert "holds this training, finished" in capsys.readouterr().out
     assert _train(squares, trained, "--epochs", "2", "--seed", "1") == 2
-    assert "holds another training: epochs was 3, is 2; seed was 0, is 1." in capsys.readouterr().err
+    assert (
+        "holds another training: the call asks for epochs 2 instead of 3, seed 1 instead of 0."
+        in capsys.readouterr().err
+    )
     shutil.copytree(squares, tmp_path / "elsewhere")  # the same paths and labels
     assert _train(tmp_path / "elsewhere", trained) == 2
     assert f"the images lay below '{squares}', lie below '{tmp_path}/elsewhere'" in capsys.readouterr().err

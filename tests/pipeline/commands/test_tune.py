@@ -152,7 +152,7 @@ def test_thresholds_of_other_maps_are_refused(run, truth, tmp_path, capsys):
     (tmp_path / "tuning.json").write_text(json.dumps(value))
     assert _rebox(run, tmp_path / "out", "--thresholds", tmp_path / "tuning.json") == 2
     said = capsys.readouterr().err
-    assert "tuned for another method than that of" in said
+    assert "tuned for other maps than those of" in said
     assert "layercam, not cam*layercam@32[-2]*layercam@16; tune this run" in said
 
 

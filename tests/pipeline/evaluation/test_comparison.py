@@ -8,7 +8,6 @@ from camboxes.pipeline.evaluation.comparison import (
     Difference,
     compare_shared,
     differences,
-    settings_that_differ,
     shared_part,
 )
 from camboxes.pipeline.evaluation.judging import Judged
@@ -153,16 +152,3 @@ def test_p_is_twice_the_smaller_share_on_either_side():
     assert undefined == Difference(None, 1, Estimate(None, None, None), None)
     [partly] = differences(np.array([[1.0], [0.0]]), np.stack([first, second], axis=1)[:, :, 3:])
     assert (partly.p, partly.told_apart) == (0.25, True), "of the four resamples that have the figure"
-
-
-def test_settings_that_differ():
-    one = {"method": "cam", "flip": False, "rule": {"threshold": 0.25, "thresholds": {}}, "calibration": None}
-    two = {"method": "cam", "scales": [224], "flip": False, "calibration": {"weights": {"fill": 1.0}}}
-    two["rule"] = {"threshold": "0.8*otsu", "thresholds": {"cat": 0.5}}
-    assert settings_that_differ(one, one) == {}
-    assert settings_that_differ(one, two) == {
-        "rule.threshold": (0.25, "0.8*otsu"),
-        "calibration": (None, {"weights": {"fill": 1.0}}),
-        "scales": (None, [224]),
-        "rule.thresholds.cat": (None, 0.5),
-    }

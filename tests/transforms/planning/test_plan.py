@@ -186,7 +186,7 @@ def test_no_shards_at_all():
 def test_another_input_or_configuration_is_told(manifest, tmp_path):
     source, output = manifest(["a.jpg"]), str(tmp_path / "out")
     Plan(output, NAMES, settings={"rule": {"threshold": 0.25}, "method": "cam"}).make(source)
-    with pytest.raises(PlanConflictError, match=r'rule was \{"threshold": 0.25\}, is \{"threshold": 0.5\}'):
+    with pytest.raises(PlanConflictError, match=r"the call asks for threshold 0.5 instead of 0.25. Choose"):
         Plan(output, NAMES, settings={"rule": {"threshold": 0.5}, "method": "cam"}).make(source)
     same = {"rule": {"threshold": 0.25}, "method": "cam"}
     with pytest.raises(PlanConflictError, match="the label map or the number of shards changed"):
