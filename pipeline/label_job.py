@@ -254,6 +254,7 @@ def prepare(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter 
             root=job.root,
             settings={**localizer.settings, **limits.settings, **drawing_settings(rule, None)},
             shards=job.shards,
+            columns=job.columns(),
         )
         if job.reuse:
             reusable(job.reuse, localizer.settings)
@@ -292,7 +293,7 @@ def _source(job: LabelJob, options: "PipelineOptions", reporter: Reporter) -> "L
         source = None
     else:
         with reporter.step(f"listing {job.input}"):
-            source = read_source(job.input, job.root)
+            source = read_source(job.input, job.root, job.columns())
         on_cpu = not job.dry_run and job.device != "cuda"  # as far as is known before torch is loaded
         if on_cpu and fitting_processes(options, source.images) > 1:
             localizer = "camboxes.models.localization.localizer"

@@ -122,7 +122,7 @@ def _prepare(job: TrainJob, reporter: Reporter) -> _Prepared:
 
     run_folder.check_output(job.output, job.input, job.model, contents=CONTENTS)
     with reporter.step(f"listing {job.input}"):
-        source = read_source(job.input, job.root)
+        source = read_source(job.input, job.root, job.columns())
     check_labels(source.labels(), source.containers)
     data = TrainingData.of(source)
     data.check()
@@ -222,7 +222,7 @@ def _remarks(job: TrainJob, ready: _Prepared) -> Iterator[str]:
         yield f"the split of the folders is taken: {uses}"
     if source.repeated:
         yield f"{counted(source.repeated, 'repeated row')} dropped"
-    yield from remarks.of_input(source.passed_over, {*source.labels()}, source.splits)
+    yield from remarks.of_input(source.passed_over, {*source.labels()}, source.splits, source.assumed)
     yield from filter(None, [remarks.look_up(source).remark()])
 
 

@@ -12,11 +12,13 @@ from camboxes.transforms.planning.listing import listed, shard_count, shard_of
 from camboxes.transforms.planning.plan import Plan, PlannedRun, PlannedShard, plan_shard, shard_key
 from camboxes.transforms.read import PlansThenReads
 from camboxes.transforms.records import Shard
+from camboxes.transforms.sources.columns import Columns
 from camboxes.transforms.sources.datasets import entries, root_of
-from camboxes.transforms.sources.entries import Listed, PassedOver, Split, SplitFolder
+from camboxes.transforms.sources.entries import Assumption, Listed, PassedOver, Split, SplitFolder
 from camboxes.transforms.sources.passed_over import Tally
 
 _LABELS, _PASSED_OVER, _REPEATED, _RUNS, _SPLITS = "labels", "passed_over", "repeated", "runs", "splits"
+_ASSUMED = "assumed"
 
 _Run = tuple[tuple[int, int], list[Listed]]  # the number of its container, its number in that; its images
 _Statement = tuple[str, bool]  # a label, and whether it is denied
@@ -56,10 +58,14 @@ class PlanOnWorkers(PlansThenReads):
         """
         before = self._plan.before()
         containers = containers_of(self._path)
+        if containers:
+            self._plan.columns.check_unused(self._path)
         if containers and self._plan.shards is not None:
             raise ValueError("images inside containers are cut into runs of neighbours: leave --shards out")
         if not containers:
-            entries(self._path, self._plan.root)  # checks that the input is there; a worker lists it
+            entries(
+                self._path, self._plan.root, self._plan.columns
+            )  # checks that the input is there; a worker lists it
         return before, containers
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Shard]:
@@ -87,6 +93,7 @@ class PlanOnWorkers(PlansThenReads):
                 repeated=_total(found.repeated, "Repeated", sum),
                 passed_over=_total(found.passed_over, "PassedOver", Tally.total),
                 splits=AsDict(found.splits),
+                assumed=AsIter(found.assumed),
             )
             | self._read
         )
@@ -95,7 +102,10 @@ class PlanOnWorkers(PlansThenReads):
         given = (
             pipeline
             | "Input" >> beam.Create([self._path], reshuffle=False)
-            | "List" >> beam.FlatMap(_list, self._plan.root).with_outputs(_PASSED_OVER, _SPLITS, main="statements")
+            | "List"
+            >> beam.FlatMap(_list, self._plan.root, self._plan.columns).with_outputs(
+                _PASSED_OVER, _SPLITS, _ASSUMED, main="statements"
+            )
         )
         images = (
             given.statements
@@ -115,7 +125,7 @@ class PlanOnWorkers(PlansThenReads):
             | "ByShard" >> beam.GroupByKey()
             | "Sorted" >> beam.MapTuple(lambda number, found: (shard_key(*number), sorted(filter(None, found))))
         )
-        return _Found(members, images[_LABELS], images[_REPEATED], given[_PASSED_OVER], given[_SPLITS])
+        return _Found(members, images[_LABELS], images[_REPEATED], given[_PASSED_OVER], given[_SPLITS], given[_ASSUMED])
 
     def _in_containers(self, pipeline: beam.Pipeline, containers: Sequence[str]) -> "_Found":
         given = (
@@ -128,8 +138,8 @@ class PlanOnWorkers(PlansThenReads):
         )
         order = given[_RUNS] | "Order" >> beam.combiners.ToList() | beam.Map(_first_shards)
         members = given.images | "Key" >> beam.Map(_keyed, order=AsSingleton(order))
-        none = pipeline | "None" >> beam.Create([], reshuffle=False)  # repeated, and no splits
-        return _Found(members, given[_LABELS], none, given[_PASSED_OVER], none)
+        none = pipeline | "None" >> beam.Create([], reshuffle=False)  # repeated, no splits, nothing assumed
+        return _Found(members, given[_LABELS], none, given[_PASSED_OVER], none, none)
 
 
 class _Found(NamedTuple):
@@ -140,6 +150,7 @@ class _Found(NamedTuple):
       labels: those of all images, each any number of times.
       repeated, passed_over: parts whose sums are those of `Listing`.
       splits: the folder of each split, and its split.
+      assumed: see `Listing`.
     """
 
     members: "beam.PCollection[tuple[str, list[Listed]]]"
@@ -147,16 +158,19 @@ class _Found(NamedTuple):
     repeated: "beam.PCollection[int]"
     passed_over: "beam.PCollection[Tally]"
     splits: "beam.PCollection[tuple[str, Split]]"
+    assumed: "beam.PCollection[str]"
 
 
-def _list(path: str, root: str | None) -> Iterator[Any]:
-    """Yields for each entry its path and statements, each folder of a split, and a tally of what is passed over."""
+def _list(path: str, root: str | None, columns: Columns) -> Iterator[Any]:
+    """Yields for each entry its path and statements; splits and assumptions; and a tally of what is passed over."""
     passed_over = Tally()
-    for entry in entries(path, root):
+    for entry in entries(path, root, columns):
         if isinstance(entry, PassedOver):
             passed_over.add(entry)
         elif isinstance(entry, SplitFolder):
             yield beam.pvalue.TaggedOutput(_SPLITS, tuple(entry))
+        elif isinstance(entry, Assumption):
+            yield beam.pvalue.TaggedOutput(_ASSUMED, entry.text)
         else:
             yield entry.path, [(name, False) for name in entry.labels] + [(name, True) for name in entry.denied]
     yield beam.pvalue.TaggedOutput(_PASSED_OVER, passed_over)
@@ -223,7 +237,16 @@ def _settle(
     repeated: int,
     passed_over: Tally,
     splits: Mapping[str, Split],
+    assumed: Iterable[str],
 ) -> list[str]:
     """Saves the plan, or finds that it equals the plan there was; returns the keys of the shards to be done."""
-    run = plan.run(root, sorted(shards), categories, repeated=repeated, passed_over=passed_over, splits=splits)
+    run = plan.run(
+        root,
+        sorted(shards),
+        categories,
+        repeated=repeated,
+        passed_over=passed_over,
+        splits=splits,
+        assumed=assumed,
+    )
     return plan.settle(run, plan.before()).missing()

@@ -1,9 +1,10 @@
 """Draws pseudo-boxes for a data set with image-level labels.
 
 DATA is a folder of class folders (DATA/LABEL/IMAGE.jpg), or of splits of them (DATA/train/LABEL/IMAGE.jpg); or a
-manifest: .csv with the columns path and label, .jsonl or .parquet with path and label or a list of labels a row, .json
-of COCO annotations, .csv of Open Images' labels; or containers of images: WebDataset's .tar, .tfrecord, .parquet with
-a column image, a pattern in quotes ("train-*.tar") or a folder. docs/data.md tells how each is read.
+folder of images with a metadata.csv; or a table with a path and labels, or a column of 0 and 1 for each class: .csv,
+.tsv, .jsonl, .json, .parquet; or .json of COCO annotations, .csv of Open Images' labels; or containers of images:
+WebDataset's .tar, .tfrecord, .parquet with a column image, a pattern in quotes ("train-*.tar") or a folder.
+docs/data.md tells how each is read.
 Paths are relative to the manifest's folder. All may lie on a store: s3://, gs://. Any option of Apache Beam may follow,
 such as --direct_num_workers=2 --direct_running_mode=multi_processing.
 Started again with the same options, a run that was cut short continues.
@@ -62,7 +63,7 @@ def _describe(job: LabelJob, ready: Prepared) -> None:
     found = remarks.look_up(source)
     if found.images:
         print(f"          {counted(found.images, 'image')} looked up, missing: {len(found.missing)}")
-    of_input = remarks.of_input(draft.passed_over, names, draft.splits)
+    of_input = remarks.of_input(draft.passed_over, names, draft.splits, draft.assumed)
     of_map = remarks.of_label_map(ready.plan.label_map or {}, names)
     for remark in [*of_input, *of_map, *filter(None, [found.remark()])]:
         print(f"          {remark}")

@@ -1,6 +1,6 @@
 """Trains a classifier on image-level labels, for camboxes label --model CKPT.
 
-DATA is what camboxes label reads: a folder of class folders, or a manifest with path and label or labels. Where every
+DATA is what camboxes label reads: a folder of class folders, or a table with a path and labels. Where every
 image has exactly one label, classes exclude each other (softmax); else an image may have any number of them (sigmoid),
 and one without a label shows none. The network is trained as its GAP conversion, so that class activation maps are
 exact for it: the head on frozen features (--train head), or after that everything (--train all). It begins with the
@@ -11,9 +11,12 @@ folders below is split by these folders; test/ is left out.
 Called again with the same options, a training that was cut short continues.
 """
 
+import dataclasses
 import shlex
 from pathlib import Path
 
+from camboxes.pipeline.options.data import SourceOptions
+from camboxes.pipeline.options.fields import option_name
 from camboxes.pipeline.reporter import TERMINAL
 from camboxes.pipeline.train_job import TrainJob, train
 
@@ -33,6 +36,7 @@ def run(job: TrainJob) -> None:
         print("the epoch was chosen on the same images, so these figures flatter: the fewer images, the more")
     output = job.output.rstrip("/")
     print(f"wrote {', '.join(str(Path(output, name)) for name in trained.written)}")
-    data = ["--input", job.input, *(["--root", job.root] if job.root else [])]
+    fields = dataclasses.fields(SourceOptions)
+    data = [text for field in fields if (value := getattr(job, field.name)) for text in (option_name(field), value)]
     call = ["camboxes", "label", "--model", output, *data, "--output", f"{output}-boxes"]
     print(f"draw boxes: {shlex.join(call)}")

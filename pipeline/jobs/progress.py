@@ -38,7 +38,7 @@ def announce(output: str, work: str, reporter: Reporter) -> None:
 def remark_on_input(run: PlannedRun, reporter: Reporter) -> None:
     """Tells what is remarkable about a run's input."""
     labels = [category.name for category in run.categories]
-    for remark in remarks.of_input(run.passed_over, labels, run.splits):
+    for remark in remarks.of_input(run.passed_over, labels, run.splits, run.assumed):
         reporter.say(remark)
 
 

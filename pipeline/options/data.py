@@ -2,8 +2,12 @@
 
 import dataclasses
 import functools
+from typing import TYPE_CHECKING
 
 from camboxes.pipeline.options.fields import Options, option
+
+if TYPE_CHECKING:
+    from camboxes.transforms.sources.columns import Columns
 
 truth_option = functools.partial(
     option, help="COCO .json, a .csv of boxes, YOLO's data.yaml, or a folder of VOC .xml", metavar="FILE"
@@ -21,3 +25,21 @@ class SourceOptions(Options):
         stated="DATA, or the manifest's folder",
         metavar="DIR",
     )
+    path_column: str | None = option(
+        None, "column of a manifest with the images' paths", stated="path, filename, image or the like", metavar="NAME"
+    )
+    label_column: str | None = option(
+        None,
+        "column with the labels; or columns of 0 and 1, one for each class: cat,dog",
+        stated="label, class, category or the like; without one, all columns if they hold 0 and 1",
+        metavar="NAME",
+    )
+    label_separator: str | None = option(
+        None, 'what stands between several labels in a cell, such as "|"', stated="a cell is one label", metavar="TEXT"
+    )
+
+    def columns(self) -> "Columns":
+        """What is said of a manifest's columns; raises a ValueError if it cannot be."""
+        from camboxes.transforms.sources.columns import Columns
+
+        return Columns(self.path_column, self.label_column, self.label_separator)

@@ -10,7 +10,7 @@ from camboxes.transforms import storage
 from camboxes.transforms.contents.image_files import locate
 from camboxes.transforms.sources.class_folders import NO_IMAGE
 from camboxes.transforms.sources.entries import Split
-from camboxes.transforms.sources.label_values import called_missing, near_twins
+from camboxes.transforms.sources.label_values import called_missing, joined_labels, near_twins
 from camboxes.transforms.sources.passed_over import REST, Count, Tally
 from camboxes.transforms.sources.splits import split_called
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _ENDINGS = 5  # named for each reason
 _LABELS = 10  # named in each remark
+_ASSUMED = 1000  # characters of an assumption, at most
 _LOOKED_UP, _LOOKED_UP_ON_A_STORE = 1000, 20  # images, at most
 
 _PHOTOGRAPHS = {  # lost unless somebody converts them
@@ -39,11 +40,14 @@ _REMEDY = {ending: remedy for endings, remedy in (_PHOTOGRAPHS | _OTHERS).items(
 _LOSSES = frozenset(ending for endings in _PHOTOGRAPHS for ending in endings.split())
 
 
-def of_input(passed_over: Tally, labels: Collection[str], splits: Mapping[str, Split]) -> Iterator[str]:
+def of_input(
+    passed_over: Tally, labels: Collection[str], splits: Mapping[str, Split], assumed: Sequence[str] = ()
+) -> Iterator[str]:
     """Remarks on an input; the arguments are those of its `Listing`. WARNING: images or labels may be lost."""
+    yield from (on_one_line(text, _ASSUMED) for text in assumed)
     if splits:
         found = ", ".join(f"{on_one_line(folder)} ({split})" for folder, split in sorted(splits.items()))
-        yield f"folders of splits: {found}; labels are the folders inside them"
+        yield f"folders of splits: {found}" + ("" if assumed else "; labels are the folders inside them")
     if gone := passed_over.without(labels).labels:
         yield "WARNING: labels of which no image is read, for all in their folders is passed over: " + _several(
             f"{on_one_line(label)} ({count.files}, such as {on_one_line(count.example)})"
@@ -53,6 +57,11 @@ def of_input(passed_over: Tally, labels: Collection[str], splits: Mapping[str, S
         yield (
             f"WARNING: {' and '.join(repr(on_one_line(label)) for label in twins)} are different labels, and differ in "
             "case, spaces or accents alone; if they are one, write them alike, or each counts for itself"
+        )
+    for label, sign in joined_labels({*labels})[:1]:
+        yield (
+            f"WARNING: {on_one_line(label)!r} is taken for one label, and its parts are labels, too; if it is several, "
+            f"name each for itself, or, in a manifest, what separates them: --label-separator {sign!r}"
         )
     if len(called := sorted(filter(split_called, labels))) > 1:
         yield (

@@ -60,7 +60,7 @@ def write(output: str, evaluation: "Section | None" = None, folder: str | None =
         cards=cards,
         rejected=[row for row in sample if row["status"] == REJECTED],
         remarks=[
-            *remarks.of_input(run.passed_over, [category.name for category in run.categories], run.splits),
+            *remarks.of_input(run.passed_over, [category.name for category in run.categories], run.splits, run.assumed),
             *remarks.of_rejected(summary["rejected"], "the input's root"),
         ],
         evaluation=evaluation,

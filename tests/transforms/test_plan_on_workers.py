@@ -6,7 +6,8 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from camboxes.transforms import Plan, PlannedRun, PlanOnWorkers
+from camboxes.transforms import Plan, PlanConflictError, PlannedRun, PlanOnWorkers, SourceError
+from camboxes.transforms.sources.columns import Columns
 
 NAMES = [("cat",), ("dog",), ("eel",)]
 TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
@@ -123,6 +124,33 @@ def test_containers(tmp_path):
     rows = made.planned_rows("00003-of-00004").to_pylist()
     assert [row["path"] for row in rows] == [f"train-1.tar/{number:04d}.jpg" for number in range(143, 150)]
     assert [row["image_id"] for row in rows] == list(range(309, 316))
+
+
+def test_what_was_assumed_of_a_table(tmp_path):
+    """Other columns, and names without an ending, give the same plan; so do they where a table is refused."""
+    (tmp_path / "m.csv").write_text("photo,kind\na,cat|dog\nb.jpg,dog\n")
+    (tmp_path / "a.png").touch()
+    columns = Columns("photo", "kind", "|")
+    plan = Plan(str(tmp_path / "out"), NAMES, columns=columns)
+    with beam.Pipeline(runner=RUNNER) as p:
+        _ = p | PlanOnWorkers(str(tmp_path / "m.csv"), plan)
+    made = PlannedRun.load(plan.output)
+    expected = dataclasses.replace(plan, output=f"{plan.output}-expected").make(str(tmp_path / "m.csv"))
+    assert made == dataclasses.replace(expected, output=plan.output)
+    assert made.assumed == (
+        "images from the column photo, labels from the column kind, separated by '|'",
+        "names without an ending: 1, such as a, found as a.png",
+    )
+    with pytest.raises(SourceError, match="is no table"):
+        PlanOnWorkers(_tars(tmp_path), dataclasses.replace(plan, output=str(tmp_path / "other"))).check()
+
+
+def test_other_columns_are_another_input(tmp_path):
+    (tmp_path / "m.csv").write_text("a,b,label\n1.jpg,2.jpg,cat\n")
+    plan = Plan(str(tmp_path / "out"), NAMES, columns=Columns("a"))
+    plan.make(str(tmp_path / "m.csv"))
+    with pytest.raises(PlanConflictError, match="the input's paths or labels changed"):
+        dataclasses.replace(plan, columns=Columns("b")).make(str(tmp_path / "m.csv"))
 
 
 def test_denied_labels(tmp_path):

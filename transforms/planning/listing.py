@@ -9,8 +9,17 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from camboxes.transforms.containers.any_format import containers_of, described, runs
+from camboxes.transforms.sources.columns import NO_COLUMNS, Columns
 from camboxes.transforms.sources.datasets import entries, root_of
-from camboxes.transforms.sources.entries import Listed, PassedOver, SourceError, Split, SplitFolder, Statement
+from camboxes.transforms.sources.entries import (
+    Assumption,
+    Listed,
+    PassedOver,
+    SourceError,
+    Split,
+    SplitFolder,
+    Statement,
+)
 from camboxes.transforms.sources.passed_over import Tally
 
 # A shard is the unit of progress, of resuming and of loss, so a worker should have some twenty of them. The last batch
@@ -32,6 +41,7 @@ class Listing(Protocol):
       passed_over: counts of what the input holds besides images; its class folders include those with images.
       containers: the files that contain the images; empty if every image is a file.
       splits: the split of each folder that holds one, see `split_of`; empty if the data set is not split.
+      assumed: what was assumed of the data set, in words for a person.
     """
 
     root: str
@@ -40,6 +50,7 @@ class Listing(Protocol):
     passed_over: Tally
     containers: Sequence[str]
     splits: Mapping[str, Split]
+    assumed: Sequence[str]
 
     def labels(self) -> Collection[str]:
         """All labels, each once."""
@@ -54,17 +65,18 @@ class Listing(Protocol):
         """All images."""
 
 
-def read_source(path: str, root: str | None = None) -> Listing:
+def read_source(path: str, root: str | None = None, columns: Columns = NO_COLUMNS) -> Listing:
     """Lists a data set. Arguments and errors: see `entries`, `containers_of` and `root_of`."""
     if containers := containers_of(path):
+        columns.check_unused(path)
         return ContainerListing(root_of(path, root), containers)
-    return FileListing(root_of(path, root), entries(path, root))
+    return FileListing(root_of(path, root), entries(path, root, columns))
 
 
 def check_labels(labels: Collection[str], containers: Sequence[str]) -> None:
     """Raises a SourceError if a data set has no label; says what its first container holds, if it has containers."""
     if not labels:
-        expected = "expected LABEL/IMAGE.jpg in folders, or a column label in a manifest (docs/data.md has all forms)"
+        expected = "expected LABEL/IMAGE.jpg in folders, or labels in a manifest (docs/data.md has all forms)"
         raise SourceError(f"no image of the input has a label; {described(containers[0]) if containers else expected}")
 
 
@@ -77,6 +89,7 @@ class FileListing(Listing):
         self.passed_over = Tally()
         self.containers = ()
         self.splits: dict[str, Split] = {}
+        self.assumed: list[str] = []
         # A database without a name is in memory; as it grows it moves to a temporary file.
         self._entries = sqlite3.connect("", isolation_level=None)
         self._entries.execute(f"PRAGMA cache_size = -{_CACHE_KIBIBYTES}")
@@ -98,6 +111,9 @@ class FileListing(Listing):
                 continue
             if isinstance(entry, SplitFolder):
                 self.splits[entry.path] = entry.split
+                continue
+            if isinstance(entry, Assumption):
+                self.assumed.append(entry.text)
                 continue
             place = place_of(entry.path)
             for label in entry.labels or (None,):
@@ -147,6 +163,7 @@ class ContainerListing(Listing):
         self.passed_over = Tally()
         self.containers = containers
         self.splits = {}
+        self.assumed = ()
         self._labels: dict[str, None] = {}
         self._runs = 0
         self._file = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  (open as long as the listing)

@@ -24,6 +24,7 @@ from camboxes.transforms.planning.label_matching import Category, ClassNames, La
 from camboxes.transforms.planning.listing import Listing, check_labels, read_source
 from camboxes.transforms.records import PLANNED, REJECTED, Shard, table
 from camboxes.transforms.settings import in_words, settings_that_differ
+from camboxes.transforms.sources.columns import NO_COLUMNS, Columns
 from camboxes.transforms.sources.entries import Listed, Split
 from camboxes.transforms.sources.passed_over import Tally
 
@@ -56,7 +57,7 @@ class PlannedRun:
       categories: the data set's labels.
       shards: number of images by shard key, in the order of the images' ids.
       settings: everything besides the input that decides the result.
-      splits: see `Listing`.
+      splits, assumed: see `Listing`.
       fingerprints: SHA-256 of the "input" (paths and labels) and of the "configuration" (settings, categories, shards).
     """
 
@@ -70,6 +71,7 @@ class PlannedRun:
     settings: Mapping[str, Any]
     fingerprints: Mapping[str, str]
     splits: Mapping[str, Split] = dataclasses.field(default_factory=dict)
+    assumed: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, output: str) -> "PlannedRun | None":
@@ -83,6 +85,7 @@ class PlannedRun:
             Category(item["id"], item["name"], tuple(item["class_indices"])) for item in values["categories"]
         )
         values["passed_over"] = Tally.from_json(values["passed_over"])
+        values["assumed"] = tuple(values.get("assumed", ()))
         return cls(output=output, **values)
 
     def save(self) -> None:
@@ -209,6 +212,7 @@ class Plan:
       root: see `root_of`.
       settings: everything else that decides the result; recorded, and compared when the run is continued.
       shards: number of shards; None for one per 64 to 256 images.
+      columns: see `read_source`.
     """
 
     output: str
@@ -217,6 +221,7 @@ class Plan:
     root: str | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     shards: int | None = None
+    columns: Columns = NO_COLUMNS
 
     def __post_init__(self) -> None:
         if self.shards is not None and self.shards < 1:
@@ -295,6 +300,7 @@ class Plan:
         repeated: int,
         passed_over: Tally,
         splits: Mapping[str, Split],
+        assumed: Iterable[str],
     ) -> PlannedRun:
         """Puts the whole plan together from its shards, in the order of their keys, without saving it."""
         return PlannedRun(
@@ -311,10 +317,11 @@ class Plan:
                 "configuration": _configuration(self.settings, categories, len(shards)),
             },
             splits=dict(splits),
+            assumed=tuple(sorted(assumed)),
         )
 
     def _plan(self, source: str | Listing, keep: Callable[[str, pa.Table], None]) -> PlannedRun:
-        found = read_source(source, self.root) if isinstance(source, str) else source
+        found = read_source(source, self.root, self.columns) if isinstance(source, str) else source
         categories = self.categories(found.labels(), found.containers)
         by_name = {category.name: category for category in categories}
         count = found.shards(self.shards)
@@ -323,8 +330,15 @@ class Plan:
             shard, rows = plan_shard(shard_key(number, count), images, by_name)
             keep(shard.key, rows)
             shards.append(shard)
-        repeated, passed_over, splits = found.repeated, found.passed_over, found.splits
-        return self.run(found.root, shards, categories, repeated=repeated, passed_over=passed_over, splits=splits)
+        return self.run(
+            found.root,
+            shards,
+            categories,
+            repeated=found.repeated,
+            passed_over=found.passed_over,
+            splits=found.splits,
+            assumed=found.assumed,
+        )
 
 
 def shards_folder(output: str) -> str:

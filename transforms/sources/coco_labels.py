@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from camboxes.transforms import storage
 from camboxes.transforms.sources.entries import Entry, SourceError
+from camboxes.transforms.sources.tables import read_whole
 
 _LISTS = ("images", "annotations", "categories")
 _KEPT = (*_LISTS, "id", "file_name", "name", "image_id", "category_id")
@@ -24,11 +24,13 @@ def read_coco(path: str) -> Iterator[Entry]:
     """
     source = f"manifest {path!r}"
     try:
-        data = json.loads(storage.read_bytes(path).decode("utf-8-sig"), object_hook=_kept)
+        data = json.loads(read_whole(path).decode("utf-8-sig"), object_hook=_kept)
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{source} is not JSON ({error}); expected COCO annotations") from None
     if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in _LISTS):
-        raise SourceError(f"{source} is no COCO annotations; expected an object with the lists {', '.join(_LISTS)}")
+        raise SourceError(
+            f"{source} is no COCO annotations; expected an object with the lists {', '.join(_LISTS)}, or a list of rows"
+        )
     names = _by_id(data["categories"], "name", f"{source}, categories")
     files = _by_id(data["images"], "file_name", f"{source}, images")
     labels: dict[int | str, dict[str, None]] = {number: {} for number in files}

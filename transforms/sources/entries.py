@@ -46,8 +46,14 @@ class SplitFolder(NamedTuple):
     split: Split
 
 
+class Assumption(NamedTuple):
+    """Something that was assumed of the data set, in words for a person."""
+
+    text: str
+
+
 # What listing a folder or a manifest yields.
-Statement = Entry | PassedOver | SplitFolder
+Statement = Entry | PassedOver | SplitFolder | Assumption
 
 
 class Listed(NamedTuple):

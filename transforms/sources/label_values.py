@@ -1,7 +1,9 @@
 """Parses the values by which data sets give labels: one rule for every format (docs/data.md has it as a table)."""
 
 import ast
+import contextlib
 import decimal
+import json
 import math
 import re
 import unicodedata
@@ -10,6 +12,9 @@ from typing import Any
 
 import numpy as np
 
+# A list of texts as Python writes it; texts that nothing separates, as NumPy writes them, are no such list.
+_TEXT = r"""(?:'[^'\\]*'|"[^"\\]*")"""
+_TEXTS = re.compile(rf"\[\s*{_TEXT}(?:\s*,\s*{_TEXT})*\s*\]")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,99})(?:\.0+)?")
 # What programs write for a missing value. As a text it is a label like any other, and worth a remark.
 _MISSING = frozenset(["nan", "none", "null", "n/a", "na", "<na>", "nat", "undefined", "#n/a"])
@@ -19,8 +24,8 @@ def labels_of(value: Any, names: Sequence[str] = ()) -> tuple[str, ...]:
     """The labels that a value stands for, in the order given.
 
     Args:
-      value: a text, a whole number, 3.0 for 3, or a list of them; None, NaN, "" or a number below 0 for no label; also
-        NumPy values, and bytes of UTF-8.
+      value: a text, a whole number, 3.0 for 3, or a list of them, or the text of one; None, NaN, "" or a number below 0
+        for no label; also NumPy values, and bytes of UTF-8.
       names: those of the numbers from 0; empty if a number is its own name.
 
     Returns:
@@ -31,6 +36,8 @@ def labels_of(value: Any, names: Sequence[str] = ()) -> tuple[str, ...]:
     """
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
+    if isinstance(value, str) and (items := listed_in(value)) is not None:
+        value = items
     values = value if isinstance(value, list | tuple) else [value]
     labels = (_label_of(item, value, names) for item in values)
     return tuple(label for label in labels if label)
@@ -49,6 +56,16 @@ def labels_in(row: Mapping[str, Any], names: Iterable[str] = ("label", "labels")
         except ValueError as error:
             raise ValueError(f"{name} {error}") from None
     return labels
+
+
+def listed_in(text: str) -> list[Any] | None:
+    """The list that a text is, as JSON or as pandas writes it into a CSV; None for any other text."""
+    text = text.strip()
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(text)
+    return ast.literal_eval(text) if _TEXTS.fullmatch(text) else None
 
 
 def cell_value(text: str) -> str | int:
@@ -71,6 +88,16 @@ def near_twins(labels: Iterable[str]) -> list[tuple[str, ...]]:
     return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
+def joined_labels(labels: Collection[str]) -> list[tuple[str, str]]:
+    """The labels that other labels make together, each with what stands between these: ("cat|dog", "|")."""
+    return [
+        (label, sign)
+        for label in sorted(labels)
+        for sign in "|;, "
+        if sign in label and all(part.strip() in labels for part in label.split(sign))
+    ]
+
+
 def called_missing(labels: Collection[str]) -> list[str]:
     """The labels that programs write for a missing value: "nan", "None", "N/A"."""
     return sorted(label for label in labels if label.casefold() in _MISSING)
@@ -85,7 +112,7 @@ def _label_of(item: Any, value: Any, names: Sequence[str]) -> str:
     if isinstance(item, str):
         label = plain_text(item).strip()
         if _is_list(label):
-            raise ValueError(f"is the text {_shown(label)}; expected a list itself, or one row for each of its labels")
+            raise ValueError(f"is the text {_shown(label)}; expected a list as JSON, or one row for each of its labels")
         return label
     if isinstance(item, float | decimal.Decimal) and not math.isinf(item):
         if math.isnan(item):

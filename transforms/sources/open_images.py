@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from camboxes.transforms import storage
 from camboxes.transforms.sources.entries import Entry, SourceError
-from camboxes.transforms.sources.manifests import text_lines
+from camboxes.transforms.sources.tables import text_lines
 
 COLUMNS = ("ImageID", "LabelName", "Confidence")  # every such CSV has them
 MIN_CONFIDENCE = 0.5  # the lowest of a machine's guesses in the published files; a person's yes is 1

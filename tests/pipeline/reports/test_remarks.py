@@ -49,6 +49,13 @@ def test_a_label_map_that_misses_a_label_by_its_case():
     assert remark == "WARNING: the label map has 'Dog', and the label is 'dog': it is not mapped; write them alike"
 
 
+def test_what_was_assumed_and_a_label_that_may_be_several():
+    first, second, third = remarks.of_input(Tally(), ["cat", "dog", "cat|dog"], {"train": "train"}, ["labels\x1b of x"])
+    assert first == r"labels\x1b of x"
+    assert second == "folders of splits: train (train)"
+    assert third.startswith("WARNING: 'cat|dog' is taken for one label") and third.endswith("--label-separator '|'")
+
+
 def test_labels_that_are_called_like_splits():
     [remark] = remarks.of_input(Tally(), ["train", "val", "unlabeled"], {})
     assert remark.startswith("WARNING: train, val are taken for labels, and are called like splits; if they are")

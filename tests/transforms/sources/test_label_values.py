@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camboxes.transforms.sources.label_values import called_missing, cell_value, labels_of, near_twins
+from camboxes.transforms.sources.label_values import called_missing, cell_value, joined_labels, labels_of, near_twins
 
 NAN = float("nan")
 
@@ -44,6 +44,11 @@ NAN = float("nan")
         (["cat", "dog", "cat"], ("cat", "dog", "cat")),
         (["cat", None, "", NAN, -1, 3, 3.0, " cat "], ("cat", "3", "3", "cat")),
         (("cat", "dog"), ("cat", "dog")),
+        ("['cat', \"it's\"]", ("cat", "it's")),
+        (' ["cat", "d\\u00f6g", 3, null] ', ("cat", "dög", "3")),
+        ("[]", ()),
+        ("[cat]", ("[cat]",)),
+        ("[" * 5000 + "]", ("[" * 5000 + "]",)),
         (np.int64(7), ("7",)),
         (np.float32(3), ("3",)),
         (np.float64("nan"), ()),
@@ -69,9 +74,9 @@ def test_labels(value, labels):
         (["cat", ["dog"]], "dog"),
         (["cat", {"id": 3}], "id"),
         (1j, "1j"),
-        ("['cat', 'dog']", "expected a list itself"),
-        ('["cat"]', "expected a list itself"),
-        ("[]", "expected a list itself"),
+        ("['cat' 'dog']", "expected a list as JSON"),
+        (["cat", '["dog"]'], "expected a list as JSON"),
+        ('[["cat"]]', "[['cat']]"),
     ],
 )
 def test_what_is_no_label(value, shown):
@@ -119,3 +124,8 @@ def test_near_twins():
 
 def test_labels_that_are_called_like_missing_ones():
     assert called_missing(["cat", "nan", "None", "N/A", "banana"]) == ["N/A", "None", "nan"]
+
+
+def test_labels_that_others_make_together():
+    labels = {"cat", "dog", "eel", "cat|dog", "dog, eel", "eel cat dog", "cat;fox", "cat|", "hot dog"}
+    assert joined_labels(labels) == [("cat|dog", "|"), ("dog, eel", ","), ("eel cat dog", " ")]
