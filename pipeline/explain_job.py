@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from camboxes.models.networks.class_names import shown
-from camboxes.models.spec import Factor
+from camboxes.models.spec import DEFAULT_MAPS, Factor, MapSpec
 from camboxes.pipeline.errors import blaming_the_call
+from camboxes.pipeline.options.boxes import NewBoxOptions
 from camboxes.pipeline.options.fields import Options, changed, option
 from camboxes.pipeline.options.maps import MapOptions
 from camboxes.pipeline.options.network import ClassOptions, assumed
@@ -24,26 +25,40 @@ if TYPE_CHECKING:
 
     from camboxes.models import Localization, Localizer
 
-_METHODS = "cam,gradcam++,layercam@16,cam*layercam@16,eigencam"
+# What label's maps are set beside, where no methods are asked for.
+_OTHERS = ("cam", "gradcam++", "layercam@16", "eigencam")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Photograph(Options):
     image: str = option(help="a photograph", metavar="IMAGE", positional=True)
     labels: str | None = option(
-        None, "classes to explain, by name", stated="the network's first two", metavar="LABEL,…"
+        None,
+        "classes to explain, by name; they compete as an image's labels do",
+        stated="the network's first two, each by itself",
+        metavar="LABEL,…",
     )
     output: str = option("grid.png", "the figure, in any format that Pillow writes", metavar="FILE")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExplainJob(MapOptions, ClassOptions, _Photograph):
+class ExplainJob(NewBoxOptions, MapOptions, ClassOptions, _Photograph):
     """What to explain, and how. Its fields are the options of `camboxes explain`, whose help describes them."""
 
-    method: str = changed(MapOptions, "method", _METHODS, metavar="[WEIGHT*]METHOD[@LAYER]+…,…")
-    threshold: float = option(
-        0.25, "smallest foreground value of the min-max scaled map, 0 to 1", type=float, metavar="T"
+    method: str | None = changed(
+        MapOptions,
+        "method",
+        None,
+        stated=f"label's, then {', '.join(_OTHERS)}",
+        metavar="[WEIGHT*]METHOD[@LAYER]+…,…",
     )
+
+    def each_method(self, default: MapSpec = DEFAULT_MAPS) -> list[MapSpec]:
+        """The maps of each method; what is left open is the default's. Raises a ValueError as `map_spec` does."""
+        methods = (default.method, *_OTHERS) if self.method is None else self.method.split(",")
+        compete = self.compete and self.labels is not None
+        jobs = [dataclasses.replace(self, method=method.strip(), compete=compete) for method in methods]
+        return [job.map_spec(default) for job in jobs]
 
 
 class Explanation(NamedTuple):
@@ -69,10 +84,10 @@ def explain(job: ExplainJob, reporter: Reporter = LOG) -> Explanation:
         from camboxes.transforms.planning.label_matching import LabelMatcher
 
     with blaming_the_call():
-        rule = BoxRule(job.threshold)
-        methods = [job.map_spec(text.strip()) for text in job.method.split(",")]
+        job.box_rule(BoxRule())  # a wrong value is told before torch is loaded
+        job.each_method()
         _check_output(job.output, job.image)
-        photograph = _read(job.image)  # before torch is loaded: a wrong path is told at once
+        photograph = _read(job.image)
 
         with reporter.step("loading PyTorch"):
             from camboxes.models import Localizer, load_classifier
@@ -81,11 +96,13 @@ def explain(job: ExplainJob, reporter: Reporter = LOG) -> Explanation:
         with reporter.step(f"loading {job.model}"):
             classifier = load_classifier(dataclasses.replace(job.model_spec(job.scales), batch_size=1))
         notes = assumed(job, classifier)
-        if classifier.inexact_because and job.method == _METHODS:
+        methods = job.each_method(MapSpec.default_for(classifier))
+        if classifier.inexact_because and job.method is None:
             notes.append(f"cam is left out: it is not exact for {classifier.spec.name}")
             methods = [maps for maps in methods if not any(Factor("cam", None) in term.factors for term in maps.terms)]
         with reporter.step("trying the methods out"):
             localizers = [Localizer(classifier, maps) for maps in methods]
+        rules = [job.box_rule(BoxRule.default_for(classifier, maps)) for maps in methods]
         matcher = LabelMatcher(classifier.class_names)
         labels = [] if job.labels is None else job.labels.split(",")
         classes = list(dict.fromkeys(index for label in labels for index in matcher.match(label)))
@@ -105,12 +122,16 @@ def explain(job: ExplainJob, reporter: Reporter = LOG) -> Explanation:
     rows = []
     for number, index in enumerate(classes):
         stored = [quantize(localization.maps[number]) for localization, _ in passes]
-        drawn = [boxes_from_map(of_method, photograph.shape[1], photograph.shape[0], rule) for of_method in stored]
+        height, width, _ = photograph.shape
+        drawn = [boxes_from_map(maps, width, height, rule) for maps, rule in zip(stored, rules, strict=True)]
         name, probability = shown(classifier.class_names, index), float(passes[0][0].probabilities[index])
         rows.append(Row(index, name, probability, list(zip(stored, drawn, strict=True))))
-    scales = " and ".join(map(str, localizers[0].scales)) + (", flipped too," if job.flip else "")
-    below = (classifier.spec.name, f"at {scales} on {classifier.spec.device}")
-    picture = figure(photograph, columns, rows, job.threshold, below)
+    scales = " and ".join(map(str, localizers[0].scales)) + (", flipped too" if job.flip else "")
+    refined = "refined, " if job.refine == "affinity" else ""
+    below = [classifier.spec.name, f"at {scales} ({classifier.spec.aspect}), {refined}on {classifier.spec.device}"]
+    if job.method is None and not classifier.inexact_because:
+        below.append(f"what label draws comes first: {methods[0].method}")
+    picture = figure(photograph, columns, rows, below)
     storage.write_bytes(job.output, _encoded(picture, job.output))
     return Explanation(job.output, columns, rows, notes)
 

@@ -6,12 +6,12 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
-from camboxes.models.spec import DEFAULT_MAPS, LITE_MAPS, Aspect, Compilation, MapSpec, Precision, Refinement
+from camboxes.models.spec import DEFAULT_MAPS, Compilation, MapSpec, Precision
 from camboxes.pipeline.errors import CallError, blaming_the_call
 from camboxes.pipeline.jobs.remote import Accelerator
-from camboxes.pipeline.options.boxes import BoxOptions
+from camboxes.pipeline.options.boxes import NewBoxOptions
 from camboxes.pipeline.options.data import SourceOptions
-from camboxes.pipeline.options.fields import changed, option, option_names
+from camboxes.pipeline.options.fields import option, option_names
 from camboxes.pipeline.options.maps import MapOptions
 from camboxes.pipeline.options.network import ClassOptions, assumed
 from camboxes.pipeline.reporter import LOG, Reporter
@@ -42,9 +42,6 @@ class _Folders(SourceOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Network(ClassOptions):
-    aspect: Aspect = _network_option(
-        "keep", "bring the whole image to a square, or keep its aspect ratio", choices=get_args(Aspect)
-    )
     accelerator: Accelerator | None = _network_option(
         None,
         "on other machines: run the network on workers with this kind of GPU, in this type of machine, such as "
@@ -71,13 +68,6 @@ class _Network(ClassOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Maps(MapOptions):
-    method: str | None = changed(
-        MapOptions, "method", None, stated=f"{DEFAULT_MAPS.method}; of EfficientNet-Lite {LITE_MAPS.method}"
-    )
-    scales: tuple[int, ...] = changed(MapOptions, "scales", (), stated="--size and twice that")
-    fine_scales: bool | None = changed(MapOptions, "fine_scales", None, stated="on for EfficientNet-Lite, else off")
-    compete: bool = changed(MapOptions, "compete", DEFAULT_MAPS.compete)
-    refine: Refinement = changed(MapOptions, "refine", DEFAULT_MAPS.refine)
     keep_plain: bool = option(False, "store the maps before refinement, too, for camboxes rebox --plain", group="maps")
     second_look: bool = option(
         False,
@@ -85,16 +75,16 @@ class _Maps(MapOptions):
         group="maps",
     )
 
+    def map_spec(self, default: MapSpec = DEFAULT_MAPS) -> MapSpec:
+        """See `MapOptions.map_spec`."""
+        maps = super().map_spec(default)
+        return dataclasses.replace(maps, keep_plain=self.keep_plain, second_look=self.second_look)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LabelJob(BoxOptions, _Maps, _Network, _Folders):
+class LabelJob(NewBoxOptions, _Maps, _Network, _Folders):
     """What to label, and how. Its fields are the options of `camboxes label`, whose help describes them."""
 
-    threshold: float | str | None = changed(
-        BoxOptions, "threshold", None, stated="1*otsu; with --refine none 0.25, of efficientnet_lite1 and _lite2 0.15"
-    )
-    min_area: float | None = changed(BoxOptions, "min_area", None, stated="0")
-    boxes: str | None = changed(BoxOptions, "boxes", None, stated="peak")
     shards: int | None = option(None, stated="one per 64 to 256 images", type=int, metavar="N")
     overwrite: bool = option(False, "replace the run that OUT holds")
     dry_run: bool = option(False, "print the plan, write nothing")
@@ -303,11 +293,9 @@ def _source(job: LabelJob, options: "PipelineOptions", reporter: Reporter) -> "L
 
 def _localizer(job: LabelJob, options: "PipelineOptions", reporter: Reporter) -> "tuple[MapSpec, Localizer]":
     """The maps that are asked for, and what makes them, here or on the workers that Beam's options ask for."""
-    maps = dataclasses.replace(
-        job.map_spec(job.method or DEFAULT_MAPS.method), keep_plain=job.keep_plain, second_look=job.second_look
-    )
+    job.map_spec()  # a wrong value is told before torch is loaded
 
-    with reporter.step("loading PyTorch"):  # a wrong option was told before
+    with reporter.step("loading PyTorch"):
         from camboxes.models import Localizer
         from camboxes.pipeline.jobs.remote import load
         from camboxes.transforms import PlannedRun
@@ -319,16 +307,10 @@ def _localizer(job: LabelJob, options: "PipelineOptions", reporter: Reporter) ->
         name: settled.get(name, "auto") if value == "auto" else value
         for name, value in {"precision": job.precision, "compile": job.compile}.items()
     }
-    spec = job.model_spec(maps.scales)
-    spec = dataclasses.replace(spec, aspect=job.aspect, batch_size=job.batch_size, **execution)
+    spec = dataclasses.replace(job.model_spec(job.scales), batch_size=job.batch_size, **execution)
     with reporter.step(f"loading {job.model}"):
         classifier = load(spec, options, job.accelerator)
-    default = MapSpec.default_for(classifier)
-    scales = maps.scales or default.scales
-    fine = default.fine_scales if job.fine_scales is None else job.fine_scales
-    if default.fine_scales and len(scales) == 1:
-        fine = False
-    maps = dataclasses.replace(maps, method=job.method or default.method, scales=scales, fine_scales=fine)
+    maps = job.map_spec(MapSpec.default_for(classifier))
     with reporter.step(f"trying {maps.method} out"):
         return maps, Localizer(classifier, maps)
 

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from camboxes.pipeline.options.fields import Options, option
+from camboxes.pipeline.options.fields import Options, changed, option
 
 if TYPE_CHECKING:
     from camboxes.transforms import BoxRule
@@ -45,3 +45,14 @@ class BoxOptions(Options):
             with contextlib.suppress(ValueError):  # any other text is for the rule to read
                 given["threshold"] = float(given["threshold"])
         return dataclasses.replace(default, **given)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NewBoxOptions(BoxOptions):
+    """A BoxRule for maps that are made; None for what suits them."""
+
+    threshold: float | str | None = changed(
+        BoxOptions, "threshold", None, stated="1*otsu; with --refine none 0.25, of efficientnet_lite1 and _lite2 0.15"
+    )
+    min_area: float | None = changed(BoxOptions, "min_area", None, stated="0")
+    boxes: str | None = changed(BoxOptions, "boxes", None, stated="peak")

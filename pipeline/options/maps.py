@@ -5,7 +5,7 @@ import dataclasses
 import functools
 from typing import get_args
 
-from camboxes.models.spec import CELLS, METHODS, MapSpec, Refinement
+from camboxes.models.spec import CELLS, DEFAULT_MAPS, LITE_MAPS, METHODS, MapSpec, Refinement
 from camboxes.pipeline.options.fields import Options, option
 
 _option = functools.partial(option, group="maps")
@@ -17,47 +17,54 @@ def _scales(text: str) -> tuple[int, ...]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MapOptions(Options):
-    """A MapSpec."""
+    """A MapSpec; what is left open suits the network."""
 
     method: str | None = _option(
         None,
         f"{', '.join(METHODS)}, a sum of them (cam+gradcam++) or a product (cam*layercam@16); @16 reads the maps "
         f"of the last block at stride 16, @32[-2] of the last but one at 32, and of {', '.join(CELLS)}, which read the "
         "pixels, has cells of 16 x 16 of them",
+        stated=f"{DEFAULT_MAPS.method}; of EfficientNet-Lite {LITE_MAPS.method}",
         metavar="[WEIGHT*]METHOD[@LAYER]+…",
     )
     scales: tuple[int, ...] = _option(
         (),
         "short sides of the input, whose maps are fused; the first decides probabilities",
-        stated="--size",
+        stated="--size and twice that",
         type=_scales,
         metavar="PIXELS,…",
     )
     fine_scales: bool | None = _option(
-        False,
+        None,
         "remove the last downsampling at the smaller scales, so that their maps have as many cells as those of the "
         "largest",
-        stated="off",
+        stated="on for EfficientNet-Lite, else off",
         action=argparse.BooleanOptionalAction,
     )
-    compete: bool = _option(False, "labels of an image compete for each cell", action=argparse.BooleanOptionalAction)
+    compete: bool = _option(
+        DEFAULT_MAPS.compete, "labels of an image compete for each cell", action=argparse.BooleanOptionalAction
+    )
     refine: Refinement = _option(
-        "none",
+        DEFAULT_MAPS.refine,
         "affinity: spread the map along the likeness of the network's own features",
         choices=get_args(Refinement),
     )
     flip: bool = _option(False, "fuse the maps of the mirrored image in, too")
 
-    def map_spec(self, method: str) -> MapSpec:
-        """The maps that are asked for, by one method.
+    def map_spec(self, default: MapSpec = DEFAULT_MAPS) -> MapSpec:
+        """The maps that are asked for; what is left open is the default's.
 
         Raises:
           ValueError: a value out of its range.
         """
+        scales = self.scales or default.scales
+        fine = default.fine_scales if self.fine_scales is None else self.fine_scales
+        if default.fine_scales and len(scales) == 1:
+            fine = False
         return MapSpec(
-            method,
-            tuple(self.scales),
-            fine_scales=bool(self.fine_scales),
+            self.method or default.method,
+            scales,
+            fine_scales=fine,
             flip=self.flip,
             compete=self.compete,
             refine=self.refine,

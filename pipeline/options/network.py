@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
 
 from camboxes.models.counts import counted
-from camboxes.models.spec import Device
+from camboxes.models.spec import Aspect, Device
 from camboxes.pipeline.options.fields import Options, option
 
 if TYPE_CHECKING:
@@ -84,8 +84,11 @@ class NetworkOptions(Options):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassOptions(NetworkOptions):
-    """Which network runs, and what its outputs are."""
+    """Which network runs, how images are brought to its size, and what its outputs are."""
 
+    aspect: Aspect = _option(
+        "keep", "bring the whole image to a square, or keep its aspect ratio", choices=get_args(Aspect)
+    )
     classes: str | None = _option(
         None,
         "the class names in the order of the network's outputs: a text with one a line, or .json with a list or an "
@@ -111,7 +114,7 @@ class ClassOptions(NetworkOptions):
         prompts = None if self.prompts is None else tuple(_text("prompts", self.prompts).splitlines())
         names = None if self.classes is None else _class_names(self.classes)
         spec = super().model_spec(scales)
-        return dataclasses.replace(spec, prompts=prompts, classes=names, multilabel=self.multilabel)
+        return dataclasses.replace(spec, aspect=self.aspect, prompts=prompts, classes=names, multilabel=self.multilabel)
 
 
 def assumed(options: NetworkOptions, classifier: "Classifier") -> list[str]:

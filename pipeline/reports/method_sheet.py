@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # In pixels, for a screen of twice the usual density.
 TILE = (360, 540)  # at most, width and height
 MARGIN, GAP = 64, 28
-HEADING, _REASON, _SCALE = 92, 88, 110  # heights above a row's tiles, below them, and below the last row
+HEADING, _CAPTION, _REASON, _SCALE = 92, 50, 88, 110  # heights above a row's tiles, below them, and below the last row
 _LARGE, _SMALL = 30, 22  # text
 
 _TEXT, _MUTED = "#1d1d1b", "#73736e"
@@ -46,11 +46,11 @@ class Row(NamedTuple):
 
 
 def figure(
-    photograph: "np.ndarray", columns: Sequence[Column], rows: Sequence[Row], threshold: float, notes: Sequence[str]
+    photograph: "np.ndarray", columns: Sequence[Column], rows: Sequence[Row], notes: Sequence[str]
 ) -> "Image.Image":
     """Lays the photograph, uint8 [height, width, 3], RGB, and its overlays out.
 
-    Below stand the notes, a line each, and a scale of the palette with a mark at the threshold of the boxes.
+    Below stand the notes, a line each, and a scale of the palette.
     """
     from PIL import Image, ImageDraw
 
@@ -60,7 +60,7 @@ def figure(
         (max(1, round(width * shrink)), max(1, round(height * shrink))), Image.Resampling.LANCZOS
     )
     lefts = [MARGIN + number * (TILE[0] + GAP) for number in range(len(columns) + 1)]
-    heights = [HEADING + tile.height + (_REASON if any(d.reason for _, d in row.maps) else GAP) for row in rows]
+    heights = [HEADING + tile.height + (_REASON if any(d.reason for _, d in row.maps) else _CAPTION) for row in rows]
     page = Image.new("RGB", (lefts[-1] + TILE[0] + MARGIN, MARGIN // 2 + sum(heights) + _SCALE + MARGIN), "white")
     draw = ImageDraw.Draw(page)
     for left, column in zip(lefts[1:], columns, strict=True):
@@ -71,13 +71,14 @@ def figure(
         page.paste(tile, (lefts[0], top + HEADING))
         for left, (stored, drawn) in zip(lefts[1:], row.maps, strict=True):
             page.paste(overlay(tile, stored, drawn, shrink), (left, top + HEADING))
+            caption = f"box from {drawn.level:.2f}"
             if drawn.reason:
-                reason = textwrap.fill(f"no box: {drawn.reason.partition(': ')[2]}", 32)
-                draw.text((left, top + HEADING + tile.height + 10), reason, _MUTED, _fonts(_SMALL)[0])
+                caption = textwrap.fill(f"no box: {drawn.reason.partition(': ')[2]}", 32)
+            draw.text((left, top + HEADING + tile.height + 10), caption, _MUTED, _fonts(_SMALL)[0])
         top += row_height
-    _scale(page, draw, (lefts[-1], top + 44), threshold)
+    _scale(page, draw, (lefts[-1], top + 44))
     for number, note in enumerate(notes):
-        _text(draw, (lefts[0], top + 44 + 34 * number), note, width=TILE[0])
+        _text(draw, (lefts[0], top + 44 + 34 * number), note, width=lefts[-1] - lefts[0] - GAP)
     return page
 
 
@@ -107,8 +108,8 @@ def overlay(tile: "Image.Image", stored: "StoredMap", drawn: "Drawn", shrink: fl
     return picture
 
 
-def _scale(page: "Image.Image", draw: "ImageDraw.ImageDraw", corner: tuple[int, int], threshold: float) -> None:
-    """A thin bar of the palette: its ends named below, where boxes begin above."""
+def _scale(page: "Image.Image", draw: "ImageDraw.ImageDraw", corner: tuple[int, int]) -> None:
+    """A thin bar of the palette, with its ends named below."""
     from PIL import Image
 
     from camboxes.pipeline.reports.pictures import HEAT_COLOURS
@@ -120,11 +121,6 @@ def _scale(page: "Image.Image", draw: "ImageDraw.ImageDraw", corner: tuple[int, 
     small = _fonts(_SMALL)[0]
     draw.text((left, top + height + 14), "0", _MUTED, small, anchor="lt")
     draw.text((left + width, top + height + 14), "1", _MUTED, small, anchor="rt")
-    mark, label = left + round(threshold * (width - 2)), f"box from {threshold:g}"
-    draw.rectangle((mark, top - 8, mark + 1, top + height - 1), _TEXT)
-    half = small.getlength(label) / 2
-    at = min(max(mark, left + half), left + width - half)
-    draw.text((at, top - 16), label, _MUTED, small, anchor="ms")
 
 
 def _heading(draw: "ImageDraw.ImageDraw", corner: tuple[int, int], name: str, more: str, instead: str = "") -> None:

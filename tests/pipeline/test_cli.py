@@ -85,9 +85,10 @@ def test_what_rebox_leaves_as_it_is():
 
 
 def test_the_defaults_of_explain_and_label():
-    fine = {command: _options(command)["--fine-scales/--no-fine-scales"][1] for command in ("explain", "label")}
-    assert fine["explain"].endswith("(default: off)")
-    assert fine["label"].endswith("(default: on for EfficientNet-Lite, else off)")
+    of_explain, of_label = _options("explain"), _options("label")
+    for name in ("scales", "fine-scales/--no-fine-scales", "compete/--no-compete", "refine", "threshold", "aspect"):
+        action, text = of_label[f"--{name}"]
+        assert of_explain[f"--{name}"][0].default == action.default and of_explain[f"--{name}"][1] == text
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,11 @@ def _mapped(cells, width, height, threshold=0.5):
     return stored, boxes_from_map(stored, width, height, BoxRule(threshold))
 
 
-def _figure(width=720, height=480, maps=(), name="tripod", threshold=0.25):
+def _figure(width=720, height=480, maps=(), name="tripod"):
     photograph = np.full((height, width, 3), (200, 0, 0), np.uint8)
     columns = [method_sheet.Column(f"method{number}", 12.3) for number in range(len(maps))]
     rows = [method_sheet.Row(3, name, 0.5, [_mapped(cells, width, height) for cells in maps])]
-    return np.asarray(method_sheet.figure(photograph, columns, rows, threshold, ("network", "at 224")))
+    return np.asarray(method_sheet.figure(photograph, columns, rows, ("network", "at 224")))
 
 
 def _extent(where):
@@ -76,8 +76,9 @@ def test_a_map_without_a_box_says_why(cells):
     assert (tile[:, LEFT + STEP :][:, :360] != (200, 0, 0)).any()
     below = page[TOP + 242 : TOP + 300]
     assert (below[:, LEFT + 2 * STEP :] < 160).any()
-    assert (below[:, : LEFT + 2 * STEP] == 255).all()
-    assert page.shape[0] - _figure(maps=[[[0, 1]]]).shape[0] == 88 - 28
+    assert (below[:, LEFT + STEP : LEFT + 2 * STEP] < 160).any(), "the level of the other's box"
+    assert (below[:, : LEFT + STEP] == 255).all()
+    assert page.shape[0] - _figure(maps=[[[0, 1]]]).shape[0] == 88 - 50
 
 
 @pytest.mark.parametrize(
@@ -98,13 +99,23 @@ def test_photographs_keep_their_aspect_ratio(size, tile):
     assert _extent(coloured)[1] == LEFT + STEP + tile[0] - 1, "the overlay is as wide"
 
 
-def test_the_scale_marks_the_threshold():
-    page = _figure(maps=[[[0, 1]]], threshold=0.25)
-    left, top = LEFT + STEP, TOP + 240 + 28 + 44
+def test_the_scale_of_the_palette():
+    page = _figure(maps=[[[0, 1]]])
+    left, top = LEFT + STEP, TOP + 240 + 50 + 44
     assert page[top + 5, left].tolist() == [0, 0, 4], "inferno's first colour"
     assert page[top + 5, left + 359].tolist() == [252, 255, 164], "and its last"
-    ticks = (page[top - 6, left : left + 360] == ImageColor.getrgb("#1d1d1b")).all(1)
-    assert np.flatnonzero(ticks).tolist() == [90, 91], "0.25 of 358 pixels, two wide"
+
+
+def test_the_level_of_each_box_stands_below_it():
+    page = _figure(maps=[[[0, 1]], [[0, 1], [1, 1]]])  # both are cut at 0.5
+    captions = page[TOP + 240 : TOP + 240 + 50, LEFT + STEP :]
+    assert (captions[:, :360] == captions[:, STEP : STEP + 360]).all()
+    photograph = np.full((10, 10, 3), 200, np.uint8)
+    stored, boxes = _mapped([[0, 1]], 10, 10, threshold=0.75)
+    row = method_sheet.Row(3, "tripod", 0.5, [_mapped([[0, 1]], 10, 10), (stored, boxes)])
+    columns = [method_sheet.Column("cam", 1)] * 2
+    other = np.asarray(method_sheet.figure(photograph, columns, [row], ()))[TOP + 360 :, LEFT + STEP :]
+    assert (other[:50, :360] != other[:50, STEP : STEP + 360]).any()
 
 
 def test_long_names_are_shortened():
