@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from camboxes.pipeline.errors import CallError, blaming_the_call
+from camboxes.pipeline.options.data import background_option
 from camboxes.pipeline.options.fields import Options, option
 from camboxes.pipeline.reporter import LOG, Reporter
 
@@ -44,6 +45,10 @@ class ExportJob(Options):
         "decided about, too",
         choices=["accepted", "reviewed", "all"],
     )
+    include_empty: bool = option(
+        False, "images of the background, too: they show none of the classes, and go out without an object"
+    )
+    background: tuple[str, ...] = background_option(stated="what the run was made with")
     copy: bool = option(False, "copy images instead of linking them")
     overwrite: bool = option(False, "replace the export that DIR holds")
 
@@ -63,11 +68,16 @@ def export(job: ExportJob, reporter: Reporter = LOG) -> "Exported":
         from camboxes.pipeline.jobs import run_folder
         from camboxes.transforms import storage
         from camboxes.transforms.review.keep_decided import decided
+        from camboxes.transforms.sources.background import check_background
 
     with blaming_the_call():
         run = run_folder.finished(job.run)
         val = _VAL if job.val is None else job.val
-        selection = Selection(val, job.seed, job.min_score, job.include, decided(run), run.splits)
+        names = {category.name: category.id for category in run.categories}
+        check_background(job.background, [*names, *run.background])
+        background = frozenset(names[label] for label in job.background if label in names)
+        decisions, empty = decided(run), job.include_empty
+        selection = Selection(val, job.seed, job.min_score, job.include, decisions, run.splits, background, empty)
         if job.val is not None and "val" in selection.given:
             raise ValueError(
                 f"--val is {job.val:g}, and the run's input comes split, in folders {', '.join(sorted(run.splits))}; "
@@ -75,11 +85,11 @@ def export(job: ExportJob, reporter: Reporter = LOG) -> "Exported":
             )
         _check_output(job, run)
         if job.format in ("yolo", "voc"):
-            class_list([category.name for category in run.categories])  # refuses names that it cannot hold
+            class_list([name for name in names if name not in job.background])  # refuses names that it cannot hold
     if job.overwrite:
         run_folder.remove(job.output, _CONTENTS)
     path = str(Path(job.output) / "export.json")
-    asked = ("format", "run", "val", "seed", "min_score", "include")
+    asked = ("format", "run", "val", "seed", "min_score", "include", "include_empty", "background")
     record: dict[str, Any] = {name: getattr(job, name) for name in asked}
     record["val"] = None if "val" in selection.given else val
     with blaming_the_call():  # the first write checks the output
@@ -92,6 +102,7 @@ def export(job: ExportJob, reporter: Reporter = LOG) -> "Exported":
             "left_out": dict(sorted(exported.left_out.items())),
             "unreadable": len(exported.unreadable),
         },
+        "without_objects": {"background": exported.background, "reviewed": exported.empty},
         "boxes": exported.boxes,
         "copies": exported.copies.images,
         "unreadable": exported.unreadable,

@@ -10,7 +10,7 @@ from camboxes.models.spec import DEFAULT_MAPS, Compilation, MapSpec, Precision
 from camboxes.pipeline.errors import CallError, blaming_the_call
 from camboxes.pipeline.jobs.remote import Accelerator
 from camboxes.pipeline.options.boxes import NewBoxOptions
-from camboxes.pipeline.options.data import SourceOptions
+from camboxes.pipeline.options.data import SourceOptions, background_option
 from camboxes.pipeline.options.fields import option, option_names
 from camboxes.pipeline.options.maps import MapOptions
 from camboxes.pipeline.options.network import ClassOptions, assumed
@@ -38,6 +38,7 @@ class _Folders(SourceOptions):
         stated="match names",
         metavar="FILE",
     )
+    background: tuple[str, ...] = background_option(stated="what the checkpoint of --model was trained with")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -234,7 +235,7 @@ def prepare(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter 
         run_folder.check_output(job.output, job.input, job.reuse)
         remote.check_stores(options, output=job.output, input=job.input, root=job.root, reuse=job.reuse)
         label_map = _read_label_map(job.label_map)
-        source = _source(job, options, reporter)  # before torch is loaded: a wrong path is told at once
+        source = _source(job, options, reporter)  # before torch is loaded: a wrong path or label is told at once
         maps, localizer = _localizer(job, options, reporter)
         rule = job.box_rule(BoxRule.default_for(localizer.classifier, maps))
         plan = Plan(
@@ -245,6 +246,8 @@ def prepare(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter 
             settings={**localizer.settings, **limits.settings, **drawing_settings(rule, None)},
             shards=job.shards,
             columns=job.columns(),
+            background=job.background,
+            known_background=localizer.classifier.training_record.get("settings", {}).get("background") or (),
         )
         if job.reuse:
             reusable(job.reuse, localizer.settings)
@@ -278,12 +281,14 @@ def _source(job: LabelJob, options: "PipelineOptions", reporter: Reporter) -> "L
     from camboxes.pipeline.jobs import worker_processes
     from camboxes.pipeline.jobs.beam_options import fitting_processes, workers_elsewhere
     from camboxes.transforms.planning.listing import read_source
+    from camboxes.transforms.sources.background import check_background
 
     if workers_elsewhere(options) and not job.dry_run:
         source = None
     else:
         with reporter.step(f"listing {job.input}"):
             source = read_source(job.input, job.root, job.columns())
+        check_background(job.background, source.labels())
         on_cpu = not job.dry_run and job.device != "cuda"  # as far as is known before torch is loaded
         if on_cpu and fitting_processes(options, source.images) > 1:
             localizer = "camboxes.models.localization.localizer"

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from camboxes.models.counts import counted
 from camboxes.pipeline.errors import blaming_the_call
-from camboxes.pipeline.options.data import SourceOptions
+from camboxes.pipeline.options.data import SourceOptions, background_option
 from camboxes.pipeline.options.fields import option
 from camboxes.pipeline.options.network import NetworkOptions, assumed
 from camboxes.pipeline.reporter import LOG, Reporter
+from camboxes.pipeline.untrusted_text import on_one_line
 
 if TYPE_CHECKING:
     from camboxes.models import Classifier
@@ -28,6 +29,7 @@ _SHARE = 0.2  # of the pictures: to validate on
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Folders(SourceOptions):
     output: str = option(help="local folder for the classifier", metavar="CKPT")
+    background: tuple[str, ...] = background_option()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,12 +121,14 @@ def _prepare(job: TrainJob, reporter: Reporter) -> _Prepared:
     from camboxes.pipeline.training.checkpoint_folder import CONTENTS
     from camboxes.pipeline.training.data import TrainingData
     from camboxes.transforms.planning.listing import check_labels, read_source
+    from camboxes.transforms.sources.background import check_background
 
     run_folder.check_output(job.output, job.input, job.model, contents=CONTENTS)
     with reporter.step(f"listing {job.input}"):
         source = read_source(job.input, job.root, job.columns())
     check_labels(source.labels(), source.containers)
-    data = TrainingData.of(source)
+    check_background(job.background, source.labels())
+    data = TrainingData.of(source, job.background)
     data.check()
     share = _share(job, data)
 
@@ -195,6 +199,7 @@ def _record(job: TrainJob, data: "TrainingData", base: "Classifier", share: floa
         "splits": dict(data.splits),
         "copies": RULE,
         "seed": job.seed,
+        "background": list(data.background) or None,
     }
     root = str(Path(data.root).resolve()) if storage.is_local(data.root) else data.root
     images = {"images": len(data.labels), "root": root, "input": data.fingerprint()}
@@ -207,22 +212,27 @@ def _remarks(job: TrainJob, ready: _Prepared) -> Iterator[str]:
 
     source, data, base = ready.source, ready.data, ready.base
     kind = "any number of them an image (sigmoid)" if data.multilabel else "one an image (softmax)"
+    classes = {*data.classes} - {*data.background}
+    none = sum(not {*of_image} - {*data.background} for of_image in data.labels.values())
+    background = f"{counted(none, 'image')} of none of them ({', '.join(map(on_one_line, data.background))}); "
     what = {"head": "its head, on frozen features", "all": "its head, then everything"}[job.train]
     yield (
-        f"{counted(len(data.labels), 'image')}, {counted(len(data.classes), 'label')}, {kind}; "
+        f"{counted(len(data.labels), 'image')}, {counted(len(classes), 'label')}, {kind}; "
+        f"{background if data.background else ''}"
         f"{base.spec.name} at {base.spec.size} on {base.spec.device}: {what}"
     )
     yield from assumed(job, base)
     if not base.spec.name.startswith("gap:"):
         yield f"it is trained as its GAP conversion, gap:{base.spec.name}"
     if data.splits:
-        left_out = f"left out ({counted(source.images - len(data.labels), 'image')})"
+        left_out = f"left out ({counted(source.images - len(data.labels) - len(data.rejected), 'image')})"
         used = {"train": "trained on", "val": "validated on", "test": left_out}
         uses = ", ".join(f"{folder} is {used[split]}" for folder, split in sorted(data.splits.items()))
         yield f"the split of the folders is taken: {uses}"
     if source.repeated:
         yield f"{counted(source.repeated, 'repeated row')} dropped"
-    yield from remarks.of_input(source.passed_over, {*source.labels()}, source.splits, source.assumed)
+    labels = {*source.labels()} - {*data.background}
+    yield from remarks.of_input(source.passed_over, labels, source.splits, source.assumed)
     yield from filter(None, [remarks.look_up(source).remark()])
 
 
@@ -263,7 +273,7 @@ def _train(job: TrainJob, ready: _Prepared, reporter: Reporter) -> TrainedClassi
                 progress=advance,
             )
     spec = dataclasses.replace(base.spec, name=converted.name)
-    names = [(label,) for label in found.data.classes]
+    names = found.data.class_names
     trained = Classifier(network.eval(), base.preprocessing, spec, names, multilabel=data.multilabel)
     return _write(output, trained, {"settings": settings, **found.counts}, outcome)
 

@@ -24,7 +24,7 @@ ACROSS = {
     "test_hostile_names",
 }
 ACROSS |= {"test_dataflow", "test_faults", "test_resume", "test_runners", "test_stores", "test_fiftyone", "test_refine"}
-ACROSS |= {"test_label_inputs", "test_own_networks", "test_prompts", "test_round_trips"}
+ACROSS |= {"test_background", "test_label_inputs", "test_own_networks", "test_prompts", "test_round_trips"}
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda path: str(path.relative_to(ROOT)))

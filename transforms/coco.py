@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any
 
 from camboxes.transforms.doubts.label_doubts import Doubts
-from camboxes.transforms.records import PERSON, REJECTED, STATUSES, score_of, source_of
+from camboxes.transforms.records import PERSON, REJECTED, SKIPPED, STATUSES, score_of, source_of
 
 DESCRIPTION = "Pseudo-boxes from image-level labels, by camboxes: drawn by a network; by a person where source says so."
 
@@ -27,7 +27,7 @@ class Counts:
 
     Attributes:
       images: number of images, in total and by status.
-      rejected: number of rejected images, by the code of the reason.
+      rejected, skipped: number of rejected and of skipped images, by the code of the reason.
       categories: number of labelled images, of images with a box, and of boxes, by category name.
       annotations, by_person: number of boxes, and of those that a person drew.
       doubts: counts of images whose labels the network does not confirm.
@@ -35,6 +35,7 @@ class Counts:
 
     images: dict[str, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(("planned", *STATUSES), 0))
     rejected: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    skipped: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     categories: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
     annotations: int = 0
     by_person: int = 0
@@ -44,8 +45,9 @@ class Counts:
         """Counts a row."""
         self.images["planned"] += 1
         self.images[row["status"]] += 1
-        if row["status"] == REJECTED:
-            self.rejected[row["reason"].partition(":")[0]] += 1
+        for status, reasons in ((REJECTED, self.rejected), (SKIPPED, self.skipped)):
+            if row["status"] == status:
+                reasons[(row["reason"] or "").partition(":")[0]] += 1
         boxes = collections.Counter(box["category_id"] for box in row["boxes"])
         for label in row["labels"]:
             found = boxes[label["category_id"]]

@@ -1,7 +1,7 @@
 """The first step: emits shards of references to images, from a plan, from a stream, or from a finished run."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Self
 
 import apache_beam as beam
@@ -10,6 +10,7 @@ from camboxes.transforms import storage
 from camboxes.transforms.planning.listing import Listing
 from camboxes.transforms.planning.plan import Plan, PlannedRun, read_shard, shards_folder
 from camboxes.transforms.records import PLANNED, LabeledImage, Shard, table
+from camboxes.transforms.sources.background import parted
 
 
 @beam.typehints.with_input_types(str)
@@ -120,32 +121,41 @@ class BatchImages(beam.PTransform):
     shorter.
     """
 
-    def __init__(self, n: int, categories: Sequence[str]):
-        """Takes the number of images in a shard, at least 1, and the data set's labels.
+    def __init__(self, n: int, categories: Sequence[str], background: Sequence[str] = ()):
+        """Takes the number of images in a shard, at least 1, the data set's labels, and those that are background.
 
-        Labels get ids from 1 in sorted order. An image without any of them is skipped, with the reason.
+        Labels get ids from 1 in sorted order. An image without any of them is skipped, with the reason. Background: see
+        `Plan`.
         """
         super().__init__()
         if n < 1:
             raise ValueError(f"n is {n}; expected the number of images in a shard, at least 1")
         self._n = n
-        self._categories = sorted(set(categories))
+        self._background = frozenset(background)
+        self._categories = sorted(set(categories) - self._background)
 
     def expand(self, images: beam.PCollection[LabeledImage]) -> beam.PCollection[Shard]:
         """Applies the transform to a collection of images."""
-        return images | beam.BatchElements(self._n, self._n) | beam.Map(_unplanned, categories=self._categories)
+        return (
+            images
+            | beam.BatchElements(self._n, self._n)
+            | beam.Map(_unplanned, categories=self._categories, background=self._background)
+        )
 
 
-def _unplanned(images: Sequence[LabeledImage], categories: Sequence[str]) -> Shard:
+def _unplanned(images: Sequence[LabeledImage], categories: Sequence[str], background: Collection[str]) -> Shard:
     ids = {name: number for number, name in enumerate(categories, start=1)}
-    rows = [
-        {
-            "path": image.path,
-            "labels": [{"label": label, "category_id": ids.get(label)} for label in sorted(set(image.labels))],
-            "location": image.path,
-            "image": image.image,
-        }
-        for image in images
-    ]
+    rows = []
+    for image in images:
+        classes, of_background = parted(sorted(set(image.labels)), background)
+        rows.append(
+            {
+                "path": image.path,
+                "labels": [{"label": label, "category_id": ids.get(label)} for label in classes],
+                "background": of_background,
+                "location": image.path,
+                "image": image.image,
+            }
+        )
     key = hashlib.sha256("\n".join(sorted(image.path for image in images)).encode()).hexdigest()[:16]
     return Shard(key, table(rows, PLANNED, {"categories": list(categories)}))

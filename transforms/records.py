@@ -8,9 +8,10 @@ Every step passes the same shard on with its rows extended. So there are three s
     digest        SHA-256 of the file's bytes, hexadecimal; null if they could not be read
     width, height pixels, after EXIF orientation; null if the image could not be decoded
     status        ok, no_box, skipped (no label stands for a class), or rejected
-    reason        "code: what happened", also per label; null for most images
+    reason        "code: what happened", also per label; null for most images. A skipped image with the code background
+                  is known to show none of the classes: see `is_background`
     labels        label, category_id, class_index (the model class chosen; null: the label stands for none), logit,
-                  probability
+                  probability; a label that is background is not among them
     top5          class_index, name ("class 3" if it has none) and probability of the network's first five classes
     maps          per label: category_id, height, width (cells), raw_min, raw_max (float32, before quantisation), cells
                   (uint8, row-major), rectangle (x, y, width, height of the oriented image that the map covers, in
@@ -35,6 +36,8 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
+
+from camboxes.transforms.sources.background import BACKGROUND
 
 SCHEMA_VERSION = 3
 
@@ -72,11 +75,13 @@ _REVIEW = pa.struct([("priority", pa.float64()), ("reasons", pa.list_(pa.string(
 
 # The columns of a reader. `location`: where to read the image, null if its path leads outside the root. `place`: the
 # position of an image in its container (see `members`). `image`: the image's bytes, if a user's own job has them.
-# These three columns and class_indices do not reach a shard file.
+# `background`: its labels that are no class (see `sources.background`); the reason of its row names them. These four
+# columns and class_indices do not reach a shard file.
 PLANNED = pa.schema(
     [
         *_fields("image_id int64, path string"),
         ("labels", pa.list_(_PLANNED_LABEL)),
+        ("background", pa.list_(pa.string())),
         *_fields("place int64, location string, image binary"),
     ]
 )
@@ -92,6 +97,11 @@ MAPPED = pa.schema(
 LABELED = MAPPED.append(pa.field("boxes", pa.list_(_BOX))).append(pa.field("review", _REVIEW))
 
 
+def is_background(row: Mapping[str, Any]) -> bool:
+    """Whether a row's image is labelled as background: nothing is on it that a box could be drawn around."""
+    return row["status"] == SKIPPED and (row["reason"] or "").partition(":")[0] == BACKGROUND
+
+
 def score_of(box: Mapping[str, Any]) -> float:
     """The score of a row's box that results.json holds: the calibrated one if there is one."""
     return box["score"] if box["calibrated_score"] is None else box["calibrated_score"]
@@ -104,9 +114,22 @@ def source_of(box: Mapping[str, Any]) -> str:
 
 def rejected(row: Mapping[str, Any], reason: str) -> dict[str, Any]:
     """The row of a rejected image: it keeps the labels, and of the image's facts those that `row` has."""
+    return _not_seen(row) | {"status": REJECTED, "reason": reason}
+
+
+def skipped(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of a planned image none of whose labels stands for a class; see `rejected`."""
+    reason = "no_class: none of its labels stands for a class of the network"
+    if row["background"]:
+        reason = f"{BACKGROUND}: {', '.join(row['background'])}"
+    return _not_seen(row) | {"status": SKIPPED, "reason": reason}
+
+
+def _not_seen(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of an image that the network does not see."""
     kept = {name: row.get(name) for name in ("image_id", "path", "digest", "width", "height")}
     labels = [{name: label[name] for name in ("label", "category_id")} for label in row["labels"]]
-    return kept | {"status": REJECTED, "reason": reason, "labels": labels, "top5": [], "maps": [], "plain_maps": []}
+    return kept | {"labels": labels, "top5": [], "maps": [], "plain_maps": []}
 
 
 class LabeledImage(NamedTuple):

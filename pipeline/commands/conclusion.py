@@ -30,10 +30,13 @@ def _conclude(run: Run) -> None:
     from camboxes.transforms import storage
 
     summary, counts = run.summary, run.counts
-    reasons = "".join(f" ({code} {number})" for code, number in summary["rejected"].items())
+    reasons = {
+        status: "".join(f" ({code} {number})" for code, number in summary[status].items())
+        for status in ("skipped", "rejected")
+    }
     print(
         f"{counted(counts.planned, 'image')}: {counts.ok} with boxes, {counts.no_box} without, "
-        f"{counts.skipped} skipped, {counts.rejected} rejected{reasons}; "
+        f"{counts.skipped} skipped{reasons['skipped']}, {counts.rejected} rejected{reasons['rejected']}; "
         f"{counted(counts.boxes, 'box')} in {summary['run']['seconds']:.1f} s"
     )
     for remark in remarks.of_rejected(summary["rejected"], summary["input"].get("root", "")):

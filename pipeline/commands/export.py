@@ -7,8 +7,9 @@
 
 What was decided in a review counts: --include accepted exports the accepted images alone, reviewed the rejected ones
 too, without a box, and all the others as drawn besides. Images of which nobody decided and no box is known (no_box,
-skipped, all boxes below --min-score) are left out: a trainer would learn from them that nothing is there. Images that
-the run could not read are never exported. Where a box comes from (a person, or which network, method and threshold)
+skipped, all boxes below --min-score) are left out: a trainer would learn from them that nothing is there. Images of the
+background show none of the classes; --include-empty exports them, too, without an object. Images that the run could not
+read are never exported. Where a box comes from (a person, or which network, method and threshold)
 stands beside it, but for yolo, which has no room for it. Images are hard links where that is possible, else
 copies. Those with an EXIF orientation are written upright, so that boxes fit whether a trainer turns them or not, and
 so are formats that not every trainer reads. The seed and an image's content decide whether it is in train or val, so
@@ -37,6 +38,10 @@ def run(job: ExportJob) -> None:
     _print_copies(exported)
     if exported.left_out.keys() & _WITHOUT_BOX:
         print("left out: images without a known box, from which a trainer would learn that nothing is there")
+    if job.include_empty:
+        print(f"{counted(exported.background, 'image')} of the background exported, without an object")
+    if exported.left_out["background"]:
+        print("left out: images of the background; --include-empty exports them, as images without objects")
     if exported.empty:
         print(f"{exported.empty} of the exported images have no box: a person found nothing there, or nothing right")
     if exported.partial:

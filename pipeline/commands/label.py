@@ -59,6 +59,8 @@ def _describe(job: LabelJob, ready: Prepared) -> None:
         f"          {counted(draft.repeated, 'repeated row')} dropped, "
         f"{counted(draft.passed_over.files, 'file')} passed over"
     )
+    for name in draft.background:
+        print(f"          {on_one_line(name)} is background: its images get no box, and take no pass of the network")
     names = [category.name for category in draft.categories]
     found = remarks.look_up(source)
     if found.images:

@@ -20,7 +20,7 @@ from camboxes.transforms.records import PERSON, source_of
 from camboxes.transforms.sources.entries import Split
 from camboxes.transforms.write import IncompleteRunError
 
-_COLUMNS = ["image_id", "path", "digest", "width", "height", "status", "labels", "boxes", "review"]
+_COLUMNS = ["image_id", "path", "digest", "width", "height", "status", "reason", "labels", "boxes", "review"]
 _NO_COPIES = Found(0, None, 0, None)
 
 
@@ -36,7 +36,8 @@ class Exported:
       left_out: number of images that are not exported, by the reason.
       unreadable: images whose file is not what the run saw: for each path what is wrong.
       partial: number of exported images that have a label without an exported box.
-      empty: number of exported images without any box: a person found nothing there, or nothing right.
+      background: number of exported images that are labelled as background alone, without boxes.
+      empty: number of other exported images without any box: a person found nothing there, or nothing right.
       copies: exported images of the same bytes, and of which the splits differ.
       files: the files and folders that were written.
     """
@@ -48,6 +49,7 @@ class Exported:
     left_out: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     unreadable: dict[str, str] = dataclasses.field(default_factory=dict)
     partial: int = 0
+    background: int = 0
     empty: int = 0
     copies: Found = _NO_COPIES
     files: list[str] = dataclasses.field(default_factory=list)
@@ -60,7 +62,9 @@ class SelectedImages:
         """Takes a finished run and what of it is exported; `copy` copies images even where a link would do."""
         self.run = run
         self.splits = selection.splits
-        self.categories = [category.name for category in run.categories]  # their ids are dense from 1
+        self._names = {of.id: of.name for of in run.categories if of.id not in selection.background}
+        self._ids = {of_run: number for number, of_run in enumerate(self._names, start=1)}
+        self.categories = [*self._names.values()]  # their ids are dense from 1
         images, boxes = (dict.fromkeys(map(str, self.splits), 0) for _ in range(2))
         self.exported = Exported(run.images, images, boxes, sorted(selection.folders) if selection.given else [])
         self._selection = selection
@@ -118,7 +122,14 @@ class SelectedImages:
             else:
                 selected = self._selection.with_boxes(row)
                 boxes = [box | self._described(box) for box in selected["boxes"]]
-                yield selected | {"boxes": boxes, "split": self._selection.split(row)}
+                labels = [label | {"category_id": self._ids[label["category_id"]]} for label in selected["labels"]]
+                empty = self._selection.is_empty(row) and not boxes
+                yield selected | {
+                    "labels": labels,
+                    "boxes": boxes,
+                    "split": self._selection.split(row),
+                    "background": empty,
+                }
 
     def _write_image(self, row: Row, folder: Path, jpeg: bool) -> str:
         """Writes or links an image's file; gives its name."""
@@ -134,14 +145,17 @@ class SelectedImages:
         self._same_bytes.add(row["digest"], row["path"], row["split"])
         self.exported.images[row["split"]] += 1
         self.exported.boxes[row["split"]] += len(row["boxes"])
-        self.exported.empty += not row["boxes"]
+        self.exported.background += row["background"]
+        self.exported.empty += not row["boxes"] and not row["background"]
         boxed = {box["category_id"] for box in row["boxes"]}
         self.exported.partial += any(label["category_id"] not in boxed for label in row["labels"])
 
     def _described(self, box: Row) -> Row:
-        """The name of a box's category, and where the box comes from: a person, or a network and a method."""
+        """A box's category in the export, and where the box comes from: a person, or a network and a method."""
         drawn_with = {"model": None, "method": None} if source_of(box) == PERSON else self._drawn_with
-        return {"category": self.categories[box["category_id"] - 1], "source": source_of(box), **drawn_with}
+        of_run = box["category_id"]
+        category = {"category_id": self._ids[of_run], "category": self._names[of_run]}
+        return {**category, "source": source_of(box), **drawn_with}
 
     @functools.cached_property
     def _drawn_with(self) -> dict[str, Any]:

@@ -5,13 +5,16 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from camboxes.pipeline.sampling import in_share
-from camboxes.transforms.records import OK, REJECTED, score_of
+from camboxes.transforms.records import OK, REJECTED, is_background, score_of
 from camboxes.transforms.review.decisions import Decision
 from camboxes.transforms.review.keep_decided import keep
+from camboxes.transforms.sources.background import BACKGROUND, CONTRADICTION
 from camboxes.transforms.sources.entries import Split
 from camboxes.transforms.sources.splits import split_of
 
 Row = dict[str, Any]
+
+_OF_CLASS = ("labels", "boxes")  # columns whose entries have a category
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Selection:
         boxes. "all": also those without a decision.
       decisions: of the run's review, by path: see `keep_decided.decided`.
       folders: the input's folders that are splits: see `Listing`. They count where one of them is train.
+      background: ids of categories that are background: they are no classes, and give no boxes.
+      empty: export images of the background, too, without boxes.
 
     Raises:
       ValueError: a share or a score is out of its range.
@@ -39,6 +44,8 @@ class Selection:
     include: Literal["accepted", "reviewed", "all"] = "all"
     decisions: Mapping[str, Decision] = dataclasses.field(default_factory=dict)
     folders: Mapping[str, Split] = dataclasses.field(default_factory=dict)
+    background: frozenset[int] = frozenset()
+    empty: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.val < 1:
@@ -68,18 +75,32 @@ class Selection:
         return "val" if in_share(row["digest"], self.val, self.seed) else "train"
 
     def with_boxes(self, row: Row) -> Row:
-        """An image with the boxes that are exported: the accepted ones, or none where a person rejected them."""
+        """An image with the labels and boxes that are exported.
+
+        Its boxes are the accepted ones, or none where a person rejected them.
+        """
         decision = self._decision(row)
         if decision is None:
-            return row | {"boxes": [box for box in row["boxes"] if score_of(box) >= self.min_score]}
-        return keep(row, decision) if decision.verdict == "accepted" else row | {"boxes": []}
+            row = row | {"boxes": [box for box in row["boxes"] if score_of(box) >= self.min_score]}
+        else:
+            row = keep(row, decision) if decision.verdict == "accepted" else row | {"boxes": []}
+        return row | {name: [of for of in row[name] if of["category_id"] not in self.background] for name in _OF_CLASS}
+
+    def is_empty(self, row: Row) -> bool:
+        """Whether an image is labelled as background alone."""
+        of_background = [label["category_id"] in self.background for label in row["labels"]]
+        return is_background(row) or (bool(of_background) and all(of_background) and row["status"] != REJECTED)
 
     def left_out_for(self, row: Row) -> str | None:
         """Why an image is left out; None where it is exported."""
         decision = self._decision(row)
         if decision is None:
+            if self.is_empty(row):
+                return None if self.empty else BACKGROUND
             if row["status"] != OK:
                 return row["status"]
+            if any(label["category_id"] in self.background for label in row["labels"]):
+                return CONTRADICTION
             if self.include != "all":
                 return "not reviewed"
             return None if self.with_boxes(row)["boxes"] else "below --min-score"

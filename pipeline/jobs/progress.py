@@ -12,6 +12,7 @@ from pathlib import Path
 from camboxes.models.counts import counted
 from camboxes.pipeline.reporter import Reporter
 from camboxes.pipeline.reports import remarks
+from camboxes.pipeline.untrusted_text import on_one_line
 from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.counters import IMAGES_DONE
 
@@ -29,8 +30,9 @@ def announce(output: str, work: str, reporter: Reporter) -> None:
         f"{counted(run.repeated, 'repeated row')} dropped" if run.repeated else "",
         f"{counted(done, 'shard')} done already" if done else "",
     ]
-    sizes = {"image": run.images, "label": len(run.categories), "shard": len(run.shards)}
-    what = f"{', '.join(counted(size, noun) for noun, size in sizes.items())}; {work}"
+    background = f" (background: {', '.join(map(on_one_line, run.background))})" if run.background else ""
+    labels = f"{counted(len(run.categories), 'label')}{background}"
+    what = f"{counted(run.images, 'image')}, {labels}, {counted(len(run.shards), 'shard')}; {work}"
     reporter.say("; ".join([what, *filter(None, notes)]))
     remark_on_input(run, reporter)
 

@@ -1,5 +1,6 @@
 """Which images, labels and true boxes a job reads."""
 
+import csv
 import dataclasses
 import functools
 from typing import TYPE_CHECKING
@@ -11,6 +12,20 @@ if TYPE_CHECKING:
 
 truth_option = functools.partial(
     option, help="COCO .json, a .csv of boxes, YOLO's data.yaml, or a folder of VOC .xml", metavar="FILE"
+)
+
+
+def _labels(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, map(str.strip, next(csv.reader([text], skipinitialspace=True), ()))))
+
+
+background_option = functools.partial(
+    option,
+    (),
+    "labels of images that show none of the classes; one that holds a comma in quotes: '\"a, b\",c'",
+    stated="none",
+    type=_labels,
+    metavar="LABEL,…",
 )
 
 

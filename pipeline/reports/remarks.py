@@ -1,6 +1,7 @@
 """Words remarks for a person: on an input before a run, on rejected images and on copies. Each says what to do."""
 
 import itertools
+import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -8,9 +9,10 @@ from camboxes.models.counts import counted
 from camboxes.pipeline.untrusted_text import on_one_line
 from camboxes.transforms import storage
 from camboxes.transforms.contents.image_files import locate
+from camboxes.transforms.sources.background import CONTRADICTION
 from camboxes.transforms.sources.class_folders import NO_IMAGE
 from camboxes.transforms.sources.entries import Split
-from camboxes.transforms.sources.label_values import called_missing, joined_labels, near_twins
+from camboxes.transforms.sources.label_values import called_background, called_missing, joined_labels, near_twins
 from camboxes.transforms.sources.passed_over import REST, Count, Tally
 from camboxes.transforms.sources.splits import split_called
 
@@ -73,6 +75,9 @@ def of_input(
             f"WARNING: {', '.join(map(repr, missing))} is taken for a label; it is what programs write where there is "
             "none: leave the cell empty if that is meant"
         )
+    for label in map(on_one_line, called_background(labels)):
+        option = f"--background {shlex.quote(label)}"
+        yield f"{label!r} is taken for a class; if its images show none of the others: {option}"
     for reason, endings in sorted(passed_over.kinds.items()):
         yield from _of_reason(reason, endings)
 
@@ -117,12 +122,24 @@ def look_up(source: "Listing") -> Lookup:
     return Lookup(len(paths), missing, source.root)
 
 
+def of_background(images: int, labels: Collection[str]) -> Iterator[str]:
+    """A remark on the images of a run that were skipped as background; none where there are none."""
+    if images:
+        names = _several(map(on_one_line, labels))
+        yield f"background: {counted(images, 'image')} without any of the classes, labelled {names}"
+
+
 def of_rejected(codes: Collection[str], root: str) -> Iterator[str]:
     """Remarks on images that were rejected for reasons with these codes."""
     if "missing" in codes:
         yield f"missing: paths are looked up below {on_one_line(root)}; if files lie elsewhere, name it with --root DIR"
     if "outside_root" in codes:
         yield f"outside_root: nothing is read outside of {on_one_line(root)}; --root DIR may be wider"
+    if CONTRADICTION in codes:
+        yield (
+            f"{CONTRADICTION}: an image that is labelled as background and with a class has neither a box nor a place "
+            "among the empty ones; keep the label that is right"
+        )
     if "too_large" in codes:
         yield "too_large: --max-bytes and --max-pixels say what is"
 

@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 from camboxes.pipeline.sampling import number_of
 from camboxes.transforms import PlannedRun
-from camboxes.transforms.records import REJECTED
+from camboxes.transforms.records import REJECTED, SKIPPED, is_background
+from camboxes.transforms.sources.background import BACKGROUND
 
 COLUMNS = ["path", "width", "height", "status", "reason", "labels", "boxes"]  # all but the large ones
 PICTURES = 120  # at most
 ROWS = 200  # of a table, at most
+_OF_BACKGROUND = 6  # of the pictures, at most: there is no box to look at
 
 
 class Stratum(NamedTuple):
@@ -25,10 +27,13 @@ class Stratum(NamedTuple):
 def stratum_of(row: Mapping[str, Any], images: Mapping[str, int]) -> Stratum:
     """The group of a row with the columns COLUMNS, given the number of images of each label.
 
-    A rejected image belongs to its reason's code, any other to its rarest label: frequent labels are seen anyway.
+    A rejected image and one of the background belong to their reason's code, any other to its rarest label: frequent
+    labels are seen anyway.
     """
     if row["status"] == REJECTED:
         return Stratum(REJECTED, row["reason"].partition(":")[0])
+    if is_background(row):
+        return Stratum(SKIPPED, BACKGROUND)
     names = [label["label"] for label in row["labels"]]
     return Stratum(row["status"], min(names, key=lambda name: (images[name], name), default=""))
 
@@ -39,6 +44,8 @@ def sample_rows(run: PlannedRun, sizes: Mapping[Stratum, int], images: Mapping[s
     `sizes` are the numbers of rows of the run's strata; `images`: see `stratum_of`.
     """
     places: dict[Stratum, int] = {}
+    background = Stratum(SKIPPED, BACKGROUND)
+    sizes = {of: min(size, _OF_BACKGROUND) if of == background else size for of, size in sizes.items()}
     for rejected, most in ((False, PICTURES), (True, ROWS)):
         places |= deal({each: size for each, size in sizes.items() if (each.status == REJECTED) is rejected}, most)
     kept: dict[Stratum, list[tuple[int, dict[str, Any]]]] = {stratum: [] for stratum in places}

@@ -24,6 +24,7 @@ from camboxes.pipeline.reports.report_sample import COLUMNS, ROWS, Stratum, samp
 from camboxes.pipeline.untrusted_text import shortened
 from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.records import NO_BOX, OK, PERSON, REJECTED, SKIPPED, score_of, source_of
+from camboxes.transforms.sources.background import BACKGROUND
 
 if TYPE_CHECKING:
     from camboxes.pipeline.reports.evaluation_report import Section
@@ -61,6 +62,7 @@ def write(output: str, evaluation: "Section | None" = None, folder: str | None =
         rejected=[row for row in sample if row["status"] == REJECTED],
         remarks=[
             *remarks.of_input(run.passed_over, [category.name for category in run.categories], run.splits, run.assumed),
+            *remarks.of_background(summary.get("skipped", {}).get(BACKGROUND, 0), run.background),
             *remarks.of_rejected(summary["rejected"], "the input's root"),
         ],
         evaluation=evaluation,

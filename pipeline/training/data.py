@@ -22,23 +22,29 @@ class TrainingData:
 
     Attributes:
       root: see `Listing`.
-      labels: the labels of each image by path, in the order of the paths.
+      labels: the labels of each image by path, in the order of the paths. An image of the background has none where
+        images may have any number of labels; else it has the first of `background`, which is then one of `classes`.
       multilabel: whether an image may have no label or several.
       splits: the folders of the data set's splits, see `Listing`. The images of a test split are left out.
+      background: the labels of images that show none of the classes, sorted.
+      rejected: why an image cannot be trained on, by path: those with labels that contradict each other.
     """
 
     root: str
     labels: Mapping[str, tuple[str, ...]]
     multilabel: bool
     splits: Mapping[str, "Split"] = dataclasses.field(default_factory=dict)
+    background: tuple[str, ...] = ()
+    rejected: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def of(cls, source: "Listing") -> "TrainingData":
-        """Takes the images of a source, except those of a test split.
+    def of(cls, source: "Listing", background: Collection[str] = ()) -> "TrainingData":
+        """Takes the images of a source, except those of a test split; see `sources.background`.
 
         Raises:
           ValueError: the source has splits, but no training split.
         """
+        from camboxes.transforms.sources.background import CONTRADICTION, contradiction, parted
         from camboxes.transforms.sources.splits import split_of
 
         if source.splits and "train" not in source.splits.values():
@@ -47,14 +53,31 @@ class TrainingData:
                 f"the input has the splits {folders}, and none to train on; expected a folder train, or, to train on "
                 "all images of such a folder, its own path"
             )
-        labels = {image.path: image.labels for image in sorted(source) if split_of(image.path, source.splits) != "test"}
+        named = tuple(sorted(background))
+        labels: dict[str, tuple[str, ...]] = {}
+        rejected: dict[str, str] = {}
+        for image in sorted(source):
+            if split_of(image.path, source.splits) == "test":
+                continue
+            classes, of_background = parted(image.labels, named)
+            if classes and of_background:
+                rejected[image.path] = f"{CONTRADICTION}: {contradiction(classes, of_background)}"
+            else:
+                labels[image.path] = named[:1] if of_background else classes
         multilabel = any(len(of_image) != 1 for of_image in labels.values())
-        return cls(source.root, labels, multilabel, source.splits)
+        if multilabel:
+            labels = {path: () if of_image == named[:1] else of_image for path, of_image in labels.items()}
+        return cls(source.root, labels, multilabel, source.splits, named, rejected)
 
     @functools.cached_property
     def classes(self) -> tuple[str, ...]:
         """All labels, sorted."""
         return tuple(sorted({label for of_image in self.labels.values() for label in of_image}))
+
+    @property
+    def class_names(self) -> list[tuple[str, ...]]:
+        """The names of each output of a network that tells the labels: an output for background has all of its."""
+        return [self.background if label in self.background else (label,) for label in self.classes]
 
     def without(self, paths: Collection[str]) -> "TrainingData":
         """The data set without some images, and without labels that only these have."""
@@ -62,12 +85,12 @@ class TrainingData:
 
     def check(self) -> None:
         """Raises a ValueError if there is nothing to learn."""
-        if not self.classes:
-            raise ValueError("no image that can be used has a label")
+        if not {*self.classes} - {*self.background}:
+            raise ValueError("no image that can be used has a label of a class")
         if len(self.classes) == 1 and all(self.labels.values()):
             raise ValueError(
-                f"all images are labelled {self.classes[0]!r}, so there is nothing to tell it from; add images of a "
-                "background class, or, in a manifest, images with an empty label"
+                f"all images are labelled {self.classes[0]!r}, so there is nothing to tell it from; add photographs of "
+                "other things, in a folder of their own such as other/, and name that with --background other"
             )
 
     def fingerprint(self) -> str:

@@ -33,11 +33,12 @@ def select(
     Raises:
       ValueError: nothing is left to learn.
     """
-    if read.rejected:
-        reasons = collections.Counter(reason.partition(":")[0] for reason in read.rejected.values())
+    rejected = {**data.rejected, **read.rejected}
+    if rejected:
+        reasons = collections.Counter(reason.partition(":")[0] for reason in rejected.values())
         counted = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-        reporter.say(f"images that cannot be used: {len(read.rejected)} ({counted}); see {output / REJECTED}")
-        write_table(output / REJECTED, ("path", "reason"), read.rejected.items())
+        reporter.say(f"images that cannot be used: {len(rejected)} ({counted}); see {output / REJECTED}")
+        write_table(output / REJECTED, ("path", "reason"), rejected.items())
     usable = data.without(read.rejected)
     if gone := sorted({*data.classes} - {*usable.classes}):
         reporter.say(f"labels none of whose images can be used are left out: {_named(gone)}")
@@ -54,7 +55,7 @@ def select(
     sides = {"training": training, "validation": validation}
     labels = {side: selected.counts(paths) for side, paths in sides.items()}
     counts = {
-        "images": {side: len(paths) for side, paths in sides.items()} | {"rejected": len(read.rejected)},
+        "images": {side: len(paths) for side, paths in sides.items()} | {"rejected": len(rejected)},
         "labels": {label: {side: labels[side][label] for side in sides} for label in selected.classes},
         "copies": {"images": len(copies.pairs), "with_other_labels": len(copies.contradictions)},
     }

@@ -53,27 +53,32 @@ def test_images_that_arrive_one_by_one(photographs, tmp_path, rows, plain_run):
         LabeledImage("a.jpg", ("espresso",), b"no image"),
         LabeledImage("b.png", ("no such class",), cat.read_bytes()),
         LabeledImage("c.png", ("not a category",), cat.read_bytes()),
+        LabeledImage("d.png", ("nothing",), cup.read_bytes()),
+        LabeledImage("e.png", ("nothing", "espresso"), cup.read_bytes()),
     ]
     categories = ["espresso", "Egyptian cat", "no such class"]
     with _pipeline() as pipeline:
         summary = (
             pipeline
             | beam.Create(images)
-            | BatchImages(4, categories)
+            | BatchImages(4, [*categories, "nothing"], background=["nothing"])
             | InferClassMaps("efficientnet_lite0", label_map={"no such class": []})
             | BoxesFromMaps()
             | WriteCoco(str(tmp_path))
         )
         assert_that(summary | beam.Map(lambda value: value["images"]), equal_to(
-            [{"planned": 5, "ok": 2, "no_box": 0, "skipped": 2, "rejected": 1}]))  # fmt: skip
+            [{"planned": 7, "ok": 2, "no_box": 0, "skipped": 3, "rejected": 2}]))  # fmt: skip
     written = json.loads((tmp_path / "annotations.json").read_text())
     assert [(image["id"], image["file_name"]) for image in written["images"]] == [
-        (1, str(cup)), (3, "b.png"), (4, "c.png"), (5, "z/cat.png"),
+        (1, str(cup)), (3, "b.png"), (4, "c.png"), (5, "d.png"), (7, "z/cat.png"),
     ]  # fmt: skip
+    counted = json.loads((tmp_path / "summary.json").read_text())
+    assert counted["skipped"] == {"background": 1, "no_class": 2}
+    assert counted["rejected"] == {"contradiction": 1, "not_an_image": 1}
     assert [category["name"] for category in written["categories"]] == sorted(categories)
     planned = {row["path"].rpartition("/")[2]: row for row in rows(plain_run)}
     ours = {annotation["image_id"]: annotation for annotation in written["annotations"]}
-    assert ours[5]["bbox"] == planned["chelsea.png"]["boxes"][0]["bbox"]
+    assert ours[7]["bbox"] == planned["chelsea.png"]["boxes"][0]["bbox"]
     assert ours[1]["score"] == planned["coffee.png"]["boxes"][0]["score"]
     assert written["info"]["settings"]["model"]["name"] == "timm:tf_efficientnet_lite0"
 

@@ -27,7 +27,7 @@ def source(tmp_path):
 def _on_workers(source, plan, options=()):
     with beam.Pipeline(runner=RUNNER, argv=list(options)) as p:
         shards = p | PlanOnWorkers(source, plan) | beam.Map(lambda shard: (shard.key, shard.rows.to_pylist()))
-        expected = Plan(plan.output + "-expected", plan.class_names, plan.label_map, None, plan.settings, plan.shards)
+        expected = dataclasses.replace(plan, output=plan.output + "-expected")
         run = expected.make(source)
         done = set(run.shards) - set((PlannedRun.load(plan.output) or run).missing())
         assert_that(
@@ -165,3 +165,10 @@ def test_denied_labels(tmp_path):
         "b.jpg": ["cat"],
     }
     assert made.repeated == 1
+
+
+def test_background(source, tmp_path):
+    plan = Plan(str(tmp_path / "out"), NAMES, shards=3, background=["eel"], known_background=["dog", "ape"])
+    made, expected = _on_workers(source, plan)
+    assert made == dataclasses.replace(expected, output=plan.output)
+    assert made.background == ("dog", "eel") and [category.name for category in made.categories] == ["cat"]

@@ -66,4 +66,4 @@ def test_the_score_that_counts():
 
 def test_each_schema_extends_the_one_before():
     assert LABELED.names == [*MAPPED.names, "boxes", "review"]
-    assert set(PLANNED.names) - set(MAPPED.names) == {"location", "image", "place"}
+    assert set(PLANNED.names) - set(MAPPED.names) == {"location", "image", "place", "background"}

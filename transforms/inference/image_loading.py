@@ -13,6 +13,7 @@ from camboxes.transforms.contents.shard_contents import image_bytes
 from camboxes.transforms.images.decoding import BadImageError, Limits, check_not_blank, decode_at_least
 from camboxes.transforms.planning.label_matching import LabelMatcher, UnmatchedLabelsError, UnnamedClassesError
 from camboxes.transforms.planning.reuse import ReusableRows
+from camboxes.transforms.sources.background import CONTRADICTION, contradiction
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +50,7 @@ class LoadedImage(NamedTuple):
       digest: SHA-256 of its bytes, hexadecimal; None where they cannot be read.
       width, height: of the whole upright photograph in pixels; None where it was not decoded.
       rectangles: the parts of the photograph that the network looks at, as (x, y, width, height) in pixels; the whole
-        photograph comes first.
+        photograph comes first. None where no label stands for a class: there is nothing to look for.
       pixels: of each rectangle at each scale, as `Localizer.resize` gives them.
       finished: the error that rejects the image, or its row in another run; None where the network looks at it.
     """
@@ -80,20 +81,27 @@ class ImageLoader:
         image, second_look = LoadedImage(planned), self.localizer.settings["second_look"]
         # Two pixels for one of the largest scale's. With one for one, one box in ten is another: docs/speed.md.
         side = math.ceil(2 * max(self.localizer.settings["scales"]) / (SIDE if second_look else 1))
+        classes = any(label["class_indices"] for label in planned.row["labels"])
         try:
+            if planned.row["labels"] and planned.row["background"]:
+                labels = [label["label"] for label in planned.row["labels"]]
+                raise BadImageError(CONTRADICTION, contradiction(labels, planned.row["background"]))
             data = image_bytes(planned.row, planned.content, self.limits)
             digest = hashlib.sha256(data).hexdigest()
             image = image._replace(digest=digest)
-            if self.reusable is not None and (known := self.reusable.find(digest, planned.row)) is not None:
+            if classes and self.reusable is not None and (known := self.reusable.find(digest, planned.row)) is not None:
                 self.limits.check_pixels(known["width"], known["height"])
                 return image._replace(finished=known)
             pixels, width, height = decode_at_least(data, side, decode_jpeg, self.limits)
             check_not_blank(pixels)
         except BadImageError as error:
             return image._replace(finished=error)
+        image = image._replace(width=width, height=height)
+        if not classes:
+            return image
         rectangles = ((0, 0, width, height), *(quarters(width, height) if second_look else ()))
         resized = tuple(self.localizer.resize(crop(pixels, of, width, height)) for of in rectangles)
-        return image._replace(width=width, height=height, rectangles=rectangles, pixels=resized)
+        return image._replace(rectangles=rectangles, pixels=resized)
 
     def _match(self, label: Row) -> tuple[int, ...]:
         """The classes that a label stands for; empty if it has no category, or the network has no class for it."""

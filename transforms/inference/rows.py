@@ -11,7 +11,7 @@ from camboxes.models.networks.class_names import shown
 from camboxes.transforms.boxes.stored_maps import quantize
 from camboxes.transforms.images.decoding import BadImageError
 from camboxes.transforms.inference.image_loading import LoadedImage, Rectangle, Row
-from camboxes.transforms.records import OK, SKIPPED, rejected
+from camboxes.transforms.records import OK, rejected, skipped
 
 if TYPE_CHECKING:
     from camboxes.models import Localization
@@ -34,17 +34,19 @@ class RowBuilder:
 
         Args:
           image: as it was loaded.
-          answers: for each of its rectangles; any number where the image is finished.
+          answers: for each of its rectangles, none where it has none; any number where the image is finished.
         """
         if isinstance(image.finished, dict):
             return image.finished
         read = {"digest": image.digest, "width": image.width, "height": image.height}
         error = next((answer for answer in (image.finished, *answers) if isinstance(answer, BadImageError)), None)
         localizations = cast("Sequence[Localization]", answers)
-        if error is None and not np.isfinite(localizations[0].logits).all():
+        if error is None and not all(np.isfinite(found.logits).all() for found in localizations[:1]):
             error = BadImageError("not_finite", "the network's output holds NaN or infinity")
         if error is not None:
             return rejected(image.planned.row | read, str(error))
+        if not answers:
+            return skipped(image.planned.row | read)
         return read | self._found(image, localizations)
 
     def _found(self, image: LoadedImage, localizations: "Sequence[Localization]") -> Row:
@@ -75,8 +77,8 @@ class RowBuilder:
         return {
             "image_id": planned["image_id"],
             "path": planned["path"],
-            "status": OK if maps else SKIPPED,
-            "reason": None if maps else "no_class: none of its labels stands for a class of the network",
+            "status": OK,
+            "reason": None,
             "labels": labels,
             "top5": [
                 {

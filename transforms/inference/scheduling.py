@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Answered(NamedTuple):
-    """An image, and what the network says of each of its rectangles; no answers where the image is finished."""
+    """An image, and what the network says of each of its rectangles; no answers where it does not look at the image."""
 
     image: LoadedImage
     answers: "Sequence[Localization | BadImageError]" = ()
@@ -65,8 +65,8 @@ class Scheduler:
         self._threads.close()
 
     def _put(self, image: LoadedImage) -> Iterator[Answered]:
-        """Rejected or reused images finish here; the others wait for a full batch."""
-        if image.finished is not None:
+        """Images that the network need not look at finish here; the others wait for a full batch."""
+        if not image.rectangles:
             yield Answered(image)
         found: dict[int, Localization | BadImageError] = {}
         looks = [_Look(image, number, found) for number in range(len(image.rectangles))]

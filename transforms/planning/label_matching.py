@@ -19,7 +19,7 @@ class Category:
     """One of the data set's labels.
 
     Attributes:
-      id: from 1, in the sorted order of the labels.
+      id: from 1, in the sorted order of the labels; 0 for a label that is background, which is no category.
       name: the label.
       class_indices: the network's classes that the label stands for; empty if the label map says so.
     """

@@ -24,12 +24,13 @@ from camboxes.transforms.planning.label_matching import Category, ClassNames, La
 from camboxes.transforms.planning.listing import Listing, check_labels, read_source
 from camboxes.transforms.records import PLANNED, REJECTED, Shard, table
 from camboxes.transforms.settings import in_words, settings_that_differ
+from camboxes.transforms.sources.background import check_background
 from camboxes.transforms.sources.columns import NO_COLUMNS, Columns
-from camboxes.transforms.sources.entries import Listed, Split
+from camboxes.transforms.sources.entries import Listed, SourceError, Split
 from camboxes.transforms.sources.passed_over import Tally
 
 _MISPLACED = ("missing", "outside_root")  # codes of rejections that may not hold below another root
-_ON_DISK = pa.schema([PLANNED.field(name) for name in ("path", "labels", "place")])
+_ON_DISK = pa.schema([PLANNED.field(name) for name in ("path", "labels", "background", "place")])
 
 
 class PlanConflictError(ValueError):
@@ -58,6 +59,7 @@ class PlannedRun:
       shards: number of images by shard key, in the order of the images' ids.
       settings: everything besides the input that decides the result.
       splits, assumed: see `Listing`.
+      background: the data set's labels that are no class, sorted; see `sources.background`.
       fingerprints: SHA-256 of the "input" (paths and labels) and of the "configuration" (settings, categories, shards).
     """
 
@@ -72,6 +74,7 @@ class PlannedRun:
     fingerprints: Mapping[str, str]
     splits: Mapping[str, Split] = dataclasses.field(default_factory=dict)
     assumed: tuple[str, ...] = ()
+    background: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, output: str) -> "PlannedRun | None":
@@ -86,6 +89,7 @@ class PlannedRun:
         )
         values["passed_over"] = Tally.from_json(values["passed_over"])
         values["assumed"] = tuple(values.get("assumed", ()))
+        values["background"] = tuple(values.get("background", ()))
         return cls(output=output, **values)
 
     def save(self) -> None:
@@ -213,6 +217,10 @@ class Plan:
       settings: everything else that decides the result; recorded, and compared when the run is continued.
       shards: number of shards; None for one per 64 to 256 images.
       columns: see `read_source`.
+      background: labels that say that none of the classes is on an image. They are no categories. An image with such a
+        label is skipped, without a pass of the network; with a class's label besides, it is rejected.
+      known_background: likewise, but the data set need not have them, and the label map goes before: what the network
+        was trained with.
     """
 
     output: str
@@ -222,6 +230,8 @@ class Plan:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     shards: int | None = None
     columns: Columns = NO_COLUMNS
+    background: Collection[str] = ()
+    known_background: Collection[str] = ()
 
     def __post_init__(self) -> None:
         if self.shards is not None and self.shards < 1:
@@ -231,7 +241,7 @@ class Plan:
         """Plans a source, an input of `read_source` or its result, without writing anything.
 
         Raises:
-          SourceError: the source cannot be read, or no image has a label.
+          SourceError: the source cannot be read, or no image has a label that is no background, or one that is.
           UnmatchedLabelsError: labels without a class, all of them listed.
         """
         return self._plan(source, keep=lambda key, rows: None)
@@ -282,14 +292,21 @@ class Plan:
         return before
 
     def categories(self, labels: Collection[str], containers: Sequence[str] = ()) -> list[Category]:
-        """The categories of a data set with these labels; for its containers see `Listing`.
+        """The categories of a data set with these labels, and its background; for its containers see `Listing`.
 
         Raises:
-          SourceError: the data set has no label.
+          SourceError: the data set has no label, or see `check_background`; or the label map has a background label.
           UnmatchedLabelsError: labels without a class, all of them listed.
         """
         check_labels(labels, containers)
-        return LabelMatcher(self.class_names, self.label_map).categories(labels)
+        check_background(self.background, labels)
+        mapped = (self.label_map or {}).keys()
+        if both := sorted(mapped & {*self.background}):
+            raise SourceError(f"label {both[0]!r} is background and in the label map, too; leave it out of one of them")
+        background = {*self.background} | ({*self.known_background} & {*labels}) - mapped
+        check_background(background, labels)
+        categories = LabelMatcher(self.class_names, self.label_map).categories({*labels} - background)
+        return categories + [Category(0, label, ()) for label in sorted(background)]
 
     def run(
         self,
@@ -303,21 +320,25 @@ class Plan:
         assumed: Iterable[str],
     ) -> PlannedRun:
         """Puts the whole plan together from its shards, in the order of their keys, without saving it."""
+        names = {category.name for category in categories}
+        background = tuple(category.name for category in categories if not category.id)
+        kept = tuple(category for category in categories if category.id)
         return PlannedRun(
             output=self.output,
             root=root,
             images=sum(shard.images for shard in shards),
             repeated=repeated,
-            passed_over=passed_over.without({category.name for category in categories}),
-            categories=tuple(categories),
+            passed_over=passed_over.without(names),
+            categories=kept,
             shards={shard.key: shard.images for shard in shards},
             settings=dict(self.settings),
             fingerprints={
                 "input": _sum(shard.digest for shard in shards),
-                "configuration": _configuration(self.settings, categories, len(shards)),
+                "configuration": _configuration(self.settings, kept, len(shards)),
             },
             splits=dict(splits),
             assumed=tuple(sorted(assumed)),
+            background=background,
         )
 
     def _plan(self, source: str | Listing, keep: Callable[[str, pa.Table], None]) -> PlannedRun:
@@ -372,7 +393,14 @@ def plan_shard(key: str, images: Sequence[Listed], categories: Mapping[str, Cate
         name: {"label": name, "category_id": category.id, "class_indices": category.class_indices}
         for name, category in categories.items()
     }
-    rows = [image._asdict() | {"labels": [planned[label] for label in image.labels]} for image in images]
+    rows = [
+        image._asdict()
+        | {
+            "labels": [planned[label] for label in image.labels if categories[label].id],
+            "background": [label for label in image.labels if not categories[label].id],
+        }
+        for image in images
+    ]
     return PlannedShard(key, len(rows), _sum(map(_fingerprint, images))), table(rows, _ON_DISK, {})
 
 
@@ -428,7 +456,8 @@ def _check_same_images(before: PlannedRun, source: PlannedRun) -> None:
 
 
 def _check_same(before: PlannedRun, now: PlannedRun) -> None:
-    differing = settings_that_differ(before.settings, now.settings)
+    asked = ({**run.settings, "background": run.background or None} for run in (before, now))
+    differing = settings_that_differ(*asked)
     differences = [f"the call asks for {in_words(differing)}"] if differing else []
     if before.fingerprints["input"] != now.fingerprints["input"]:
         differences.append(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from camboxes.transforms.planning.plan import PlannedRun, read_shard
-from camboxes.transforms.records import OK, REJECTED, SKIPPED
+from camboxes.transforms.records import OK, REJECTED
 from camboxes.transforms.settings import in_words, settings_that_differ
 
 _Row = dict[str, Any]
@@ -44,7 +44,7 @@ class ReusableRows:
     def find(self, digest: str, planned: _Row) -> _Row | None:
         """The row that inference would give for an image with this SHA-256; None if the run does not have it.
 
-        `planned` is the image's row in the schema PLANNED.
+        `planned` is the image's row in the schema PLANNED, with a label that stands for a class.
         """
         place = int(np.searchsorted(self._digests, bytes.fromhex(digest)))
         while place < len(self._digests) and self._digests[place].ljust(32, b"\0") == bytes.fromhex(digest):
@@ -74,8 +74,8 @@ def _with_ids_of(planned: _Row, row: _Row) -> _Row:
     return row | {
         "image_id": planned["image_id"],
         "path": planned["path"],
-        "status": OK if row["maps"] else SKIPPED,
-        "reason": None if row["maps"] else row["reason"],
+        "status": OK,
+        "reason": None,
         "labels": [label | {"category_id": now[label["label"]]} for label in row["labels"]],
         **{
             column: [stored | {"category_id": now[before[stored["category_id"]]]} for stored in row[column]]

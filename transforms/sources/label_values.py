@@ -18,6 +18,9 @@ _TEXTS = re.compile(rf"\[\s*{_TEXT}(?:\s*,\s*{_TEXT})*\s*\]")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,99})(?:\.0+)?")
 # What programs write for a missing value. As a text it is a label like any other, and worth a remark.
 _MISSING = frozenset(["nan", "none", "null", "n/a", "na", "<na>", "nat", "undefined", "#n/a"])
+# What people call a class folder of photographs on which none of the other labels is.
+_BACKGROUND = frozenset(["background", "__background__", "other", "others", "nothing", "negative", "negatives", "neg"])
+_NO = re.compile(r"(?:not|non|no)[\s_-]+(?:an?[\s_-]+)?(.+)", re.DOTALL)
 
 
 def labels_of(value: Any, names: Sequence[str] = ()) -> tuple[str, ...]:
@@ -101,6 +104,15 @@ def joined_labels(labels: Collection[str]) -> list[tuple[str, str]]:
 def called_missing(labels: Collection[str]) -> list[str]:
     """The labels that programs write for a missing value: "nan", "None", "N/A"."""
     return sorted(label for label in labels if label.casefold() in _MISSING)
+
+
+def called_background(labels: Collection[str]) -> list[str]:
+    """The labels that are called like a background: "other", "negatives"; "no cat", if there is a label "cat"."""
+    plain = {label.casefold() for label in labels}
+    named = {label: _NO.fullmatch(label.casefold()) for label in labels}
+    return sorted(
+        label for label, found in named.items() if label.casefold() in _BACKGROUND or (found and found[1] in plain)
+    )
 
 
 def _label_of(item: Any, value: Any, names: Sequence[str]) -> str:

@@ -319,9 +319,10 @@ def test_wrong_calls(squares, tmp_path, capsys, monkeypatch):
         return capsys.readouterr().err
 
     _draw(tmp_path / "one" / "red" / "0.png", RED)
-    assert "all images are labelled 'red', so there is nothing to tell it from; add images of a background class" in (
-        refused(tmp_path / "one")
+    assert "all images are labelled 'red', so there is nothing to tell it from; add photographs of other things" in (
+        said := refused(tmp_path / "one")
     )
+    assert "--background other" in said
     (tmp_path / "none.csv").write_text("path,label\none/red/0.png,\n")
     assert "no image of the input has a label; expected LABEL/IMAGE.jpg in folders" in refused(tmp_path / "none.csv")
     assert "--validation is 1.0; expected a share from 0 to less than 1" in refused(squares, "--validation", "1")

@@ -85,3 +85,8 @@ def test_a_thousand_images_are_looked_up(tmp_path):
     (tmp_path / "m.csv").write_text("path,label\n" + rows)
     found = remarks.look_up(read_source(str(tmp_path / "m.csv")))
     assert (found.images, len(found.missing)) == (1000, 1000)
+
+
+def test_a_label_that_is_called_like_a_background():
+    told = [*remarks.of_input(Tally(), ["no cat", "cat"], {})]
+    assert told == ["'no cat' is taken for a class; if its images show none of the others: --background 'no cat'"]

@@ -16,9 +16,10 @@ def test_places_are_dealt_in_turn():
         ({"status": "rejected", "reason": "missing: not here", "labels": [{"label": "cat"}]}, ("rejected", "missing")),
         ({"status": "ok", "labels": [{"label": "cat"}, {"label": "owl"}]}, ("ok", "owl")),
         ({"status": "ok", "labels": [{"label": "owl"}, {"label": "emu"}]}, ("ok", "emu")),
-        ({"status": "skipped", "labels": []}, ("skipped", "")),
+        ({"status": "skipped", "reason": "no_class: none", "labels": []}, ("skipped", "")),
+        ({"status": "skipped", "reason": "background: none", "labels": []}, ("skipped", "background")),
     ],
-    ids=["by reason", "by the rarest label", "by name among equals", "without labels"],
+    ids=["by reason", "by the rarest label", "by name among equals", "without labels", "background"],
 )
 def test_strata(row, stratum):
     assert stratum_of(row, {"cat": 5, "owl": 2, "emu": 2}) == stratum

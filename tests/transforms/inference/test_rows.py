@@ -16,7 +16,9 @@ LABELS = [
     {"label": "thing", "category_id": 2, "class_indices": ()},
     {"label": "dog", "category_id": 3, "class_indices": (3,)},
 ]
-PLANNED = PlannedImage(None, 0, {"image_id": 7, "path": "a.jpg", "labels": LABELS}, None, is_last=True)
+PLANNED = PlannedImage(
+    None, 0, {"image_id": 7, "path": "a.jpg", "labels": LABELS, "background": []}, None, is_last=True
+)
 WHOLE, PART = (0, 0, 40, 30), (10, 0, 20, 15)
 IMAGE = LoadedImage(PLANNED, "d1", 40, 30, (WHOLE, PART))
 
@@ -78,14 +80,23 @@ def test_maps_that_are_not_refined():
     assert row["plain_maps"] == []
 
 
-def test_an_image_none_of_whose_labels_stands_for_a_class():
-    planned = PLANNED._replace(row=PLANNED.row | {"labels": LABELS[1:2]})
-    image = IMAGE._replace(planned=planned, rectangles=(WHOLE,))
-    row = RowBuilder(SETTINGS, NAMES).row(image, [_localization(np.zeros((0, 1, 2)))])
-    assert (row["status"], row["reason"]) == (
-        "skipped", "no_class: none of its labels stands for a class of the network",
-    )  # fmt: skip
-    assert (row["maps"], row["labels"], len(row["top5"])) == ([], [{"label": "thing", "category_id": 2}], 4)
+@pytest.mark.parametrize(
+    ("labels", "background", "reason"),
+    [
+        (LABELS[1:2], [], "no_class: none of its labels stands for a class of the network"),
+        (LABELS[1:2], None, "no_class: none of its labels stands for a class of the network"),  # of an earlier plan
+        ([], ["none", "other"], "background: none, other"),
+    ],
+)
+def test_an_image_that_the_network_does_not_look_at(labels, background, reason):
+    planned = PLANNED._replace(row=PLANNED.row | {"labels": labels, "background": background})
+    row = RowBuilder(SETTINGS, NAMES).row(IMAGE._replace(planned=planned, rectangles=()), [])
+    assert row == {
+        "image_id": 7, "path": "a.jpg", "digest": "d1", "width": 40, "height": 30,
+        "status": "skipped", "reason": reason,
+        "labels": [{"label": label["label"], "category_id": label["category_id"]} for label in labels],
+        "top5": [], "maps": [], "plain_maps": [],
+    }  # fmt: skip
 
 
 GOOD = _localization([[[0, 1]], [[0, 1]]])

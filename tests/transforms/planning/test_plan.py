@@ -14,8 +14,9 @@ from camboxes.transforms import Plan, PlannedRun, PlanOnWorkers, storage
 from camboxes.transforms.contents.shard_contents import contents, image_bytes
 from camboxes.transforms.images.decoding import ACCEPTED
 from camboxes.transforms.planning.listing import shard_count
-from camboxes.transforms.planning.plan import PlanConflictError, shard_file, shards_folder
+from camboxes.transforms.planning.plan import PlanConflictError, planned_file, shard_file, shards_folder
 from camboxes.transforms.records import LABELED, table
+from camboxes.transforms.sources.entries import SourceError
 
 NAMES = [("cat",), ("dog",), ("eel",)]
 RUNNER = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
@@ -237,3 +238,51 @@ def test_the_rows_of_a_finished_run(manifest, tmp_path):
         (key, images, ["status"]) for key, images in run.shards.items()
     ]
     assert run.recorded_settings()["rule"] == {"threshold": 0.3}
+
+
+def test_background_is_no_category(tmp_path):
+    """Its labels stay with the images, for the reasons of their rows; what its folder passes over is no lost label."""
+    for name in ("cat/a.jpg", "other/b.jpg", "other/notes.txt", "none/c.jpg", "dog/d.jpg"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).touch()
+    plan = Plan(str(tmp_path / "out"), NAMES, background=["other", "none"])
+    run = plan.make(str(tmp_path / "data"))
+    assert [(category.id, category.name) for category in run.categories] == [(1, "cat"), (2, "dog")]
+    assert run.background == ("none", "other") and run.images == 4 and run.passed_over.labels == {}
+    assert PlannedRun.load(run.output) == run == plan.make(str(tmp_path / "data"))
+    rows = [row for key in run.shards for row in run.planned_rows(key).to_pylist()]
+    assert {row["path"]: ([label["label"] for label in row["labels"]], row["background"]) for row in rows} == {
+        "cat/a.jpg": (["cat"], []), "dog/d.jpg": (["dog"], []), "none/c.jpg": ([], ["none"]),
+        "other/b.jpg": ([], ["other"]),
+    }  # fmt: skip
+    without = dataclasses.replace(plan, background=["other"], label_map={"cat": 0, "dog": 1, "none": []})
+    with pytest.raises(PlanConflictError, match="the call asks for background other instead of none,other"):
+        without.make(str(tmp_path / "data"))
+
+
+def test_background_that_a_network_was_trained_with(manifest, tmp_path):
+    """It need not be there, and a label map may say otherwise; what is asked for must be there, and not be mapped."""
+    (tmp_path / "m.csv").write_text("path,label\na.jpg,cat\nb.jpg,other\n")
+    source, plan = str(tmp_path / "m.csv"), Plan(str(tmp_path / "out"), NAMES, known_background=["other", "none"])
+    assert plan.draft(source).background == ("other",)
+    mapped = dataclasses.replace(plan, label_map={"cat": 0, "other": 1})
+    assert mapped.draft(source).background == ()
+    assert [category.name for category in mapped.draft(source).categories] == ["cat", "other"]
+    with pytest.raises(SourceError, match="label 'other' is background and in the label map, too"):
+        dataclasses.replace(mapped, background=["other"]).draft(source)
+    with pytest.raises(SourceError, match="background 'none' is the label of no image"):
+        dataclasses.replace(plan, background=["none"]).draft(source)
+
+
+def test_a_plan_that_was_written_before_there_was_a_background(manifest, tmp_path):
+    plan = Plan(str(tmp_path / "out"), NAMES)
+    run = plan.make(manifest(["a.jpg"]))
+    [key], file = run.shards, tmp_path / "out" / "plan" / "plan.json"
+    values = json.loads(file.read_text())
+    assert values.pop("background") == []
+    file.write_text(json.dumps(values))
+    storage.write_table(
+        planned_file(run.output, key), storage.read_table(planned_file(run.output, key)).drop(["background"])
+    )
+    assert plan.make(manifest(["a.jpg"])) == run
+    assert PlannedRun.load(run.output).planned_rows(key).to_pylist()[0]["background"] is None

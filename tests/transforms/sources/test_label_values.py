@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camboxes.transforms.sources.label_values import called_missing, cell_value, joined_labels, labels_of, near_twins
+from camboxes.transforms.sources.label_values import (
+    called_background,
+    called_missing,
+    cell_value,
+    joined_labels,
+    labels_of,
+    near_twins,
+)
 
 NAN = float("nan")
 
@@ -129,3 +136,8 @@ def test_labels_that_are_called_like_missing_ones():
 def test_labels_that_others_make_together():
     labels = {"cat", "dog", "eel", "cat|dog", "dog, eel", "eel cat dog", "cat;fox", "cat|", "hot dog"}
     assert joined_labels(labels) == [("cat|dog", "|"), ("dog, eel", ","), ("eel cat dog", " ")]
+
+
+def test_labels_that_are_called_like_a_background():
+    labels = ["Other", "cat", "no cat", "not_a_Cat", "nocat", "no entry", "negatives", "another", "norm"]
+    assert called_background(labels) == ["Other", "negatives", "no cat", "not_a_Cat"]
