@@ -70,13 +70,25 @@ def _coco(folder, samples, photographs):
     return folder / "instances.json"
 
 
+def _classes(folder, samples, photographs):
+    """Roboflow's table in a split, with a column of 0 and 1 for each class; names without an ending."""
+    names = sorted({label for _, label, _ in samples})
+    rows = ["filename, " + ", ".join(names)]
+    (folder / "data" / "train").mkdir(parents=True)
+    for number, (path, label, image) in enumerate(samples):
+        (folder / "data" / "train" / f"{number}.{path.rpartition('.')[2]}").write_bytes(image)
+        rows.append(", ".join([str(number), *(str(int(name == label)) for name in names)]))
+    (folder / "data" / "train" / "_classes.csv").write_text("\n".join(rows))
+    return folder / "data"
+
+
 def _boxes(output):
     data = json.loads((output / "annotations.json").read_text())
     names = {category["id"]: category["name"] for category in data["categories"]}
     return sorted((names[box["category_id"]], box["bbox"], box["score"]) for box in data["annotations"])
 
 
-@pytest.mark.parametrize("write", [_tar, _tfrecord, _hugging_face, _coco])
+@pytest.mark.parametrize("write", [_tar, _tfrecord, _hugging_face, _coco, _classes])
 def test_each_form_gives_the_boxes_of_class_folders(write, samples, photographs, plain_run, tmp_path):
     source, output = write(tmp_path, samples, photographs), tmp_path / "boxes"
     root = ["--root", str(photographs)] if write == _coco else []
@@ -257,15 +269,15 @@ _UNLABELLED = {
     ),
     "none.csv": (
         lambda path: path.write_text("path,label\na.jpg,\nb.jpg,-1\n"),
-        "no image of the input has a label; expected LABEL/IMAGE.jpg in folders, or a column label in a manifest (docs",
+        "no image of the input has a label; expected LABEL/IMAGE.jpg in folders, or labels in a manifest (docs",
     ),
     "none.jsonl": (
-        lambda path: path.write_text('{"path": "a.jpg", "class": "cat"}\n'),
-        "no image of the input has a label; expected LABEL/IMAGE.jpg in folders",
+        lambda path: path.write_text('{"path": "a.jpg", "text": "cat"}\n'),
+        "has the columns path, text, and none called label, class, category or the like; name the one with the labels",
     ),
     "empty.csv": (
         lambda path: path.write_text("path,label\n"),
-        "no image of the input has a label; expected LABEL/IMAGE.jpg in folders, or a column label in a manifest (docs",
+        "no image of the input has a label; expected LABEL/IMAGE.jpg in folders, or labels in a manifest (docs",
     ),
 }
 

@@ -206,6 +206,23 @@ def test_several_labels_an_image(tmp_path, capsys):
     assert described["training"]["guessing"]["mean_average_precision"] == pytest.approx(np.mean(guess), abs=1e-4)
 
 
+def test_a_table_with_other_columns(squares, tmp_path, capsys):
+    """Names without an ending and several colours in a cell; the call that follows has the same options."""
+    rows = [
+        f"{colour}/{number},{colour}" + ";round" * (number < 4) for colour in ("red", "green") for number in range(10)
+    ]
+    (tmp_path / "m.csv").write_text("\n".join(["id,colour", *rows]))
+    options = ["--root", str(squares), "--label-column", "colour", "--label-separator", ";"]
+    assert _train(tmp_path / "m.csv", tmp_path / "c", *options) == 0
+    assert _described(tmp_path / "c")["class_names"] == [["green"], ["red"], ["round"]]
+    out, err = capsys.readouterr()
+    assert "images from the column id, labels from the column colour, separated by ';'\n" in err
+    assert "names without an ending: 20, such as red/0, found as red/0.png\n" in err
+    assert f"--input {tmp_path}/m.csv --root {squares} --label-column colour --label-separator ';' --output" in out
+    assert _train(tmp_path / "m.csv", tmp_path / "c", *options[:-2]) == 2
+    assert "the input's paths or labels changed (20 images then, 20 now)" in capsys.readouterr().err
+
+
 def test_one_label_and_images_without_it(squares, tmp_path):
     rows = [(f"{label}/{n}.png", label if label == "red" else "") for label in ("red", "green") for n in range(10)]
     (tmp_path / "images.csv").write_text("".join(f"{path},{label}\n" for path, label in [("path", "label"), *rows]))
