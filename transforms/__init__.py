@@ -22,6 +22,7 @@ from camboxes.transforms.read import BatchImages, ReadLabeledImages, ReadShards
 from camboxes.transforms.records import LabeledImage, Shard
 from camboxes.transforms.review.decisions import read_decisions
 from camboxes.transforms.review.keep_decided import KeepDecided
+from camboxes.transforms.sources.columns import Columns
 from camboxes.transforms.sources.entries import SourceError
 from camboxes.transforms.worker_command import quote_python
 from camboxes.transforms.write import IncompleteRunError, TooManyRejectedError, WriteCoco
@@ -35,6 +36,7 @@ __all__ = [
     "BoxesFromMaps",
     "BrokenNetworkError",
     "Calibration",
+    "Columns",
     "ContainerError",
     "IncompleteRunError",
     "InferClassMaps",

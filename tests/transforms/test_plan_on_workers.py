@@ -6,8 +6,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from camboxes.transforms import Plan, PlanConflictError, PlannedRun, PlanOnWorkers, SourceError
-from camboxes.transforms.sources.columns import Columns
+from camboxes.transforms import Columns, Plan, PlanConflictError, PlannedRun, PlanOnWorkers, SourceError
 
 NAMES = [("cat",), ("dog",), ("eel",)]
 TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
