@@ -72,7 +72,10 @@ def csv_table(path: str, fits: Callable[[Sequence[str]], bool], signs: str = ",;
         first, above = next(lines, ""), 1
         if said := re.fullmatch(r'"?sep=(.)"?\s*', first):  # for Excel
             first, above, signs = next(lines, ""), 2, said[1]
-    headers = {sign: tuple(next(csv.reader([first], delimiter=sign, skipinitialspace=True), ())) for sign in signs}
+    try:
+        headers = {sign: tuple(next(csv.reader([first], delimiter=sign, skipinitialspace=True), ())) for sign in signs}
+    except csv.Error as error:
+        raise SourceError(f"manifest {path!r}, line {above}: not CSV ({error})") from None
     sign = next((sign for sign in signs if fits(headers[sign])), max(signs, key=lambda sign: len(headers[sign])))
     rows = functools.partial(_csv_rows, path, headers[sign], sign, above)
     return Table(path, headers[sign], rows, lambda cell: cell_value(cell) if isinstance(cell, str) else cell)
@@ -179,7 +182,7 @@ def _parquet(path: str) -> Iterator[pq.ParquetFile]:
 
 
 @contextlib.contextmanager
-def opened(path: str) -> Iterator[IO[bytes]]:
+def opened(path: str) -> Iterator[IO[bytes] | gzip.GzipFile]:
     """Opens a file for reading at any place; decompresses it if its name ends in .gz.
 
     Raises:

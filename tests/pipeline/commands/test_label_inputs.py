@@ -74,12 +74,12 @@ def _classes(folder, samples, photographs):
     """Roboflow's table in a split, with a column of 0 and 1 for each class; names without an ending."""
     names = sorted({label for _, label, _ in samples})
     rows = ["filename, " + ", ".join(names)]
-    (folder / "data" / "train").mkdir(parents=True)
+    (folder / "split" / "train").mkdir(parents=True)
     for number, (path, label, image) in enumerate(samples):
-        (folder / "data" / "train" / f"{number}.{path.rpartition('.')[2]}").write_bytes(image)
+        (folder / "split" / "train" / f"{number}.{path.rpartition('.')[2]}").write_bytes(image)
         rows.append(", ".join([str(number), *(str(int(name == label)) for name in names)]))
-    (folder / "data" / "train" / "_classes.csv").write_text("\n".join(rows))
-    return folder / "data"
+    (folder / "split" / "train" / "_classes.csv").write_text("\n".join(rows))
+    return folder / "split"
 
 
 def _boxes(output):

@@ -3,6 +3,7 @@ import gzip
 import pytest
 
 from camboxes.transforms.planning.listing import read_source
+from camboxes.transforms.sources.columns import Columns
 from camboxes.transforms.sources.entries import SourceError
 
 TEXT = b"path,label\n" + b"".join(b"%d.jpg,cat\n" % number for number in range(2000))
@@ -37,6 +38,13 @@ def test_json_that_is_no_table(name, content, message, tmp_path):
     (tmp_path / name).write_text(content)
     with pytest.raises(SourceError, match=message):
         read_source(str(tmp_path / name))
+
+
+def test_a_header_without_end(tmp_path):
+    (tmp_path / "m.csv").write_text("path," + "x" * 200_000)
+    for columns in (Columns(), Columns(label="x")):
+        with pytest.raises(SourceError, match=r"not CSV .field larger than field limit"):
+            read_source(str(tmp_path / "m.csv"), columns=columns)
 
 
 def test_numbers_as_names(tmp_path):
