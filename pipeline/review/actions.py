@@ -17,12 +17,12 @@ from camboxes.transforms import BoxRule, PlannedRun
 from camboxes.transforms.boxes_from_maps import draw, drawn_labels
 from camboxes.transforms.planning.plan import read_shard, shard_file
 from camboxes.transforms.records import MACHINE, source_of
-from camboxes.transforms.review.decisions import Decision, Verdict, append_decision, read_decisions
+from camboxes.transforms.review.decisions import FILE, Decision, Verdict, append_decision, read_decisions
 
 if TYPE_CHECKING:
     import fiftyone as fo
 
-_FIELDS = ("path", "coco_id", "shard", "status", "reason", "verdict", "decided", "metadata", "boxes")
+_FIELDS = ("filepath", "path", "coco_id", "shard", "status", "reason", "verdict", "decided", "metadata", "boxes")
 _BATCH = 500  # images that are drawn and written together
 
 
@@ -122,22 +122,27 @@ class Reviewed:
         names = {category.id: category.name for category in self.run.categories}
         return self._store(sample, over(sample["boxes"]["detections"], fiftyone_samples.detections(row, names)))
 
-    def decide(self, key: str, verdict: Verdict) -> dict[str, Any]:
+    def decide(self, key: str, verdict: Verdict, shown: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Records a decision about a sample with its present boxes; returns `seen`.
 
+        `shown` has the label and bounding_box of each box that the person saw.
+
         Raises:
-          ReviewError: the image could not be read, or a box has a label that the run does not have.
+          ReviewError: the image could not be read, its boxes are not those that were shown, a box has a label that the
+            run does not have, or the decision could not be written.
         """
         sample = self.sample(key)
         row = self._readable(sample)
+        if _places(shown) != _places(sample["boxes"]["detections"]):
+            raise ReviewError("its boxes were changed meanwhile, here or in another window; look at it again")
         size = (row["width"], row["height"])
         categories = {category.name: category.id for category in self.run.categories}
         try:
             boxes = tuple(fiftyone_samples.decided_box(box, size, categories) for box in sample["boxes"]["detections"])
             decision = Decision(sample["path"], sample["coco_id"], verdict, boxes=boxes)
-            append_decision(self.run.output, decision)
         except ValueError as error:
             raise ReviewError(str(error)) from error
+        self._write(decision)
         fields: dict[str, Any] = {"verdict": verdict, "decided": decision.time}
         if verdict == "accepted":
             decided = fiftyone_samples.decided_detections(decision, size)
@@ -155,7 +160,7 @@ class Reviewed:
         sample = self.sample(key)
         if sample.get("verdict") is None:
             raise ReviewError(f"{sample['path']} was not decided; there is nothing to take back")
-        append_decision(self.run.output, Decision(sample["path"], sample["coco_id"], "undone"))
+        self._write(Decision(sample["path"], sample["coco_id"], "undone"))
         before = read_decisions(self.run.output).get(sample["path"])
         fields: dict[str, Any] = {"verdict": before and before.verdict, "decided": before and before.time}
         if before is not None and before.verdict == "accepted":
@@ -169,9 +174,9 @@ class Reviewed:
         """The values that the panel shows for a sample.
 
         Returns:
-          path, status, reason, verdict; labels: label, probability, and level, the threshold of its boxes as a share of
-          the map's range, None without a map; top5; corrected: number of a person's boxes; boxes in FiftyOne's form;
-          rule: the run's min_area and boxes.
+          path, filepath, status, reason, verdict; map: see `fiftyone_samples.heat_map_url`; labels: label, probability,
+          and level, the threshold of its boxes as a share of the map's range, None without a map; top5; corrected:
+          number of a person's boxes; boxes in FiftyOne's form; rule: the run's min_area and boxes.
         """
         row = self.row(sample)
         boxes = sample["boxes"]["detections"]
@@ -183,7 +188,8 @@ class Reviewed:
             at = {name: of.drawn.level for name, of in whole if not of.working.empty_because} | at
         return {
             "path": sample["path"],
-            **{name: sample.get(name) for name in ("status", "reason", "verdict")},
+            **{name: sample.get(name) for name in ("filepath", "status", "reason", "verdict")},
+            "map": fiftyone_samples.heat_map_url(row),
             "labels": [
                 {
                     "label": label["label"],
@@ -262,10 +268,21 @@ class Reviewed:
             raise ReviewError(f"this image was {sample['verdict']}; undo that to draw its boxes again")
         return sample, self._readable(sample)
 
+    def _write(self, decision: Decision) -> None:
+        try:
+            append_decision(self.run.output, decision)
+        except OSError as error:
+            raise ReviewError(f"{FILE} cannot be written: {error.strerror or error}") from error
+
     def _store(self, sample: Mapping[str, Any], boxes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         fields = {"boxes": detections_document(boxes)}
         set_fields(self.dataset, {sample["_id"]: fields}, undecided=True)
         return self.seen({**sample, **fields})
+
+
+def _places(boxes: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[float]]]:
+    """What tells whether boxes are the same: their labels and places."""
+    return [(box["label"], list(box["bounding_box"])) for box in boxes]
 
 
 def _changed(path: Path) -> int:

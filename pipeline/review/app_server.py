@@ -36,6 +36,8 @@ def quiet() -> None:
     """Configures FiftyOne for this process and its children. Call it before FiftyOne is imported."""
     os.environ["FIFTYONE_DO_NOT_TRACK"] = "1"
     os.environ["FIFTYONE_DATABASE_VALIDATION"] = "false"
+    os.environ["FIFTYONE_LOGGING_DESTINATION"] = "none"  # otherwise it prints each line that our own log prints
+    os.environ["FIFTYONE_EXECUTION_STORE_NOTIFICATION_SERVICE_DISABLED"] = "true"  # nothing listens to it
     os.environ["FIFTYONE_SERVER"] = "1"  # caches no documents, which another process may change
     os.environ["FIFTYONE_PLUGINS_CACHE_ENABLED"] = "true"  # otherwise every move of a slider reads every plugin again
     os.environ["FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS"] = "true"  # such as the delegated worker below

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from camboxes.models.counts import counted
 from camboxes.pipeline.review import fiftyone_samples
 from camboxes.pipeline.untrusted_text import on_one_line
@@ -32,6 +34,8 @@ Row = dict[str, Any]
 INFO = "camboxes"  # the key of a dataset's info that names its run
 COLUMNS = ("image_id", "path", "width", "height", "status", "reason", "labels", "top5", "maps", "boxes", "review")
 _OURS = ("path", "coco_id", "status", "reason", "verdict", "decided", "review_priority", "review_reasons", "shard")
+_COLORS = {"accepted": "#3fa45b", "rejected": "#d2544b", "skipped": "#7d8590"}  # as in the panel
+_FIRST = "most worth reviewing"  # the saved view that the App opens with
 _BATCH = 1000  # samples that are sent to the database at once
 
 
@@ -95,6 +99,13 @@ def load(
     _save_views(dataset)
     _let_annotate(dataset)
     return dataset
+
+
+def first_view(dataset: "fo.Dataset") -> str:
+    """The query of the App's address that opens what is most worth reviewing; empty if everything is decided."""
+    from fiftyone.core.utils import to_slug
+
+    return f"?view={to_slug(_FIRST)}" if len(dataset.load_saved_view(_FIRST)) else ""
 
 
 def detections_document(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -217,7 +228,11 @@ def _declare(dataset: "fo.Dataset", planned: PlannedRun) -> None:
         dataset.create_index(field)
     names = [category.name for category in planned.categories]
     dataset.classes = {"boxes": names, "labels": names}
-    dataset.app_config.color_scheme = fo.ColorScheme(color_by="value")  # each label has a colour of its own
+    verdicts = [{"value": verdict, "color": color} for verdict, color in _COLORS.items()]
+    dataset.app_config.color_scheme = fo.ColorScheme(  # each label has a colour of its own
+        color_by="value", fields=[{"path": "verdict", "valueColors": verdicts}]
+    )
+    dataset.app_config.active_fields = fo.ActiveFields(paths=["boxes", "labels", "verdict"])
     dataset.app_config.sidebar_groups = [
         fo.SidebarGroupDocument(name=name, paths=paths, expanded=expanded)
         for name, paths, expanded in (
@@ -281,7 +296,8 @@ def _heat_map(row: Row) -> Row | None:
     if points is None:
         return None
     own = {"_id": ObjectId(), "_cls": "Heatmap", "tags": []}
-    return own | {"map": serialize_numpy_array(points), "range": [0.0, 255.0]}
+    # The App leaves points of value 0 out.
+    return own | {"map": serialize_numpy_array(np.maximum(points, 1)), "range": [0.0, 255.0]}
 
 
 def _row_state(row: Row) -> Row:
@@ -334,7 +350,7 @@ def _save_views(dataset: "fo.Dataset") -> None:
     undecided = dataset.match((F("verdict") == None) & (F("status") != REJECTED))  # noqa: E711 (FiftyOne's expression)
     unlikely = F("review_reasons").filter(F().starts_with("unlikely_label"))
     views = {
-        "most worth reviewing": undecided.sort_by("review_priority", reverse=True),
+        _FIRST: undecided.sort_by("review_priority", reverse=True),
         "no box": dataset.match(F("status") == NO_BOX),
         "several boxes": dataset.match(F("boxes.detections").length() > 1),
         "suspected wrong label": dataset.match(unlikely.length() > 0),

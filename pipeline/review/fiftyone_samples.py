@@ -11,6 +11,7 @@ The fields of a sample, besides FiftyOne's own:
     verdict          the decision: accepted, rejected or skipped; None before
 """
 
+import base64
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -121,6 +122,15 @@ def heat_map(row: Row) -> np.ndarray | None:
         size = (max(_FINE, stored["width"]), max(_FINE, stored["height"]))
         shown.append(cv2.resize(StoredMap.of(stored).cells, size, interpolation=cv2.INTER_LINEAR))
     return np.maximum.reduce(shown) if shown else None
+
+
+def heat_map_url(row: Row) -> str | None:
+    """An image's heat map in colors, as a PNG in a data URL; None without a map."""
+    points = heat_map(row)
+    if points is None:
+        return None
+    _, png = cv2.imencode(".png", cv2.applyColorMap(points, cv2.COLORMAP_VIRIDIS))
+    return "data:image/png;base64," + base64.b64encode(png.tobytes()).decode()
 
 
 def probability(label: Row) -> float | None:

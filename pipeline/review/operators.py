@@ -39,10 +39,10 @@ class _Operator(foo.Operator):
 
 
 class See(_Operator):
-    """Returns the panel's values for an image. Parameter: sample, its id in FiftyOne."""
+    """Returns the panel's values for images, by id. Parameter: samples, their ids in FiftyOne."""
 
     def _answer(self, reviewed: Reviewed, ctx: Any) -> dict[str, Any]:
-        return reviewed.seen(reviewed.sample(ctx.params["sample"]))
+        return {"seen": {key: reviewed.seen(reviewed.sample(key)) for key in ctx.params["samples"]}}
 
 
 class Redraw(_Operator):
@@ -55,19 +55,20 @@ class Redraw(_Operator):
 
 
 class Decide(_Operator):
-    """Records a decision about an image. Parameters: sample; verdict: accepted, rejected or skipped."""
+    """Records a decision about an image.
+
+    Parameters: sample; verdict: accepted, rejected or skipped; boxes: label and bounding_box of those that were shown.
+    """
 
     def _answer(self, reviewed: Reviewed, ctx: Any) -> dict[str, Any]:
-        seen = reviewed.decide(ctx.params["sample"], ctx.params["verdict"])
-        return seen | {"counts": reviewed.counts()}
+        return reviewed.decide(ctx.params["sample"], ctx.params["verdict"], ctx.params["boxes"])
 
 
 class Undo(_Operator):
     """Cancels the last decision about an image. Parameter: sample."""
 
     def _answer(self, reviewed: Reviewed, ctx: Any) -> dict[str, Any]:
-        seen = reviewed.undo(ctx.params["sample"])
-        return seen | {"counts": reviewed.counts()}
+        return reviewed.undo(ctx.params["sample"])
 
 
 class Progress(_Operator):
@@ -77,12 +78,13 @@ class Progress(_Operator):
         return {"counts": reviewed.counts(), "classes": reviewed.progress()}
 
 
-class Next(_Operator):
-    """Returns the first undecided image of the view other than parameter `sample`; None if there is none."""
+class Order(_Operator):
+    """Returns the ids of the view's images, in its order. Parameter: sort, the grid's own order, or None."""
 
     def _answer(self, reviewed: Reviewed, ctx: Any) -> dict[str, Any]:
-        left = _undecided(ctx.view).exclude(ctx.params["sample"]).limit(1).values("id")
-        return {"sample": left[0] if left else None}
+        sort = ctx.params.get("sort")
+        view = ctx.view.sort_by(sort["field"], reverse=sort["descending"]) if sort else ctx.view
+        return {"samples": view.values("id")}
 
 
 class Apply(_Operator):
@@ -136,5 +138,5 @@ def _rule(params: Mapping[str, Any]) -> Rule:
 
 def register(plugin: Any) -> None:
     """Registers the operators with FiftyOne."""
-    for operator in (See, Redraw, Decide, Undo, Progress, Next, Apply):
+    for operator in (See, Redraw, Decide, Undo, Progress, Order, Apply):
         plugin.register(operator)

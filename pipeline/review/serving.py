@@ -57,7 +57,7 @@ def serve(job: ReviewJob, ready: Callable[[str], None] = print, reporter: Report
       CallError: the call cannot be carried out as it was made.
     """
     with reporter.step("loading libraries"):
-        from camboxes.pipeline.review import app_server
+        from camboxes.pipeline.review import app_server, fiftyone_dataset
         from camboxes.transforms import storage
         from camboxes.transforms.review.decisions import FILE, read_decisions
 
@@ -71,7 +71,7 @@ def serve(job: ReviewJob, ready: Callable[[str], None] = print, reporter: Report
     except ValueError as error:  # of the run, as documented; all else is a failed job
         raise CallError(str(error)) from error
     app_server.install_plugin()
-    address = f"http://{app_server.ADDRESS}:{job.port}/datasets/{dataset.name}"
+    address = f"http://{app_server.ADDRESS}:{job.port}/datasets/{dataset.name}{fiftyone_dataset.first_view(dataset)}"
     with app_server.delegated_worker(), contextlib.ExitStack() as starting:
         starting.enter_context(reporter.step("starting the App"))
 

@@ -1,19 +1,13 @@
 """Many images are drawn by FiftyOne's delegated worker, which `camboxes review` starts and ends: in the real App."""
 
-import hashlib
 import time
 
-import apache_beam as beam
 import numpy as np
 import psutil
 import pymongo
 import pytest
-from PIL import Image
 from playwright.sync_api import expect
 
-from camboxes.pipeline.jobs.beam_options import beam_options
-from camboxes.transforms import BoxesFromMaps, Plan, Shard, WriteCoco
-from camboxes.transforms.records import MAPPED, table
 from camboxes.transforms.review.decisions import Decision, append_decision
 
 WIDTH, HEIGHT = 32, 16
@@ -29,32 +23,9 @@ IN_THE_RUN, REDRAWN = (0.0, 0.0, 0.75, 1.0), (0.0, 0.0, 0.5, 1.0)
 
 
 @pytest.fixture(scope="module")
-def output(tmp_path_factory):
+def output(drawn_run):
     """A run of 1,002 cats and a dog, with a map each; one cat is rejected."""
-    folder = tmp_path_factory.mktemp("many")
-    for path in [*(f"cat/{number:04d}.png" for number in range(CATS)), "dog/one.png"]:
-        (folder / "photographs" / path).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (WIDTH, HEIGHT), (90, 120, 150)).save(folder / "photographs" / path)
-    output = str(folder / "run")
-    planned = Plan(output, [("cat",), ("dog",)], settings={"rule": {"threshold": 0.25, "boxes": "all"}}).make(
-        str(folder / "photographs")
-    )
-    found = {"height": HEIGHT, "width": WIDTH, "raw_min": 0.0, "raw_max": 1.0, "cells": CELLS.tobytes()}
-    found |= {"rectangle": [0, 0, WIDTH, HEIGHT], "method": "cam"}
-    shards = []
-    for key in planned.shards:
-        rows = []
-        for row in planned.planned_rows(key).to_pylist():
-            [label] = row["labels"]
-            rows.append(
-                {"image_id": row["image_id"], "path": row["path"], "width": WIDTH, "height": HEIGHT, "status": "ok"}
-                | {"digest": hashlib.sha256((folder / "photographs" / row["path"]).read_bytes()).hexdigest()}
-                | {"labels": [label | {"class_index": 0, "probability": 0.5}]}
-                | {"maps": [found | {"category_id": label["category_id"]}]}
-            )
-        shards.append(Shard(key, table(rows, MAPPED, {"method": "cam"})))
-    with beam.Pipeline(options=beam_options([])) as pipeline:
-        pipeline | beam.Create(shards) | BoxesFromMaps(0.25, boxes="all") | WriteCoco(output)
+    output = drawn_run([*(f"cat/{number:04d}.png" for number in range(CATS)), "dog/one.png"], CELLS)
     append_decision(output, Decision(DECIDED, 8, "rejected"))
     return output
 

@@ -1,6 +1,8 @@
 """A run in a real FiftyOne and out of it again. Started as a script, this file is the process that imports FiftyOne."""
 
+import base64
 import hashlib
+import io
 import json
 import os
 import re
@@ -132,7 +134,13 @@ def _through_fiftyone(folder, root):
     ids = dict(zip(*dataset.values(["path", "id"]), strict=True))
     one, two, broken = ids["cats/one.png"], ids["cats/ü 2.png"], ids["broken.jpg"]
 
+    steps["lowest points"] = [int(sample.heat_map.map.min()) for sample in dataset if sample.heat_map]
+
     reviewed = Reviewed(dataset)
+
+    def decide(key, verdict):
+        return reviewed.decide(key, verdict, reviewed.seen(reviewed.sample(key))["boxes"])
+
     steps["seen"] = reviewed.seen(reviewed.sample(one))
     steps["redrawn"] = reviewed.redraw(one, Rule(BoxRule(0.75, 0.0, "all")))["boxes"]
     steps["of one label"] = reviewed.redraw(one, Rule(BoxRule(0.1, 0.0, "largest"), "dog"))["boxes"]
@@ -159,12 +167,13 @@ def _through_fiftyone(folder, root):
         steps[step] = reviewed.seen(reviewed.sample(one))["boxes"]
     reviewed.redraw(one, Rule(BoxRule(0.75, 0.0, "all")))
 
-    steps["accepted"] = reviewed.decide(one, "accepted")
+    steps["not shown"] = refused(reviewed.decide, one, "accepted", steps["seen"]["boxes"])
+    steps["accepted"] = decide(one, "accepted")
     steps["tagged"] += [box for box in steps["accepted"]["boxes"] if box.get("box_uid") == tagged]
-    steps["unreadable"] = refused(reviewed.decide, broken, "accepted")
+    steps["unreadable"] = refused(decide, broken, "accepted")
     steps["decided"] = refused(reviewed.redraw, one, Rule(BoxRule(0.5, 0.0, "all")))
-    reviewed.decide(two, "rejected")
-    reviewed.decide(ids["two.jpg"], "skipped")
+    decide(two, "rejected")
+    decide(ids["two.jpg"], "skipped")
     steps["counts"] = reviewed.counts()
     steps["progress"] = reviewed.progress()
     steps["applied"] = [*reviewed.apply([*ids.values()], Rule(BoxRule(0.6, 0.0, "largest")))]
@@ -316,6 +325,15 @@ def test_what_the_panel_shows(steps):
         {"label": "cat", "probability": 0.75, "level": 0.25}, {"label": "dog", "probability": 0.75, "level": 0.25}
     ]  # fmt: skip
     assert len(seen["boxes"]) == 3
+    with Image.open(io.BytesIO(base64.b64decode(seen["map"].removeprefix("data:image/png;base64,")))) as picture:
+        lowest, (red, green, blue) = picture.getpixel((0, 0)), picture.getpixel((0, 21))
+    assert lowest == (68, 1, 84)  # viridis begins with it, and ends in yellow
+    assert min(red, green) > 200 > 50 > blue
+    assert steps["lowest points"] == [1, 1, 1]  # the App leaves 0 out
+
+
+def test_a_decision_is_about_the_boxes_that_were_shown(steps):
+    assert steps["not shown"] == "its boxes were changed meanwhile, here or in another window; look at it again"
 
 
 def test_boxes_drawn_anew_are_those_of_the_beam_job(drawn, steps, rows):

@@ -1,10 +1,15 @@
 // The review panel beside an image in FiftyOne's App. Written by hand: it needs no build, and no package but what the
 // App itself hands to plugins (React, recoil, and its own state and operators). Every box is drawn, and every decision
-// kept, by the operators of pipeline/review_operators.py.
+// kept, by the operators of pipeline/review/operators.py.
+//
+// The App takes half a second to open an image. So the panel itself shows the next image at once, above the App's own
+// (`Curtain`), and the App opens the one at which the person stops. A key counts for the image that was on the screen
+// when it was pressed.
 (function () {
   "use strict";
 
-  const { createElement: h, useCallback, useEffect, useRef, useState } = window.React;
+  const { createElement: h, useCallback, useEffect, useLayoutEffect, useReducer, useRef, useState } = window.React;
+  const { createPortal } = window.ReactDOM;
   const recoil = window.recoil;
   const fos = window.__fos__;
   const foo = window.__foo__;
@@ -17,6 +22,10 @@
   const HEAT_MAP = "heat_map"; // a field of the samples
   const NUDGE = 0.05; // of the threshold, by a key
   const SETTLED = 500; // ms after an answer by which the App has painted
+  const REST = 600; // ms without a key after which the App follows
+  const PAUSE = 1000; // ms in which no key counts, after the panel went back to an image by itself
+  const AHEAD = 8; // images that are asked for before they are shown
+  const KEPT = 40; // images that are remembered
   const KEYS = { a: "accepted", w: "rejected", n: "skipped" };
   const VERDICTS = [
     ["accepted", "Accept", "A", "#3fa45b"],
@@ -66,6 +75,15 @@
 .camboxes summary { cursor: pointer; }
 .camboxes .decide .plain { background: transparent; color: inherit; border-color: #8886; padding: 5px 4px; font-weight: 400; }
 .camboxes .decide .plain[aria-pressed=true] { border-color: var(--fo-palette-primary-main, #ff6d04); }
+#fo-sample-modal-plugin { position: relative; }
+#camboxes-curtain { position: absolute; inset: 0; z-index: 1; display: grid; place-items: center; container-type: size;
+  background: var(--fo-palette-background-level2, #1a1a1a); }
+#camboxes-curtain > div { position: relative; }
+#camboxes-curtain img { position: absolute; inset: 0; width: 100%; height: 100%; }
+#camboxes-curtain .map { opacity: .7; }
+#camboxes-curtain .box { position: absolute; box-sizing: border-box; border: 2px solid; }
+#camboxes-curtain .box > span { position: absolute; bottom: 100%; left: -2px; padding: 3px 6px; color: #fff;
+  font: bold 14px Palanquin, sans-serif; white-space: nowrap; }
 span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--camboxes-width, 0px))); }
 `;
 
@@ -76,7 +94,8 @@ span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--c
     return new Promise((resolve, reject) => {
       foo.executeOperator("@camboxes/review/" + operator, parameters, {
         callback: (answer) => {
-          if (answer.error) reject(new Error(answer.errorMessage || String(answer.error)));
+          if (answer.error instanceof TypeError) reject(new Error("camboxes review does not answer; is it still running?"));
+          else if (answer.error) reject(new Error(answer.errorMessage || String(answer.error)));
           else if (answer.delegated) resolve({ delegated: true });
           else if (answer.result?.problem) reject(new Error(answer.result.problem));
           else resolve(answer.result || {});
@@ -104,13 +123,14 @@ span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--c
       h("button", { key: String(key), disabled, "aria-pressed": key === value, onClick: () => onChange(key) }, text));
   }
 
-  function Counts({ counts }) {
+  function Counts({ counts, left }) {
     const total = counts.accepted + counts.rejected + counts.skipped + counts.open || 1;
     return h("section", { id: "camboxes-counts" },
       h("div", { className: "row" }, h(Bar, { parts: VERDICTS.map(([verdict, , , colour]) => [counts[verdict] / total, colour]) })),
       h("div", { className: "quiet" },
         VERDICTS.map(([verdict]) => counts[verdict] + " " + verdict).join(" · ") + " · " + counts.open + " left",
-        counts.unreadable ? " · " + counts.unreadable + " unreadable" : ""));
+        counts.unreadable ? " · " + counts.unreadable + " unreadable" : "",
+        left ? " · " + left + " not yet written" : ""));
   }
 
   function Classes({ classes }) {
@@ -122,136 +142,310 @@ span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--c
         h("span", { className: "number", style: { width: 70 } }, of.accepted + of.rejected + of.skipped + " / " + of.images)))));
   }
 
-  function Panel() {
-    const id = recoil.useRecoilValue(fos.currentSampleId);
-    const opened = recoil.useRecoilValueLoadable(fos.modalSample);
-    const selector = recoil.useRecoilValue(fos.modalSelector);
-    const [shown, setShown] = recoil.useRecoilState(fos.activeFields({ modal: true }));
-    const updateSamples = fos.useUpdateSamples();
-    const setExpanded = fos.useSetExpandedSample();
+  // What is known, and what is under way. It outlives the panel, which is there only while an image is open.
+  const seen = new Map(); // by an image's id: what the operators say of it, and its picture
+  const problems = new Map(); // by the same: why a decision about it was not kept
+  const passed = new Set(); // ids of the images that were decided, in that order
+  const work = { last: Promise.resolve(), left: 0, changed: () => {} }; // what the server has not answered
 
+  /** Asks an operator when all that was asked before is answered: decisions reach the file in the order of their keys. */
+  function send(operator, parameters) {
+    const answer = work.last.then(() => ask(operator, parameters));
+    const done = (by) => { work.left += by; work.changed(); };
+    work.last = answer.catch(() => {}).finally(() => done(-1));
+    done(1);
+    return answer;
+  }
+
+  window.addEventListener("beforeunload", (event) => { if (work.left) event.preventDefault(); });
+
+  /** Keeps what is known of an image. */
+  function keep(id, answer) {
+    const picture = seen.get(id)?.picture || Object.assign(new Image(), { src: fos.getSampleSrc(answer.filepath) });
+    seen.delete(id); // so that it is the last
+    seen.set(id, { ...answer, picture });
+    for (const old of [...seen.keys()].slice(0, -KEPT)) seen.delete(old);
+  }
+
+  /** Asks about images; returns when their pictures can be shown, or cannot be read. */
+  async function see(ids) {
+    if (!ids.length) return;
+    const answer = await ask("see", { samples: ids });
+    for (const id of ids) keep(id, answer.seen[id]);
+    await Promise.allSettled(ids.map((id) => seen.get(id)?.picture.decode()));
+  }
+
+  /** Forgets the images of another dataset. */
+  function begin(dataset) {
+    if (work.dataset === dataset) return;
+    for (const of of [seen, problems, passed]) of.clear();
+    work.dataset = dataset;
+  }
+
+  const places = (boxes) => boxes.map(({ label, bounding_box }) => ({ label, bounding_box }));
+
+  /** An image with its boxes, above the App's own picture, which is that of another image still. */
+  function Curtain({ image, shown }) {
+    const colorOf = recoil.useRecoilValue(fos.colorMap);
+    const of = (share) => 100 * share + "%";
+    const picture = ({ picture: { src, naturalWidth: width, naturalHeight: height }, path, map, boxes }) =>
+      h("div", { "data-path": path, style: { aspectRatio: `${width} / ${height}`, width: `min(100cqw, ${(100 * width) / height}cqh)` } },
+        h("img", { src, decoding: "sync", alt: "" }),
+        shown.includes(HEAT_MAP) && map && h("img", { className: "map", src: map, decoding: "sync", alt: "" }),
+        shown.includes("boxes") && boxes.map(({ _id, label, bounding_box: [left, top, width, height] }) =>
+          h("div", { key: _id, className: "box", style: { left: of(left), top: of(top), width: of(width), height: of(height), borderColor: colorOf(label) } },
+            h("span", { style: { background: colorOf(label) } }, label))));
+    const place = document.getElementById(IMAGE_PANEL);
+    return place && createPortal(h("div", { id: "camboxes-curtain" }, image?.picture.naturalWidth ? picture(image) : "…"), place);
+  }
+
+  /** Which images come after one, in the view's order, and then from its beginning. The App's arrows go by it, too. */
+  function useOrder(at) {
+    const sort = recoil.useRecoilValue(fos.gridSortBy);
+    const order = useRef(Promise.resolve([]));
+    useEffect(() => {
+      order.current = ask("order", { sort }).then(({ samples }) => samples);
+      order.current.catch(() => {}); // said by who waits for it
+    }, [sort]);
+    useEffect(() => {
+      const step = async (by) => {
+        const ids = await order.current;
+        return { id: ids.at((ids.indexOf(at) + by) % ids.length), hasNext: true, hasPrevious: true };
+      };
+      fos.modalNavigation.set({ next: (by = 1) => step(by), previous: (by = 1) => step(-by), peek: async () => null });
+    }, [at]);
+    return useCallback(async (from) => {
+      const ids = await order.current;
+      const start = ids.indexOf(from) + 1;
+      return [...ids.slice(start), ...ids.slice(0, start)].filter((id) => id !== from && !passed.has(id));
+    }, []);
+  }
+
+  /**
+   * Which image is shown, since when, and whether by a curtain. The App opens it, too, when the person rests there. What
+   * the App opens by itself is shown.
+   */
+  function useShown() {
+    const opened = recoil.useRecoilValue(fos.currentSampleId);
+    const setExpanded = fos.useSetExpandedSample();
+    const annotating = fos.useModalMode() === fos.ModalMode.ANNOTATE;
+    const [at, setAt] = useState(opened);
+    const [painted, setPainted] = useState(null); // the file that the App has on the screen
+    const asked = useRef(opened); // what the App was asked to open
+    const since = useRef(Infinity); // the time from which on a key is about the image that is shown
+    const pause = useRef(0);
+
+    useEffect(() => {
+      const onPaint = (event) => {
+        if (event.target.closest("[data-cy=modal-looker-container]")) setPainted(event.detail.sampleFilepath);
+      };
+      document.addEventListener("canvas-loaded", onPaint);
+      return () => document.removeEventListener("canvas-loaded", onPaint);
+    }, []);
+    useEffect(() => {
+      if (opened && opened !== asked.current) setAt(opened);
+      if (opened) asked.current = opened;
+    }, [opened]);
+    const open = useCallback((id) => {
+      asked.current = id;
+      setExpanded({ id, hasNext: true, hasPrevious: true });
+    }, [setExpanded]);
+    useEffect(() => {
+      if (at === asked.current) return undefined;
+      const timer = setTimeout(() => open(at), REST);
+      return () => clearTimeout(timer);
+    }, [at, open]);
+
+    const image = seen.get(at);
+    const { complete, naturalWidth } = image?.picture || {};
+    const byApp = opened === at && (!image || annotating || painted === image.filepath || (complete && !naturalWidth));
+    const visible = Boolean(image && (byApp || naturalWidth));
+    useLayoutEffect(() => {
+      since.current = visible ? performance.now() + pause.current : Infinity;
+      if (visible) pause.current = 0;
+    }, [at, visible]);
+
+    /** Shows an image; after a pause of so many ms a key is about it. */
+    const now = useRef(null);
+    now.current = at;
+    const go = useCallback((id, wait = 0) => {
+      if (id === now.current) return;
+      since.current = Infinity;
+      pause.current = wait;
+      setAt(id);
+    }, []);
+    return { at, go, open, since, curtain: !byApp, annotating };
+  }
+
+  /** Hands what is known of an image to the App, where the App has that image in its memory. */
+  function useTell() {
+    const updateSamples = fos.useUpdateSamples();
+    return useCallback((id) => {
+      const records = fos.getCurrentEnvironment().getStore().getSource();
+      const { sample } = records.get(id + "-modal") || records.get(id) || {};
+      const known = seen.get(id);
+      if (!sample || !known) return;
+      const boxes = { _cls: "Detections", detections: known.boxes };
+      updateSamples([[id, { ...(typeof sample === "string" ? JSON.parse(sample) : sample), verdict: known.verdict, boxes }]]);
+    }, [updateSamples]);
+  }
+
+  function Panel() {
+    begin(recoil.useRecoilValue(fos.datasetName));
+    const { at, go, open, since, curtain, annotating } = useShown();
+    const following = useOrder(at);
+    const tell = useTell();
+    const [shown, setShown] = recoil.useRecoilState(fos.activeFields({ modal: true }));
+    const opened = recoil.useRecoilValueLoadable(fos.modalSample);
     const refresh = fos.useRefresh();
     const page = recoil.useRecoilValue(fos.dataset); // another object once a refresh has ended
+    const close = fos.useClearModal();
 
-    const [seen, setSeen] = useState(null); // what the operators say of the image
+    const [, render] = useReducer((count) => count + 1, 0);
     const [rule, setRule] = useState({ threshold: 0.25, min_area: 0, boxes: "largest", label: null });
     const [progress, setProgress] = useState(null); // counts and classes
     const [said, setSaid] = useState(null); // [sentence, whether it is a problem]
     const [busy, setBusy] = useState(false);
 
-    const current = useRef(null); // the id, for answers that come late
-    const sample = useRef(null); // the image's document as the App has it
+    const current = useRef(null); // the image that is shown, for answers that come late
     const drawing = useRef({ running: false, next: null });
     const refreshing = useRef({ running: false, again: false });
-    const decided = useRef([]); // ids, for undo
-    current.current = id;
-    if (opened.state === "hasValue" && opened.contents?.sample?._id === id && sample.current?._id !== id) {
-      sample.current = opened.contents.sample;
-    }
+    const asking = useRef(false); // about images ahead
+    current.current = at;
+    const image = seen.get(at);
+    const others = problems.size > 1 ? ` So it is with ${problems.size - 1} more, which come next.` : "";
+    const note = problems.has(at) ? [problems.get(at) + others, true] : said;
 
-    /** Shows an answer about the image, in the panel and on the image. */
-    const show = useCallback((of, answer) => {
-      if (answer.counts) setProgress((before) => ({ ...before, counts: answer.counts }));
-      if (sample.current?._id === of) {
-        sample.current = { ...sample.current, verdict: answer.verdict, boxes: { _cls: "Detections", detections: answer.boxes } };
-        updateSamples([[of, sample.current]]);
-      }
-      if (current.current === of) setSeen(answer);
-    }, [updateSamples]);
-
-    /** The sliders stand where the boxes of an answer were drawn. */
-    const follow = useCallback((answer) => {
-      const first = answer.labels.find(({ level }) => level !== null);
-      setRule({ ...answer.rule, threshold: first ? first.level : 0.25, label: null });
+    useEffect(() => {
+      work.changed = render;
+      return () => { work.changed = () => {}; };
     }, []);
 
     const complain = useCallback((error) => setSaid([error.message, true]), []);
+    const count = useCallback(() => work.last.then(() => ask("progress", {})).then(setProgress).catch(complain), [complain]);
+    const look = useCallback((ids) => see(ids).then(render).catch(complain), [complain]);
 
-    const count = useCallback(() => ask("progress", {}).then(setProgress).catch(complain), [complain]);
-    useEffect(() => { count(); }, [count]);
+    /** Shows an answer about an image, in the panel and on the App's picture. */
+    const show = useCallback((of, answer) => {
+      keep(of, answer);
+      tell(of);
+      render();
+    }, [tell]);
+
+    /** The sliders stand where the boxes of an image were drawn. */
+    const follow = useCallback((of) => {
+      if (of !== current.current || !seen.has(of)) return;
+      const { labels, rule: drawn } = seen.get(of);
+      const first = labels.find(({ level }) => level !== null);
+      setRule({ ...drawn, threshold: first ? first.level : 0.25, label: null });
+    }, []);
 
     useEffect(() => {
-      setSaid(null);
-      if (!id) return;
-      ask("see", { sample: id }).then((answer) => {
-        if (current.current !== id) return;
-        setSeen(answer);
-        follow(answer);
-      }).catch(complain);
-    }, [id, follow, complain]);
+      if (!at) return undefined;
+      if (seen.has(at)) follow(at);
+      else look([at]).then(() => follow(at));
+      const timer = setTimeout(() => { look([at]); count(); }, REST);
+      return () => clearTimeout(timer);
+    }, [at, follow, look, count]);
 
-    /** The App drops what it is told while it still paints: the last boxes are told again, so that they are what is seen. */
-    const settle = useCallback(() => {
-      const last = sample.current;
-      setTimeout(() => { if (last && sample.current === last) updateSamples([[last._id, last]]); }, SETTLED);
-    }, [updateSamples]);
+    /** What comes next is known before it is asked for. */
+    useEffect(() => {
+      if (!at || asking.current) return;
+      following(at).then((ids) => {
+        const ahead = ids.slice(0, AHEAD).filter((id) => !seen.has(id));
+        if (asking.current || (ahead.length < AHEAD / 2 && ids.length > AHEAD)) return;
+        asking.current = true;
+        see(ahead).then(render, () => {}).finally(() => { asking.current = false; }); // said when it is shown
+      }).catch(complain);
+    }, [at, following, complain]);
+
+    /** Boxes that a person changed in the Annotate tab. */
+    useEffect(() => {
+      const sample = opened.state === "hasValue" && opened.contents?.sample;
+      const known = seen.get(sample?._id);
+      const changed = known && JSON.stringify(places(sample.boxes?.detections || [])) !== JSON.stringify(places(known.boxes));
+      if (changed) look([sample._id]);
+    }, [opened.contents, look]);
 
     /** One drawing at a time; of what is asked for meanwhile the last alone. */
     const draw = useCallback((parameters) => {
       const state = drawing.current;
       if (state.running) { state.next = parameters; return; }
       state.running = true;
-      ask("redraw", parameters).then((answer) => {
-        show(parameters.sample, answer);
+      const of = parameters.sample;
+      send("redraw", parameters).then((answer) => {
+        show(of, answer);
         setSaid(null);
-        if (parameters.threshold === undefined) follow(answer);
+        if (parameters.threshold === undefined) follow(of);
       }).catch(complain).finally(() => {
         state.running = false;
         const next = state.next;
         state.next = null;
         if (next) draw(next);
-        else settle();
+        else setTimeout(() => tell(of), SETTLED); // the App drops what it is told while it still paints
       });
-    }, [show, follow, settle, complain]);
+    }, [show, follow, tell, complain]);
 
     const change = useCallback((part) => {
       const wanted = { ...rule, ...part };
       if ("label" in part) {
-        const of = seen.labels.find(({ label, level }) => level !== null && (part.label === null || label === part.label));
+        const of = image.labels.find(({ label, level }) => level !== null && (part.label === null || label === part.label));
         if (of) wanted.threshold = of.level;
         setRule(wanted);
         return;
       }
       setRule(wanted);
-      draw({ sample: id, ...wanted });
-    }, [rule, seen, id, draw]);
+      draw({ sample: at, ...wanted });
+    }, [rule, image, at, draw]);
 
-    const go = useCallback(async (from) => {
-      const navigation = fos.modalNavigation.get();
-      if (navigation && selector?.hasNext !== false) {
-        setExpanded(await navigation.next(1));
-        return;
+    /** Goes back to an image whose decision was not kept, if it is the first one; the others follow it in the order. */
+    const failed = useCallback((of, error) => {
+      const first = !problems.size;
+      problems.set(of, "Not kept: " + error.message);
+      passed.delete(of);
+      look([of]);
+      count();
+      if (!first) return;
+      if (current.current) go(of, PAUSE);
+      else open(of); // the panel was closed meanwhile
+    }, [go, open, look, count]);
+
+    const decide = useCallback(async (verdict) => {
+      const before = image.verdict || "open";
+      setSaid(null);
+      problems.delete(at);
+      passed.delete(at);
+      passed.add(at);
+      drawing.current.next = null;
+      work.unseen = true;
+      since.current = Infinity; // one key, one decision
+      keep(at, { ...image, verdict });
+      setProgress((now) => {
+        const counts = { ...now?.counts };
+        counts[before] -= 1;
+        counts[verdict] += 1;
+        return now && { ...now, counts };
+      });
+      send("decide", { sample: at, verdict, boxes: places(image.boxes) }).then((answer) => show(at, answer), (error) => failed(at, error));
+      try {
+        const [next] = await following(at);
+        if (next) return go(next);
+        setSaid(["Every image of this view is decided.", false]);
+      } catch (error) {
+        complain(error);
       }
-      const { sample: left } = await ask("next", { sample: from });
-      if (left) setExpanded({ id: left, hasNext: false, hasPrevious: false });
-      else setSaid(["Every image of this view is decided.", false]);
-    }, [selector, setExpanded]);
-
-    const decide = useCallback((verdict) => {
-      if (busy || !id) return;
-      setBusy(true);
-      ask("decide", { sample: id, verdict }).then((answer) => {
-        decided.current.push(id);
-        show(id, answer);
-        ask("progress", {}).then(setProgress);
-        return go(id);
-      }).catch(complain).finally(() => setBusy(false));
-    }, [busy, id, show, go, complain]);
+      since.current = performance.now();
+    }, [at, image, go, since, following, show, failed, complain]);
 
     const undo = useCallback(() => {
-      const of = decided.current.length ? decided.current[decided.current.length - 1] : id;
-      if (busy || !of) return;
-      setBusy(true);
-      ask("undo", { sample: of }).then(async (answer) => {
-        decided.current.pop();
-        show(of, answer);
-        ask("progress", {}).then(setProgress);
-        if (of !== id) {
-          const before = selector?.hasPrevious !== false ? await fos.modalNavigation.get()?.previous(1) : null;
-          setExpanded(before?.id === of ? before : { id: of, hasNext: false, hasPrevious: false });
-        }
-      }).catch(complain).finally(() => setBusy(false));
-    }, [busy, id, selector, setExpanded, show, complain]);
+      const of = [...passed].pop() || at;
+      setSaid(null);
+      problems.delete(of);
+      passed.delete(of);
+      work.unseen = true;
+      go(of);
+      send("undo", { sample: of }).then((answer) => show(of, answer)).catch((error) => { look([of]); complain(error); }).finally(count);
+    }, [at, go, show, look, count, complain]);
 
     /** One refresh at a time: the App's router throws where a second one starts before the first has ended. */
     const refreshGrid = useCallback(() => {
@@ -266,86 +460,106 @@ span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--c
       if (again) refreshGrid();
     }, [page]);
 
+    /** The grid, and the App's own counts beside it, are read again when the panel is closed. */
+    useEffect(() => () => {
+      current.current = null;
+      if (work.unseen) work.last.then(refresh);
+      work.unseen = false;
+    }, [refresh]);
+
     /** Draws all undecided images with a label, or of the view where it is null: by a rule, or by none, as in the run. */
     const apply = useCallback((label, how) => {
       setSaid(["Drawing …", false]);
       setBusy(true);
-      ask("apply", { ...how, label, everywhere: label !== null }).then(async (answer) => {
-        const now = await ask("see", { sample: id });
-        show(id, now);
-        if (how.threshold === undefined && current.current === id) follow(now);
-        settle();
+      send("apply", { ...how, label, everywhere: label !== null }).then(async (answer) => {
+        seen.clear();
+        await see([at]);
+        tell(at);
+        if (how.threshold === undefined) follow(at);
+        setTimeout(() => tell(at), SETTLED);
         refreshGrid();
         setSaid([answer.delegated ? "So many images are drawn in the background: see the App's Runs." : answer.images + " undecided images were drawn anew.", false]);
       }).catch(complain).finally(() => setBusy(false));
-    }, [id, show, follow, settle, refreshGrid, complain]);
+    }, [at, tell, follow, refreshGrid, complain]);
 
     const toggle = useCallback(() => {
       setShown((fields) => (fields.includes(HEAT_MAP) ? fields.filter((field) => field !== HEAT_MAP) : [...fields, HEAT_MAP]));
     }, [setShown]);
 
-    const readable = seen && seen.status !== "rejected";
-    const locked = !readable || Boolean(seen.verdict);
+    const readable = image && image.status !== "rejected";
+    const locked = !readable || Boolean(image.verdict);
 
-    useEffect(() => {
-      const onKey = (event) => {
+    /** A key or a click decides about the image that was on the screen at that time. */
+    const take = (event, act) => {
+      if (event.repeat || busy) return;
+      if (event.timeStamp >= since.current) act();
+      else setSaid(["That was before this image was on the screen, and did not count.", false]);
+    };
+    const onKey = useRef(null); // that of what is on the screen
+    useLayoutEffect(() => {
+      onKey.current = (event) => {
         const typing = event.target.closest?.("input:not([type=range]), textarea, [contenteditable=true]");
         if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
         const key = event.key.toLowerCase();
         const step = { ",": -NUDGE, ".": NUDGE }[key];
-        if (KEYS[key] && readable) decide(KEYS[key]);
-        else if (key === "u") undo();
+        if (KEYS[key] && readable) take(event, () => decide(KEYS[key]));
+        else if (key === "u") take(event, undo);
         else if (key === "h") toggle();
+        else if (key === "escape" && !annotating) close();
         else if (step && !locked) change({ threshold: Math.min(1, Math.max(0, Number((rule.threshold + step).toFixed(2)))) });
         else return;
         event.preventDefault();
         event.stopPropagation();
       };
-      window.addEventListener("keydown", onKey, true);
-      return () => window.removeEventListener("keydown", onKey, true);
-    }, [decide, undo, toggle, change, rule, locked, readable]);
+    });
+    useEffect(() => {
+      const listen = (event) => onKey.current(event);
+      window.addEventListener("keydown", listen, true);
+      return () => window.removeEventListener("keydown", listen, true);
+    }, []);
 
-    if (!seen) return said ? h("p", { className: "problem" }, said[0]) : "…";
-    const boxesOf = (name) => seen.boxes.filter(({ label }) => label === name).length;
-    const label = rule.label || (seen.labels.length === 1 ? seen.labels[0].label : null);
+    if (!image) return note ? h("p", { className: "problem" }, note[0]) : "…";
+    const boxesOf = (name) => image.boxes.filter(({ label }) => label === name).length;
+    const label = rule.label || (image.labels.length === 1 ? image.labels[0].label : null);
 
-    return h("div", { id: "camboxes-panel", onMouseEnter: () => !busy && ask("see", { sample: id }).then((answer) => current.current === id && setSeen(answer)).catch(complain) },
+    return h("div", { id: "camboxes-panel", onMouseEnter: () => look([at]) },
+      curtain && h(Curtain, { image, shown }),
       h("div", { className: "row" },
-        h("span", { className: "grow", title: seen.path }, seen.path),
-        h("span", { className: "badge", id: "camboxes-verdict", style: { background: COLOUR[seen.verdict] || "#5b6470" } }, seen.verdict || "undecided")),
+        h("span", { className: "grow", title: image.path }, image.path),
+        h("span", { className: "badge", id: "camboxes-verdict", style: { background: COLOUR[image.verdict] || "#5b6470" } }, image.verdict || "undecided")),
       h("section", { className: "decide" },
         h("div", { className: "row" }, VERDICTS.map(([verdict, text, key, colour]) =>
-          h("button", { key: verdict, id: "camboxes-" + verdict, disabled: busy || !readable, style: { background: colour }, onClick: () => decide(verdict) }, text, h("kbd", null, key)))),
+          h("button", { key: verdict, id: "camboxes-" + verdict, disabled: busy || !readable, style: { background: colour }, onClick: (event) => take(event, () => decide(verdict)) }, text, h("kbd", null, key)))),
         h("div", { className: "row" },
-          h("button", { id: "camboxes-undo", className: "plain", disabled: busy, onClick: undo }, "Undo", h("kbd", null, "U")),
+          h("button", { id: "camboxes-undo", className: "plain", disabled: busy, onClick: (event) => take(event, undo) }, "Undo", h("kbd", null, "U")),
           h("button", { id: "camboxes-heat-map", className: "plain", "aria-pressed": shown.includes(HEAT_MAP), onClick: toggle }, "Heat map", h("kbd", null, "H"))),
-        said && h("p", { className: "note " + (said[1] ? "problem" : "quiet"), role: "status" }, said[0])),
-      progress && h(Counts, progress),
+        note && h("p", { className: "note " + (note[1] ? "problem" : "quiet"), role: "status" }, note[0])),
+      progress && h(Counts, { ...progress, left: work.left }),
       h("section", null,
         h("h4", null, "Labels"),
-        seen.labels.map((of) => h("div", { className: "row", key: of.label },
+        image.labels.map((of) => h("div", { className: "row", key: of.label },
           h("span", { className: "grow", title: of.label }, of.label),
           h("span", { className: "quiet" }, boxesOf(of.label) === 1 ? "1 box" : boxesOf(of.label) + " boxes"),
           h("span", { className: "number" }, percent(of.probability)))),
         h("details", null, h("summary", { className: "quiet" }, "What the network sees"),
-          seen.top5.map((of) => h("div", { className: "row", key: of.name },
+          image.top5.map((of) => h("div", { className: "row", key: of.name },
             h("span", { className: "grow", title: of.name }, of.name),
             h(Bar, { parts: [[of.probability, "var(--fo-palette-primary-main, #ff6d04)"]] }),
             h("span", { className: "number" }, percent(of.probability)))))),
       readable ? h("section", { id: "camboxes-rule" },
         h("h4", null, "Boxes from the heat map"),
-        seen.labels.length > 1 && h("div", { className: "row choice" },
-          h(Choice, { options: [[null, "all labels"], ...seen.labels.map((of) => [of.label, of.label])], value: rule.label, disabled: locked, onChange: (value) => change({ label: value }) })),
+        image.labels.length > 1 && h("div", { className: "row choice" },
+          h(Choice, { options: [[null, "all labels"], ...image.labels.map((of) => [of.label, of.label])], value: rule.label, disabled: locked, onChange: (value) => change({ label: value }) })),
         h(Slider, { id: "camboxes-threshold", name: "threshold", value: rule.threshold, max: 1, step: 0.01, text: rule.threshold.toFixed(2), disabled: locked, onChange: (value) => change({ threshold: value }) }),
         h(Slider, { id: "camboxes-min-area", name: "min. area", value: rule.min_area, max: 0.25, step: 0.005, text: percent(rule.min_area), disabled: locked, onChange: (value) => change({ min_area: value }) }),
         h("div", { className: "row choice" },
           h(Choice, { options: [["largest", "largest"], ["peak", "peak"], ["all", "all"], ["instances", "instances"]], value: rule.boxes, disabled: locked, onChange: (value) => change({ boxes: value }) })),
         h("div", { className: "row" },
           h("span", { className: "grow quiet" }, h("kbd", { style: { marginLeft: 0 } }, ","), " ", h("kbd", { style: { marginLeft: 0 } }, "."), " move it"),
-          h("button", { id: "camboxes-reset", disabled: locked, onClick: () => draw({ sample: id }) }, "as in the run")),
-        seen.verdict && h("p", { className: "note quiet" }, "This image is decided, and its boxes stay. Undo to draw them again."),
-        !seen.verdict && seen.corrected > 0 && h("p", { className: "note quiet" }, seen.corrected + (seen.corrected === 1 ? " box is" : " boxes are") + " yours; no threshold moves what a person drew.")) :
-        h("section", null, h("p", { className: "note" }, "This file could not be read: " + seen.reason)),
+          h("button", { id: "camboxes-reset", disabled: locked, onClick: () => draw({ sample: at }) }, "as in the run")),
+        image.verdict && h("p", { className: "note quiet" }, "This image is decided, and its boxes stay. Undo to draw them again."),
+        !image.verdict && image.corrected > 0 && h("p", { className: "note quiet" }, image.corrected + (image.corrected === 1 ? " box is" : " boxes are") + " yours; no threshold moves what a person drew.")) :
+        h("section", null, h("p", { className: "note" }, "This file could not be read: " + image.reason)),
       readable && h("section", null,
         h("h4", null, "Draw all undecided images"),
         [["as above", rule, "apply"], ["as in the run", {}, "restore"]].map(([text, how, key]) => h("div", { className: "row choice pair", key },
@@ -396,6 +610,7 @@ span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--c
     else localStorage.removeItem(LAYOUT); // the App's own
   }
 
+  localStorage.setItem("fiftyone-enterprise-tooltip-seen", "true"); // as after a click on the advertisement's "Dismiss"
   document.head.appendChild(Object.assign(document.createElement("style"), { textContent: STYLE }));
   window.__fop__.registerComponent({
     name: PANEL,
