@@ -186,9 +186,13 @@ class MapSpec:
         They are fused from two scales, the network's own size and twice that, of competing labels, and refined along
         the network's own features. Measured: docs/refinement.md.
         """
-        spec = classifier.spec
-        maps = LITE_MAPS if "efficientnet_lite" in spec.name else DEFAULT_MAPS
-        return dataclasses.replace(maps, scales=(spec.size, 2 * spec.size))
+        return cls.default_of(classifier.spec.name, classifier.spec.size)
+
+    @classmethod
+    def default_of(cls, network: str, size: int) -> "MapSpec":
+        """See `default_for`; of a network that is not loaded, by its qualified name and the size of its input."""
+        maps = LITE_MAPS if "efficientnet_lite" in network else DEFAULT_MAPS
+        return dataclasses.replace(maps, scales=(size, 2 * size))
 
     @functools.cached_property
     def terms(self) -> tuple[Term, ...]:

@@ -1,10 +1,9 @@
 """A finished run judged by true boxes: the job of `camboxes evaluate`."""
 
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from camboxes.pipeline.errors import CallError, blaming_the_call
+from camboxes.pipeline.errors import blaming_the_call
 from camboxes.pipeline.options.data import truth_option
 from camboxes.pipeline.options.fields import Options, option
 from camboxes.pipeline.reporter import LOG, Reporter
@@ -69,8 +68,7 @@ def evaluate(job: EvaluateJob, reporter: Reporter = LOG) -> EvaluatedRun:
     with blaming_the_call():
         check_libraries()
         run = run_folder.finished(job.run)
-        if storage.is_local(output) and Path(output).is_file():
-            raise CallError(f"--output {output!r} is a file; expected a folder")
+        run_folder.check_folder(output)
         with reporter.step(f"reading {job.ground_truth}"):
             truth = read_ground_truth(job.ground_truth)
         tuning = Tuning.drawn_with(run)

@@ -86,6 +86,7 @@ def explain(job: ExplainJob, reporter: Reporter = LOG) -> Explanation:
     with blaming_the_call():
         job.box_rule(BoxRule())  # a wrong value is told before torch is loaded
         job.each_method()
+        spec = dataclasses.replace(job.model_spec(job.scales), batch_size=1)
         _check_output(job.output, job.image)
         photograph = _read(job.image)
 
@@ -94,7 +95,7 @@ def explain(job: ExplainJob, reporter: Reporter = LOG) -> Explanation:
             from camboxes.models.execution.process import use_one_core
 
         with reporter.step(f"loading {job.model}"):
-            classifier = load_classifier(dataclasses.replace(job.model_spec(job.scales), batch_size=1))
+            classifier = load_classifier(spec)
         notes = assumed(job, classifier)
         methods = job.each_method(MapSpec.default_for(classifier))
         if classifier.inexact_because and job.method is None:

@@ -166,6 +166,7 @@ def label(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter = 
     with reporter.step("loading Apache Beam"):
         from camboxes.pipeline.jobs import execution, progress, remote, run_folder
         from camboxes.pipeline.jobs.beam_options import fit_processes, local_processes
+        from camboxes.pipeline.jobs.begun_run import naming_rebox
         from camboxes.transforms import BoxesFromMaps, InferClassMaps, PlannedRun, WriteCoco, storage
 
     ready = prepare(job, beam_options, reporter)
@@ -173,7 +174,7 @@ def label(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter = 
     with contextlib.ExitStack() as held:
         with blaming_the_call():
             held.enter_context(run_folder.locked(job.output, reporter))
-            with reporter.step("planning"):
+            with naming_rebox(job.output), reporter.step("planning"):
                 planned, read = _reading(job, ready)
         run = planned or PlannedRun.load(job.output)
         if run and job.retry_rejected:
@@ -233,9 +234,17 @@ def prepare(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter 
         if not 0 <= job.max_reject_rate <= 1:
             raise ValueError(f"--max-reject-rate is {job.max_reject_rate}; expected a share from 0 to 1")
         run_folder.check_output(job.output, job.input, job.reuse)
+        run_folder.check_folder(job.output)
+        run_folder.check_contents(job.output)
         remote.check_stores(options, output=job.output, input=job.input, root=job.root, reuse=job.reuse)
         label_map = _read_label_map(job.label_map)
-        source = _source(job, options, reporter)  # before torch is loaded: a wrong path or label is told at once
+        if job.reuse:
+            reusable(job.reuse, {})
+        job.map_spec()
+        job.model_spec(job.scales)
+        source = _source(job, options, reporter)
+        _check_begun(job, source)
+        # What follows takes seconds: what can be told without the network was told before.
         maps, localizer = _localizer(job, options, reporter)
         rule = job.box_rule(BoxRule.default_for(localizer.classifier, maps))
         plan = Plan(
@@ -254,6 +263,28 @@ def prepare(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter 
     return Prepared(options, source, maps, localizer, rule, plan)
 
 
+def _check_begun(job: LabelJob, source: "Listing | None") -> None:
+    """Refuses a folder with another run, as far as that can be told without the network."""
+    from camboxes.pipeline.jobs.begun_run import naming_rebox, network_settings
+    from camboxes.transforms import BoxRule, PlannedRun
+    from camboxes.transforms.boxes_from_maps import drawing_settings
+    from camboxes.transforms.planning.plan import refuse_changes
+
+    begun = None if job.overwrite else PlannedRun.load(job.output)
+    if begun is None or "model" not in begun.settings:
+        return
+    execution = {name: getattr(job, name) for name in ("batch_size", "precision", "compile")}
+    model = network_settings(begun, dataclasses.replace(job.model_spec(job.scales), **execution))
+    asked = {**begun.asked, "model": model}
+    if model["name"] == begun.settings["model"]["name"]:
+        maps = job.map_spec(MapSpec.default_of(model["name"], model["size"]))
+        rule = job.box_rule(BoxRule.default_of(model["name"], maps))
+        asked |= dataclasses.asdict(maps) | job.limits().settings | drawing_settings(rule, None)
+    images = None if source is None or source.images == begun.images else source.images
+    with naming_rebox(job.output):
+        refuse_changes(begun, asked, images)
+
+
 def _reading(job: LabelJob, ready: Prepared) -> "tuple[PlannedRun | None, PlanOnWorkers | ReadLabeledImages]":
     """Deletes what --overwrite replaces, and plans the run.
 
@@ -263,7 +294,6 @@ def _reading(job: LabelJob, ready: Prepared) -> "tuple[PlannedRun | None, PlanOn
     from camboxes.pipeline.jobs import run_folder
     from camboxes.transforms import PlanOnWorkers, ReadLabeledImages
 
-    run_folder.check_contents(job.output)
     if job.overwrite:
         if ready.source is not None:
             ready.plan.draft(ready.source)  # a call that cannot succeed must not cost the run that it would replace
@@ -298,9 +328,7 @@ def _source(job: LabelJob, options: "PipelineOptions", reporter: Reporter) -> "L
 
 def _localizer(job: LabelJob, options: "PipelineOptions", reporter: Reporter) -> "tuple[MapSpec, Localizer]":
     """The maps that are asked for, and what makes them, here or on the workers that Beam's options ask for."""
-    job.map_spec()  # a wrong value is told before torch is loaded
-
-    with reporter.step("loading PyTorch"):
+    with reporter.step("loading PyTorch"):  # a wrong option was told before
         from camboxes.models import Localizer
         from camboxes.pipeline.jobs.remote import load
         from camboxes.transforms import PlannedRun

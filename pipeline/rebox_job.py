@@ -57,6 +57,7 @@ def rebox(job: ReboxJob, beam_options: Sequence[str] = (), reporter: Reporter = 
     with blaming_the_call():
         options = beams.beam_options(beam_options, option_names(type(job)))
         run_folder.check_output(job.output, job.run)
+        run_folder.check_folder(job.output)
         source = run_folder.finished(job.run)
         if job.plain:
             if not source.settings.get("keep_plain"):

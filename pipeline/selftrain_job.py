@@ -46,6 +46,7 @@ def selftrain(job: SelftrainJob, beam_options: Sequence[str] = (), reporter: Rep
         options = beams.beam_options(beam_options, option_names(type(job)))
         _check(job)
         run_folder.check_output(job.output, job.run)
+        run_folder.check_folder(job.output)
         source = run_folder.finished(job.run)
         decisions = decided(source)
 

@@ -110,7 +110,7 @@ class _Prepared(NamedTuple):
 
 
 def _prepare(job: TrainJob, reporter: Reporter) -> _Prepared:
-    """Checks a job, lists its images and loads its network.
+    """Checks a job, lists its images and loads its network. What can be told without the network is told before.
 
     Raises:
       ValueError, OSError, RuntimeError: the call cannot be carried out as it was made.
@@ -118,19 +118,23 @@ def _prepare(job: TrainJob, reporter: Reporter) -> _Prepared:
     _check(job)
 
     from camboxes.pipeline.jobs import run_folder
-    from camboxes.pipeline.training.checkpoint_folder import CONTENTS
+    from camboxes.pipeline.training.checkpoint_folder import CONTENTS, check_same
     from camboxes.pipeline.training.data import TrainingData
     from camboxes.transforms.planning.listing import check_labels, read_source
     from camboxes.transforms.sources.background import check_background
 
     run_folder.check_output(job.output, job.input, job.model, contents=CONTENTS)
+    run_folder.check_folder(job.output)
+    spec = job.model_spec()
     with reporter.step(f"listing {job.input}"):
         source = read_source(job.input, job.root, job.columns())
     check_labels(source.labels(), source.containers)
     check_background(job.background, source.labels())
     data = TrainingData.of(source, job.background)
     data.check()
-    share = _share(job, data)
+    record = _record(job, data, _share(job, data))
+    if not job.overwrite:
+        check_same(job.output, record)
 
     with reporter.step("loading PyTorch"):  # a wrong path was told before
         import torch
@@ -139,13 +143,13 @@ def _prepare(job: TrainJob, reporter: Reporter) -> _Prepared:
         from camboxes.models.networks.by_name import Network
         from camboxes.models.networks.gap_conversions import gap_network
 
-    spec = job.model_spec()
     # Without weights of its own a conversion begins with those of the network that it converts.
     with reporter.step(f"loading {job.model}"):
         base = load_classifier(spec if spec.weights else dataclasses.replace(spec, name=spec.name.removeprefix("gap:")))
     torch.manual_seed(job.seed)  # it decides the weights of new layers
     network = Network(base.spec.name, base.network.cpu(), base.preprocessing)
-    return _Prepared(source, data, base, gap_network(network, len(data.classes)), _record(job, data, base, share))
+    record["settings"] = _network_settings(base) | record["settings"]
+    return _Prepared(source, data, base, gap_network(network, len(data.classes)), record)
 
 
 def _check(job: TrainJob) -> None:
@@ -180,12 +184,9 @@ def _share(job: TrainJob, data: "TrainingData") -> float | None:
     return None
 
 
-def _record(job: TrainJob, data: "TrainingData", base: "Classifier", share: float | None) -> dict[str, Any]:
-    """The settings and the input, which decide the result."""
-    from camboxes.pipeline.training.copies import RULE
-    from camboxes.transforms import storage
-
-    settings = {
+def _network_settings(base: "Classifier") -> dict[str, Any]:
+    """The settings of the network that a training begins with."""
+    return {
         "network": base.spec.name,
         "weights_sha256": base.settings["weights_sha256"],
         "mean": list(base.preprocessing.mean),
@@ -193,6 +194,15 @@ def _record(job: TrainJob, data: "TrainingData", base: "Classifier", share: floa
         "size": base.spec.size,
         "map_stride": base.spec.map_stride,
         "device": base.spec.device,
+    }
+
+
+def _record(job: TrainJob, data: "TrainingData", share: float | None) -> dict[str, Any]:
+    """The settings besides the network's, and the input."""
+    from camboxes.pipeline.training.copies import RULE
+    from camboxes.transforms import storage
+
+    settings = {
         "train": job.train,
         "epochs": job.epochs,
         "validation": share,

@@ -3,6 +3,10 @@
 It may hold a million characters, and characters that a terminal obeys instead of showing them.
 """
 
+import re
+
+_ERRNO = re.compile(r"\[Errno \d+\] ")  # the words behind it say the same
+
 _ON_A_PAGE = 500  # characters of a label, a path or a reason, at most
 _IN_A_LIST = 100
 _OF_A_LINE = 4000
@@ -22,7 +26,7 @@ def on_one_line(text: str, most: int = _IN_A_LIST) -> str:
 def error_text(error: Exception) -> str:
     """What an error says, for a terminal. Of a very long line the middle is left out: its end has the remedy."""
     half = _OF_A_LINE // 2
-    lines = str(error).split("\n")
+    lines = _ERRNO.sub("", str(error)).split("\n")
     return "\n".join(
         _printable(line if len(line) <= _OF_A_LINE else f"{line[:half]} … {line[-half:]}") for line in lines
     )

@@ -1,6 +1,7 @@
 """A run's folder: checks before a job writes there, a lock while it does, and what is removed."""
 
 import contextlib
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -43,6 +44,23 @@ def check_output(output: str, *inputs: str | None, contents: Sequence[str] = CON
             raise CallError(f"--output {output!r} is the input itself; choose another")
         if place.is_relative_to(folder) and place.relative_to(folder).parts[0] in contents:
             raise CallError(f"{path!r} lies where --output {output!r} is written; choose another folder")
+
+
+def check_folder(output: str) -> None:
+    """Refuses a local output that is a file, or where nothing can be written.
+
+    Raises:
+      CallError: it is so.
+    """
+    if not storage.is_local(output):
+        return
+    folder = Path(output).absolute()
+    place = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not place.is_dir():
+        what = "is a file" if place == folder else f"cannot be made: {str(place)!r} is a file"
+        raise CallError(f"--output {output!r} {what}; expected a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise CallError(f"--output {output!r}: {str(place)!r} may not be written to; choose another folder")
 
 
 def check_contents(output: str) -> None:
@@ -97,7 +115,9 @@ def _file_lock(output: str) -> Iterator[None]:
                 attempts -= 1
                 if isinstance(error, FileNotFoundError | FileExistsError) and attempts:
                     continue  # perhaps another call has just removed the folder that it made
-                raise OSError(f"--output {output!r} cannot be written to ({error}); choose another folder") from error
+                raise OSError(
+                    f"--output {output!r} cannot be written to ({error.strerror}); choose another folder"
+                ) from error
         undo.callback(lock.release)
         # Before the release: a job that has the file open notices, and makes a new one.
         undo.callback(_try, (folder / ".lock").unlink)

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from camboxes.models.counts import counted
@@ -69,6 +70,7 @@ class NetworkOptions(Options):
         """
         from camboxes.models import ModelSpec
 
+        self._check_paths()
         if scales and self.size:
             raise ValueError(f"--size {self.size} and --scales were both given; the first of the scales is the size")
         return ModelSpec(
@@ -80,6 +82,15 @@ class NetworkOptions(Options):
             mean=self.mean,
             std=self.std,
         )
+
+    def _check_paths(self) -> None:
+        """Raises a ValueError where a file or a folder is named that is not there; no network's name holds a slash."""
+        if self.weights is not None and not Path(self.weights).is_file():
+            raise ValueError(f"weights {self.weights!r}: there is no such file")
+        folder = Path(self.model)
+        if "/" in self.model and ":" not in self.model and not (folder / "classifier.json").is_file():
+            found = "is a folder without classifier.json" if folder.is_dir() else "is no folder"
+            raise ValueError(f"model {self.model!r} {found}; expected one that camboxes train wrote")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

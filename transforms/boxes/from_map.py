@@ -105,8 +105,13 @@ class BoxRule:
 
         Refined maps are cut at their Otsu level, others at a share of their range, which depends on the network.
         """
+        return cls.default_of(classifier.spec.name, maps)
+
+    @classmethod
+    def default_of(cls, network: str, maps: "MapSpec") -> "BoxRule":
+        """See `default_for`; of a network that is not loaded, by its qualified name."""
         refined = maps.refine == "affinity"
-        return cls("1*otsu" if refined else _PLAIN_THRESHOLDS.get(classifier.spec.name, 0.25), boxes="peak")
+        return cls("1*otsu" if refined else _PLAIN_THRESHOLDS.get(network, 0.25), boxes="peak")
 
     def of(self, label: str) -> "BoxRule":
         """The rule for the maps of a label."""

@@ -180,6 +180,11 @@ class PlannedRun:
                 storage.delete(storage.join(shards_folder(self.output), name))
 
     @property
+    def asked(self) -> dict[str, Any]:
+        """The settings with the background: what a call to continue the run asks for, too."""
+        return {**self.settings, "background": self.background or None}
+
+    @property
     def aside(self) -> str:
         """The folder that `set_aside` moves shards to. It holds a run as long as there are any."""
         return storage.join(self.output, "plan", "retried")
@@ -456,18 +461,38 @@ def _check_same_images(before: PlannedRun, source: PlannedRun) -> None:
 
 
 def _check_same(before: PlannedRun, now: PlannedRun) -> None:
-    asked = ({**run.settings, "background": run.background or None} for run in (before, now))
-    differing = settings_that_differ(*asked)
+    same = [before.fingerprints[name] == now.fingerprints[name] for name in ("input", "configuration")]
+    refuse_changes(before, now.asked, None if same[0] else now.images)
+    if not same[1]:
+        raise _conflict(before, "the label map or the number of shards changed")
+
+
+def refuse_changes(before: PlannedRun, asked: Mapping[str, Any], images: int | None = None) -> None:
+    """Refuses to continue a run with other settings or another input.
+
+    Args:
+      before: the run.
+      asked: what `PlannedRun.asked` is for the call.
+      images: the number of images, if the input is another one.
+
+    Raises:
+      PlanConflictError: something differs.
+    """
+    differing = settings_that_differ(before.asked, asked)
     differences = [f"the call asks for {in_words(differing)}"] if differing else []
-    if before.fingerprints["input"] != now.fingerprints["input"]:
+    if images is not None:
         differences.append(
-            f"the input's paths or labels changed ({counted(before.images, 'image')} then, {now.images:,} now)"
+            f"the input's paths or labels changed ({counted(before.images, 'image')} then, {images:,} now)"
         )
-    elif before.fingerprints["configuration"] != now.fingerprints["configuration"] and not differences:
-        differences.append("the label map or the number of shards changed")
     if differences:
-        raise PlanConflictError(
-            f"output {before.output!r} holds another run: {'; '.join(differences)}. "
-            "Choose another --output, or replace the run with --overwrite",
-            differing if len(differences) == 1 else None,
-        )
+        raise _conflict(before, "; ".join(differences), differing if images is None else None)
+
+
+def _conflict(
+    before: PlannedRun, text: str, differing: Mapping[str, tuple[Any, Any]] | None = None
+) -> PlanConflictError:
+    return PlanConflictError(
+        f"output {before.output!r} holds another run: {text}. Choose another --output, or replace the run with "
+        "--overwrite",
+        differing,
+    )

@@ -9,6 +9,7 @@ import posixpath
 import re
 from collections.abc import Iterator
 
+from camboxes.models.counts import counted
 from camboxes.transforms import storage
 from camboxes.transforms.sources.entries import Entry, PassedOver, SourceError, SplitFolder, Statement
 from camboxes.transforms.sources.label_values import plain_text
@@ -76,7 +77,8 @@ def read_class_folders(folder: str) -> Iterator[Statement]:
             yield item
     if empty:
         found = "; ".join(
-            f"{count.files} {ending or 'files'} ({count.example.removeprefix(prefix)[:80]}): {reason}"
+            f"{f'{count.files} {ending}' if ending else counted(count.files, 'file')} "
+            f"({count.example.removeprefix(prefix)[:80]}): {reason}"
             for reason, endings in passed_over.kinds.items()
             for ending, count in itertools.islice(endings.items(), 3)
         )

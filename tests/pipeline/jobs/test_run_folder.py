@@ -135,3 +135,13 @@ def test_overwrite_replaces_the_parts_of_a_large_run(tmp_path):
         (tmp_path / name).touch()
     run_folder.remove(str(tmp_path))
     assert _files(tmp_path) == ["annotations-mine.json"]
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CallError, match=r"file' is a file; expected a folder"):
+        run_folder.check_folder(str(tmp_path / "file"))
+    with pytest.raises(CallError, match=r"file/out' cannot be made: '.*/file' is a file; expected a folder"):
+        run_folder.check_folder(str(tmp_path / "file" / "out"))
+    run_folder.check_folder(str(tmp_path / "new" / "out"))
+    assert not (tmp_path / "new").exists()
