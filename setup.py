@@ -1,17 +1,20 @@
 """Maps the three top-level folders to the packages camboxes.models, camboxes.transforms and camboxes.pipeline.
 
-A folder named camboxes would shadow the installed package, and bare `import models` would collide with every
-other project; everything else that packaging needs stands in pyproject.toml.
+What `import camboxes` itself gives stands in pipeline/camboxes: a folder of this name at the top would shadow the
+installed package. Bare `import models` would collide with every other project. Everything else that packaging needs
+stands in pyproject.toml.
 """
 
 from setuptools import find_packages, setup
 
 ROOMS = ("models", "transforms", "pipeline")
+PACKAGES = find_packages(include=[*ROOMS, *(f"{room}.*" for room in ROOMS)], exclude=["pipeline.camboxes"])
 
 setup(
-    packages=[f"camboxes.{name}" for name in find_packages(include=[*ROOMS, *(f"{room}.*" for room in ROOMS)])],
-    package_dir={f"camboxes.{room}": room for room in ROOMS},
+    packages=["camboxes", *(f"camboxes.{name}" for name in PACKAGES)],
+    package_dir={"camboxes": "pipeline/camboxes", **{f"camboxes.{room}": room for room in ROOMS}},
     package_data={
+        "camboxes": ["py.typed"],
         "camboxes.models": ["py.typed"],
         "camboxes.transforms": ["py.typed"],
         "camboxes.pipeline": ["py.typed", "*.json"],

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-PACKAGES = ("camboxes.models", "camboxes.transforms", "camboxes.transforms.wsol", "camboxes.pipeline")
+PACKAGES = ("camboxes", "camboxes.models", "camboxes.transforms", "camboxes.transforms.wsol", "camboxes.pipeline")
 
 OPENING = """# Reference
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -41,6 +41,12 @@ class Box:
     calibrated_score: float | None
     rank: int
     uid: str
+
+    @classmethod
+    def of(cls, box: Mapping[str, Any], labels: Mapping[int, str]) -> "Box":
+        """The entry of a row's boxes; `labels` has the names of categories by their ids."""
+        scored = (box[name] for name in ("score", "calibrated_score", "rank", "box_uid"))
+        return cls(labels[box["category_id"]], tuple(box["bbox"]), *scored)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,13 +125,9 @@ class Run:
     def images(self) -> Iterator[Image]:
         """All images in the order of their ids, rejected ones too."""
         names = {category.id: category.name for category in self._plan.categories}
-        scored = ("score", "calibrated_score", "rank", "box_uid")
         for row in self._plan.rows([field.name for field in dataclasses.fields(Image)]):
             row["labels"] = tuple(label["label"] for label in row["labels"])
-            row["boxes"] = tuple(
-                Box(names[box["category_id"]], tuple(box["bbox"]), *(box[name] for name in scored))
-                for box in row["boxes"] or ()
-            )
+            row["boxes"] = tuple(Box.of(box, names) for box in row["boxes"] or ())
             yield Image(**row)
 
     def table(self) -> "pa.Table":

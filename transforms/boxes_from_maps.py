@@ -14,7 +14,7 @@ from camboxes.transforms.boxes.review_priority import review
 from camboxes.transforms.boxes.second_look import Seen, merge
 from camboxes.transforms.boxes.stored_maps import StoredMap
 from camboxes.transforms.counters import milliseconds
-from camboxes.transforms.records import LABELED, MACHINE, NO_BOX, OK, REJECTED, Shard
+from camboxes.transforms.records import LABELED, MACHINE, NO_BOX, OK, REJECTED, Shard, no_class
 
 Row = dict[str, Any]
 
@@ -100,8 +100,7 @@ def draw(row: Row, rule: BoxRule, calibration: Calibration | None = None) -> Row
     """Replaces a row's boxes by those drawn from its maps. A row without maps gets none and keeps its status."""
     boxes: list[Row] = []
     areas: dict[int, tuple[float, ...]] = {}
-    unmatched = [label["label"] for label in row["labels"] if label["class_index"] is None]
-    reasons = [f"no_class: {label} stands for no class of the network" for label in unmatched]
+    reasons = [no_class(label) for label in row["labels"] if label["class_index"] is None]
     for label, maps, seen in drawn_labels(row, rule):
         areas[label["category_id"]] = maps[0].drawn.areas
         if not seen:

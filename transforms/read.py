@@ -9,7 +9,7 @@ import apache_beam as beam
 from camboxes.transforms import storage
 from camboxes.transforms.planning.listing import Listing
 from camboxes.transforms.planning.plan import Plan, PlannedRun, read_shard, shards_folder
-from camboxes.transforms.records import PLANNED, LabeledImage, Shard, table
+from camboxes.transforms.records import PLANNED, LabeledImage, Shard, check_labels, table
 from camboxes.transforms.sources.background import parted
 
 
@@ -128,6 +128,7 @@ class BatchImages(beam.PTransform):
         `Plan`.
         """
         super().__init__()
+        check_labels(categories)
         if n < 1:
             raise ValueError(f"n is {n}; expected the number of images in a shard, at least 1")
         self._n = n
@@ -147,6 +148,7 @@ def _unplanned(images: Sequence[LabeledImage], categories: Sequence[str], backgr
     ids = {name: number for number, name in enumerate(categories, start=1)}
     rows = []
     for image in images:
+        check_labels(image.labels)
         classes, of_background = parted(sorted(set(image.labels)), background)
         rows.append(
             {

@@ -120,6 +120,8 @@ def rejected(row: Mapping[str, Any], reason: str) -> dict[str, Any]:
 def skipped(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row of a planned image none of whose labels stands for a class; see `rejected`."""
     reason = "no_class: none of its labels stands for a class of the network"
+    if row["labels"] and all(label["category_id"] is None for label in row["labels"]):
+        reason = "no_category: none of its labels is among the given categories"
     if row["background"]:
         reason = f"{BACKGROUND}: {', '.join(row['background'])}"
     return _not_seen(row) | {"status": SKIPPED, "reason": reason}
@@ -144,6 +146,19 @@ class LabeledImage(NamedTuple):
     path: str
     labels: tuple[str, ...]
     image: bytes | None = None
+
+
+def check_labels(labels: Any) -> None:
+    """Raises a ValueError where an image's labels are one text: its letters would be taken for labels."""
+    if isinstance(labels, str):
+        raise ValueError(f"labels are {labels!r}; expected a list of labels, as [{labels!r}]")
+
+
+def no_class(label: Mapping[str, Any]) -> str:
+    """The reason why there is no box of an entry of a row's labels that has no class."""
+    if label["category_id"] is None:
+        return f"no_category: {label['label']} is not among the given categories"
+    return f"no_class: {label['label']} stands for no class of the network"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ import tracemalloc
 
 import apache_beam as beam
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.window import GlobalWindow, IntervalWindow
@@ -49,7 +50,7 @@ def test_images_that_arrive_one_by_one(photographs, tmp_path, rows, plain_run):
     cat, cup = photographs / "Egyptian cat" / "chelsea.png", photographs / "espresso" / "coffee.png"
     images = [
         LabeledImage("z/cat.png", ("Egyptian cat",), cat.read_bytes()),
-        LabeledImage(str(cup), ("espresso", "no such class")),
+        LabeledImage(str(cup), ("espresso", "no such class", "not a category")),
         LabeledImage("a.jpg", ("espresso",), b"no image"),
         LabeledImage("b.png", ("no such class",), cat.read_bytes()),
         LabeledImage("c.png", ("not a category",), cat.read_bytes()),
@@ -76,11 +77,26 @@ def test_images_that_arrive_one_by_one(photographs, tmp_path, rows, plain_run):
     assert counted["skipped"] == {"background": 1, "no_class": 2}
     assert counted["rejected"] == {"contradiction": 1, "not_an_image": 1}
     assert [category["name"] for category in written["categories"]] == sorted(categories)
+    shards = [pq.read_table(path).to_pylist() for path in (tmp_path / "shards").glob("*.parquet")]
+    reasons = {row["path"]: row["reason"] for shard in shards for row in shard}
+    assert reasons["b.png"] == "no_class: none of its labels stands for a class of the network"
+    assert reasons["c.png"] == "no_category: none of its labels is among the given categories"
+    assert reasons[str(cup)] == (
+        "no_category: not a category is not among the given categories; "
+        "no_class: no such class stands for no class of the network"
+    )
     planned = {row["path"].rpartition("/")[2]: row for row in rows(plain_run)}
     ours = {annotation["image_id"]: annotation for annotation in written["annotations"]}
     assert ours[7]["bbox"] == planned["chelsea.png"]["boxes"][0]["bbox"]
     assert ours[1]["score"] == planned["coffee.png"]["boxes"][0]["score"]
     assert written["info"]["settings"]["model"]["name"] == "timm:tf_efficientnet_lite0"
+
+
+def test_labels_that_are_one_text():
+    with pytest.raises(ValueError, match="labels are 'dog'; expected a list of labels, as \\['dog'\\]"):
+        BatchImages(4, "dog")
+    with pytest.raises(Exception, match="labels are 'dog'; expected a list of labels"), _pipeline() as pipeline:
+        pipeline | beam.Create([LabeledImage("a.png", "dog")]) | BatchImages(4, ["dog"])
 
 
 def test_a_planned_job_counts_what_it_does(photographs, tmp_path, classifier):

@@ -78,7 +78,7 @@ class Scheduler:
 
     def _pass(self, batch: list[_Look]) -> _Passed:
         """Runs the network on a batch; returns its answers, and how often the batch was halved."""
-        questions = [Question(look.image.pixels[look.number], _candidates(look.image.planned.row)) for look in batch]
+        questions = [Question(look.image.pixels[look.number], candidates(look.image.planned.row)) for look in batch]
         return batch, *localize(self._localizer, questions)
 
     def _answered(self, passed: Iterable[_Passed]) -> Iterator[Answered]:
@@ -90,6 +90,6 @@ class Scheduler:
                     yield Answered(image, [found[number] for number in range(len(found))])
 
 
-def _candidates(row: Row) -> list[Sequence[int]]:
+def candidates(row: Row) -> list[Sequence[int]]:
     """For each label that stands for classes of the network, these classes."""
     return [label["class_indices"] for label in row["labels"] if label["class_indices"]]
