@@ -74,7 +74,7 @@ def test_images_that_arrive_one_by_one(photographs, tmp_path, rows, plain_run):
         (1, str(cup)), (3, "b.png"), (4, "c.png"), (5, "d.png"), (7, "z/cat.png"),
     ]  # fmt: skip
     counted = json.loads((tmp_path / "summary.json").read_text())
-    assert counted["skipped"] == {"background": 1, "no_class": 2}
+    assert counted["skipped"] == {"background": 1, "no_category": 1, "no_class": 1}
     assert counted["rejected"] == {"contradiction": 1, "not_an_image": 1}
     assert [category["name"] for category in written["categories"]] == sorted(categories)
     shards = [pq.read_table(path).to_pylist() for path in (tmp_path / "shards").glob("*.parquet")]
@@ -82,8 +82,8 @@ def test_images_that_arrive_one_by_one(photographs, tmp_path, rows, plain_run):
     assert reasons["b.png"] == "no_class: none of its labels stands for a class of the network"
     assert reasons["c.png"] == "no_category: none of its labels is among the given categories"
     assert reasons[str(cup)] == (
-        "no_category: not a category is not among the given categories; "
-        "no_class: no such class stands for no class of the network"
+        "no_class: no such class stands for no class of the network; "
+        "no_category: not a category is not among the given categories"
     )
     planned = {row["path"].rpartition("/")[2]: row for row in rows(plain_run)}
     ours = {annotation["image_id"]: annotation for annotation in written["annotations"]}
