@@ -28,7 +28,7 @@ def count(name: str, value: int = 1) -> None:
 
 def images_done(number: int) -> None:
     """Tells, while the job runs, that so many more images have had their pass; where nobody asks, does nothing."""
-    if number and (path := os.environ.get(IMAGES_DONE)):
+    if path := os.environ.get(IMAGES_DONE):
         with contextlib.suppress(OSError):  # the job is over for whoever asked, or the disk is full
             file = os.open(path, os.O_WRONLY | os.O_APPEND)
             try:

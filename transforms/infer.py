@@ -133,7 +133,6 @@ class _InferClassMaps(beam.DoFn):
             self._scheduler.close()
 
     def _take(self, answered: Iterable[Answered]) -> None:
-        taken = 0
         for image, answers in answered:
             row = self._rows.row(image, answers)
             image.planned.shard.done[image.planned.number] = row
@@ -141,8 +140,7 @@ class _InferClassMaps(beam.DoFn):
                 count("reused")
             else:
                 count(f"rejected_{row['reason'].partition(':')[0]}" if row["status"] == REJECTED else "decoded")
-            taken += 1
-        images_done(taken)
+            images_done(1)
 
     def _complete(self) -> Iterator[WindowedValue]:
         """The shards all of whose rows are done, in the order in which they were opened."""

@@ -89,7 +89,10 @@ class SelectedImages:
             folder.mkdir(parents=True, exist_ok=True)
         with self._reporter.progress(self.run.images, "image", "exporting") as done:
             for _, shard in self.run.tables(_COLUMNS):
+                left_out = shard.num_rows
                 for row in self._selected(shard.to_pylist()):
+                    done(1)
+                    left_out -= 1
                     try:
                         name = self._write_image(row, folders[row["split"]], jpeg)
                     except BadImageError as error:
@@ -97,7 +100,7 @@ class SelectedImages:
                     else:
                         self._count(row)
                         yield row | {"path": name}
-                done(shard.num_rows)
+                done(left_out)
 
     def conclude(self, files: Iterable[Path]) -> Exported:
         """What became of every image, after all were given.

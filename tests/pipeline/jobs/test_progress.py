@@ -70,7 +70,6 @@ def test_images_count_while_their_shard_is_in_work_and_once(planned, often):
         images_done(2)
         watcher.wait_for(2)
         images_done(2)
-        images_done(0)
         watcher.wait_for(4)
         images_done(8)
         _finish(planned, 1)
