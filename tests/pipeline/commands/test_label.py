@@ -251,6 +251,9 @@ def test_progress_is_shown_on_a_terminal(photographs, tmp_path):
             shown += chunk
     assert job.wait() == 0
     assert b"5/5" in shown and b"image/s" in shown
+    steps = (b"loading PyTorch", b"loading efficientnet_lite0", b"starting the job", b"drawing boxes", b"report.html")
+    places = [shown.index(step) for step in steps]
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize("content", [[1], {}, {"epoch": 3}], ids=["a list", "an empty dict", "a number"])
