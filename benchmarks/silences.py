@@ -46,7 +46,7 @@ def main() -> None:
     start, last, shown, first = time.monotonic(), 0.0, "", None
     silences = []
     process, terminal = _started(asked.command)
-    for chunk in _chunks(terminal):
+    for chunk in _chunks(process, terminal):
         now = time.monotonic() - start
         silences.append(Silence(now - last, last, shown))
         last = now
@@ -79,15 +79,14 @@ def _started(command: list[str]) -> tuple[subprocess.Popen[bytes], int]:
     return process, here
 
 
-def _chunks(terminal: int) -> Iterator[str]:
-    """What is written to a terminal, as it comes."""
+def _chunks(process: subprocess.Popen[bytes], terminal: int) -> Iterator[str]:
+    """What is written to a terminal, as it comes, until the command has ended; processes of its may take longer."""
+    ended = False
     with contextlib.suppress(OSError):  # what reading says when the other end is closed
-        while True:
-            select.select([terminal], [], [])
-            chunk = os.read(terminal, 65536)
-            if not chunk:
-                return
-            yield chunk.decode(errors="replace")
+        while not ended:
+            ended = process.poll() is not None
+            while select.select([terminal], [], [], 0.05)[0]:
+                yield os.read(terminal, 65536).decode(errors="replace")
 
 
 def _cpu_seconds(pid: int) -> float:
