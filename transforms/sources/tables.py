@@ -8,7 +8,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
@@ -201,7 +201,7 @@ def read_whole(path: str) -> bytes:
         return file.read()
 
 
-def text_lines(path: str) -> Iterator[str]:
+def text_lines(path: str) -> Generator[str, None, None]:
     """Reads the lines of a text file, with their ends as they are; in UTF-8, or UTF-16 with a byte order mark.
 
     Raises:
