@@ -19,7 +19,7 @@ NO_TABLE = "a split without a table of labels"
 def tables_below(folder: str, columns: Columns) -> dict[str, Table]:
     """The table of a folder of images, or that of each of its splits, by the name of the split; "" for none.
 
-    A metadata file counts if it has a column file_name, as Hugging Face writes it, or the one that `columns` names.
+    A metadata file counts if it has a column file_name, as Hugging Face writes it, or if `columns` names another.
 
     Raises:
       SourceError: a folder has two tables, or one cannot be read.
