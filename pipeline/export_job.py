@@ -49,6 +49,13 @@ class ExportJob(Options):
         False, "images of the background, too: they show none of the classes, and go out without an object"
     )
     background: tuple[str, ...] = background_option(stated="what the run was made with")
+    classes: str | None = option(
+        None,
+        "the classes in the order of their numbers, one a line, or the data.yaml of an earlier export: parts of a data "
+        "set then have the same numbers",
+        stated="the run's labels, sorted",
+        metavar="FILE",
+    )
     copy: bool = option(False, "copy images instead of linking them")
     overwrite: bool = option(False, "replace the export that DIR holds")
 
@@ -84,17 +91,19 @@ def export(job: ExportJob, reporter: Reporter = LOG) -> "Exported":
                 "leave --val out"
             )
         _check_output(job, run)
+        classes = _classes(job, [name for name in names if name not in job.background])
         if job.format in ("yolo", "voc"):
-            class_list([name for name in names if name not in job.background])  # refuses names that it cannot hold
+            class_list(classes)  # refuses names that it cannot hold
     if job.overwrite:
         run_folder.remove(job.output, _CONTENTS)
     path = str(Path(job.output) / "export.json")
     asked = ("format", "run", "val", "seed", "min_score", "include", "include_empty", "background")
     record: dict[str, Any] = {name: getattr(job, name) for name in asked}
-    record["val"] = None if "val" in selection.given else val
+    record |= {"val": None if "val" in selection.given else val, "classes": classes}
     with blaming_the_call():  # the first write checks the output
         storage.write_json(path, record)
-    exported = write_dataset(job.format, SelectedImages(run, selection, job.copy, reporter), Path(job.output))
+    images = SelectedImages(run, selection, classes, job.copy, reporter)
+    exported = write_dataset(job.format, images, Path(job.output))
     record |= {
         "images": {
             "planned": exported.planned,
@@ -110,6 +119,17 @@ def export(job: ExportJob, reporter: Reporter = LOG) -> "Exported":
     storage.write_json(path, record)
     exported.files.append(path)
     return exported
+
+
+def _classes(job: ExportJob, labels: list[str]) -> list[str]:
+    """The classes of the export in the order of their numbers."""
+    if job.classes is None:
+        return labels
+    from camboxes.pipeline.formats import class_lists
+
+    classes = class_lists.read(job.classes)
+    class_lists.check_complete(classes, labels, job.classes)
+    return classes
 
 
 def _check_output(job: ExportJob, run: "PlannedRun") -> None:

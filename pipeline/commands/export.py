@@ -1,6 +1,6 @@
 """Writes a finished run as a data set to train a detector on.
 
-  coco     images/, annotations/instances_train.json and instances_val.json; ids as in the run's annotations.json
+  coco     images/, annotations/instances_train.json and instances_val.json; image ids as in the run's annotations.json
   yolo     images/train, images/val, labels/train, labels/val, data.yaml and classes.txt, as ultralytics has them
   voc      VOCdevkit/VOC2012 with Annotations, ImageSets/Main, JPEGImages and classes.txt; whole pixels counted from 1
   parquet  boxes.parquet, a row for each box, without images
@@ -35,6 +35,7 @@ def run(job: ExportJob) -> None:
     """Runs the command; where files of images are gone or changed, it fails at the end."""
     exported = export(job, TERMINAL)
     _print_counts(exported)
+    _print_sides(job, exported)
     _print_copies(exported)
     if exported.left_out.keys() & _WITHOUT_BOX:
         print("left out: images without a known box, from which a trainer would learn that nothing is there")
@@ -67,6 +68,17 @@ def _print_counts(exported: "Exported") -> None:
     )
     if exported.kept:
         print(f"the split of the input's folders is kept: {', '.join(exported.kept)}")
+
+
+def _print_sides(job: ExportJob, exported: "Exported") -> None:
+    bare = [side for side in ("train", "val") if not exported.images[side]]
+    if bare and job.val != 0 and any(exported.images.values()):
+        print(
+            f"WARNING: no image is in {bare[0]}: a detector needs both train and val; choose another --val or --seed, "
+            "or export more images"
+        )
+    if job.format == "yolo" and "val" in bare:
+        print("data.yaml names train's images for val, too, as ultralytics needs some: figures on them flatter")
 
 
 def _print_copies(exported: "Exported") -> None:

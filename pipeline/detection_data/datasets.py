@@ -30,7 +30,7 @@ def write_dataset(kind: str, images: SelectedImages, output: Path) -> Exported:
 
 
 def _coco(images: SelectedImages, output: Path) -> list[str]:
-    """images/ and annotations/instances_SPLIT.json, with the run's ids of images and categories."""
+    """images/ and annotations/instances_SPLIT.json, with the run's ids of images."""
     files = {split: f"annotations/instances_{split}.json" for split in images.splits}
     with contextlib.ExitStack() as stack:
         # Annotation ids are unique over all files and begin with train's, so the rows wait for all of train.

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +58,24 @@ class Exported:
 class SelectedImages:
     """Gives the images that are exported, once, with their `split` and the boxes as `formats` takes them."""
 
-    def __init__(self, run: PlannedRun, selection: Selection, copy: bool, reporter: Reporter):
-        """Takes a finished run and what of it is exported; `copy` copies images even where a link would do."""
+    def __init__(
+        self, run: PlannedRun, selection: Selection, categories: Sequence[str], copy: bool, reporter: Reporter
+    ):
+        """Takes a finished run, and what of it is exported.
+
+        Args:
+          run: the run.
+          selection: which of its images and boxes.
+          categories: the names of the export's categories, in the order of their ids; all labels of the run that are no
+            background, and maybe more.
+          copy: copy images even where a link would do.
+          reporter: is told of progress.
+        """
         self.run = run
         self.splits = selection.splits
         self._names = {of.id: of.name for of in run.categories if of.id not in selection.background}
-        self._ids = {of_run: number for number, of_run in enumerate(self._names, start=1)}
-        self.categories = [*self._names.values()]  # their ids are dense from 1
+        self.categories = categories
+        self._ids = {of_run: categories.index(name) + 1 for of_run, name in self._names.items()}
         images, boxes = (dict.fromkeys(map(str, self.splits), 0) for _ in range(2))
         self.exported = Exported(run.images, images, boxes, sorted(selection.folders) if selection.given else [])
         self._selection = selection

@@ -25,3 +25,17 @@ def data_yaml(folders: Mapping[str, str], categories: Sequence[str]) -> str:
     # Without `path`, ultralytics looks folders up relative to the file, wherever the data set is moved.
     data = {**folders, "names": dict(enumerate(categories))}
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+
+
+def class_names(data: Any, source: str) -> dict[int, str]:
+    """The names of the classes in the contents of a data.yaml, by their numbers.
+
+    Raises:
+      ValueError: there are none; names `source`.
+    """
+    names = data.get("names") if isinstance(data, dict) else None
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict) or not all(isinstance(number, int) for number in names):
+        raise ValueError(f"{source}: names are {names!r:.80}; expected the names of classes, as a list or by number")
+    return {number: str(name) for number, name in names.items()}

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import yaml
 
 from camboxes.pipeline.formats.ground_truth import GroundTruth, GroundTruthBuilder
+from camboxes.pipeline.formats.yolo import class_names
 from camboxes.transforms.images.bad_images import BadImageError
 from camboxes.transforms.images.decoding import ACCEPTED, opened, orientation
 from camboxes.transforms.sources.class_folders import IMAGE_SUFFIXES
@@ -61,11 +62,7 @@ def _describe(file: Path, source: str) -> _DataSet:
         data = yaml.safe_load(file.read_bytes())
     except yaml.YAMLError as error:
         raise ValueError(f"{source} is not YAML ({' '.join(str(error).split()):.200})") from None
-    names = data.get("names") if isinstance(data, dict) else None
-    if isinstance(names, list):
-        names = dict(enumerate(names))
-    if not isinstance(names, dict) or not all(isinstance(number, int) for number in names):
-        raise ValueError(f"{source}: names are {names!r:.80}; expected the names of classes, as a list or by number")
+    names = class_names(data, source)
     images = []
     for split in _SPLITS:
         given = data.get(split) or []
@@ -75,7 +72,7 @@ def _describe(file: Path, source: str) -> _DataSet:
     # A data set may have been moved, and `path` be that of another machine.
     root = file.parent / str(data.get("path") or ".")
     root = root if root.is_dir() else file.parent
-    return _DataSet(root.absolute(), images, {number: str(name) for number, name in names.items()}, "kpt_shape" in data)
+    return _DataSet(root.absolute(), images, names, "kpt_shape" in data)
 
 
 def _images(data_set: _DataSet, source: str) -> dict[Path, str]:

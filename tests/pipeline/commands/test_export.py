@@ -511,8 +511,65 @@ def test_a_smallest_score(mixed, tmp_path, capsys, kind):
         assert its_label == label and its_corners == pytest.approx(corners, abs=1e-4)
 
 
-def test_without_images_for_validation_yolo_validates_on_train(mixed, tmp_path):
+def test_a_side_without_images_is_told(mixed, made, tmp_path, capsys):
+    one = made({"a.jpg": (_encoded(), ["cat"], [_box([1, 2, 30, 40])])}, "one")
+    assert _export(one, tmp_path / "drawn") == 0
+    assert "WARNING: no image is in val: a detector needs both" in capsys.readouterr().out
+    assert _export(one, tmp_path / "asked", "--val", 0) == 0
+    assert _export(mixed, tmp_path / "both", "--val", 0.5) == 0
+    assert "WARNING" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo", "voc", "parquet"])
+def test_classes_keep_their_numbers_over_parts(made, tmp_path, kind):
+    """Two parts of a data set, the second without the first one's classes, under one list of classes."""
+    box = [_box([1, 2, 30, 40])]
+    parts = {"a": ["espresso", "tripod"], "b": ["moped", "tripod"]}
+    (tmp_path / "names.txt").write_text("tripod\n\nespresso\nunicorn\nmoped\n")
+    ids = {"tripod": 1, "espresso": 2, "unicorn": 3, "moped": 4}
+    for name, labels in parts.items():
+        images = {f"{label}.jpg": (_encoded(grey=30 * ids[label]), [label], box) for label in labels}
+        run, out = made(images, name), tmp_path / f"{name}-{kind}"
+        assert _export(run, out, "--format", kind, "--val", 0, "--classes", tmp_path / "names.txt") == 0
+        assert json.loads((out / "export.json").read_text())["classes"] == list(ids)
+        if kind == "coco":
+            dataset = json.loads((out / "annotations" / "instances_train.json").read_text())
+            assert {of["name"]: of["id"] for of in dataset["categories"]} == ids
+            found = {image["id"]: Path(image["file_name"]).stem for image in dataset["images"]}
+            boxes = {(found[box["image_id"]], box["category_id"]) for box in dataset["annotations"]}
+            assert boxes == {(stem(f"{label}.jpg"), ids[label]) for label in labels}
+        elif kind == "yolo":
+            assert yaml.safe_load((out / "data.yaml").read_text())["names"] == dict(enumerate(ids))
+            for label in labels:
+                text = (out / "labels" / "train" / f"{stem(f'{label}.jpg')}.txt").read_text()
+                assert text.startswith(f"{ids[label] - 1} ")
+        elif kind == "voc":
+            assert (out / "VOCdevkit" / "VOC2012" / "classes.txt").read_text().split() == list(ids)
+        else:
+            found = pq.read_table(out / "boxes.parquet").to_pylist()
+            assert {(row["category"], row["category_id"]) for row in found} == {(of, ids[of]) for of in labels}
+
+
+def test_classes_of_an_earlier_export(made, tmp_path, capsys):
+    box = [_box([1, 2, 30, 40])]
+    first = made({"a.jpg": (_encoded(), ["tripod"], box), "b.jpg": (_encoded(grey=9), ["moped"], box)}, "first")
+    second = made({"c.jpg": (_encoded(grey=40), ["tripod"], box)}, "second")
+    assert _export(first, tmp_path / "one", "--format", "yolo") == 0
+    for name in ("data.yaml", "classes.txt"):
+        out = tmp_path / f"of {name}"
+        assert _export(second, out, "--format", "yolo", "--val", 0, "--classes", tmp_path / "one" / name) == 0
+        assert yaml.safe_load((out / "data.yaml").read_text())["names"] == {0: "moped", 1: "tripod"}
+        assert (out / "labels" / "train" / f"{stem('c.jpg')}.txt").read_text().startswith("1 ")
+    capsys.readouterr()
+    (tmp_path / "short.txt").write_text("tripod\n")
+    assert _export(first, tmp_path / "out", "--classes", tmp_path / "short.txt") == 2
+    assert "has no 'moped', as the run's labels do; add what is missing at the end" in capsys.readouterr().err
+    assert _export(first, tmp_path / "out", "--classes", tmp_path / "short.txt", "--background", "moped") == 0
+
+
+def test_without_images_for_validation_yolo_validates_on_train(mixed, tmp_path, capsys):
     assert _export(mixed, tmp_path / "none", "--format", "yolo", "--val", 0) == 0
+    assert "data.yaml names train's images for val, too" in capsys.readouterr().out
     assert _export(mixed, tmp_path / "some", "--format", "yolo", "--val", 0.5) == 0
     data = yaml.safe_load((tmp_path / "none" / "data.yaml").read_text())
     assert data == {"train": "images/train", "val": "images/train", "names": {0: "cat", 1: "dog"}}
