@@ -514,7 +514,7 @@ def test_a_smallest_score(mixed, tmp_path, capsys, kind):
 def test_a_side_without_images_is_told(mixed, made, tmp_path, capsys):
     one = made({"a.jpg": (_encoded(), ["cat"], [_box([1, 2, 30, 40])])}, "one")
     assert _export(one, tmp_path / "drawn") == 0
-    assert "WARNING: no image is in val: a detector needs both" in capsys.readouterr().out
+    assert "WARNING: no image is in train: a detector needs both" in capsys.readouterr().out
     assert _export(one, tmp_path / "asked", "--val", 0) == 0
     assert _export(mixed, tmp_path / "both", "--val", 0.5) == 0
     assert "WARNING" not in capsys.readouterr().out
