@@ -33,6 +33,7 @@ from camboxes.transforms.boxes.from_map import WorkingMap
 
 SETTINGS = {"default": [], "cam, 224 squash": PLAIN}
 THRESHOLDS = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, *(f"{share:g}*otsu" for share in (0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2)))
+BACKGROUND = "background"  # the label of images that show none of a task's labels
 GROUPS = {  # of ImageNet's classes, by their index
     "fish": [*range(0, 7), *range(389, 398)],
     "bird": [*range(7, 25), *range(80, 101), *range(127, 147)],
@@ -99,7 +100,7 @@ def tasks(folders: list[Path], root: str) -> Iterable[Task]:
         labels = {label for _, label in rows[folder]}
         if len(labels) == 1:
             others = [path for other in folders if other != folder for path in dict(rows[other])]
-            background = [(path, "background") for path in others[:: max(1, len(others) // 650)]]
+            background = [(path, BACKGROUND) for path in others[:: max(1, len(others) // 650)]]
             yield Task(folder.name, folder.name, rows[folder] + background, truths[folder])
         elif "ilsvrc" in folder.name:
             yield grouped(folder, rows[folder], truths[folder])
@@ -136,7 +137,8 @@ def boxes(task: Task, root: str, output: Path, model: str, setting: str) -> Path
             csv.writer(file).writerows([("path", "label"), *rows])
     network, run = folder / "network", folder / setting.replace(", ", "-").replace(" ", "-")
     source = ["--root", root, "--input"]
-    camboxes("train", *source, str(folder / "train.csv"), "--output", str(network), "--model", model)
+    background = ["--background", BACKGROUND] if any(label == BACKGROUND for _, label in task.rows) else []
+    camboxes("train", *source, str(folder / "train.csv"), "--output", str(network), "--model", model, *background)
     label = [*source, str(folder / "label.csv"), "--output", str(run), "--model", str(network), *SETTINGS[setting]]
     camboxes("label", *label)
     return run

@@ -2,9 +2,10 @@
 
 DATA is what camboxes label reads: a folder of class folders, or a table with a path and labels. Where every
 image has exactly one label, classes exclude each other (softmax); else an image may have any number of them (sigmoid),
-and one without a label shows none. The network is trained as its GAP conversion, so that class activation maps are
-exact for it: the head on frozen features (--train head), or after that everything (--train all). It begins with the
-pretrained weights of --model, or with another training's CKPT.
+and one without a label shows none. Images that show none of the classes may have a label of their own, which
+--background names. The network is trained as its GAP conversion, so that class activation maps are exact for it: the
+head on frozen features (--train head), or after that everything (--train all). It begins with the pretrained weights of
+--model, or with another training's CKPT.
 Part of the images is held out to choose the best epoch by, and to report how good it is; the choice flatters that
 figure. Copies of an image, by content, are never on both sides. A folder of train/ and val/ with the class
 folders below is split by these folders; test/ is left out.
