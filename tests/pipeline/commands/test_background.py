@@ -221,6 +221,15 @@ def test_what_train_says(squares, red, tmp_path, capsys):
     assert "background 'othr' is the label of no image" in capsys.readouterr().err
 
 
+def test_a_class_has_the_weights_that_another_class_in_place_of_the_background_would_give_it(squares, tmp_path):
+    rows = [f"{label}/{number}.png,{label}" for label in ("red", "other") for number in range(10)]
+    (squares / "two.csv").write_text("path,label\n" + "\n".join(rows))
+    for name, options in (("class", []), ("background", ["--background", "other"])):
+        assert _train(squares / "two.csv", tmp_path / name, *options) == 0
+    weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("class", "background")]
+    assert weights[0] == weights[1]
+
+
 def test_where_an_image_may_have_several_labels_the_background_has_none(squares, tmp_path, capsys):
     rows = [f"{label}/{number}.png,{label}" for label in ("red", "other") for number in range(10)]
     rows += ["red/0.png,square", "red/1.png,square", "other/0.png,red"]
