@@ -24,8 +24,8 @@
   const SETTLED = 500; // ms after an answer by which the App has painted
   const REST = 600; // ms without a key after which the App follows
   const PAUSE = 1000; // ms in which no key counts, after the panel went back to an image by itself
-  const AHEAD = 8; // images that are asked for before they are shown
-  const KEPT = 40; // images that are remembered
+  const AHEAD = 16; // images that are asked for before they are shown
+  const KEPT = 60; // images that are remembered
   const KEYS = { a: "accepted", w: "rejected", n: "skipped" };
   const VERDICTS = [
     ["accepted", "Accept", "A", "#3fa45b"],
@@ -167,12 +167,14 @@ span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--c
     for (const old of [...seen.keys()].slice(0, -KEPT)) seen.delete(old);
   }
 
-  /** Asks about images; returns when their pictures can be shown, or cannot be read. */
-  async function see(ids) {
+  /** Asks about images; `changed` is called for each whose picture can be shown, or cannot be read. */
+  async function see(ids, changed) {
     if (!ids.length) return;
     const answer = await ask("see", { samples: ids });
-    for (const id of ids) keep(id, answer.seen[id]);
-    await Promise.allSettled(ids.map((id) => seen.get(id)?.picture.decode()));
+    for (const id of ids) {
+      keep(id, answer.seen[id]);
+      seen.get(id).picture.decode().then(changed, changed);
+    }
   }
 
   /** Forgets the images of another dataset. */
@@ -323,7 +325,7 @@ span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--c
 
     const complain = useCallback((error) => setSaid([error.message, true]), []);
     const count = useCallback(() => work.last.then(() => ask("progress", {})).then(setProgress).catch(complain), [complain]);
-    const look = useCallback((ids) => see(ids).then(render).catch(complain), [complain]);
+    const look = useCallback((ids) => see(ids, render).then(render, complain), [complain]);
 
     /** Shows an answer about an image, in the panel and on the App's picture. */
     const show = useCallback((of, answer) => {
@@ -353,9 +355,9 @@ span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--c
       if (!at || asking.current) return;
       following(at).then((ids) => {
         const ahead = ids.slice(0, AHEAD).filter((id) => !seen.has(id));
-        if (asking.current || (ahead.length < AHEAD / 2 && ids.length > AHEAD)) return;
+        if (asking.current || (ahead.length < AHEAD / 4 && ids.length > AHEAD)) return;
         asking.current = true;
-        see(ahead).then(render, () => {}).finally(() => { asking.current = false; }); // said when it is shown
+        see(ahead, render).catch(() => {}).finally(() => { asking.current = false; }); // said when it is shown
       }).catch(complain);
     }, [at, following, complain]);
 
@@ -473,7 +475,7 @@ span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--c
       setBusy(true);
       send("apply", { ...how, label, everywhere: label !== null }).then(async (answer) => {
         seen.clear();
-        await see([at]);
+        await see([at], render);
         tell(at);
         if (how.threshold === undefined) follow(at);
         setTimeout(() => tell(at), SETTLED);
