@@ -12,7 +12,7 @@ from camboxes.pipeline.jobs.remote import Accelerator
 from camboxes.pipeline.options.boxes import NewBoxOptions
 from camboxes.pipeline.options.data import SourceOptions, background_option
 from camboxes.pipeline.options.fields import option, option_names
-from camboxes.pipeline.options.maps import MapOptions
+from camboxes.pipeline.options.maps import MapOptions, in_words
 from camboxes.pipeline.options.network import ClassOptions, assumed
 from camboxes.pipeline.reporter import LOG, Reporter
 from camboxes.pipeline.run import Run
@@ -200,8 +200,8 @@ def label(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter = 
             for step in (read, infer, boxes, write):
                 rows |= step.with_resource_hints(**hints)
 
-        work = f"{ready.describe_network()}, processes: {local_processes(options)}"
-        progress.announce(job.output, work, reporter)
+        exactly = f"{ready.describe_network()}, processes: {local_processes(options)}"
+        progress.announce(job.output, in_words(localizer.settings), reporter, exactly)
         with reporter.step("looking the images up"):
             remarks = [*_remarks(job, ready)]
         for remark in remarks:

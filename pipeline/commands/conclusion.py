@@ -3,7 +3,7 @@
 import contextlib
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from camboxes.models.counts import counted
 from camboxes.pipeline.run import Run
@@ -11,8 +11,13 @@ from camboxes.pipeline.untrusted_text import on_one_line
 
 
 @contextlib.contextmanager
-def concluded(output: str) -> Iterator[None]:
-    """Prints what the job inside has written to a folder, also where it rejected too many images."""
+def concluded(output: str, then: Sequence[str] = ()) -> Iterator[None]:
+    """Prints what the job inside has written to a folder, also where it rejected too many images.
+
+    Args:
+      output: the folder.
+      then: a command that may follow where the job did not fail.
+    """
     from camboxes.transforms import storage
     from camboxes.transforms.write import TooManyRejectedError
 
@@ -23,6 +28,8 @@ def concluded(output: str) -> Iterator[None]:
         raise
     if storage.exists(storage.join(output, "summary.json")):  # not of a job that a launcher is to start later
         _conclude(Run(output))
+        if then:
+            print(f"draw again: {shlex.join(then)}")
 
 
 def _conclude(run: Run) -> None:
@@ -49,8 +56,3 @@ def _conclude(run: Run) -> None:
         print(f"WARNING: {on_one_line(warning, 1000)}", file=sys.stderr)
     print(f"wrote {', '.join([run.annotations, run.results, storage.join(run.path, 'summary.json')])}")
     print(f"look at {run.report}")
-    if summary["failure"]:
-        return
-    again = f"{run.path.rstrip('/')}-t40"
-    call = ["camboxes", "rebox", "--run", run.path, "--output", again, "--threshold", "0.4"]
-    print(f"draw again: {shlex.join(call)}")

@@ -10,12 +10,14 @@ such as --direct_num_workers=2 --direct_running_mode=multi_processing.
 Started again with the same options, a run that was cut short continues.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from camboxes.models.counts import counted
 from camboxes.models.networks.class_names import shown
 from camboxes.pipeline.label_job import LabelJob, Prepared, label, prepare
+from camboxes.pipeline.options.maps import in_words
 from camboxes.pipeline.options.network import assumed
 from camboxes.pipeline.reporter import TERMINAL
 from camboxes.pipeline.untrusted_text import on_one_line
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 JOB, TAKES_BEAM_OPTIONS = LabelJob, True
 
+_LABELS = 20  # that a dry run prints, at most
+
 
 def run(job: LabelJob, beam_options: Sequence[str]) -> None:
     """Carries the job out, or prints its plan, and says what came out."""
@@ -34,7 +38,8 @@ def run(job: LabelJob, beam_options: Sequence[str]) -> None:
     if job.dry_run:
         _describe(job, prepare(job, beam_options, TERMINAL))
         return
-    with concluded(job.output):
+    again = f"{job.output.rstrip('/')}-t40"
+    with concluded(job.output, ["camboxes", "rebox", "--run", job.output, "--output", again, "--threshold", "0.4"]):
         label(job, beam_options, TERMINAL)
 
 
@@ -64,14 +69,12 @@ def _describe(job: LabelJob, ready: Prepared) -> None:
     names = [category.name for category in draft.categories]
     found = remarks.look_up(source)
     if found.images:
-        print(f"          {counted(found.images, 'image')} looked up, missing: {len(found.missing)}")
-    of_input = remarks.of_input(draft.passed_over, names, draft.splits, draft.assumed)
-    of_map = remarks.of_label_map(ready.plan.label_map or {}, names)
-    for remark in [*of_input, *of_map, *filter(None, [found.remark()])]:
-        print(f"          {remark}")
+        some = f" ({', '.join(map(on_one_line, found.missing[:3]))})" if found.missing else ""
+        print(f"          {counted(found.images, 'image')} looked up, missing: {len(found.missing):,}{some}")
     sizes = sorted({*draft.shards.values()})
     extent = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else str(sizes[0])
     print(f"output    {draft.output}, {counted(len(draft.shards), 'shard')} of {extent}")
+    print(f"maps      {in_words(ready.localizer.settings)}")
     print(f"network   {ready.describe_network()}, batches of {classifier.spec.batch_size}")
     outputs = f"{counted(len(classifier.class_names), 'class')} by {'sigmoid' if classifier.multilabel else 'softmax'}"
     print(f"          weights {classifier.settings['weights_sha256'][:16]}, {outputs}")
@@ -80,15 +83,33 @@ def _describe(job: LabelJob, ready: Prepared) -> None:
     print(f"boxes     {', '.join(f'{name} {value}' for name, value in draft.settings['rule'].items() if value != {})}")
     print(f"runner    {ready.options.view_as(StandardOptions).runner}")
     _describe_labels(draft.categories, classifier)
+    of_input = remarks.of_input(draft.passed_over, names, draft.splits, draft.assumed)
+    of_map = remarks.of_label_map(ready.plan.label_map or {}, names)
+    for remark in [*of_input, *of_map, *filter(None, [found.remark()])]:
+        print(remark)
     print("nothing was written: this was a dry run")
     if len(found.missing) > job.max_reject_rate * found.images:
         raise CallError(f"this run would fail: {found.remark()}")
 
 
 def _describe_labels(matched: Sequence["Category"], classifier: "Classifier") -> None:
+    """Prints what labels stand for, those that are other names than their class's first; all with --verbose."""
     print(f"labels    {len(matched)} matched")
-    for category in matched:
+    shown_labels = [*matched]
+    if not logging.getLogger("camboxes").isEnabledFor(logging.INFO):
+        shown_labels = [category for category in matched if not _by_name(category, classifier)][:_LABELS]
+    for category in shown_labels:
         names = [shown(classifier.class_names, index) for index in category.class_indices]
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         meaning = ", ".join(map(on_one_line, names[:3])) + more or "no class: its images get no box of it"
         print(f"          {on_one_line(category.name)} = {meaning}")
+    by_name = sum(_by_name(category, classifier) for category in matched)
+    if left := len(matched) - len(shown_labels):
+        of_these = " by name" if left == by_name else f", {by_name:,} of them by name"
+        print(f"          {f'and {left:,} more' if shown_labels else 'all'}{of_these}; --verbose prints them")
+
+
+def _by_name(category: "Category", classifier: "Classifier") -> bool:
+    """Whether a label is the first name of the one class that it stands for."""
+    names = [shown(classifier.class_names, index) for index in category.class_indices]
+    return [name.casefold() for name in names] == [category.name.casefold().replace("_", " ")]

@@ -19,11 +19,20 @@ from camboxes.transforms.counters import IMAGES_DONE
 _LOOK = 0.5  # seconds between two looks at what this machine has done
 
 
-def announce(output: str, work: str, reporter: Reporter) -> None:
-    """Tells what is about to be done in a run's folder, and what is remarkable about its input."""
+def announce(output: str, work: str, reporter: Reporter, exactly: str | None = None) -> None:
+    """Tells what is about to be done in a run's folder, and what is remarkable about its input.
+
+    Args:
+      output: the folder.
+      work: what is done, in words.
+      reporter: is told.
+      exactly: the same as options have it, for a line of its own.
+    """
     run = PlannedRun.load(output)
     if run is None:
         reporter.say(f"images are listed and planned on the workers; {work}")
+        if exactly:
+            reporter.say(f"  {exactly}")
         return
     done = len(run.shards) - len(run.missing())
     notes = [
@@ -34,6 +43,8 @@ def announce(output: str, work: str, reporter: Reporter) -> None:
     labels = f"{counted(len(run.categories), 'label')}{background}"
     what = f"{counted(run.images, 'image')}, {labels}, {counted(len(run.shards), 'shard')}; {work}"
     reporter.say("; ".join([what, *filter(None, notes)]))
+    if exactly:
+        reporter.say(f"  {exactly}")
     remark_on_input(run, reporter)
 
 

@@ -74,6 +74,8 @@ def test_what_a_person_should_know_is_logged(photographs, tmp_path, caplog):
     )
     with caplog.at_level("INFO", "camboxes"):
         label(job)
-    assert any(record.getMessage().startswith("2 images, 2 labels, 1 shard; cam") for record in caplog.records)
+    assert any(
+        record.getMessage().startswith("2 images, 2 labels, 1 shard; one scale, CAM") for record in caplog.records
+    )
     [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warning.startswith("'Espresso' and 'espresso' are different labels")

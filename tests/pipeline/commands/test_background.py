@@ -53,7 +53,7 @@ def test_a_background_label_is_no_class_and_takes_no_pass(manifest, tmp_path, mo
     assert _label(manifest, tmp_path / "out", "--background", "no cat,nothing") == 0
     said = capsys.readouterr()
     assert passed == [[[285]]], "one image, of one label"
-    assert "(background: no cat, nothing), 1 shard; cam" in said.err
+    assert "(background: no cat, nothing), 1 shard; one scale, CAM" in said.err
     assert "4 images: 1 with boxes, 0 without, 2 skipped (background 2), 1 rejected (contradiction 1)" in said.out
     assert "contradiction: an image that is labelled as background and with a class" in said.out
     found = {row["path"].rpartition("/")[2]: row for row in rows(tmp_path / "out")}

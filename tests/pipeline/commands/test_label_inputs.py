@@ -167,7 +167,7 @@ def test_a_class_that_vanishes_is_told_in_the_terminal_the_summary_and_the_repor
         "1 file passed over, made by the system: a name on its path is one of a file manager's, a camera's or a NAS's: "
         "1 .jpg (moped/@eaDir/thumb.jpg)",
     ]
-    assert all(f"          {remark}\n" in said for remark in remarks)
+    assert all(f"\n{remark}\n" in said for remark in remarks)
     assert cli.main(call) == 0
     printed = capsys.readouterr()
     assert all(remark in printed.err.splitlines() for remark in remarks)
@@ -189,7 +189,7 @@ def test_images_that_are_not_there_are_told_before_and_after(photographs, tmp_pa
     call = ["label", "--input", str(tmp_path / "m.csv"), "--output", str(tmp_path / "out"), *PLAIN]
     assert cli.main([*call, "--dry-run"]) == 2
     printed = capsys.readouterr()
-    assert "          5 images looked up, missing: 5\n" in printed.out
+    assert "          5 images looked up, missing: 5 (" in printed.out
     assert "this run would fail: WARNING: not there: 5 of 5 images that were looked up" in printed.err
     assert "name it with --root DIR" in printed.err
     assert cli.main([*call, "--dry-run", "--root", str(photographs)]) == 0
