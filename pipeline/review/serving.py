@@ -108,6 +108,7 @@ def load_dataset(
     from camboxes.pipeline.review import fiftyone_dataset, local_photographs
     from camboxes.transforms import storage
     from camboxes.transforms.containers.members import split
+    from camboxes.transforms.review.decisions import read_decisions
 
     planned = _finished_run(run)
     if not storage.is_local(run):
@@ -126,6 +127,7 @@ def load_dataset(
                 f"left out: {left:,} of {counted(planned.images, 'image')}, for --cache-limit {cache_limit:g} was "
                 "reached"
             )
+    read_decisions(run)  # a file that cannot be read is told now
     with reporter.step("starting FiftyOne and its database"):
         import fiftyone  # noqa: F401 (importing it starts the database)
     with reporter.progress(planned.images, "image", "loading") as advance:
