@@ -17,6 +17,7 @@ setup(
         "camboxes": ["py.typed"],
         "camboxes.models": ["py.typed"],
         "camboxes.transforms": ["py.typed"],
+        "camboxes.transforms.planning.wordnet": ["nouns.json.gz", "LICENSE"],
         "camboxes.pipeline": ["py.typed", "*.json"],
         "camboxes.pipeline.reports": ["*.jinja"],
         "camboxes.pipeline.tuning": ["*.json"],

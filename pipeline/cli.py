@@ -16,6 +16,7 @@ from camboxes.pipeline.untrusted_text import error_text
 
 _COMMANDS = {
     "label": "labelled images in, pseudo-boxes out",
+    "classes": "the network's classes, or those that a word stands for",
     "rebox": "boxes again from a run's stored maps, without a model",
     "selftrain": "better maps, learnt from a run's own confident boxes",
     "explain": "one photograph, several methods, side by side",

@@ -105,11 +105,12 @@ def explain(job: ExplainJob, reporter: Reporter = LOG) -> Explanation:
             localizers = [Localizer(classifier, maps) for maps in methods]
         rules = [job.box_rule(BoxRule.default_for(classifier, maps)) for maps in methods]
         matcher = LabelMatcher(classifier.class_names)
-        labels = [] if job.labels is None else job.labels.split(",")
-        classes = list(dict.fromkeys(index for label in labels for index in matcher.match(label)))
-    if job.labels is None:  # the two classes that the network finds most probable
-        with reporter.step("finding its classes"):
-            logits = classifier.infer(localizers[0].resize(photograph)[0][None]).logits[0]
+        matches = [matcher.match(label) for label in job.labels.split(",")] if job.labels else []
+    with reporter.step("finding its classes"):
+        logits = classifier.infer(localizers[0].resize(photograph)[0][None]).logits[0]
+    if matches:  # of each label the class that the network finds most probable
+        classes = list(dict.fromkeys(max(match, key=logits.__getitem__) for match in matches))
+    else:
         classes = logits.argsort(descending=True, stable=True)[:2].tolist()
     passes = []
     with (

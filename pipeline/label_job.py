@@ -365,7 +365,11 @@ def _remarks(job: LabelJob, ready: Prepared) -> Iterator[str]:
 
     yield from assumed(job, ready.localizer.classifier)
     if ready.source is not None:
-        yield from remarks.of_label_map(ready.plan.label_map or {}, [*ready.source.labels()])
+        labels = ready.source.labels()
+        yield from remarks.of_label_map(ready.plan.label_map or {}, labels)
+        matched = [category.name for category in ready.plan.categories(labels) if category.id]  # 0: background
+        yield from remarks.of_assumed(matched, ready.plan.matcher())
+        yield from remarks.of_doubtful(matched, ready.plan.matcher())
         yield from filter(None, [remarks.look_up(ready.source).remark()])
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from camboxes.models.counts import counted
-from camboxes.models.networks.class_names import shown
+from camboxes.pipeline.errors import CallError
 from camboxes.pipeline.label_job import LabelJob, Prepared, label, prepare
 from camboxes.pipeline.options.maps import in_words
 from camboxes.pipeline.options.network import assumed
@@ -23,8 +23,7 @@ from camboxes.pipeline.reporter import TERMINAL
 from camboxes.pipeline.untrusted_text import on_one_line
 
 if TYPE_CHECKING:
-    from camboxes.models import Classifier
-    from camboxes.transforms.planning.label_matching import Category
+    from camboxes.transforms.planning.label_matching import LabelMatcher
 
 JOB, TAKES_BEAM_OPTIONS = LabelJob, True
 
@@ -33,21 +32,27 @@ _LABELS = 20  # that a dry run prints, at most
 
 def run(job: LabelJob, beam_options: Sequence[str]) -> None:
     """Carries the job out, or prints its plan, and says what came out."""
+    from camboxes.pipeline.commands import starter_map
     from camboxes.pipeline.commands.conclusion import concluded
 
-    if job.dry_run:
-        _describe(job, prepare(job, beam_options, TERMINAL))
-        return
     again = f"{job.output.rstrip('/')}-t40"
-    with concluded(job.output, ["camboxes", "rebox", "--run", job.output, "--output", again, "--threshold", "0.4"]):
-        label(job, beam_options, TERMINAL)
+    try:
+        if job.dry_run:
+            _describe(job, prepare(job, beam_options, TERMINAL))
+            return
+        with concluded(job.output, ["camboxes", "rebox", "--run", job.output, "--output", again, "--threshold", "0.4"]):
+            label(job, beam_options, TERMINAL)
+    except CallError as error:
+        if starter := getattr(error.__cause__, "starter", None):
+            raise CallError(f"{error}\n{starter_map.offered(starter, job, beam_options)}") from error
+        raise
 
 
 def _describe(job: LabelJob, ready: Prepared) -> None:
     """Prints a plan that is not carried out; raises a CallError where it would fail."""
     from apache_beam.options.pipeline_options import StandardOptions
 
-    from camboxes.pipeline.errors import CallError, blaming_the_call
+    from camboxes.pipeline.errors import blaming_the_call
     from camboxes.pipeline.reports import remarks
     from camboxes.transforms.planning.label_matching import UnmatchedLabelsError
 
@@ -57,7 +62,7 @@ def _describe(job: LabelJob, ready: Prepared) -> None:
         try:
             draft = ready.plan.draft(source)
         except UnmatchedLabelsError as error:
-            _describe_labels(error.matched, classifier)
+            _describe_labels([category.name for category in error.matched], ready.plan.matcher())
             raise
     print(f"input     {counted(draft.images, 'image')} below {draft.root}")
     print(
@@ -82,34 +87,34 @@ def _describe(job: LabelJob, ready: Prepared) -> None:
         print(f"          {note}")
     print(f"boxes     {', '.join(f'{name} {value}' for name, value in draft.settings['rule'].items() if value != {})}")
     print(f"runner    {ready.options.view_as(StandardOptions).runner}")
-    _describe_labels(draft.categories, classifier)
+    matcher = ready.plan.matcher()
+    _describe_labels(names, matcher)
     of_input = remarks.of_input(draft.passed_over, names, draft.splits, draft.assumed)
     of_map = remarks.of_label_map(ready.plan.label_map or {}, names)
-    for remark in [*of_input, *of_map, *filter(None, [found.remark()])]:
+    for remark in [*of_input, *of_map, *remarks.of_doubtful(names, matcher), *filter(None, [found.remark()])]:
         print(remark)
     print("nothing was written: this was a dry run")
     if len(found.missing) > job.max_reject_rate * found.images:
         raise CallError(f"this run would fail: {found.remark()}")
 
 
-def _describe_labels(matched: Sequence["Category"], classifier: "Classifier") -> None:
+def _describe_labels(labels: Sequence[str], matcher: "LabelMatcher") -> None:
     """Prints what labels stand for, those that are other names than their class's first; all with --verbose."""
-    print(f"labels    {len(matched)} matched")
-    shown_labels = [*matched]
+    print(f"labels    {len(labels)} matched")
+    shown_labels = [*labels]
     if not logging.getLogger("camboxes").isEnabledFor(logging.INFO):
-        shown_labels = [category for category in matched if not _by_name(category, classifier)][:_LABELS]
-    for category in shown_labels:
-        names = [shown(classifier.class_names, index) for index in category.class_indices]
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        meaning = ", ".join(map(on_one_line, names[:3])) + more or "no class: its images get no box of it"
-        print(f"          {on_one_line(category.name)} = {meaning}")
-    by_name = sum(_by_name(category, classifier) for category in matched)
-    if left := len(matched) - len(shown_labels):
+        shown_labels = [name for name in labels if not _by_name(name, matcher)][:_LABELS]
+    for name in shown_labels:
+        classes = matcher.match(name)
+        count = f"{len(classes)} classes: " if len(classes) > 1 else ""
+        meaning = matcher.words.shown(classes) or "no class: its images get no box of it"
+        print(f"          {on_one_line(name)} = {count}{on_one_line(meaning, 300)}")
+    by_name = sum(_by_name(name, matcher) for name in labels)
+    if left := len(labels) - len(shown_labels):
         of_these = " by name" if left == by_name else f", {by_name:,} of them by name"
         print(f"          {f'and {left:,} more' if shown_labels else 'all'}{of_these}; --verbose prints them")
 
 
-def _by_name(category: "Category", classifier: "Classifier") -> bool:
+def _by_name(name: str, matcher: "LabelMatcher") -> bool:
     """Whether a label is the first name of the one class that it stands for."""
-    names = [shown(classifier.class_names, index) for index in category.class_indices]
-    return [name.casefold() for name in names] == [category.name.casefold().replace("_", " ")]
+    return matcher.words.shown(matcher.match(name)).casefold() == name.casefold().replace("_", " ")

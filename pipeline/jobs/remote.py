@@ -40,6 +40,9 @@ class Accelerator:
             raise argparse.ArgumentTypeError(f"{text!r} is not KIND[:MACHINE], such as nvidia-l4:g2-standard-8")
         return cls(*found.groups())
 
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.machine}" if self.machine else self.kind
+
     @property
     def hints(self) -> dict[str, str]:
         """For `with_resource_hints` of every step from the planned shards to their files.

@@ -132,6 +132,21 @@ def job_from(arguments: argparse.Namespace, job: type[_Job]) -> _Job:
         return job(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(job)})
 
 
+def arguments_of(job: Options) -> list[str]:
+    """The arguments of a call that asks for a job; defaults are left out."""
+    arguments = []
+    for field in dataclasses.fields(job):
+        value, name = getattr(job, field.name), option_name(field)
+        if value == field.default:
+            continue
+        if isinstance(value, bool):
+            arguments.append(name if value else name.replace("--", "--no-", 1))
+        else:
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            arguments += [text] if field.metadata["positional"] else [name, text]
+    return arguments
+
+
 def option_name(field: "dataclasses.Field[Any]") -> str:
     """What an option is called on the command line."""
     return field.name if field.metadata["positional"] else f"--{field.name.replace('_', '-')}"

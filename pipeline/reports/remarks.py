@@ -9,6 +9,7 @@ from camboxes.models.counts import counted
 from camboxes.pipeline.untrusted_text import on_one_line
 from camboxes.transforms import storage
 from camboxes.transforms.contents.image_files import locate
+from camboxes.transforms.planning.unmatched import described
 from camboxes.transforms.sources.background import CONTRADICTION
 from camboxes.transforms.sources.class_folders import NO_IMAGE
 from camboxes.transforms.sources.entries import Split
@@ -17,6 +18,7 @@ from camboxes.transforms.sources.passed_over import REST, Count, Tally
 from camboxes.transforms.sources.splits import split_called
 
 if TYPE_CHECKING:
+    from camboxes.transforms.planning.label_matching import LabelMatcher
     from camboxes.transforms.planning.listing import Listing
 
 _ENDINGS = 5  # named for each reason
@@ -92,6 +94,32 @@ def of_label_map(label_map: Collection[str], labels: Collection[str]) -> Iterato
                 f"WARNING: the label map has {on_one_line(unused[0])!r}, and the label is {on_one_line(unmapped[0])!r}:"
                 " it is not mapped; write them alike"
             )
+
+
+def of_assumed(labels: Collection[str], matcher: "LabelMatcher") -> Iterator[str]:
+    """What labels were taken for that are not written as the name of a class."""
+    read = {label: matcher.read(label) for label in sorted(labels)}
+    assumed = {label: match.classes for label, match in read.items() if match.meaning or match.name}
+    if assumed:
+        yield "labels matched by their meaning (--dry-run lists all): " + _several(
+            f"{on_one_line(label)} = "
+            + (f"{len(classes)} classes" if len(classes) > 1 else on_one_line(matcher.words.shown(classes)))
+            for label, classes in assumed.items()
+        )
+
+
+def of_doubtful(labels: Collection[str], matcher: "LabelMatcher") -> Iterator[str]:
+    """Warnings about labels that may mean something else than what they were taken for."""
+    read = {label: matcher.read(label) for label in sorted(labels)}
+    doubtful = {label: match for label, match in read.items() if match.others}
+    for label, match in itertools.islice(doubtful.items(), _LABELS):
+        others = "; ".join(described(meaning, matcher.words) for meaning in match.others)
+        yield (
+            f"WARNING: {on_one_line(label)} is taken for {matcher.words.shown(match.classes)}; the word may also mean: "
+            f"{others}"
+        )
+    if rest := list(doubtful)[_LABELS:]:
+        yield f"WARNING: other words may mean something else, too: {_several(map(on_one_line, rest))}"
 
 
 class Lookup(NamedTuple):

@@ -310,8 +310,12 @@ class Plan:
             raise SourceError(f"label {both[0]!r} is background and in the label map, too; leave it out of one of them")
         background = {*self.background} | ({*self.known_background} & {*labels}) - mapped
         check_background(background, labels)
-        categories = LabelMatcher(self.class_names, self.label_map).categories({*labels} - background)
+        categories = self.matcher().categories({*labels} - background)
         return categories + [Category(0, label, ()) for label in sorted(background)]
+
+    def matcher(self) -> LabelMatcher:
+        """What matches labels. Raises an UnmatchedLabelsError where the label map is wrong."""
+        return LabelMatcher(self.class_names, self.label_map)
 
     def run(
         self,

@@ -165,3 +165,9 @@ def test_a_network_for_which_cam_is_not_exact(cat, tmp_path, capsys):
         assert grid.width == 2 * method_sheet.MARGIN + 4 * method_sheet.TILE[0] + 3 * method_sheet.GAP
     assert main([*call, "--output", str(tmp_path / "grid.png"), "--method", "cam"]) == 2
     assert "CAM is not exact for torchvision:mobilenet_v3_small" in capsys.readouterr().err
+
+
+def test_of_a_word_for_several_classes_the_most_probable_is_drawn(cat, tmp_path, drawn):
+    assert main(["explain", cat, "--labels", "cat,dog", "--method", "cam", "--output", str(tmp_path / "grid.png")]) == 0
+    first, second = drawn["rows"]
+    assert first.name == "Egyptian cat" and 151 <= second.class_index <= 268

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from camboxes.pipeline.errors import CallError
-from camboxes.pipeline.options.fields import Options, add_arguments, changed, job_from, option
+from camboxes.pipeline.label_job import LabelJob
+from camboxes.pipeline.options.fields import Options, add_arguments, arguments_of, changed, job_from, option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,3 +129,15 @@ def test_what_a_job_refuses_is_a_wrong_call():
 
 def test_paths_may_be_given_as_such():
     assert _Sheet(image=Path("photos", "a.png")) == _Sheet(image="photos/a.png")
+
+
+def test_the_arguments_of_a_job_ask_for_it_again():
+    job = LabelJob(
+        input="a b", output="out", scales=(224, 448), compete=False, flip=True, threshold="2*otsu", multilabel=True,
+        accelerator="nvidia-l4:g2-standard-8", batch_size=8,
+    )  # fmt: skip
+    parser = argparse.ArgumentParser()
+    add_arguments(parser, LabelJob)
+    given = arguments_of(job)
+    assert job_from(parser.parse_args(given), LabelJob) == job
+    assert "--refine" not in given and given[:4] == ["--input", "a b", "--output", "out"]

@@ -1,5 +1,7 @@
 from camboxes.pipeline.reports import remarks
+from camboxes.transforms.planning.label_matching import LabelMatcher
 from camboxes.transforms.planning.listing import read_source
+from camboxes.transforms.planning.wordnet.nouns import imagenet_names
 from camboxes.transforms.sources.entries import PassedOver
 from camboxes.transforms.sources.passed_over import Tally
 
@@ -90,3 +92,27 @@ def test_a_thousand_images_are_looked_up(tmp_path):
 def test_a_label_that_is_called_like_a_background():
     told = [*remarks.of_input(Tally(), ["no cat", "cat"], {})]
     assert told == ["'no cat' is taken for a class; if its images show none of the others: --background 'no cat'"]
+
+
+def test_labels_that_were_matched_by_their_meaning():
+    matcher = LabelMatcher(imagenet_names(), {"pet": ["dog"]})
+    labels = ["tench", "Dogs", "pet", "bird", "aeroplane"]
+    assert list(remarks.of_assumed(labels, matcher)) == [
+        "labels matched by their meaning (--dry-run lists all): Dogs = 118 classes, aeroplane = airliner, "
+        "bird = 59 classes"
+    ]
+    assert not list(remarks.of_assumed(["tench", "pet"], matcher)) and not list(remarks.of_doubtful(labels, matcher))
+
+
+def test_labels_that_may_mean_something_else():
+    matcher = LabelMatcher(imagenet_names())
+    assert list(remarks.of_doubtful(["kite", "tench", "ball"], matcher)) == [
+        "WARNING: ball is taken for baseball, basketball, croquet ball and 7 more; the word may also mean: n13899404, "
+        "an object with a spherical shape (1 class: bubble)",
+        "WARNING: kite is taken for kite; the word may also mean: plaything consisting of a light frame covered with "
+        "tissue paper (no class)",
+    ]
+    many = ["barrel", "bow", "cannon", "castle", "cup", "hook", "kite", "mouse", "nail", "organ", "plane", "wing"]
+    assert list(remarks.of_doubtful(many, matcher))[10:] == [
+        "WARNING: other words may mean something else, too: plane, wing"
+    ]

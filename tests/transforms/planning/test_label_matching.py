@@ -6,6 +6,7 @@ from camboxes.transforms.planning.label_matching import (
     UnmatchedLabelsError,
     UnnamedClassesError,
 )
+from camboxes.transforms.planning.wordnet.nouns import imagenet_names
 
 NAMES = [
     ("tench", "Tinca tinca", "n01440764"),
@@ -103,3 +104,35 @@ def test_a_class_without_a_name_among_others():
     assert matcher.match("cat") == (1,)
     with pytest.raises(UnmatchedLabelsError, match="'class 0' is the name of no class"):
         matcher.match("class 0")
+
+
+def test_a_label_map_may_say_words():
+    matcher = LabelMatcher(imagenet_names(), {"puppy": "dog", "pet": ["dog", "cats", 1], "Seal": "n02076196"})
+    assert matcher.match("puppy") == tuple(range(151, 269))
+    assert matcher.match("pet") == (1, *range(151, 269), *range(281, 288))
+    assert matcher.match("Seal") == (150,)
+
+
+def test_a_label_map_to_begin_with_has_all_labels_and_is_refused_until_it_is_edited():
+    matcher = LabelMatcher(imagenet_names(), {"puppy": "dog", "thing": []})
+    labels = ["puppy", "thing", "bird", "Cats", "tench", "crane", "bike", "qqqq"]
+    with pytest.raises(UnmatchedLabelsError) as error:
+        matcher.categories(labels)
+    starter = error.value.starter
+    assert starter == {
+        "bike": ["?", "n03790512", "n02834778"],
+        "crane": ["?", "n02012849", "n03126707"],
+        "qqqq": ["?"],
+        "Cats": ["tabby", "tiger cat", "Persian cat", "Siamese cat", "Egyptian cat", "cougar", "lynx"],
+        "bird": "bird",
+        "puppy": "dog",
+        "tench": "tench",
+        "thing": [],
+    }
+    with pytest.raises(UnmatchedLabelsError, match="label map, 'bike': still to be decided: leave ") as refused:
+        LabelMatcher(imagenet_names(), starter)
+    assert len(str(refused.value).splitlines()) == 3
+    edited = starter | {"bike": "n02834778", "crane": starter["crane"][1:], "qqqq": []}
+    assert [category.class_indices for category in LabelMatcher(imagenet_names(), edited).categories(labels)] == [
+        tuple(range(281, 288)), (444, 671), matcher.match("bird"), (134, 517), tuple(range(151, 269)), (), (0,), (),
+    ]  # fmt: skip

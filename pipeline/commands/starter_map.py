@@ -1,0 +1,44 @@
+"""A label map for the labels that match nothing, written for somebody to edit."""
+
+import dataclasses
+import itertools
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from camboxes.pipeline.label_job import LabelJob
+from camboxes.pipeline.options.fields import arguments_of
+
+
+def offered(starter: Mapping[str, Any], job: LabelJob, beam_options: Sequence[str]) -> str:
+    """Writes a label map beside the run's folder, over no other file, and says how to go on."""
+    try:
+        path = _write(starter, job.output.rstrip("/"))
+    except OSError as error:
+        return f"A label map to begin with cannot be written beside {job.output}: {error.strerror or error}"
+    again = ["camboxes", "label", *arguments_of(dataclasses.replace(job, label_map=path)), *beam_options]
+    train = ["camboxes", "train", "--input", job.input, "--output", "CKPT"]
+    return (
+        f'Edit {path}, which has all labels: where there is a "?", take it out and leave what the label stands for. '
+        f"Then call\n  {shlex.join(again)}\n"
+        f"What no class can stand for needs a classifier of its own:\n  {shlex.join(train)}"
+    )
+
+
+def _write(starter: Mapping[str, Any], output: str) -> str:
+    """Writes the map, a label a line, to the first name that no other file has."""
+    from camboxes.transforms import storage
+
+    entries = (f"  {_json(label)}: {_json(classes)}" for label, classes in starter.items())
+    content = ("{\n" + ",\n".join(entries) + "\n}\n").encode()
+    names = (
+        f"{output}-label-map{number}.json" for number in itertools.chain([""], map("-{}".format, itertools.count(2)))
+    )
+    path = next(path for path in names if not storage.exists(path) or storage.read_bytes(path) == content)
+    storage.write_bytes(path, content)
+    return path
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
