@@ -58,7 +58,7 @@ def judged(data: Path, label_map: dict, every: int) -> str:
         label(LabelJob(input=f"{folder}/labels.csv", root=str(data), output=output, label_map=label_map, **PLAIN))
         found = evaluate(EvaluateJob(run=output, ground_truth=str(data / "instances.json")))
         figures = (found.figures[name].run for name in ("gt_known_50", "corloc"))
-        known, corloc = (f"{100 * one.value:.1f} ({100 * one.low:.1f} to {100 * one.high:.1f})" for one in figures)
+        known, corloc = (f"{one.value:.1f} ({one.low:.1f} to {one.high:.1f})" for one in figures)
         return f"GT-known {known}, CorLoc {corloc}"
 
 

@@ -108,10 +108,10 @@ def explain(job: ExplainJob, reporter: Reporter = LOG) -> Explanation:
         matches = [matcher.match(label) for label in job.labels.split(",")] if job.labels else []
     with reporter.step("finding its classes"):
         logits = classifier.infer(localizers[0].resize(photograph)[0][None]).logits[0]
-    if matches:  # of each label the class that the network finds most probable
-        classes = list(dict.fromkeys(max(match, key=logits.__getitem__) for match in matches))
-    else:
-        classes = logits.argsort(descending=True, stable=True)[:2].tolist()
+    of_labels = list(
+        dict.fromkeys(max(match, key=logits.__getitem__) for match in matches)
+    )  # the most probable of each
+    classes = of_labels or logits.argsort(descending=True, stable=True)[:2].tolist()
     passes = []
     with (
         ThreadPoolExecutor(1, initializer=use_one_core) as core,  # as each of label's passes has
