@@ -2,10 +2,10 @@
 
     python benchmarks/everyday_labels.py DATA_FOLDER [--every N]
 
-A data folder is as benchmarks/quality.py has it. Each label is matched with ImageNet's classes without the map. Two runs
-of plain CAM at 224 pixels (squashed, not refined, at 1*otsu), one with the map, one with the matches, are judged over the
-pairs whose label has classes in both. GT-known: share of pairs whose box reaches an IoU of 0.5, percent. CorLoc: its mean
-over labels.
+A data folder is as benchmarks/quality.py has it. Each label is matched with ImageNet's classes without the map. Two
+runs of plain CAM at 224 pixels (squashed, not refined), one with the map, one with the matches, are judged over the
+pairs whose label has classes in both. GT-known: share of pairs whose box reaches an IoU of 0.5, percent. CorLoc: its
+mean over labels.
 """
 
 import argparse
