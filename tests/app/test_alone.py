@@ -88,6 +88,7 @@ def test_a_decision_in_an_app_of_ones_own(app, page, samples_of, output):
     panel.locator("#camboxes-accepted").click()
     expect(panel).to_contain_text("1 accepted · 0 rejected · 0 skipped · 4 left")
     expect(panel).not_to_contain_text(path)
+    expect(panel).not_to_contain_text("not yet written")
     assert {path: sample["verdict"] for path, sample in samples_of("ours").items() if sample["verdict"]} == {
         path: "accepted"
     }

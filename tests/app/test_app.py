@@ -134,13 +134,14 @@ def test_decisions_reach_the_database_and_the_file(page, samples, output):
     page.keyboard.press("n")
     expect(panel).to_contain_text("1 accepted · 1 rejected · 1 skipped · 2 left")
     expect(panel).not_to_contain_text(skipped)
+    expect(panel).not_to_contain_text("not yet written")
     verdicts = {accepted: "accepted", rejected: "rejected", skipped: "skipped"}
     assert {path: sample["verdict"] for path, sample in samples().items() if sample["verdict"]} == verdicts
     assert {path: decision.verdict for path, decision in read_decisions(str(output)).items()} == verdicts
 
     page.keyboard.press("u")
-    expect(panel).to_contain_text("1 accepted · 1 rejected · 0 skipped · 3 left")
     expect(panel.locator(".row .grow").first).to_have_text(skipped)
+    expect(panel).to_contain_text("1 accepted · 1 rejected · 0 skipped · 3 left")
     expect(panel.locator("#camboxes-verdict")).to_have_text("undecided")
     assert [*read_decisions(str(output))] == [accepted, rejected]
     assert samples()[skipped]["verdict"] is None
@@ -293,6 +294,7 @@ def test_a_box_moved_in_the_annotate_tab_is_a_persons(page, samples, output, ope
     expect(panel).to_contain_text("1 box is yours")
     panel.locator("#camboxes-accepted").click()
     expect(panel).to_contain_text("2 accepted")
+    expect(panel).not_to_contain_text("not yet written")
     decision = read_decisions(str(output))[path]
     [decided] = decision.boxes
     assert (decision.verdict, decided.source, decided.box_uid) == ("accepted", "person", box["box_uid"])
