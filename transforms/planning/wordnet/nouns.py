@@ -76,11 +76,11 @@ class Nouns:
             return None
         table = _table()
         one = word if word in table.synsets else table.synset_of.get(word)
-        meant, *others = map(self._meaning, table.words.get(word, [one]))
-        others = [other for other in others if other and (other.classes or not other.synset)]
+        meant, *rest = map(self._meaning, table.words.get(word, [one]))
+        others = tuple(other for other in rest if other and (other.classes or not other.synset))
         if meant and meant.classes:
-            return Word(meant, tuple(others))
-        return Word(None, tuple(others)) if any(other.classes for other in others) else None
+            return Word(meant, others)
+        return Word(None, others) if any(other.classes for other in others) else None
 
     def singular(self, word: str) -> str | None:
         """The singular of an irregular plural, such as "mice", whose meanings have classes."""
