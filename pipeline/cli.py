@@ -1,6 +1,7 @@
 """The command `camboxes`. Every heavy import happens in the command that needs it, so that --help answers at once."""
 
 import argparse
+import functools
 import gc
 import importlib
 import importlib.metadata
@@ -10,9 +11,11 @@ import threading
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from camboxes.pipeline import interrupts
+from camboxes.pipeline.commands.conclusion import cut_short
 from camboxes.pipeline.errors import CallError, did_you_mean, refuse_unknown, unknown_options
 from camboxes.pipeline.options import fields
-from camboxes.pipeline.untrusted_text import error_text
+from camboxes.pipeline.untrusted_text import error_text, failure_text
 
 _COMMANDS = {
     "label": "labelled images in, pseudo-boxes out",
@@ -30,7 +33,6 @@ _COMMANDS = {
     "demo": "the whole way on a few real photographs",
 }
 _IMPORTS = 15  # seconds after which a command has imported what it needs, or nearly so
-_RESUMABLE = ("label", "train", "selftrain")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -48,8 +50,11 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns 0 where it is done, 1 where the job failed, 2 where the call was wrong."""
+def main(arguments: Sequence[str] | None = None, answer: interrupts.Answer | None = None) -> int:
+    """Runs the command; returns 0 where it is done, 1 where the job failed, 2 where the call was wrong.
+
+    Where it was interrupted, it says so and returns `interrupts.CODE`; `answer` may say it before.
+    """
     parser = _Parser(
         prog="camboxes", description="Image-level labels in, pseudo bounding boxes out.", allow_abbrev=False
     )
@@ -74,9 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         format="%(levelname)s %(name)s: %(message)s", level="INFO" if known.verbose else "ERROR", force=True
     )
-    module = modules[known.command]
+    module, job = modules[known.command], None
     try:
         job = fields.job_from(known, module.JOB)
+        if answer:
+            answer.line = functools.partial(_interrupted, known.command, job)
         if getattr(module, "TAKES_BEAM_OPTIONS", False):
             module.run(job, beam_options)
         else:
@@ -87,15 +94,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger("camboxes").info("the call was wrong", exc_info=True)
         print(f"camboxes {known.command}: {error_text(error)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        goes_on = "; the same call goes on where it stopped" if known.command in _RESUMABLE else ""
-        print(f"camboxes {known.command}: interrupted{goes_on}", file=sys.stderr)
-        return 1
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
+        notes = getattr(error, "__notes__", [])
+        if interrupts.interrupted(error):
+            print(_interrupted(known.command, job, notes), file=sys.stderr)
+            return interrupts.CODE
         logging.getLogger("camboxes").info("the job failed", exc_info=True)
-        print(f"camboxes {known.command}: the job failed: {error_text(error)}", file=sys.stderr)
+        print(f"camboxes {known.command}: the job failed: {failure_text(error)}", file=sys.stderr)
+        if notes:
+            print("; ".join([*reversed(notes), cut_short(known.command, job, begun=True)]), file=sys.stderr)
         return 1
     return 0
+
+
+def _interrupted(command: str, job: Any, done: Sequence[str]) -> str:
+    said = "; ".join([*done, cut_short(command, job, begun=bool(done))])
+    return f"camboxes {command}: interrupted{':' if done else ';'} {said}"
 
 
 def command() -> int:
@@ -107,10 +121,14 @@ def command() -> int:
     later = threading.Timer(_IMPORTS, gc.enable)
     later.daemon = True
     later.start()
+    answer = interrupts.Answer(lambda _: "camboxes: interrupted")
     try:
-        return main()
+        code = main(answer=answer)
     finally:
         gc.freeze()
+    if code == interrupts.CODE:
+        answer.end()
+    return code
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from camboxes.models.counts import counted
+from camboxes.pipeline import interrupts
 from camboxes.pipeline.errors import blaming_the_call
 from camboxes.pipeline.options.data import SourceOptions, background_option
 from camboxes.pipeline.options.fields import option
@@ -88,6 +89,7 @@ def train(job: TrainJob, reporter: Reporter = LOG) -> TrainedClassifier:
             figures = storage.read_json(str(finished))["training"]
             return TrainedClassifier(job.output, figures["metrics"], figures["guessing"], ())
         storage.write_json(storage.join(job.output, RECORD), ready.record)
+        held.enter_context(interrupts.telling(lambda: "finished epochs are kept"))
         with reporter.step("looking the images up"):
             remarks = [*_remarks(job, ready)]
         for remark in remarks:

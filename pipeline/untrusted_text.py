@@ -6,10 +6,13 @@ It may hold a million characters, and characters that a terminal obeys instead o
 import re
 
 _ERRNO = re.compile(r"\[Errno \d+\] ")  # the words behind it say the same
-
 _ON_A_PAGE = 500  # characters of a label, a path or a reason, at most
 _IN_A_LIST = 100
 _OF_A_LINE = 4000
+
+# Of a traceback the lines that say what was raised; and what Beam adds, which helps nobody.
+_RAISED = re.compile(r"^[A-Za-z_][\w.<>]*(?:: .*)?$", re.MULTILINE)
+_STEP = re.compile(r" \[while running '[^']*'\]")
 
 
 def shortened(text: str) -> str:
@@ -30,6 +33,14 @@ def error_text(error: Exception) -> str:
     return "\n".join(
         _printable(line if len(line) <= _OF_A_LINE else f"{line[:half]} … {line[-half:]}") for line in lines
     )
+
+
+def failure_text(error: BaseException) -> str:
+    """What made a job fail, for a terminal: of an error that holds tracebacks, as Beam's do, what was raised last."""
+    text = str(error)
+    if "Traceback (most recent call last):" in text:
+        text = [text, *_RAISED.findall(text)][-1]
+    return error_text(Exception(_STEP.sub("", text)))
 
 
 def _printable(text: str) -> str:

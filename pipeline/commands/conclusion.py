@@ -4,10 +4,29 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from camboxes.models.counts import counted
 from camboxes.pipeline.run import Run
 from camboxes.pipeline.untrusted_text import on_one_line
+
+_CONTINUED = {"label", "review", "selftrain", "train"}
+
+
+def cut_short(command: str, job: Any, *, begun: bool) -> str:
+    """What the same call does after one that was cut short.
+
+    Args:
+      command: its name.
+      job: its options.
+      begun: whether it had begun what a next call continues.
+    """
+    overwrite = getattr(job, "overwrite", False)
+    if command == "export" and not overwrite:
+        return "the same command with --overwrite begins again"
+    if command not in _CONTINUED or (not begun and (overwrite or command == "selftrain")):
+        return "the same command begins again"
+    return f"the same command {'without --overwrite ' if overwrite else ''}continues"
 
 
 @contextlib.contextmanager

@@ -1,20 +1,24 @@
 """Runs a job into a run's folder: the pipeline, the record of how it ran, the report."""
 
 import contextlib
-import logging
+import functools
 import resource
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners.portability.portable_runner import PipelineResult as PortableResult
+from apache_beam.runners.runner import PipelineResult
 
 from camboxes.models.counts import counted
+from camboxes.pipeline import interrupts
 from camboxes.pipeline.jobs import worker_processes
-from camboxes.pipeline.jobs.beam_options import local_processes
+from camboxes.pipeline.jobs.beam_options import local_processes, runner_name, workers_elsewhere
+from camboxes.pipeline.jobs.job_log import job_log
 from camboxes.pipeline.jobs.progress import image_progress, remark_on_input
 from camboxes.pipeline.reporter import Reporter
 from camboxes.pipeline.reports import run_report
@@ -33,9 +37,23 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, out
 
     Raises:
       TooManyRejectedError: more images were rejected than `WriteCoco` was told to allow; all files are written.
-      RuntimeError: a worker process died.
-      Exception: whatever else made the job fail.
+      DeadWorkerError: a worker process died.
+      KeyboardInterrupt: the job was interrupted; the worker processes have ended.
+      Exception: whatever else made the job fail. A note says how many shards are done.
     """
+    with interrupts.telling(functools.partial(_shards_done, output), _elsewhere(options)):
+        failure = _execute(build, options, output, reporter)
+    if failure:
+        raise TooManyRejectedError(
+            f"{failure}; each has its reason in {storage.join(output, 'report.html')}, "
+            "--retry-rejected tries them again, and --max-reject-rate allows for more"
+        )
+
+
+def _execute(
+    build: Callable[[beam.Pipeline], Any], options: PipelineOptions, output: str, reporter: Reporter
+) -> str | None:
+    """Does what `execute` does; returns why so many images were rejected that the job has failed."""
     start = time.monotonic()
     quote_python()
     planned_before = PlannedRun.load(output) is not None
@@ -44,21 +62,12 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, out
     path = storage.join(output, "summary.json")
     processes = local_processes(options)
     starting = "starting the job" if processes == 1 else f"starting {processes} worker processes"
-    try:
-        with (
-            image_progress(output, starting, reporter),
-            worker_processes.supervised(options, reporter) as peaks,
-            _rejections_not_logged(),
-        ):
-            try:
-                result = pipeline.run()
-                result.wait_until_finish()
-            except Exception:
-                if not _failed_when_written(path):
-                    raise
-                result = None
-    except worker_processes.DeadWorkerError as error:
-        raise RuntimeError(_of_dead_worker(output, error)) from None
+    with (
+        image_progress(output, starting, reporter),
+        job_log() as log,
+        worker_processes.supervised(options, log) as peaks,
+    ):
+        result = _finished(pipeline, path)
     seconds = time.monotonic() - start
     summary = storage.read_json(path)  # first: a job that wrote nothing has failed, whatever its runner says
     peak = max([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, *peaks])
@@ -88,26 +97,25 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, out
             "are those of the earlier files. For boxes of the new ones give another --output, with "
             f"--reuse {shlex.quote(output)} to take over what is the same"
         )
-    if summary["failure"]:
-        raise TooManyRejectedError(
-            f"{summary['failure']}; each has its reason in {storage.join(output, 'report.html')}, "
-            "--retry-rejected tries them again, and --max-reject-rate allows for more"
-        )
+    return summary["failure"]
 
 
-@contextlib.contextmanager
-def _rejections_not_logged() -> Iterator[None]:
-    """Keeps Beam from logging the traceback of a TooManyRejectedError, which is told in one line at the end."""
-    beam = logging.getLogger("apache_beam.runners.common")
-
-    def other(record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], TooManyRejectedError))
-
-    beam.addFilter(other)
+def _finished(pipeline: beam.Pipeline, path: str) -> PipelineResult | None:
+    """Runs a pipeline to its end; returns None where it failed for what stands in its summary."""
+    result = None
     try:
-        yield
-    finally:
-        beam.removeFilter(other)
+        result = pipeline.run()
+        result.wait_until_finish()
+    except (Exception, KeyboardInterrupt) as error:
+        if interrupts.interrupted(error):
+            if isinstance(result, PortableResult):  # Dataflow goes on: docs/dataflow.md
+                with contextlib.suppress(Exception):
+                    result.cancel()
+            raise KeyboardInterrupt from None
+        if not _failed_when_written(path):
+            raise
+        return None
+    return result
 
 
 def _failed_when_written(path: str) -> bool:
@@ -119,12 +127,15 @@ def _failed_when_written(path: str) -> bool:
     return "run" not in summary and summary.get("failure") is not None
 
 
-def _of_dead_worker(output: str, error: worker_processes.DeadWorkerError) -> str:
+def _shards_done(output: str) -> str:
     run = PlannedRun.load(output)
-    shards = len(run.shards) if run else 0
-    written = shards - len(run.missing()) if run else 0
-    return (
-        f"a worker process died ({error.death}); {written} of {counted(shards, 'shard')} written, and the same command "
-        "continues with the rest. If it dies again, was it killed for its memory? Then ask for fewer workers or a "
-        f"smaller --batch-size. The workers' log is {error.log}"
-    )
+    return f"{len(run.written())} of {counted(len(run.shards), 'shard')} done" if run else ""
+
+
+def _elsewhere(options: PipelineOptions) -> str:
+    """What an interrupt does to a job on other machines."""
+    if not workers_elsewhere(options):
+        return ""
+    if runner_name(options) == "DataflowRunner":
+        return "Dataflow goes on with the job, so cancel it there first"
+    return "the runner was asked to cancel the job"

@@ -20,14 +20,11 @@ import os
 import resource
 import signal
 import sys
-import tempfile
 import threading
-import traceback
 import types
 from collections.abc import Iterator, Mapping, MutableMapping
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
@@ -35,8 +32,8 @@ from apache_beam.portability import python_urns
 from apache_beam.runners.portability.fn_api_runner.worker_handlers import GrpcWorkerHandler, WorkerHandler
 from apache_beam.runners.worker.sdk_worker_main import create_harness
 
+from camboxes.pipeline.interrupts import interrupted
 from camboxes.pipeline.jobs.beam_options import available_cores, local_processes
-from camboxes.pipeline.reporter import LOG, Reporter
 
 _FORKS = "forkserver" in multiprocessing.get_all_start_methods()
 _THREADS = "OMP_NUM_THREADS"
@@ -44,11 +41,7 @@ _INTERRUPT = {signal.SIGINT}
 
 
 class DeadWorkerError(RuntimeError):
-    """A worker process ended too early: what it died of, and the path of the workers' log."""
-
-    def __init__(self, death: str, log: str):
-        super().__init__(f"a worker process died ({death}); the workers' log is {log}")
-        self.death, self.log = death, log
+    """A worker process ended too early; the text is what it died of."""
 
 
 def import_ahead(*modules: str) -> None:
@@ -75,15 +68,15 @@ class _Job:
     peaks: list[int] = dataclasses.field(default_factory=list)  # of those that have ended
     workers: "list[_ForkedWorker]" = dataclasses.field(default_factory=list)
     ending: threading.Event = dataclasses.field(default_factory=threading.Event)  # Beam asks them nothing more
-    death: str | None = None  # what the first one died of that ended too early
+    death: str | None = None  # how the first one ended that ended too early
 
 
 @contextlib.contextmanager
-def supervised(options: PipelineOptions, reporter: Reporter = LOG) -> Iterator[list[int]]:
+def supervised(options: PipelineOptions, log: str) -> Iterator[list[int]]:
     """Runs the worker processes that a job asks for, while the job runs; where it asks for none, does nothing.
 
-    The cores are shared among them, Beam's options reach them. Their log is kept where the job fails, and the reporter
-    is told where it is.
+    The cores are shared among them, Beam's options reach them, and what they say goes to the file `log`. They end with
+    the block, and with this process.
 
     Returns:
       The most memory that each worker held, as getrusage counts it; complete once the job has ended.
@@ -96,23 +89,17 @@ def supervised(options: PipelineOptions, reporter: Reporter = LOG) -> Iterator[l
         return
     threads = os.environ.get(_THREADS, str(max(1, available_cores() // local_processes(options))))
     given = json.dumps(options.get_all_options(drop_default=True), default=str)
-    with tempfile.NamedTemporaryFile("w", prefix="camboxes-workers-", suffix=".log", delete=False) as log:
-        job = _Job({**os.environ, _THREADS: threads, "PIPELINE_OPTIONS": given}, log.name)
-        forked = functools.partial(_ForkedWorker, job), bytes
-        try:
-            with (
-                _replaced(WorkerHandler._registered_environments, python_urns.SUBPROCESS_SDK, forked),
-                _noted_in(log),
-            ):
-                yield job.peaks
-        except BaseException as error:
-            if job.death and isinstance(error, Exception):
-                raise DeadWorkerError(job.death, log.name) from error
-            reporter.say(f"camboxes: the workers' log is {log.name}")
-            raise
-        finally:
-            job.ending.set()
-    Path(log.name).unlink()
+    job = _Job({**os.environ, _THREADS: threads, "PIPELINE_OPTIONS": given}, log)
+    forked = functools.partial(_ForkedWorker, job), bytes
+    try:
+        with _replaced(WorkerHandler._registered_environments, python_urns.SUBPROCESS_SDK, forked):
+            yield job.peaks
+    except Exception as error:
+        if job.death:
+            raise DeadWorkerError(job.death) from error
+        raise
+    finally:
+        job.ending.set()
 
 
 @contextlib.contextmanager
@@ -154,6 +141,8 @@ class _ForkedWorker(GrpcWorkerHandler):
 
     def stop_worker(self) -> None:
         self._job.ending.set()
+        if interrupted(sys.exception()):  # which Beam passes on as soon as it has stopped its workers
+            self._process.kill()
         self._watching.join()
 
     def _watch(self) -> None:
@@ -162,7 +151,7 @@ class _ForkedWorker(GrpcWorkerHandler):
             self._job.peaks.append(self._peak.recv())
             return
         if self._job.death is None:
-            self._job.death = f"exit code {self._process.exitcode}"
+            self._job.death = _death(self._process.exitcode)
             for worker in self._job.workers:
                 worker._process.kill()
         error = RuntimeError("a worker process died")
@@ -171,28 +160,30 @@ class _ForkedWorker(GrpcWorkerHandler):
             self.data_conn._exception = error
 
 
+def _death(code: int) -> str:
+    if code != -signal.SIGKILL:
+        return f"a worker process died (exit code {code})"
+    return (
+        f"a worker process was killed (exit code {code}), perhaps for its memory: if it happens again, ask for fewer "
+        "workers or a smaller --batch-size"
+    )
+
+
 def _work(environment: dict[str, str], log: str, peak: Connection) -> None:
     """Runs Beam's worker, which reads what to do from the environment."""
     os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), sys.stderr.fileno())
     os.environ.clear()
     os.environ.update(environment)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPT)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal interrupts all processes, and the first one answers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.basicConfig(force=True)
     _, harness, _ = create_harness(environment)
     harness.run()
     peak.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
-@contextlib.contextmanager
-def _noted_in(log: Any) -> Iterator[None]:
-    """Writes to the workers' log what Beam says in this process, too: a failing worker makes much of Beam fail here."""
-    beam, handler, excepthook = logging.getLogger("apache_beam"), logging.StreamHandler(log), threading.excepthook
-    beam.addHandler(handler)
-    beam.propagate = beam.isEnabledFor(logging.INFO)  # --verbose
-    threading.excepthook = lambda failure: traceback.print_exception(failure.exc_value, file=log)
-    try:
-        yield
-    finally:
-        threading.excepthook = excepthook
-        beam.propagate = True
-        beam.removeHandler(handler)
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

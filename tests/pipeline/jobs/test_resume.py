@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -61,7 +62,10 @@ def test_a_worker_that_dies_ends_the_job_and_the_same_command_finishes_it(tmp_pa
     os.kill(_workers_of(job.pid)[0], signal.SIGKILL)
     _, errors = job.communicate(timeout=60)
     assert job.returncode == 1
-    assert "a worker process died (exit code -9)" in errors and "the same command continues with the rest" in errors
+    *_, failure, done = errors.splitlines()
+    assert failure.startswith("camboxes label: the job failed: a worker process was killed (exit code -9), perhaps")
+    log = re.fullmatch(r"\d+ of 50 shards done; tracebacks are in (\S+); the same command continues", done)[1]
+    Path(log).unlink()
     before = {path.name: path.stat().st_mtime_ns for path in shards.glob("*.parquet")}
     assert 2 <= len(before) < 50
     assert main(killed[3:-2]) == 0
@@ -132,6 +136,32 @@ def test_a_driver_killed_again_and_again_ends_with_the_same_bytes(manifest, undi
     assert json.loads((output / "summary.json").read_text())["run"]["images"] < 160
     assert results(output) == results(undisturbed)
     assert not list(output.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize(("number", "options"), [(signal.SIGINT, TWO_PROCESSES), (signal.SIGTERM, [])])
+def test_an_interrupted_command(manifest, undisturbed, tmp_path, results, number, options):
+    """Sent to all of its processes, as a terminal and Slurm do: one line, no process is left, the same bytes."""
+    output = tmp_path / "out"
+    job = subprocess.Popen(
+        _command(manifest, output, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    _until(lambda: _times(output))
+    workers = [*_children(job.pid), *_workers_of(job.pid)]
+    start = time.monotonic()
+    os.killpg(job.pid, number)
+    said, errors = job.communicate(timeout=60)  # until the last of its processes has closed its end
+    assert time.monotonic() - start < 5
+    assert job.returncode == -number and said == ""
+    assert len(workers) == (4 if options else 0), "the server and its resources, and two workers"
+    before = _times(output)
+    line = r"camboxes label: interrupted: (\d+) of 40 shards done; the same command continues"
+    done = re.fullmatch(line, errors.splitlines()[-1])
+    assert done and 1 <= int(done[1]) <= len(before), "a worker may have written another one since"
+    assert "Traceback" not in errors
+    assert main(_command(manifest, output)[3:]) == 0
+    assert {name: _times(output)[name] for name in before} == before, "a shard was done twice"
+    assert results(output) == results(undisturbed)
 
 
 def test_two_jobs_on_one_output(manifest, undisturbed, tmp_path, capsys, results):

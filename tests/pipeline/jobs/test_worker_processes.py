@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from apache_beam.options.pipeline_options import S3Options
 from camboxes.pipeline import LabelJob, label
 from camboxes.pipeline.jobs import worker_processes
 from camboxes.pipeline.jobs.beam_options import beam_options
+from camboxes.pipeline.jobs.job_log import job_log
 from camboxes.pipeline.jobs.worker_processes import DeadWorkerError, supervised
-from camboxes.pipeline.reporter import TERMINAL
 
 TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
 
@@ -25,7 +26,7 @@ TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processi
 def _run(work, options):
     """Runs work on each of a hundred numbers; the peaks of the workers."""
     asked = beam_options(options)
-    with supervised(asked, TERMINAL) as peaks, beam.Pipeline(options=asked) as p:
+    with job_log() as log, supervised(asked, log) as peaks, beam.Pipeline(options=asked) as p:
         p | beam.Create(range(100)) | beam.Reshuffle() | beam.Map(work)
     return peaks
 
@@ -68,22 +69,59 @@ def test_what_a_worker_raises_fails_the_job_and_its_log_is_kept(capfd):
         os.write(2, b"a worker's word\n")
         raise ValueError(f"no {number}")
 
-    with pytest.raises(Exception, match=r"ValueError: no \d+"):
+    with pytest.raises(Exception, match=r"ValueError: no \d+") as caught:
         _run(fail, TWO_PROCESSES)
-    said = capfd.readouterr().err
-    assert said.startswith("camboxes: the workers' log is ") and said.count("\n") == 1
-    log = Path(said.split()[-1])
-    assert "a worker's word" in log.read_text()
-    log.unlink()
+    assert capfd.readouterr().err == ""
+    assert "a worker's word" in _log(caught.value).read_text()
+    _log(caught.value).unlink()
+
+
+def _log(error):
+    """The file that the note of a job's error names."""
+    [note] = error.__notes__
+    assert note.startswith("tracebacks are in ")
+    return Path(note.split()[-1])
+
+
+def test_an_interrupt_ends_the_workers_and_is_raised_as_such(tmp_path, capfd):
+    """As a terminal sends it, to all processes; what a worker is in the middle of is not waited for."""
+
+    def work(_):
+        (tmp_path / str(os.getpid())).touch()
+        time.sleep(60)
+
+    def interrupt():
+        while len(list(tmp_path.iterdir())) < 2:
+            time.sleep(0.02)
+        for worker in tmp_path.iterdir():
+            os.kill(int(worker.name), signal.SIGINT)
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+        interrupted.append(time.monotonic())
+
+    interrupted = []
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        _run(work, TWO_PROCESSES)
+    assert time.monotonic() - interrupted[0] < 5
+    assert not [path for path in tmp_path.iterdir() if _runs(int(path.name))]
+    assert capfd.readouterr().err == ""
+
+
+def _runs(pid):
+    try:
+        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
 
 
 def _dead(work):
     """The error of a job in two processes, one of which dies."""
     start = time.monotonic()
-    with pytest.raises(DeadWorkerError, match=r"a worker process died \(exit code -9\)") as caught:
+    with pytest.raises(DeadWorkerError, match=r"a worker process was killed \(exit code -9\)") as caught:
         _run(work, TWO_PROCESSES)
     assert time.monotonic() - start < 60
-    Path(caught.value.log).unlink()
+    _log(caught.value).unlink()
 
 
 def test_a_worker_that_dies_fails_the_job_and_the_next_job_in_this_process_runs():
