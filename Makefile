@@ -33,13 +33,13 @@ test-faults: $(VENV)/.test
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports
 
-# Type checkers cannot follow the editable install's mapping of folders, so what is checked is a plain one.
+# mypy and import-linter cannot follow the editable install's mapping of folders, so what is checked is a plain one.
 types: $(VENV)/.test
 	rm -rf build
 	$(BIN)/pip install --quiet --no-deps --target build/installed .
 	cd build/installed && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p camboxes
+	cd build/installed && $(abspath $(BIN))/lint-imports ../../pyproject.toml
 
 # The report is tested in a real browser; playwright's own download of one is not used.
 chromium:
