@@ -1,14 +1,13 @@
-"""What fifty boxed images are worth: thresholds and calibrated scores, judged on the other images of a data set.
+"""What fifty boxed images are worth to calibrated scores, judged on the other images of a data set; fixed thresholds.
 
     python benchmarks/tuning.py DATA_FOLDER DATA_FOLDER [--runs FOLDER] [--splits N] [--boxed N] [--write]
 
 Data folders are those of quality.py. For each of SETTINGS a run of `camboxes label`, and then
 
     thresholds     GT-known at IoU 0.5 over all images at the default, at 0.8*otsu (chosen without any box), and at the
-                   best fixed threshold, which flatters; then what `camboxes tune` chooses from N boxed images loses
-                   against the best fixed threshold of the others, a mean over the splits
-    calibration    from the same N images, judged on all others: AUROC, Brier score and ECE (ten bins of equal mass)
-                   beside those of the N images' base rate; in how many splits Brier is lower
+                   best fixed threshold, which flatters; tuning_draws.py judges what `camboxes tune` chooses
+    calibration    from N images, judged on all others: AUROC, Brier score and ECE (ten bins of equal mass) beside those
+                   of the N images' base rate; in how many splits Brier is lower
 
 The directions that calibration starts from are learned from data sets too. Here each half of the other images is judged
 with the directions that the other half and the other data sets gave, so no image has a part in its own judgement.
@@ -16,7 +15,6 @@ with the directions that the other half and the other data sets gave, so no imag
 """
 
 import argparse
-import dataclasses
 import json
 import subprocess
 import sys
@@ -33,7 +31,7 @@ from camboxes.pipeline.evaluation.redrawing import Redrawn, redraw
 from camboxes.pipeline.evaluation.reliability import trust
 from camboxes.pipeline.formats.readers import read_ground_truth
 from camboxes.pipeline.tuning import calibrating
-from camboxes.pipeline.tuning.thresholds import Candidates, choose
+from camboxes.pipeline.tuning.thresholds import Candidates
 from camboxes.transforms import BoxRule, PlannedRun
 from camboxes.transforms.boxes.calibration import Calibration, standardise
 from camboxes.transforms.boxes.evidence import Evidence
@@ -72,14 +70,11 @@ def main() -> None:
                 name: {key: round(value, 4) for key, value in weights.items()} for name, weights in found.items()
             }
             DIRECTIONS.write_text(json.dumps({"directions": rounded}, indent=2) + "\n")
-        print(
-            "| | default | 0.8*otsu | best fixed t | tuned loses | AUROC | Brier / base rate | ECE / base rate "
-            "| Brier lower |"
-        )
-        print("|---|---|---|---|---|---|---|---|---|")
+        print("| | default | 0.8*otsu | best fixed t | AUROC | Brier / base rate | ECE / base rate | Brier lower |")
+        print("|---|---|---|---|---|---|---|---|")
         for (data, name), (run, _, truth_of) in runs.items():
             judged = redraw(run, judge(run, truth_of))
-            row = [*thresholds(judged, arguments), *calibration(samples, (data, name), arguments)]
+            row = [*thresholds(judged), *calibration(samples, (data, name), arguments)]
             print(f"| {data}: {name} | {' | '.join(row)} |", flush=True)
 
 
@@ -92,35 +87,16 @@ def label(folder: Path, options: list[str], output: Path):
     return run, match(run, truth), truth
 
 
-def thresholds(judged: Redrawn, arguments) -> list[str]:
+def thresholds(judged: Redrawn) -> list[str]:
     candidates = Candidates.of(judged)
-    fixed = candidates.families[0]
     known = 100 * (candidates.iou >= 0.5)
-    lost = []
-    for boxed, others in splits(judged.image, arguments):
-        some = {name: getattr(judged, name)[boxed] for name in ("image", "category", "iou", "iou_at", "iou_at_otsu")}
-        choice = choose(dataclasses.replace(judged, **some))
-        chosen = [
-            candidates.thresholds.index(choice.thresholds.get(judged.categories[number], choice.threshold))
-            if choice.threshold in candidates.thresholds
-            else nearest(candidates, choice.threshold)
-            for number in judged.category[others]
-        ]
-        lost.append(known[others, fixed].mean(axis=0).max() - known[others, chosen].mean())
-    best = known[:, fixed].mean(axis=0)
+    best = known[:, candidates.families[0]].mean(axis=0)
     otsu = known[:, candidates.thresholds.index("0.8*otsu")].mean()
     return [
         f"{100 * (judged.iou >= 0.5).mean():.1f}",
         f"{otsu:.1f}",
         f"{best.max():.1f} (t {judged.thresholds[best.argmax()]:g})",
-        f"{np.mean(lost):.2f}",
     ]
-
-
-def nearest(candidates: Candidates, threshold) -> int:
-    """The run's own threshold may lie between two candidates."""
-    fixed = candidates.thresholds[candidates.families[0]]
-    return int(np.abs(np.array(fixed) - threshold).argmin())
 
 
 def calibration(samples, key, arguments) -> list[str]:

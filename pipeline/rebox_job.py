@@ -48,7 +48,7 @@ def rebox(job: ReboxJob, beam_options: Sequence[str] = (), reporter: Reporter = 
         from camboxes.pipeline.jobs import beam_options as beams
         from camboxes.pipeline.jobs import progress, redrawn_run, run_folder
         from camboxes.pipeline.tuning.tuning_file import FILE
-        from camboxes.transforms import BoxesFromMaps, PlainMaps, ReadShards, storage
+        from camboxes.transforms import BoxesFromMaps, BoxRule, PlainMaps, ReadShards, storage
         from camboxes.transforms.boxes_from_maps import drawing_settings
         from camboxes.transforms.plain_maps import PLAIN
         from camboxes.transforms.review.decisions import carry_decisions
@@ -80,6 +80,10 @@ def rebox(job: ReboxJob, beam_options: Sequence[str] = (), reporter: Reporter = 
         carry_decisions(job.run, job.output)
         carried = f"; {counted(len(decisions), 'decision')} carried over" if decisions else ""
         progress.announce(job.output, f"boxes from the maps stored in {job.run}{carried}", reporter)
+        if job.thresholds is not None:
+            kept = "the run's own rule" if rule == BoxRule(**source.settings["rule"]) else "a rule of its own"
+            scores = "scores stay uncalibrated" if calibration is None else "calibrated scores"
+            reporter.say(f"{job.thresholds} holds {kept}; {scores}")
         maps = [ReadShards(job.run), *([PlainMaps()] if job.plain else [])]
         boxes = BoxesFromMaps(rule.threshold, rule.min_area, rule.boxes, rule.thresholds, calibration)
         redrawn_run.redraw([*maps, boxes], decisions, job.output, options, reporter)

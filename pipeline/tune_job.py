@@ -10,7 +10,7 @@ from camboxes.pipeline.reporter import LOG, Reporter
 
 if TYPE_CHECKING:
     from camboxes.pipeline.evaluation.redrawing import Redrawn
-    from camboxes.pipeline.evaluation.reliability import Trust
+    from camboxes.pipeline.tuning.calibration_quality import Quality
     from camboxes.pipeline.tuning.thresholds import Choice
     from camboxes.pipeline.tuning.tuning_file import Tuning
 
@@ -36,7 +36,8 @@ class TunedRun:
       choice: the chosen thresholds, and what they are expected to give on other images.
       boxes: number of drawn boxes that the scores are calibrated on.
       right: share of them that reach IoU 0.5, in [0, 1].
-      trust: how good the calibrated scores are on held-out images; None if every box gets the base rate.
+      quality: how good a calibration of the scores is on held-out images; None if the boxes are too few to tell. Where
+        it is no better than one probability for all boxes, `tuning` has no calibration.
     """
 
     tuning: "Tuning"
@@ -45,7 +46,13 @@ class TunedRun:
     choice: "Choice"
     boxes: int
     right: float
-    trust: "Trust | None"
+    quality: "Quality | None"
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether `camboxes rebox` would draw the boxes and scores that the run has."""
+        settings = self.redrawn.settings
+        return self.tuning.drawing_settings.items() <= {"calibration": None, **settings}.items()
 
 
 def tune(job: TuneJob, reporter: Reporter = LOG) -> TunedRun:
@@ -57,10 +64,10 @@ def tune(job: TuneJob, reporter: Reporter = LOG) -> TunedRun:
     with reporter.step("loading libraries"):
         from camboxes.pipeline.evaluation.judging import check_libraries, judge
         from camboxes.pipeline.evaluation.redrawing import redraw
-        from camboxes.pipeline.evaluation.reliability import trust
         from camboxes.pipeline.formats.readers import read_ground_truth, reviewed
         from camboxes.pipeline.jobs import run_folder
         from camboxes.pipeline.tuning import calibrating, thresholds
+        from camboxes.pipeline.tuning.calibration_quality import cross_validated
         from camboxes.pipeline.tuning.tuning_file import FILE, Tuning, maps_settings
         from camboxes.transforms import BoxRule, storage
 
@@ -75,20 +82,21 @@ def tune(job: TuneJob, reporter: Reporter = LOG) -> TunedRun:
     with reporter.step("choosing thresholds"):
         choice = thresholds.choose(redrawn)
     before = BoxRule(**redrawn.settings["rule"])
-    rule = BoxRule(choice.threshold, before.min_area, before.boxes, choice.thresholds)
+    rule = dataclasses.replace(before, threshold=choice.threshold, thresholds=choice.thresholds)
     with reporter.step("calibrating scores"):
         boxed, of_run = calibrating.samples(run, redrawn.matching, rule)
-        calibration = calibrating.fit(boxed, of_run)
-        right = float(boxed.right.mean()) if len(boxed.right) else 0.0
-        trusted = None
-        if any(calibration.weights.values()):
-            trusted = trust(calibrating.held_out(boxed, of_run).mean(axis=0), boxed.right, right)
+        quality = None if boxed.is_small else cross_validated(boxed, of_run)
+        calibration = calibrating.fit(boxed, of_run) if quality and quality.is_useful else None
+    right = float(boxed.right.mean()) if len(boxed.right) else 0.0
     figures = {
         "pairs": len(redrawn.iou),
+        "rule": choice.rule,
         "thresholds": {name: expected._asdict() for name, expected in choice.expected.items()},
         "shrinkage": choice.shrinkage,
-        "calibration": None if trusted is None else trusted._asdict(),
+        "calibration": None if quality is None else quality._asdict(),
     }
-    tuning = Tuning(rule, calibration, maps_settings(run), sorted(redrawn.matching.truths), figures)
+    learnt = rule != before or calibration is not None
+    images = sorted(redrawn.matching.truths) if learnt else []
+    tuning = Tuning(rule, calibration, maps_settings(run), images, figures)
     tuning.write(output)
-    return TunedRun(tuning, output, redrawn, choice, len(boxed.right), right, trusted)
+    return TunedRun(tuning, output, redrawn, choice, len(boxed.right), right, quality)

@@ -1,7 +1,9 @@
 """Thresholds and calibrated scores from a few boxed images.
 
-FILE holds true boxes of some of the run's images, as for camboxes evaluate; fifty images are enough to begin with. What
-is expected of the other images is told by cross-validation. OUT/tuning.json is for camboxes rebox --thresholds.
+FILE holds true boxes of some of the run's images, as for camboxes evaluate; fifty images are enough to begin with.
+What is expected of the other images is told by cross-validation. The run's own rule stays unless another is better
+there by a standard error, and scores are calibrated only where that tells right boxes from wrong ones.
+OUT/tuning.json is for camboxes rebox --thresholds.
 
 --from-review takes what was decided in a review (OUT/review.jsonl) instead. The boxes of accepted images count as true,
 and as all that there are of the image's labels; so what was accepted as it was drawn speaks for the threshold that drew
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 JOB = TuneJob
 
+_RULES = {"as it was": "the run's own", "overall": "one for every class", "per class": "another for some classes"}
+
 
 def run(job: TuneJob) -> None:
     """Runs the command."""
@@ -32,6 +36,9 @@ def run(job: TuneJob) -> None:
         print("boxes that were accepted as they were drawn count as true, which flatters the threshold that drew them")
     _print_scores(found)
     print(f"wrote {found.path}")
+    if found.changes_nothing:
+        print("nothing to draw again: the run's boxes and scores stay as they are")
+        return
     tuned = f"{job.run.rstrip('/')}-tuned"
     call = ["camboxes", "rebox", "--run", job.run, "--output", tuned, "--thresholds", found.path]
     print(f"draw with them: {shlex.join(call)}")
@@ -60,34 +67,54 @@ def _print_candidates(redrawn: "Redrawn") -> None:
 
 def _print_choice(found: TunedRun) -> None:
     """Prints the chosen thresholds, and what they are expected to give."""
-    expected, rule = found.choice.expected, found.tuning.rule
-    if "overall" not in expected:
+    from camboxes.pipeline.tuning import thresholds
+
+    choice, images = found.choice, len(set(found.redrawn.image.tolist()))
+    own = "by label" if choice.rule == thresholds.OWN and choice.thresholds else choice.threshold
+    if not choice.expected:
         print(
-            f"too few pairs to choose a threshold from: {len(found.redrawn.iou)}; expected at least 10. "
-            f"The run's own stays: {rule.threshold}"
+            f"too few boxed images to choose a threshold from: {images}; expected at least {thresholds.FEWEST}. "
+            f"The run's own stays: {own}"
         )
         return
-    print("Expected on images that were not seen (five folds, four times), in percent, with one standard error:\n")
-    for name, of in expected.items():
-        print(f"  {name:<10}  GT-known Loc, IoU 0.5: {of.known:5.1f} ± {of.error:.1f}   mean IoU: {of.mean_iou:.1f}")
-    by_class = f", and another for {len(rule.thresholds)} of the classes" if rule.thresholds else ", for every class"
-    print(f"\nchosen: threshold {rule.threshold}{by_class}")
-    if rule.thresholds:
-        shown = sorted(rule.thresholds.items(), key=lambda item: item[0])[:10]
+    print(
+        "Expected on images that were not seen (five folds, four times), in percent, with a 95% interval;\n"
+        "the gain is over the run's own rule, with its standard error, and counts a box near IoU 0.5 in part:\n"
+    )
+    for name, of in choice.expected.items():
+        known = f"{of.known:5.1f} ({of.low:.1f} to {of.high:.1f})"
+        gain = "" if name == thresholds.OWN else f"   gain: {of.gain:+.1f} ± {of.error:.1f}"
+        print(f"  {_RULES[name]:<26}  GT-known Loc, IoU 0.5: {known:<22} mean IoU: {of.mean_iou:.1f}{gain}")
+    if choice.rule == thresholds.OWN:
+        print(
+            f"\nchosen: the run's own threshold, {own}: no other gains more than its standard error and hits as often"
+        )
+        return
+    by_class = f"and another for {len(choice.thresholds)} of the classes" if choice.thresholds else "for every class"
+    print(f"\nchosen: threshold {choice.threshold}, {by_class}")
+    if choice.thresholds:
+        shown = sorted(choice.thresholds.items(), key=lambda item: item[0])[:10]
         print("        " + ", ".join(f"{on_one_line(name)} {threshold}" for name, threshold in shown))
 
 
 def _print_scores(found: TunedRun) -> None:
-    trust = found.trust
-    if trust is None:
+    quality, stay = found.quality, "scores stay uncalibrated"
+    if quality is None:
         print(
-            f"scores: {counted(found.boxes, 'box')}, {100 * found.right:.0f}% right: too few to calibrate (10, with "
-            "3 right and 3 wrong ones, are needed): every box gets the base rate"
+            f"calibration: {counted(found.boxes, 'box')}, {100 * found.right:.0f}% right: too few (10, with 3 right "
+            f"and 3 wrong ones, are needed): {stay}"
         )
         return
-    auroc = "-" if trust.auroc is None else f"{trust.auroc:.2f}"
+    images = counted(quality.images, "image")
+    if quality.is_useful:
+        print(f"calibration: {images} tell right boxes from wrong ones: scores become probabilities")
+    else:
+        print(
+            f"calibration: {images} do not tell right boxes from wrong ones clearly better than their share, "
+            f"{100 * found.right:.0f}%: {stay}"
+        )
+    auroc = "" if quality.auroc is None else f", AUROC {quality.auroc:.2f} ± {quality.auroc_error:.2f} (by chance 0.50)"
     print(
-        f"scores: calibrated on {counted(trust.boxes, 'box')}. On images that were not seen: Brier "
-        f"{trust.brier:.3f} (base rate {trust.constant_brier:.3f}), ECE {trust.ece:.3f} ({trust.constant_ece:.3f}), "
-        f"AUROC {auroc} (0.50)"
+        f"             on images that were not seen: Brier score {quality.brier:.3f} (with their share alone "
+        f"{quality.constant_brier:.3f}){auroc}"
     )

@@ -15,14 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from camboxes.pipeline.evaluation.matching import Matching
-from camboxes.pipeline.tuning.thresholds import folds
 from camboxes.transforms import BoxRule, PlannedRun
 from camboxes.transforms.boxes.calibration import Calibration, standardise
 from camboxes.transforms.boxes.evidence import Evidence, evidence
 from camboxes.transforms.boxes_from_maps import drawn_labels
 from camboxes.transforms.ordered_threads import OrderedMap
 
-_FEWEST, _FEWEST_OF_A_KIND = 10, 3  # boxes; right boxes, and wrong boxes: with fewer, all get the base rate
+_FEWEST, _FEWEST_OF_A_KIND = 10, 3  # boxes; right boxes, and wrong boxes
 _SHARED, _APART, _OWN = 3.0, 1.5, 0.3  # how freely the directions' sum, their difference and single weights are fitted
 _STRENGTH = 0.1  # scikit-learn's C
 _IMAGES = 2000  # of the run, at most, to standardise the evidence by
@@ -35,6 +34,12 @@ class Sample(NamedTuple):
     image: np.ndarray  # int64 [boxes], the image of each
     evidence: np.ndarray  # float64 [boxes, fields of Evidence]
     right: np.ndarray  # bool [boxes], whether each reaches IoU 0.5
+
+    @property
+    def is_small(self) -> bool:
+        """Whether there are fewer than ten boxes, three right ones, three wrong ones or two images."""
+        right, boxes = int(self.right.sum()), len(self.right)
+        return boxes < _FEWEST or min(right, boxes - right) < _FEWEST_OF_A_KIND or len(np.unique(self.image)) < 2
 
     def some(self, boxes: np.ndarray) -> "Sample":
         """Selects boxes by indices."""
@@ -92,7 +97,7 @@ def known_directions() -> Directions:
 def fit(sample: Sample, of_run: np.ndarray, directions: Directions | None = None) -> Calibration:
     """Fits a calibration to boxes.
 
-    It gives every box the base rate if there are fewer than ten boxes, three right ones or three wrong ones.
+    Of a small sample it gives every box the base rate.
 
     Args:
       sample: the boxes.
@@ -106,9 +111,8 @@ def fit(sample: Sample, of_run: np.ndarray, directions: Directions | None = None
         deviations = np.sqrt(np.square(np.where(known, of_run - means, 0)).sum(axis=0) / counts)
     mean = dict(zip(Evidence._fields, means.tolist(), strict=True))
     deviation = dict(zip(Evidence._fields, np.where(deviations > 1e-9, deviations, 1.0).tolist(), strict=True))
-    right = int(sample.right.sum())
-    if len(sample.right) < _FEWEST or min(right, len(sample.right) - right) < _FEWEST_OF_A_KIND:
-        rate = (right + 0.5) / (len(sample.right) + 1)
+    if sample.is_small:
+        rate = (sample.right.sum() + 0.5) / (len(sample.right) + 1)
         return Calibration(float(np.log(rate / (1 - rate))), dict.fromkeys(Evidence._fields, 0.0), mean, deviation)
     from sklearn.linear_model import LogisticRegression
 
@@ -130,12 +134,3 @@ def _basis(directions: Directions) -> np.ndarray:
 def probabilities(calibration: Calibration, evidence: np.ndarray) -> np.ndarray:
     """Calibrated scores, float64 [boxes]."""
     return np.array([calibration.probability(Evidence(*row)) for row in evidence.tolist()])
-
-
-def held_out(sample: Sample, of_run: np.ndarray) -> np.ndarray:
-    """The score of each box by a fit to images of other folds: float64 [repeats, boxes]."""
-    found: dict[int, np.ndarray] = {}
-    for repeat, train, test in folds(sample.image):
-        scores = found.setdefault(repeat, np.empty(len(sample.right)))
-        scores[test] = probabilities(fit(sample.some(train), of_run), sample.evidence[test])
-    return np.array(list(found.values())).reshape(-1, len(sample.right))

@@ -22,7 +22,7 @@ class Tuning:
     rule: BoxRule  # how boxes are drawn
     calibration: Calibration | None  # of the scores of boxes drawn by the rule; None to leave scores as they are
     maps: dict[str, Any]  # the run's settings that its maps depend on; the rule suits no other maps
-    images: list[str]  # the run's paths of the boxed images; figures on them flatter
+    images: list[str]  # the run's paths of the boxed images that it was learnt from; figures on them flatter
     figures: dict[str, Any]  # what is expected on other images
 
     @classmethod

@@ -13,8 +13,9 @@ def test_it_returns_the_tuning_that_it_writes_and_says_nothing(run, tmp_path, ca
     assert found.tuning == Tuning.read(found.path)
     assert (found.boxes, found.right) == (5, 1.0), "judged by the run's own boxes"
     assert found.tuning.rule.threshold == "1*otsu", "five pairs are too few to choose another"
-    assert found.trust is None
-    assert len(found.tuning.images) == 5
+    assert (found.quality, found.tuning.calibration) == (None, None)
+    assert found.changes_nothing
+    assert found.tuning.images == [], "nothing was learnt from them"
     assert capfd.readouterr() == ("", "")
 
 

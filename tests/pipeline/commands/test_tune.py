@@ -37,18 +37,22 @@ def _rebox(run, output, *options):
     return cli.main(["rebox", "--run", str(run), "--output", str(output), *map(str, options)])
 
 
-def test_five_boxes_say_no_more_than_a_base_rate(run, truth, tmp_path, capsys, annotations):
+def test_five_boxes_change_nothing(run, truth, tmp_path, capsys, annotations):
     assert _tune(run, truth, tmp_path / "tuning.json") == 0
     said = capsys.readouterr().out
-    assert "too few pairs to choose a threshold from: 5; expected at least 10. The run's own stays: 1*otsu" in said
-    assert "5 boxes, 80% right: too few to calibrate" in said
-    assert f"--thresholds {tmp_path / 'tuning.json'}" in said
+    few = "too few boxed images to choose a threshold from: 5; expected at least 10. The run's own stays: 1*otsu"
+    assert few in said
+    assert "calibration: 5 boxes, 80% right: too few (10, with 3 right and 3 wrong ones, are needed)" in said
+    assert "nothing to draw again: the run's boxes and scores stay as they are" in said
+    assert "camboxes rebox" not in said
+    value = json.loads((tmp_path / "tuning.json").read_text())
+    assert (value["calibration"], value["figures"]["calibration"]) == (None, None)
+    assert value["rule"] == _settings(run)["rule"]
     assert _rebox(run, tmp_path / "tuned", "--thresholds", tmp_path / "tuning.json") == 0
+    assert "tuning.json holds the run's own rule; scores stay uncalibrated" in capsys.readouterr().err
     before, after = annotations(run), annotations(tmp_path / "tuned")
-    assert [one["bbox"] for one in after["annotations"]] == [one["bbox"] for one in before["annotations"]]
-    assert {one["calibrated_score"] for one in after["annotations"]} == {0.75}, "(4 + 1/2) / (5 + 1)"
-    results = json.loads((tmp_path / "tuned" / "results.json").read_text())
-    assert {one["score"] for one in results} == {0.75}
+    assert after["annotations"] == before["annotations"]
+    assert (tmp_path / "tuned" / "results.json").read_bytes() == (run / "results.json").read_bytes()
 
 
 def test_thresholds_by_label_are_drawn_and_recorded(run, tmp_path, annotations):
@@ -105,13 +109,17 @@ def test_a_calibration_is_part_of_the_run(run, rows, tmp_path):
 
 def test_a_run_knows_what_it_was_tuned_on(run, truth, tmp_path):
     assert _tune(run, truth, tmp_path / "tuning.json") == 0
+    value = json.loads((tmp_path / "tuning.json").read_text())
+    assert value["images"] == [], "nothing was learnt from the five"
+    value["rule"]["threshold"], value["images"] = "0.8*otsu", ["a.jpg", "b.jpg"]
+    (tmp_path / "tuning.json").write_text(json.dumps(value))
     assert _rebox(run, tmp_path / "out", "--thresholds", tmp_path / "tuning.json") == 0
     tuned = PlannedRun.load(str(tmp_path / "out"))
-    assert len(Tuning.drawn_with(tuned).images) == 5
-    assert Tuning.drawn_with(PlannedRun.load(str(run))) is None
+    assert Tuning.drawn_with(tuned).images == ["a.jpg", "b.jpg"]
     assert _rebox(run, tmp_path / "out", "--threshold", "0.4", "--overwrite") == 0
     assert not (tmp_path / "out" / "tuning.json").exists()
-    assert _tune(run, truth, run / "tuning.json") == 0
+    assert Tuning.drawn_with(PlannedRun.load(str(run))) is None
+    (run / "tuning.json").write_text(json.dumps(value))
     assert Tuning.drawn_with(PlannedRun.load(str(run))) is None, "tuned, but not drawn again"
     (run / "tuning.json").unlink()
 
@@ -153,7 +161,7 @@ def test_thresholds_of_other_maps_are_refused(run, truth, tmp_path, capsys):
     assert _rebox(run, tmp_path / "out", "--thresholds", tmp_path / "tuning.json") == 2
     said = capsys.readouterr().err
     assert "tuned for other maps than those of" in said
-    assert "layercam, not cam*layercam@32[-2]*layercam@16; tune this run" in said
+    assert "layercam instead of cam*layercam@32[-2]*layercam@16; tune this run" in said
 
 
 def test_unknown_options_and_runs(run, truth, capsys):
@@ -193,8 +201,12 @@ def _map(*rectangles):
 
 @pytest.fixture
 def haloed(tmp_path):
+    return _haloed(tmp_path, 17, 2)
+
+
+def _haloed(tmp_path, halos, cores):
     """A run whose boxes are halos of what is there, but for the images called core: their boxes are cores."""
-    names = [*(f"halo-{number:02d}.jpg" for number in range(17)), "core-0.jpg", "core-1.jpg"]
+    names = [*(f"halo-{number:02d}.jpg" for number in range(halos)), *(f"core-{number}.jpg" for number in range(cores))]
     (tmp_path / "labels.csv").write_text("path,label\n" + "".join(f"{name},cat\n" for name in names))
     planned = Plan(str(tmp_path / "haloed"), [["cat"]], settings=SETTINGS, shards=2).make(str(tmp_path / "labels.csv"))
     for key in planned.shards:
@@ -229,10 +241,13 @@ def test_a_review_teaches_the_threshold_and_the_scores(haloed, rows, annotations
     said = capsys.readouterr().out
     assert "boxed: 12 images, 12 pairs of an image and a label that has true boxes there; without: 4 images" in said
     assert "boxes that were accepted as they were drawn count as true, which flatters the threshold" in said
-    assert "14 boxes, 86% right: too few to calibrate" in said, "12 right, 2 of 14 wrong: too few of a kind"
+    assert "14 boxes, 86% right: too few" in said, "12 right, 2 of 14 wrong: too few of a kind"
     value = json.loads(tuning.read_text())
     assert value["figures"]["pairs"] == 12
-    assert value["figures"]["thresholds"]["overall"]["known"] == 100
+    assert value["figures"]["rule"] == "overall"
+    expected = value["figures"]["thresholds"]
+    assert (expected["as it was"]["known"], expected["overall"]["known"]) == (0, 100)
+    assert "chosen: threshold" in said and "for every class" in said
     assert _rebox(haloed, tmp_path / "out", "--thresholds", tuning) == 0
     found = {row["path"]: row["boxes"] for row in rows(tmp_path / "out")}
     for number in range(12):
@@ -242,7 +257,7 @@ def test_a_review_teaches_the_threshold_and_the_scores(haloed, rows, annotations
     assert len(found) == 6
     for [box] in found.values():
         assert (box["bbox"], box["source"]) == (CORE, "machine"), "what nobody accepted is drawn anew, and better"
-        assert box["calibrated_score"] == round((12 + 0.5) / (14 + 1), 4)
+        assert box["calibrated_score"] is None
 
 
 def test_a_review_in_which_nothing_was_accepted(haloed, tmp_path, capsys):
@@ -262,3 +277,48 @@ def test_one_ground_truth_at_a_time(run, truth, capsys):
         assert left.value.code == 2
         said = capsys.readouterr().err
         assert "--ground-truth" in said and "--from-review" in said
+
+
+def _true_boxes(path, **boxes):
+    lines = [f"{name}.jpg,cat,{','.join(map(str, bbox))}" for name, bbox in boxes.items()]
+    path.write_text("\n".join(["path,label,x,y,width,height", *lines]))
+    return path
+
+
+def test_scores_that_tell_right_boxes_from_wrong_ones_are_calibrated(tmp_path, rows, capsys):
+    run = _haloed(tmp_path, 24, 16)
+    names = [*(f"halo-{number:02d}" for number in range(14)), *(f"core-{number}" for number in range(10))]
+    truth = _true_boxes(tmp_path / "truth.csv", **dict.fromkeys(names, HALO))
+    assert _tune(run, truth, tmp_path / "tuning.json") == 0
+    said = capsys.readouterr().out
+    assert "the run's own               GT-known Loc, IoU 0.5:  58.3 (38.5 to 75.8)" in said, "14 of 24, by Wilson"
+    assert (
+        "chosen: the run's own threshold, 0.25: no other gains more than its standard error and hits as often" in said
+    )
+    assert "calibration: 24 images tell right boxes from wrong ones: scores become probabilities" in said
+    assert "AUROC 1.00 ± 0.00 (by chance 0.50)" in said
+    assert "nothing to draw again" not in said and "draw with them: camboxes rebox" in said
+    value = json.loads((tmp_path / "tuning.json").read_text())
+    assert (value["figures"]["rule"], len(value["images"])) == ("as it was", 24)
+    assert _rebox(run, tmp_path / "out", "--thresholds", tmp_path / "tuning.json") == 0
+    assert "tuning.json holds the run's own rule; calibrated scores" in capsys.readouterr().err
+    scores = {row["path"]: row["boxes"][0]["calibrated_score"] for row in rows(tmp_path / "out")}
+    halos, cores = ([score for path, score in scores.items() if path.startswith(kind)] for kind in ("halo", "core"))
+    assert min(halos) > max(cores), "of the images without true boxes, too"
+    assert (len(halos), len(cores)) == (24, 16)
+
+
+def test_scores_that_tell_nothing_stay_as_they_are(tmp_path, annotations, capsys):
+    """All boxes look alike, and a third of them is wrong."""
+    run = _haloed(tmp_path, 30, 0)
+    boxes = {f"halo-{number:02d}": [0, 0, 5, 5] if number % 3 == 0 else HALO for number in range(30)}
+    assert _tune(run, _true_boxes(tmp_path / "truth.csv", **boxes), tmp_path / "tuning.json") == 0
+    said = capsys.readouterr().out
+    assert "30 images do not tell right boxes from wrong ones clearly better than their share, 67%: scores stay" in said
+    assert "AUROC 0.50 ± 0.00" in said, "pooled over folds it is far below"
+    assert "nothing to draw again" in said
+    value = json.loads((tmp_path / "tuning.json").read_text())
+    assert (value["calibration"], value["images"]) == (None, [])
+    assert value["figures"]["calibration"]["auroc"] == 0.5
+    assert _rebox(run, tmp_path / "out", "--thresholds", tmp_path / "tuning.json") == 0
+    assert annotations(tmp_path / "out")["annotations"] == annotations(Path(run))["annotations"]

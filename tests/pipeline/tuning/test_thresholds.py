@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from camboxes.pipeline.tuning.thresholds import Candidates, choose, folds
+from camboxes.pipeline.tuning.thresholds import Candidates, choose
 
 FIXED, SHARES = np.arange(2, 92, 2) / 100, np.arange(30, 151, 5) / 100
 
@@ -28,9 +28,16 @@ def judged(best, category, otsu=0.0, image=None):
 
 def test_the_threshold_that_suits_all():
     choice = choose(judged([0.4] * 30, [0] * 30))
-    assert (choice.threshold, choice.thresholds) == (0.4, {})
+    assert (choice.rule, choice.threshold, choice.thresholds) == ("overall", 0.4, {})
     assert choice.expected["as it was"].known == 0, "0.9 - 3 * 0.15 is below one half"
-    assert choice.expected["overall"] == (100, 0, pytest.approx(90))
+    best = choice.expected["overall"]
+    assert (best.known, best.mean_iou, best.gain, best.error) == (
+        100,
+        pytest.approx(90),
+        pytest.approx(73, abs=1),
+        pytest.approx(0),
+    )
+    assert (best.low, best.high) == (pytest.approx(100 * 30 / (30 + 1.96**2)), pytest.approx(100)), "Wilson's"
 
 
 def test_a_share_of_the_otsu_level_where_that_is_better():
@@ -64,19 +71,49 @@ def test_noise_gives_no_thresholds_by_class():
     assert choice.shrinkage is None
 
 
-def test_too_few_pairs_choose_nothing():
-    choice = choose(judged([0.6] * 9, [0] * 9))
-    assert (choice.threshold, list(choice.expected)) == (0.25, ["as it was"])
+def missing(missed, images=30):
+    """Thirty pairs that thresholds near 0.25 suit, of which the run's own rule draws some elsewhere, on one image."""
+    value = judged([0.25] * 30, [0] * 30, image=np.arange(30) * images // 30)
+    value.iou[:missed] = 0
+    return value
 
 
-def test_images_are_never_on_both_sides():
-    image = np.repeat(np.arange(13), 3)
-    seen = np.zeros((4, len(image)), int)
-    for repeat, train, test in folds(image):
-        assert not set(image[train]) & set(image[test])
-        assert len(train) + len(test) == len(image)
-        seen[repeat, test] += 1
-    assert (seen == 1).all()
+@pytest.mark.parametrize(("missed", "rule"), [(0, "as it was"), (1, "as it was"), (2, "overall"), (30, "overall")])
+def test_the_own_rule_stays_unless_another_is_better_by_a_standard_error(missed, rule):
+    choice = choose(missing(missed))
+    assert (choice.rule, choice.threshold == 0.25) == (rule, rule == "as it was")
+    own, overall = choice.expected["as it was"], choice.expected["overall"]
+    share = missed / 30
+    assert (own.known, own.gain, own.error) == (pytest.approx(100 * (1 - share)), 0, 0)
+    # Of thirty pairs one is 3.3 points, and so is the standard error; two are 6.7, and it is 4.6.
+    assert overall.gain == pytest.approx(100 * share, abs=0.1)
+    assert overall.error == pytest.approx(100 * np.sqrt(share * (1 - share) / 29), abs=0.1)
+
+
+def test_errors_are_over_images():
+    assert choose(missing(2, images=30)).rule == "overall"
+    assert choose(missing(2, images=10)).rule == "as it was", "both pairs are of one image"
+    assert choose(missing(30, images=10)).rule == "overall"
+    few = choose(missing(30, images=9))
+    assert (few.rule, few.threshold, few.expected) == ("as it was", 0.25, {})
+
+
+def test_a_rule_that_hits_less_is_not_chosen():
+    """Twenty boxes just above IoU 0.5 would gain in soft hits what one box just below it loses."""
+    value = judged([0.25] * 30, [0] * 30)
+    value.iou[:20] = 0.52
+    value.iou_at[20], value.iou_at_otsu[20] = 0.49, 0.49
+    choice = choose(value)
+    own, overall = choice.expected["as it was"], choice.expected["overall"]
+    assert overall.gain > 3 * overall.error
+    assert (choice.rule, own.known, overall.known) == ("as it was", 100, pytest.approx(100 * 29 / 30))
+
+
+def test_thresholds_by_class_of_the_run_stay_too():
+    value = judged([0.25] * 30, [0] * 30)
+    value.settings["rule"]["thresholds"] = {"cat": 0.26}
+    choice = choose(value)
+    assert (choice.rule, choice.threshold, choice.thresholds) == ("as it was", 0.25, {"cat": 0.26})
 
 
 def test_smoothing_keeps_the_families_apart():
