@@ -83,9 +83,9 @@ def qualified_name(name: str) -> str:
         near = ", ".join(difflib.get_close_matches(bare, tagged, n=5, cutoff=0)) or "timm has none for this network"
         raise ValueError(f"model {name!r}: timm has no weights {tag!r} for {network}; nearest names: {near}")
     known = [known for candidate in libraries for known in names[candidate]]
-    if near := difflib.get_close_matches(network, known, n=5):
+    if close := difflib.get_close_matches(network, known, n=5):
         raise ValueError(
-            f"model {name!r} is not known to {library or 'torchvision or timm'}; nearest names: {', '.join(near)}"
+            f"model {name!r} is not known to {library or 'torchvision or timm'}; nearest names: {', '.join(close)}"
         )
     raise ValueError(
         f"model {name!r}: there is no folder {name}, and no network of that name in {library or 'torchvision or timm'}"

@@ -106,7 +106,10 @@ def _listed(line: str, file: Path, root: Path, where: str) -> Path:
 def _read_image(image: Path, path: str, data_set: _DataSet, found: GroundTruthBuilder) -> None:
     label_file = _label_file(image)
     lines = _lines(label_file) if label_file.is_file() else []
-    width, height = _upright_size(image) if lines else (None, None)
+    if not lines:
+        found.add_image(path, None, None, str(image))
+        return
+    width, height = _upright_size(image)
     found.add_image(path, width, height, str(image))
     for where, line in lines:
         number, (x, y, across, down) = _box(line.split(), data_set.is_pose, where)

@@ -41,8 +41,8 @@ def beam_options(arguments: Sequence[str], own: Sequence[str] = ()) -> PipelineO
       CallError: an option that neither camboxes nor Beam knows, or is missing, or a runner that loses data.
     """
     parser = _Parser(allow_abbrev=False)
-    for options in {str(options): options for options in PipelineOptions.__subclasses__()}.values():
-        options._add_argparse_args(parser)
+    for kind in {str(kind): kind for kind in PipelineOptions.__subclasses__()}.values():
+        kind._add_argparse_args(parser)
     _, unknown = parser.parse_known_args(list(arguments))
     known = [*own, *parser._option_string_actions]
     refuse_unknown(unknown, known, "see --help for camboxes' own, and Beam's documentation for Beam's")
