@@ -1,5 +1,6 @@
 """Ctrl-C, and SIGTERM, which kill, Slurm, Docker and Kubernetes send: what a command says, and how its process ends."""
 
+import atexit
 import contextlib
 import os
 import signal
@@ -86,11 +87,14 @@ class Answer:
 
     def end(self) -> NoReturn:
         """Ends the process by the signal that it received, so that a shell ends its loop, too."""
+        main = threading.current_thread() is threading.main_thread()
+        if main:
+            atexit._run_exitfuncs()  # temporary folders are removed
         with contextlib.suppress(Exception):
             sys.stdout.flush()
         with contextlib.suppress(Exception):  # the server of worker processes would finish its imports first
             os.kill(sys.modules["multiprocessing.forkserver"]._forkserver._forkserver_pid, signal.SIGKILL)
-        if threading.current_thread() is threading.main_thread():
+        if main:
             signal.signal(self._received, signal.SIG_DFL)
         if os.name == "posix":
             os.kill(os.getpid(), self._received)

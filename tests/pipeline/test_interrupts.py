@@ -10,10 +10,11 @@ import pytest
 
 from camboxes.pipeline.interrupts import interrupted, telling
 
-# Says "ready" and waits for ever, as `WORK` does; puts things away as `TIDY` does.
+# Says "ready" and waits; once interrupted, it takes `TIDY` seconds to put things away.
 _PROCESS = """
-import sys, time
+import atexit, sys, time
 from camboxes.pipeline.interrupts import Answer, telling
+atexit.register(print, "the end")
 answer = Answer(lambda notes: f"interrupted {notes}")
 try:
     with telling(lambda: "1 of 3 done", "another machine goes on"):
@@ -42,7 +43,7 @@ def test_an_interrupt_is_one_line_and_ends_the_process_by_its_signal(number):
     process = _started()
     process.send_signal(number)
     output, errors = process.communicate(timeout=30)
-    assert output == "tidy\ntidied\n"
+    assert output == "tidy\ntidied\nthe end\n"
     assert errors == "interrupted ['1 of 3 done', 'another machine goes on']\n"
     assert process.returncode == -number  # as a shell sees it 128 + number, and it ends its loop
 
@@ -74,7 +75,7 @@ def test_a_job_in_the_background_is_not_interrupted():
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.3)
     process.send_signal(signal.SIGTERM)
-    assert process.communicate(timeout=30)[0] == "tidy\ntidied\n" and process.returncode == -signal.SIGTERM
+    assert process.communicate(timeout=30)[0] == "tidy\ntidied\nthe end\n" and process.returncode == -signal.SIGTERM
 
 
 def test_an_error_gets_a_note_of_what_is_done_and_an_interrupt_one_of_other_machines_too():
