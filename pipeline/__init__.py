@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from camboxes.pipeline.label_job import label as label
     from camboxes.pipeline.rebox_job import ReboxJob as ReboxJob
     from camboxes.pipeline.rebox_job import rebox as rebox
+    from camboxes.pipeline.report_job import ReportJob as ReportJob
+    from camboxes.pipeline.report_job import report as report
     from camboxes.pipeline.run import Run as Run
     from camboxes.pipeline.selftrain_job import SelftrainJob as SelftrainJob
     from camboxes.pipeline.selftrain_job import selftrain as selftrain
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from camboxes.pipeline.tune_job import tune as tune
 
 
-_JOBS = ("compare", "evaluate", "explain", "export", "label", "rebox", "selftrain", "train", "tune")
+_JOBS = ("compare", "evaluate", "explain", "export", "label", "rebox", "report", "selftrain", "train", "tune")
 _HOMES = {  # a name: the module that it is imported from
     **{job: f"{job}_job" for job in _JOBS},
     **{f"{job.capitalize()}Job": f"{job}_job" for job in _JOBS},

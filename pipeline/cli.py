@@ -23,6 +23,7 @@ _COMMANDS = {
     "rebox": "boxes again from a run's stored maps, without a model",
     "selftrain": "better maps, learnt from a run's own confident boxes",
     "explain": "one photograph, several methods, side by side",
+    "report": "a page of one label's images, the worst first",
     "evaluate": "how good a run's boxes are, given true ones",
     "compare": "two runs side by side, given true boxes",
     "tune": "thresholds and calibrated scores from a few boxed images",

@@ -20,8 +20,8 @@ from camboxes.transforms.images.decoding import ACCEPTED, decode_at_least
 
 HEAT_COLOURS = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_INFERNO)[:, 0, ::-1]
 
-_THUMBNAIL = 360  # long side, in pixels
-_THUMBNAIL_BYTES = 36_000  # at most; a photograph takes half of it
+_THUMBNAIL = 480  # long side, in pixels: a click enlarges it
+_THUMBNAIL_BYTES = 44_000  # at most; a photograph takes half of it
 _HEAT_MAP = 72  # long side, in pixels; the browser interpolates
 
 Row = Mapping[str, Any]

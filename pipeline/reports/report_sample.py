@@ -1,5 +1,6 @@
 """Chooses the images that a report shows, spread evenly over statuses, labels and reasons of rejection."""
 
+import bisect
 import collections
 import heapq
 import itertools
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 
 from camboxes.pipeline.sampling import number_of
 from camboxes.transforms import PlannedRun
-from camboxes.transforms.records import REJECTED, SKIPPED, is_background
+from camboxes.transforms.records import REJECTED, SKIPPED, is_background, score_of
 from camboxes.transforms.sources.background import BACKGROUND
 
 COLUMNS = ["path", "width", "height", "status", "reason", "labels", "boxes"]  # all but the large ones
@@ -59,6 +60,27 @@ def sample_rows(run: PlannedRun, sizes: Mapping[Stratum, int], images: Mapping[s
                 heapq.heappop(heap)
     found = (row for _, row in itertools.chain.from_iterable(kept.values()))
     return sorted(found, key=lambda row: row["path"])
+
+
+def worst_of_label(run: PlannedRun, label: str, most: int) -> list[dict[str, Any]]:
+    """Reads at most so many images of a label that are not rejected, with all their columns, the worst first.
+
+    Those without a box of the label come first, then those whose best box has the lowest score; of equal ones the first
+    by path.
+    """
+    [category] = [category.id for category in run.categories if category.name == label]
+    worst: list[tuple[float, str, dict[str, Any]]] = []
+    for _, rows in run.tables():
+        for position, row in enumerate(rows.select(COLUMNS).to_pylist()):
+            if row["status"] == REJECTED or all(of["category_id"] != category for of in row["labels"]):
+                continue
+            score = max((score_of(box) for box in row["boxes"] if box["category_id"] == category), default=-1.0)
+            if len(worst) < most or (score, row["path"]) < worst[-1][:2]:
+                bisect.insort(
+                    worst, (score, row["path"], rows.slice(position, 1).to_pylist()[0]), key=lambda of: of[:2]
+                )
+                del worst[most:]
+    return [row for _, _, row in worst]
 
 
 def deal(sizes: Mapping[Stratum, int], places: int) -> dict[Stratum, int]:

@@ -12,15 +12,17 @@ import base64
 import collections
 import hashlib
 import importlib.resources
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup
 
+from camboxes.models.counts import counted
 from camboxes.pipeline.reports import remarks
 from camboxes.pipeline.reports.pictures import colour, heat_map, thumbnail
-from camboxes.pipeline.reports.report_sample import COLUMNS, ROWS, Stratum, sample_rows, stratum_of
+from camboxes.pipeline.reports.report_sample import COLUMNS, ROWS, Stratum, sample_rows, stratum_of, worst_of_label
+from camboxes.pipeline.reports.settings_in_words import exactly, maps_in_words, rule_in_words
 from camboxes.pipeline.untrusted_text import shortened
 from camboxes.transforms import PlannedRun, storage
 from camboxes.transforms.records import NO_BOX, OK, PERSON, REJECTED, SKIPPED, score_of, source_of
@@ -28,6 +30,8 @@ from camboxes.transforms.sources.background import BACKGROUND
 
 if TYPE_CHECKING:
     from camboxes.pipeline.reports.evaluation_report import Section
+
+Row = Mapping[str, Any]
 
 _BINS = 20  # of a histogram
 _STATUS_NAMES = {OK: "with boxes", NO_BOX: "without a box", SKIPPED: "skipped", REJECTED: "rejected"}
@@ -51,14 +55,15 @@ def write(output: str, evaluation: "Section | None" = None, folder: str | None =
         sizes[stratum_of(row, images)] += 1
         charts.add(row)
     sample = sample_rows(run, sizes, images)
-    cards = [_card(run, row) for row in sample if row["status"] != REJECTED]
-    page = _template().render(
-        summary=summary,
-        status_names=_STATUS_NAMES,
-        charts=charts,
-        labels=sorted({(label["label"], label["category_id"]) for row in sample for label in row["labels"]}),
-        categories=sorted(summary["categories"].items(), key=lambda item: (-item[1]["images"], item[0]))[:ROWS],
-        cards=cards,
+    frequent = sorted(summary["categories"].items(), key=lambda item: (-item[1]["images"], item[0]))[:ROWS]
+    return _write_page(
+        run,
+        summary,
+        sample,
+        storage.join(folder or output, "report.html"),
+        charts=charts if summary["annotations"] else None,
+        categories=[(name, counts) for name, counts in frequent if counts["images"] > 1],
+        single=[name for name, counts in frequent if counts["images"] <= 1],
         rejected=[row for row in sample if row["status"] == REJECTED],
         remarks=[
             *remarks.of_input(run.passed_over, [category.name for category in run.categories], run.splits, run.assumed),
@@ -69,7 +74,38 @@ def write(output: str, evaluation: "Section | None" = None, folder: str | None =
         photographs=_photographs(run, evaluation) if evaluation else {},
         beside_results=folder in (None, output),
     )
-    storage.write_bytes(storage.join(folder or output, "report.html"), page.encode())
+
+
+def write_of_label(run: PlannedRun, label: str, pictures: int, path: str) -> int:
+    """Writes a page of a label's images, the worst first. See `worst_of_label`, and `write` for what is returned."""
+    summary = storage.read_json(storage.join(run.output, "summary.json"))
+    counts = summary["categories"][label]
+    return _write_page(
+        run,
+        summary | {"warnings": []},
+        worst_of_label(run, label, pictures),
+        path,
+        label={"name": label, "images": counts["images"], "boxes": counts["boxes"]},
+    )
+
+
+def _write_page(run: PlannedRun, summary: Mapping[str, Any], rows: Sequence[Row], path: str, **shown: Any) -> int:
+    """Writes a page that shows rows, but for the rejected ones, and what else is given to the template."""
+    cards = [_card(run, row) for row in rows if row["status"] != REJECTED]
+    nothing = dict.fromkeys(("charts", "evaluation", "label")) | {"beside_results": True}
+    lists: dict[str, Any] = {name: [] for name in ("categories", "single", "rejected", "remarks")}
+    page = _template().render(
+        **{**nothing, **lists, **shown},
+        summary=summary,
+        maps=maps_in_words(summary["settings"]),
+        boxes=rule_in_words(summary["settings"]["rule"]),
+        exactly=exactly(summary["settings"]),
+        counted=counted,
+        status_names=_STATUS_NAMES,
+        labels=sorted({(label["label"], label["category_id"]) for row in rows for label in row["labels"]}),
+        cards=cards,
+    )
+    storage.write_bytes(path, page.encode())
     return sum(card["photograph"] is None for card in cards)
 
 

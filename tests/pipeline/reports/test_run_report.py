@@ -276,6 +276,70 @@ def test_sorting(small, visit):
     assert page.cards() == [TWO, THREE, FOUR]
     order.select_option(label="path")
     assert page.cards() == [TWO, FOUR, THREE]
+    page.page.get_by_label("Label").select_option(label="all")
+    order.select_option(label="most worth reviewing")
+    assert page.cards() == BY_PATH, "these rows have no priority"
+
+
+def test_a_click_enlarges_a_picture(small, visit):
+    page = visit(small)
+    enlarged = page.page.locator("#enlarged")
+    assert not enlarged.is_visible()
+    first = page.page.locator("#sheet .frame").first
+    before = first.bounding_box()["width"]
+    first.click()
+    assert page.visible("#enlarged .path") == [ONE]
+    assert enlarged.locator(".picture").bounding_box()["width"] > 2 * before
+    shown = enlarged.locator(".picture").bounding_box()
+    assert shown["width"] / shown["height"] == pytest.approx(80 / 60, rel=0.01)
+    for key, path in (("ArrowRight", TWO), ("ArrowLeft", ONE), ("ArrowLeft", BY_PATH[-1])):
+        page.page.keyboard.press(key)
+        assert page.visible("#enlarged .path") == [path]
+    page.page.keyboard.press("Escape")
+    assert not enlarged.is_visible()
+    page.page.get_by_label("Label").select_option(label="cat")
+    first.press("Enter")
+    page.page.keyboard.press("ArrowLeft")
+    assert page.visible("#enlarged .path") == [TWO], "what the filter leaves"
+    enlarged.locator(".picture").click()
+    assert not enlarged.is_visible()
+    assert page.troubles == []
+
+
+def test_the_filter_bar_stays_with_what_it_filters(tmp_path, visit):
+    images = {f"{number:02}.jpg": {"labels": [f"label {number}"]} for number in range(40)}
+    page = visit(synthetic_run(tmp_path, images), viewport={"width": 1200, "height": 500}).page
+    bar = page.locator(".bar")
+    page.locator("#sheet li").nth(20).scroll_into_view_if_needed()
+    assert bar.bounding_box()["y"] == pytest.approx(0, abs=1)
+    page.locator("footer").scroll_into_view_if_needed()
+    page.mouse.wheel(0, 10_000)
+    page.wait_for_function("scrollY + innerHeight >= document.body.scrollHeight - 2")
+    assert bar.bounding_box()["y"] + bar.bounding_box()["height"] <= page.locator("h2").last.bounding_box()["y"]
+
+
+def test_labels_of_one_image_fold(small, tmp_path, visit):
+    images = {f"{number}.jpg": {"labels": ["often" if number < 2 else f"once {number}"]} for number in range(5)}
+    page = visit(synthetic_run(tmp_path, images))
+    assert page.page.locator("summary").inner_text() == "3 labels of one image each"
+    assert page.page.locator("details p").inner_text() == ""
+    page.page.locator("summary").click()
+    assert page.page.locator("details p").inner_text() == "once 2, once 3, once 4"
+    assert page.page.locator("table").last.inner_text().split("\n")[1].split("\t")[:2] == ["often", "2"]
+
+
+def test_the_page_of_a_label(small, visit, tmp_path):
+    run = PlannedRun.load(str(small.parent))
+    path = tmp_path / "dog.html"
+    assert run_report.write_of_label(run, "dog", 10, str(path)) == 3
+    page = visit(path)
+    assert page.cards() == [FOUR, TWO, THREE], "without a box, 0.52, 0.77"
+    assert page.page.locator("h1").inner_text() == "dog: 2 pseudo-boxes on 3 images"
+    assert page.page.locator(".chart").count() == 0
+    assert run_report.write_of_label(run, "dog", 2, str(path)) == 1
+    page = visit(path)
+    assert page.cards() == [FOUR, TWO]
+    assert "the 2 worst of 3" in page.page.locator("h2 .soft").first.inner_text()
 
 
 def test_without_script_it_can_be_read(small, visit):
@@ -495,6 +559,6 @@ def test_photographs_stand_upright(tmp_path):
     path = synthetic_run(tmp_path, {"turned.jpg": {"labels": ["flag"], "size": (800, 1200)}})
     [data] = re.findall(r'src="data:image/jpeg;base64,(.*?)"', path.read_text())
     thumbnail = Image.open(io.BytesIO(base64.b64decode(data)))
-    assert thumbnail.size == (240, 360)
+    assert thumbnail.size == (320, 480)
     np.testing.assert_allclose(thumbnail.getpixel((200, 180)), (255, 0, 0), atol=8)
     np.testing.assert_allclose(thumbnail.getpixel((40, 180)), (0, 0, 255), atol=8)

@@ -1,0 +1,14 @@
+"""Writes a page of a label's images, the worst first: those without a box, then those of the lowest scores.
+
+OUT/report.html, which every run has, shows a sample of all labels.
+"""
+
+from camboxes.pipeline.report_job import ReportJob, report
+from camboxes.pipeline.reporter import TERMINAL
+
+JOB = ReportJob
+
+
+def run(job: ReportJob) -> None:
+    """Runs the command."""
+    print(f"look at {report(job, TERMINAL)}")
