@@ -10,7 +10,7 @@ BIN = $(VENV)/bin
 
 SUDO = $(shell test "$$(id -u)" = 0 || echo sudo)
 
-.PHONY: demo test test-app test-faults lint types chromium clean
+.PHONY: demo test test-app test-faults lint types installed chromium clean
 
 demo: $(VENV)/.demo
 	$(BIN)/camboxes demo
@@ -30,16 +30,18 @@ test-app: $(VENV)/.test chromium
 test-faults: $(VENV)/.test
 	$(BIN)/pytest tests/pipeline/test_faults.py tests/pipeline/test_hostile_inputs.py --fault-rounds 64
 
-lint: $(VENV)/.test
+lint: installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	cd build/installed && $(abspath $(BIN))/lint-imports --config ../../pyproject.toml
 
-# mypy and import-linter cannot follow the editable install's mapping of folders, so what is checked is a plain one.
-types: $(VENV)/.test
+types: installed
+	cd build/installed && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p camboxes
+
+# import-linter and mypy cannot follow the editable install's mapping of folders, so what they check is a plain one.
+installed: $(VENV)/.test
 	rm -rf build
 	$(BIN)/pip install --quiet --no-deps --target build/installed .
-	cd build/installed && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p camboxes
-	cd build/installed && $(abspath $(BIN))/lint-imports ../../pyproject.toml
 
 # The report is tested in a real browser; playwright's own download of one is not used.
 chromium:

@@ -12,9 +12,10 @@ from camboxes.pipeline.jobs.remote import Accelerator
 from camboxes.pipeline.options.boxes import NewBoxOptions
 from camboxes.pipeline.options.data import SourceOptions, background_option
 from camboxes.pipeline.options.fields import option, option_names
-from camboxes.pipeline.options.maps import MapOptions, in_words
+from camboxes.pipeline.options.maps import MapOptions
 from camboxes.pipeline.options.network import ClassOptions, assumed
 from camboxes.pipeline.reporter import LOG, Reporter
+from camboxes.pipeline.reports.settings_in_words import maps_in_words
 from camboxes.pipeline.run import Run
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ def label(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter = 
                 rows |= step.with_resource_hints(**hints)
 
         exactly = f"{ready.describe_network()}, processes: {local_processes(options)}"
-        progress.announce(job.output, in_words(localizer.settings), reporter, exactly)
+        progress.announce(job.output, maps_in_words(localizer.settings), reporter, exactly)
         with reporter.step("looking the images up"):
             remarks = [*_remarks(job, ready)]
         for remark in remarks:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from camboxes.models.counts import counted
 from camboxes.pipeline.errors import CallError
 from camboxes.pipeline.label_job import LabelJob, Prepared, label, prepare
-from camboxes.pipeline.options.maps import in_words
 from camboxes.pipeline.options.network import assumed
 from camboxes.pipeline.reporter import TERMINAL
+from camboxes.pipeline.reports.settings_in_words import maps_in_words
 from camboxes.pipeline.untrusted_text import on_one_line
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _describe(job: LabelJob, ready: Prepared) -> None:
     sizes = sorted({*draft.shards.values()})
     extent = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else str(sizes[0])
     print(f"output    {draft.output}, {counted(len(draft.shards), 'shard')} of {extent}")
-    print(f"maps      {in_words(ready.localizer.settings)}")
+    print(f"maps      {maps_in_words(ready.localizer.settings)}")
     print(f"network   {ready.describe_network()}, batches of {classifier.spec.batch_size}")
     outputs = f"{counted(len(classifier.class_names), 'class')} by {'sigmoid' if classifier.multilabel else 'softmax'}"
     print(f"          weights {classifier.settings['weights_sha256'][:16]}, {outputs}")

@@ -3,8 +3,7 @@
 import argparse
 import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Any, get_args
+from typing import get_args
 
 from camboxes.models.spec import CELLS, DEFAULT_MAPS, LITE_MAPS, METHODS, MapSpec, Refinement
 from camboxes.pipeline.options.fields import Options, option
@@ -70,22 +69,3 @@ class MapOptions(Options):
             compete=self.compete,
             refine=self.refine,
         )
-
-
-_WORDS = {
-    **{"cam": "CAM", "gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "xgradcam": "XGrad-CAM", "hirescam": "HiResCAM"},
-    **{"layercam": "LayerCAM", "scorecam": "Score-CAM", "eigencam": "Eigen-CAM", "guidedbackprop": "guided backprop"},
-    **{"rollout": "attention rollout", "chefer": "Chefer et al.", "tscam": "TS-CAM"},
-}
-
-
-def in_words(settings: Mapping[str, Any]) -> str:
-    """How maps are made, for people: "two scales, CAM x LayerCAM, refined". Settings: see `Localizer.settings`."""
-    scales = len(settings["scales"])
-    terms = [dict.fromkeys(factor.method for factor in term.factors) for term in MapSpec(settings["method"]).terms]
-    method = " + ".join(" x ".join(_WORDS.get(name, name) for name in names) for names in terms)
-    words = [{1: "one scale", 2: "two scales"}.get(scales, f"{scales} scales"), method]
-    words += ["mirrored, too"] if settings["flip"] else []
-    words += ["refined"] if settings["refine"] == "affinity" else []
-    words += ["with a second look"] if settings["second_look"] else []
-    return ", ".join(words)

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from camboxes.models.spec import MapSpec
-from camboxes.transforms.boxes.from_map import Cut
 
 _METHODS = {
     **{"cam": "CAM", "gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "xgradcam": "XGrad-CAM", "hirescam": "HiResCAM"},
@@ -33,6 +32,8 @@ def maps_in_words(settings: Mapping[str, Any]) -> str:
 
 def rule_in_words(rule: Mapping[str, Any]) -> str:
     """How boxes are drawn: "around the component at the peak, cut at the map's Otsu level". Rule: see `BoxRule`."""
+    from camboxes.transforms.boxes.from_map import Cut
+
     share, otsu = Cut.parse(rule["threshold"])
     whole = "the map's Otsu level" if otsu else "the map's range"
     cut = whole if otsu and share == 1 else f"{share:g} of {whole}"

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from camboxes.pipeline.reports import run_report
-from camboxes.transforms import Plan, storage
+from camboxes.transforms import Plan, PlannedRun, storage
 from camboxes.transforms.planning.plan import shard_file
 from camboxes.transforms.records import LABELED, table
 from camboxes.transforms.write import merge
