@@ -78,7 +78,7 @@ def figure(
         top += row_height
     _scale(page, draw, (lefts[-1], top + 44))
     for number, note in enumerate(notes):
-        _text(draw, (lefts[0], top + 44 + 34 * number), note, width=lefts[-1] - lefts[0] - GAP)
+        _text(draw, (lefts[0], top + 44 + 34 * number), note, width=max(TILE[0], lefts[-1] - lefts[0] - GAP))
     return page
 
 

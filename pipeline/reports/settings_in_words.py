@@ -20,7 +20,7 @@ _BOXES = {
 
 def maps_in_words(settings: Mapping[str, Any]) -> str:
     """How maps are made: "two scales, CAM x LayerCAM, refined". Settings: see `Localizer.settings`."""
-    scales = len(settings.get("scales", [settings["model"]["size"]]))
+    scales = len(settings.get("scales", ["the network's own"]))
     terms = [dict.fromkeys(factor.method for factor in term.factors) for term in MapSpec(settings["method"]).terms]
     method = " + ".join(" x ".join(_METHODS.get(name, name) for name in names) for names in terms)
     words = [{1: "one scale", 2: "two scales"}.get(scales, f"{scales} scales"), method]

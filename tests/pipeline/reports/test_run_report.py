@@ -331,7 +331,7 @@ def test_labels_of_one_image_fold(small, tmp_path, visit):
 def test_the_page_of_a_label(small, visit, tmp_path):
     run = PlannedRun.load(str(small.parent))
     path = tmp_path / "dog.html"
-    assert run_report.write_of_label(run, "dog", 10, str(path)) == 3
+    assert run_report.write_of_label(run, "dog", 10, str(path)) == 2, "photographs are gone"
     page = visit(path)
     assert page.cards() == [FOUR, TWO, THREE], "without a box, 0.52, 0.77"
     assert page.page.locator("h1").inner_text() == "dog: 2 pseudo-boxes on 3 images"
