@@ -129,6 +129,7 @@ def command() -> int:
         gc.freeze()
     if code == interrupts.CODE:
         answer.end()
+    answer.stop()
     return code
 
 

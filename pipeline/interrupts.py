@@ -74,8 +74,7 @@ class Answer:
 
     def _answer(self, number: int, _frame: FrameType | None) -> NoReturn:
         self._received = signal.Signals(number)
-        for one in self._numbers:
-            signal.signal(one, signal.SIG_DFL)
+        self.stop()
         _begin(threading.Timer(_TO_END, self.end))
         notes: list[str] = []
         # In a thread, for this one may hold a lock that is needed.
@@ -84,6 +83,11 @@ class Answer:
         os.write(2, f"{below}{self.line(notes)}\n".encode())
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         raise KeyboardInterrupt
+
+    def stop(self) -> None:
+        """Has the next signal end the process at once: nothing is left to be told."""
+        for number in self._numbers:
+            signal.signal(number, signal.SIG_DFL)
 
     def end(self) -> NoReturn:
         """Ends the process by the signal that it received, so that a shell ends its loop, too."""

@@ -59,6 +59,18 @@ def test_a_second_interrupt_ends_it_at_once():
     assert (output, errors.count("\n"), process.returncode) == ("", 1, -signal.SIGINT)
 
 
+def test_an_interrupt_after_the_last_word_ends_it_without_one():
+    code = (
+        "import signal, time; from camboxes.pipeline.interrupts import Answer; answer = Answer(lambda _: 'told')\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # as asyncio does\n"
+        "answer.stop(); print('ready', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30) == ("", "") and process.returncode == -signal.SIGINT
+
+
 def test_what_takes_long_to_put_away_is_left():
     process = _started(tidy=60)
     start = time.monotonic()
