@@ -40,9 +40,7 @@ def beam_options(arguments: Sequence[str], own: Sequence[str] = ()) -> PipelineO
     Raises:
       CallError: an option that neither camboxes nor Beam knows, or is missing, or a runner that loses data.
     """
-    parser = _Parser(allow_abbrev=False)
-    for kind in {str(kind): kind for kind in PipelineOptions.__subclasses__()}.values():
-        kind._add_argparse_args(parser)
+    parser = _parser()
     _, unknown = parser.parse_known_args(list(arguments))
     known = [*own, *parser._option_string_actions]
     refuse_unknown(unknown, known, "see --help for camboxes' own, and Beam's documentation for Beam's")
@@ -149,3 +147,11 @@ def _share_the_machine(options: PipelineOptions) -> None:
     if not debug.lookup_experiment("use_multiple_sdk_containers"):
         debug.add_experiment("no_use_multiple_sdk_containers")
     debug.number_of_worker_harness_threads = debug.number_of_worker_harness_threads or _SHARDS_AT_ONCE
+
+
+def _parser() -> _Parser:
+    """A parser of all of Beam's options."""
+    parser = _Parser(allow_abbrev=False)
+    for kind in {str(kind): kind for kind in PipelineOptions.__subclasses__()}.values():
+        kind._add_argparse_args(parser)
+    return parser
