@@ -7,6 +7,7 @@ For each number of boxed images a row, over random draws of so many images:
     changed      share of the draws in which the run's own rule does not stay
     gain         GT-known at IoU 0.5 of the chosen rule less that of the run's own, on the other images, in points: the
                  mean, the worst and the best draw, and the share of draws that lose
+    always       likewise without a margin: of the best threshold for all classes, whatever the run's own rule gives
     in interval  share of the draws whose 95% interval for the chosen rule holds its GT-known on the other images
     calibrated   share of the draws in which scores are calibrated
     Brier        by how much calibration lowers the Brier score of the share of right boxes, on the other images: the
@@ -33,6 +34,9 @@ from camboxes.pipeline.tuning.calibrating import Sample, fit, probabilities, sam
 from camboxes.pipeline.tuning.calibration_quality import cross_validated
 from camboxes.transforms import BoxRule, PlannedRun
 
+COLUMNS = ("boxed", "own", "changed", "gain: mean, worst, best", "loses", "always: mean, worst", "loses", "in interval",
+           "calibrated", "Brier: mean, worst", "raised", "AUROC: others, told")  # fmt: skip
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -43,16 +47,15 @@ def main() -> None:
     parser.add_argument("--own", help="as JSON: 0.5 or '\"0.8*otsu\"'")
     arguments = parser.parse_args()
     run = PlannedRun.load(arguments.run)
-    redrawn = redraw(run, judge(run, read_ground_truth(arguments.ground_truth)))
-    if arguments.own is not None:
-        redrawn = drawn_at(redrawn, json.loads(arguments.own))
-    images = len(np.unique(redrawn.image))
+    judged = judge(run, read_ground_truth(arguments.ground_truth))
+    images = len(np.unique(judged.image))
     if max(arguments.boxed) >= images:
         parser.error(f"--boxed {max(arguments.boxed)} leaves no image to judge on: {images} have true boxes")
+    redrawn = redraw(run, judged)
+    if arguments.own is not None:
+        redrawn = drawn_at(redrawn, json.loads(arguments.own))
     boxes, of_run = samples(run, redrawn.matching, BoxRule(**redrawn.settings["rule"]))
-    print("| boxed | own | changed | gain: mean, worst, best | loses | in interval | calibrated | Brier: mean, worst "
-          "| raised | AUROC: others, told |")  # fmt: skip
-    print(10 * "|---" + "|")
+    print(f"| {' | '.join(COLUMNS)} |\n{len(COLUMNS) * '|---'}|")
     for boxed in arguments.boxed:
         cells = [*of_thresholds(redrawn, boxed, arguments.draws), *of_scores(boxes, of_run, boxed, arguments.draws)]
         print(f"| {boxed} | {100 * (redrawn.iou >= 0.5).mean():.1f} | {' | '.join(cells)} |", flush=True)
@@ -68,7 +71,8 @@ def drawn_at(redrawn: Redrawn, threshold) -> Redrawn:
 def of_thresholds(redrawn: Redrawn, boxed: int, draws: int) -> list[str]:
     candidates = thresholds.Candidates.of(redrawn)
     known, own = 100 * (candidates.iou >= 0.5), 100 * (redrawn.iou >= 0.5)
-    gains, changed, inside = [], [], []
+    soft = thresholds._soft_hits(candidates.iou)
+    gains, always, changed, inside = [], [], [], []
     for some, others in drawn(redrawn.image, boxed, draws):
         columns = {name: getattr(redrawn, name)[some] for name in ("image", "category", "iou", "iou_at", "iou_at_otsu")}
         choice = thresholds.choose(dataclasses.replace(redrawn, **columns))
@@ -79,6 +83,8 @@ def of_thresholds(redrawn: Redrawn, boxed: int, draws: int) -> list[str]:
             reached = known[others, [candidates.thresholds.index(threshold) for threshold in of]]
         changed.append(choice.rule != thresholds.OWN)
         gains.append(reached.mean() - own[others].mean())
+        best, _ = thresholds._fit(candidates, soft, redrawn.category, some, None)
+        always.append(known[others, best].mean() - own[others].mean())
         if choice.expected:
             expected = choice.expected[choice.rule]
             inside.append(expected.low <= reached.mean() <= expected.high)
@@ -86,6 +92,8 @@ def of_thresholds(redrawn: Redrawn, boxed: int, draws: int) -> list[str]:
         f"{100 * np.mean(changed):.0f}%",
         f"{np.mean(gains):+.2f}, {min(gains):+.1f}, {max(gains):+.1f}",
         f"{100 * np.mean(np.array(gains) < 0):.0f}%",
+        f"{np.mean(always):+.2f}, {min(always):+.1f}",
+        f"{100 * np.mean(np.array(always) < 0):.0f}%",
         f"{100 * np.mean(inside):.0f}%" if inside else "-",
     ]
 
