@@ -235,9 +235,9 @@ def test_processes_are_fitted_only_where_the_call_leaves_them_open(monkeypatch):
 
 def test_a_command_s_process_collects_no_garbage_while_it_imports_nor_at_its_end():
     code = "import gc, time; from camboxes.pipeline import cli\n"
-    code += "found = []; cli._IMPORTS = 0.2\n"
-    code += "cli.main = lambda: found.append(gc.isenabled()) or time.sleep(1) or found.append(gc.isenabled()) or 3\n"
-    code += "print(cli.command(), gc.get_freeze_count(), *found)"
+    code += "seen = []; cli._IMPORTS = 0.2\n"
+    code += "cli.main = lambda **_: seen.append(gc.isenabled()) or time.sleep(1) or seen.append(gc.isenabled()) or 3\n"
+    code += "print(cli.command(), gc.get_freeze_count(), *seen)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     status, frozen, *collecting = done.stdout.split()
     assert status == "3" and int(frozen) > 10_000 and collecting == ["False", "True"]
