@@ -102,7 +102,7 @@ def of_scores(boxes: Sample, of_run: np.ndarray, boxed: int, draws: int) -> list
     lower, others_auroc, told = [], [], []
     for some, others in drawn(boxes.image, boxed, draws):
         sample, rest = boxes.some(some), boxes.some(others)
-        quality = None if sample.is_small else cross_validated(sample, of_run)
+        quality = cross_validated(sample, of_run) if sample.shows_quality else None
         lower.append(np.nan)
         if quality is None:
             continue

@@ -85,7 +85,7 @@ def tune(job: TuneJob, reporter: Reporter = LOG) -> TunedRun:
     rule = dataclasses.replace(before, threshold=choice.threshold, thresholds=choice.thresholds)
     with reporter.step("calibrating scores"):
         boxed, of_run = calibrating.samples(run, redrawn.matching, rule)
-        quality = None if boxed.is_small else cross_validated(boxed, of_run)
+        quality = cross_validated(boxed, of_run) if boxed.shows_quality else None
         calibration = calibrating.fit(boxed, of_run) if quality and quality.is_useful else None
     right = float(boxed.right.mean()) if len(boxed.right) else 0.0
     figures = {

@@ -101,8 +101,8 @@ def _print_scores(found: TunedRun) -> None:
     quality, stay = found.quality, "scores stay uncalibrated"
     if quality is None:
         print(
-            f"calibration: {counted(found.boxes, 'box')}, {100 * found.right:.0f}% right: too few (10, with 3 right "
-            f"and 3 wrong ones, are needed): {stay}"
+            f"calibration: {counted(found.boxes, 'box')}, {100 * found.right:.0f}% right: too few (10 right and "
+            f"10 wrong ones are needed): {stay}"
         )
         return
     images = counted(quality.images, "image")

@@ -22,6 +22,7 @@ from camboxes.transforms.boxes_from_maps import drawn_labels
 from camboxes.transforms.ordered_threads import OrderedMap
 
 _FEWEST, _FEWEST_OF_A_KIND = 10, 3  # boxes; right boxes, and wrong boxes
+_TO_JUDGE = 10  # right boxes, and wrong boxes, below which chance passes for a signal
 _SHARED, _APART, _OWN = 3.0, 1.5, 0.3  # how freely the directions' sum, their difference and single weights are fitted
 _STRENGTH = 0.1  # scikit-learn's C
 _IMAGES = 2000  # of the run, at most, to standardise the evidence by
@@ -40,6 +41,12 @@ class Sample(NamedTuple):
         """Whether there are fewer than ten boxes, three right ones, three wrong ones or two images."""
         right, boxes = int(self.right.sum()), len(self.right)
         return boxes < _FEWEST or min(right, boxes - right) < _FEWEST_OF_A_KIND or len(np.unique(self.image)) < 2
+
+    @property
+    def shows_quality(self) -> bool:
+        """Whether there are ten right and ten wrong boxes, to judge a calibration by."""
+        right = int(self.right.sum())
+        return min(right, len(self.right) - right) >= _TO_JUDGE and not self.is_small
 
     def some(self, boxes: np.ndarray) -> "Sample":
         """Selects boxes by indices."""

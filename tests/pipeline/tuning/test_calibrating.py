@@ -57,6 +57,13 @@ def test_too_few_boxes_give_the_base_rate(right, rate):
     assert calibration.probability(Evidence(*np.ones(FIELDS))) == pytest.approx(rate, abs=1e-4)
 
 
+@pytest.mark.parametrize(("right", "wrong", "enough"), [(10, 10, True), (40, 9, False), (9, 40, False)])
+def test_a_calibration_is_judged_by_ten_right_and_ten_wrong_boxes(right, wrong, enough):
+    boxes = right + wrong
+    sample = Sample(np.arange(boxes), np.zeros((boxes, FIELDS)), np.arange(boxes) < right)
+    assert sample.shows_quality == enough
+
+
 def test_evidence_that_is_missing_or_constant_over_the_run_does_no_harm():
     sample, _ = made(60)
     sample.evidence[:, Evidence._fields.index("agreement")] = np.nan
