@@ -29,9 +29,9 @@ def _in_a_notebook(examples):
 
 @pytest.mark.parametrize("execute", [_as_a_script, _in_a_notebook])
 def test_the_examples(photographs, run, plain_run, tmp_path, monkeypatch, execute):
-    """The first two give what `camboxes label` does, the third what it does of plain CAM."""
+    """The second and third give what `camboxes label` does, the fourth what it does of plain CAM."""
     examples = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(examples) == 3
+    assert len(examples) == 4
     shutil.copytree(photographs, tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
     execute(examples)

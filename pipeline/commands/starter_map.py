@@ -5,6 +5,7 @@ import itertools
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from camboxes.pipeline.label_job import LabelJob
@@ -14,7 +15,8 @@ from camboxes.pipeline.options.fields import arguments_of
 def offered(starter: Mapping[str, Any], job: LabelJob, beam_options: Sequence[str]) -> str:
     """Writes a label map beside the run's folder, over no other file, and says how to go on."""
     try:
-        path = _write(starter, job.output.rstrip("/"))
+        named = Path(job.output).name not in ("", "..")  # the current folder has its name elsewhere
+        path = _write(starter, job.output.rstrip("/") if named else str(Path(job.output).resolve()))
     except OSError as error:
         return f"A label map to begin with cannot be written beside {job.output}: {error.strerror or error}"
     again = ["camboxes", "label", *arguments_of(dataclasses.replace(job, label_map=path)), *beam_options]

@@ -1,5 +1,6 @@
 """The settings of a run in words: how its maps are made, and how boxes are drawn from them."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ _METHODS = {
     **{"layercam": "LayerCAM", "scorecam": "Score-CAM", "eigencam": "Eigen-CAM", "guidedbackprop": "guided backprop"},
     **{"rollout": "attention rollout", "chefer": "Chefer et al.", "tscam": "TS-CAM"},
 }
+_SELFTRAINED = re.compile(r"selftrained\((.*)\)")  # what camboxes selftrain records as the method
 _BOXES = {
     "largest": "around the largest component",
     "peak": "around the component at the peak",
@@ -21,12 +23,15 @@ _BOXES = {
 def maps_in_words(settings: Mapping[str, Any]) -> str:
     """How maps are made: "two scales, CAM x LayerCAM, refined". Settings: see `Localizer.settings`."""
     scales = len(settings.get("scales", ["the network's own"]))
-    terms = [dict.fromkeys(factor.method for factor in term.factors) for term in MapSpec(settings["method"]).terms]
+    learnt = _SELFTRAINED.fullmatch(settings["method"])
+    spec = MapSpec(learnt[1] if learnt else settings["method"])
+    terms = [dict.fromkeys(factor.method for factor in term.factors) for term in spec.terms]
     method = " + ".join(" x ".join(_METHODS.get(name, name) for name in names) for names in terms)
     words = [{1: "one scale", 2: "two scales"}.get(scales, f"{scales} scales"), method]
     words += ["mirrored, too"] if settings.get("flip") else []
     words += ["refined"] if settings.get("refine") == "affinity" else []
     words += ["with a second look"] if settings.get("second_look") else []
+    words += ["then learnt from the run's own boxes"] if learnt else []
     return ", ".join(words)
 
 
@@ -50,6 +55,7 @@ def exactly(settings: Mapping[str, Any]) -> str:
         "labels competing" if settings.get("compete") else "",
         f"{model['name']} at {scales} ({model['aspect']})",
         "equally fine" if settings.get("fine_scales") else "",
+        "flipped too" if settings.get("flip") else "",
         f"threshold {rule['threshold']}",
         f"boxes {rule['boxes']}",
     ]

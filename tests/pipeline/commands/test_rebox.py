@@ -22,14 +22,17 @@ def test_the_same_threshold_gives_the_same_bytes(run, tmp_path, results):
     assert (tmp_path / "same" / "report.html").exists()
 
 
-def test_the_next_command_can_be_pasted(run, tmp_path, capsys):
-    assert _rebox(run, tmp_path / "my boxes") == 0
+def test_the_next_command_can_be_pasted(photographs, tmp_path, capsys):
+    plain = ["--method", "cam", "--scales", "224", "--refine", "none"]
+    assert main(["label", "--input", str(photographs), "--output", str(tmp_path / "my boxes"), *plain]) == 0
     [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("draw again: ")]
     call = shlex.split(line.removeprefix("draw again: "))
     assert call == [
         *("camboxes", "rebox", "--run", str(tmp_path / "my boxes")),
         *("--output", str(tmp_path / "my boxes-t40"), "--threshold", "0.4"),
     ]
+    assert main(call[1:]) == 0
+    assert "draw again" not in capsys.readouterr().out, "it was just drawn"
 
 
 def test_a_second_call_draws_all_boxes_anew(run, tmp_path, results, capsys):

@@ -212,7 +212,7 @@ def test_the_network_is_executed_as_the_accelerator_asks_and_not_as_this_machine
 def test_a_job_that_wrote_nothing_has_failed(gpu, bucket):
     """The server says that the job is done, and nobody did it."""
     assert gpu.code == 1
-    assert f"the job failed: [Errno 2] Not found: {bucket}/gpu/summary.json" in gpu.said
+    assert f"the job failed: Not found: {bucket}/gpu/summary.json" in gpu.said
 
 
 def test_a_small_job_stages_the_source_and_has_no_hints(cpu):

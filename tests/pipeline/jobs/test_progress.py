@@ -129,7 +129,7 @@ def test_every_image_of_a_job_is_told_also_a_rejected_one(photographs, tmp_path,
     told = tmp_path / "told"
     told.touch()
     monkeypatch.setenv(IMAGES_DONE, str(told))
-    rows = [(path, path.parent.name) for path in sorted(photographs.rglob("*.*"))]
+    rows = [(path, path.parent.name) for path in sorted(photographs.glob("*/*.*"))]
     manifest = tmp_path / "labels.csv"
     lines = [f"{path.relative_to(photographs)},{name}" for path, name in rows]
     manifest.write_text("\n".join(["path,label", *lines, "gone.jpg,tripod"]))

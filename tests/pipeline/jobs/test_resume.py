@@ -264,9 +264,9 @@ def test_rows_of_another_network_are_not_taken_over(photographs, tmp_path, capsy
 @pytest.mark.parametrize("workers", [1, 2])
 def test_too_many_rejected_images_fail_the_job_and_keep_what_it_has(photographs, tmp_path, capsys, workers):
     rows = "no.jpg,tripod\nnowhere.jpg,tripod\nespresso/coffee.png,espresso\n"
-    (photographs / "few.csv").write_text("path,label\n" + rows)
+    (tmp_path / "few.csv").write_text("path,label\n" + rows)
     options = TWO_PROCESSES if workers == 2 else []
-    assert _label(photographs / "few.csv", tmp_path / "out", *options) == 1
+    assert _label(tmp_path / "few.csv", tmp_path / "out", "--root", str(photographs), *options) == 1
     told = [line for line in capsys.readouterr().err.splitlines() if not line.endswith(" …")]  # but for slow steps
     _, _, warning, said = told  # the job's announcement, and no traceback
     assert warning.startswith("WARNING: not there: 2 of 3 images that were looked up, such as no")
@@ -280,21 +280,21 @@ def test_too_many_rejected_images_fail_the_job_and_keep_what_it_has(photographs,
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["failure"] == failure
     assert summary["run"]["processes"] == workers and summary["run"]["seconds"] > 0
-    assert _label(photographs / "few.csv", tmp_path / "out", "--max-reject-rate", "0.7") == 0
+    assert _label(tmp_path / "few.csv", tmp_path / "out", "--root", str(photographs), "--max-reject-rate", "0.7") == 0
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["failure"] is None
 
 
 def test_a_job_that_fails_otherwise_is_not_said_to_reject_too_much(photographs, tmp_path, capsys, monkeypatch):
     """Although the summary of the job before says that of that one."""
-    (photographs / "few.csv").write_text("path,label\nno.jpg,tripod\nespresso/coffee.png,espresso\n")
-    assert _label(photographs / "few.csv", tmp_path / "out", "--max-reject-rate", "0.4") == 1
+    (tmp_path / "few.csv").write_text("path,label\nno.jpg,tripod\nespresso/coffee.png,espresso\n")
+    assert _label(tmp_path / "few.csv", tmp_path / "out", "--root", str(photographs), "--max-reject-rate", "0.4") == 1
     assert "rejected: 1 of 2 images" in capsys.readouterr().err
 
     def fail(*_arguments, **_keywords):
         raise OSError("the disk is full")
 
     monkeypatch.setattr(files, "replacing", fail)
-    assert _label(photographs / "few.csv", tmp_path / "out", "--max-reject-rate", "0.4") == 1
+    assert _label(tmp_path / "few.csv", tmp_path / "out", "--root", str(photographs), "--max-reject-rate", "0.4") == 1
     said = capsys.readouterr().err
     assert "the job failed: the disk is full" in said and "rejected:" not in said
 

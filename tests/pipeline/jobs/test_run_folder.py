@@ -28,12 +28,16 @@ def test_a_call_that_fails_removes_what_it_made_and_nothing_else(tmp_path, there
 
 
 def test_a_failed_call_on_the_current_folder(tmp_path, monkeypatch, capsys):
-    (tmp_path / "m.csv").write_text("path,label\na.jpg,tripot\n")
-    monkeypatch.chdir(tmp_path)
-    for output in (".", "new", "new/er"):
+    """It leaves nothing but a label map to edit, beside the folder of the run."""
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "m.csv").write_text("path,label\na.jpg,tripot\n")
+    monkeypatch.chdir(here)
+    for output, label_map in ((".", "here-label-map.json"), ("../new", "new-label-map.json")):
         assert main(["label", "--input", "m.csv", "--output", output]) == 2
         assert "'tripot' is the name of no class; nearest: tripod" in capsys.readouterr().err
-        assert _files(tmp_path) == ["m.csv"]
+        assert _files(tmp_path) == sorted(["here", "here/m.csv", label_map])
+        (tmp_path / label_map).unlink()
 
 
 def test_what_was_written_stays(tmp_path):

@@ -22,6 +22,12 @@ def test_maps_in_words(maps, words):
     assert maps_in_words(dataclasses.asdict(maps)) == words
 
 
+def test_maps_that_selftrain_made():
+    settings = {"method": "selftrained(cam*layercam@16)", "scales": [224, 448], "refine": "affinity"}
+    words = "two scales, CAM x LayerCAM, refined, then learnt from the run's own boxes"
+    assert maps_in_words(settings) == words
+
+
 def test_settings_of_an_earlier_version():
     settings = {"method": "cam", "model": MODEL, "rule": {"threshold": 0.25, "boxes": "largest"}}
     assert maps_in_words(settings) == "one scale, CAM"
