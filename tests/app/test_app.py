@@ -334,6 +334,12 @@ def _call(app, operator, sample, **parameters):
     return json.dumps(call | {"params": {"sample": str(sample["_id"]), **parameters}})
 
 
+def _decide(app, sample, verdict):
+    """What the panel sends to have an image decided."""
+    shown = [{name: box[name] for name in ("label", "bounding_box")} for box in sample["boxes"]["detections"]]
+    return _call(app, "decide", sample, verdict=verdict, boxes=shown)
+
+
 JSON = {"Content-Type": "application/json"}
 FORWARDED = {"Host": "localhost:9", "Origin": "http://localhost:9"}  # ssh -L 9:…
 
@@ -365,7 +371,7 @@ FORWARDED = {"Host": "localhost:9", "Origin": "http://localhost:9"}  # ssh -L 9:
 )
 def test_the_server_executes_for_its_own_pages_alone(page, app, samples, output, headers, status):
     [undecided, *_] = [sample for sample in samples().values() if not sample["verdict"]]
-    call = _call(app, "decide", undecided, verdict="skipped").encode()
+    call = _decide(app, undecided, "skipped").encode()
     before = read_decisions(str(output))
     assert _answer(app, "POST", "/operators/execute", JSON | headers, call)[0] == status
     decided = read_decisions(str(output)).keys() - before.keys()
@@ -422,7 +428,7 @@ def test_a_page_of_another_server_decides_nothing(page, app, samples, output, ne
 
     before = read_decisions(str(output))
     [undecided, *_] = [sample for sample in samples().values() if not sample["verdict"]]
-    call, server = _call(app, "decide", undecided, verdict="rejected"), app.partition("/datasets")[0]
+    call, server = _decide(app, undecided, "rejected"), app.partition("/datasets")[0]
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as stranger:
         threading.Thread(target=stranger.serve_forever, daemon=True).start()
         opened, _ = new_page()
