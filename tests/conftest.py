@@ -72,6 +72,17 @@ def plain_run(photographs, tmp_path_factory):
     return output
 
 
+@pytest.fixture(scope="module")
+def one_core():
+    """Threads that share a small forward pass wait for each other much longer than it takes, on a busy machine."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def classifier():
     """EfficientNet-Lite0 with its packaged weights, in a precision in which values can be told."""

@@ -6,7 +6,6 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 import yaml
 from PIL import Image
 
@@ -21,13 +20,7 @@ def _label(source, output, *options):
     return main(["label", "--input", str(source), "--output", str(output), *SMALL, *options])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_core():
-    """Threads that share a small forward pass wait for each other much longer than it takes, on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_core")
 
 
 @pytest.fixture(scope="module")

@@ -19,13 +19,7 @@ from camboxes.pipeline.training.data import TrainingData
 RED, GREEN, BLUE = (220, 30, 30), (30, 200, 30), (30, 30, 230)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_core():
-    """Threads that share a small forward pass wait for each other much longer than it takes, on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_core")
 
 
 def _draw(path, *colours, seed=0):
