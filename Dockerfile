@@ -1,4 +1,4 @@
-# One image for Dataflow's workers and for the launcher of a flex template: docs/dataflow.md.
+# One image for Dataflow's workers and for the launcher of a flex template: docs/how-to/dataflow.md.
 # What a worker needs and nothing else: neither FiftyOne nor a training library. The CUDA libraries come with PyTorch's
 # wheels, so the base has none.
 FROM apache/beam_python3.11_sdk:2.77.0 AS beam

@@ -1,4 +1,4 @@
-"""What dual encoders of open_clip can do, with random weights: the figures of docs/prompts.md.
+"""What dual encoders of open_clip can do, with random weights: the figures of docs/how-to/labels-in-words.md.
 
     python benchmarks/dual_encoders.py ARCHITECTURE…
 

@@ -3,8 +3,8 @@
 python docs/make_nouns.py /usr/share/wordnet    # of Debian's package wordnet-base
 
 It reads data.noun, index.noun, noun.exc and cntlist.rev, and writes transforms/planning/wordnet/nouns.json.gz: the
-synsets of ImageNet's 1,000 classes with all of their hypernyms, and the words with several meanings. docs/labels.md
-says what is decided here, and why.
+synsets of ImageNet's 1,000 classes with all of their hypernyms, and the words with several meanings.
+docs/how-to/labels.md says what is decided here, and why.
 """
 
 import collections

@@ -35,8 +35,8 @@ class ModelSpec:
         `lower_stride`. None for the network's own stride.
       device: "cpu", "cuda", or "auto" for cuda where there is one.
       batch_size: images in a forward pass; every pass has exactly this many, the last one padded with zeros. None
-        for 4 on a CPU (measured: docs/development.md) and 64 on a GPU (not measured) at 224 pixels, and for as many
-        pixels as those at another size.
+        for 4 on a CPU (measured: benchmarks/records/development.md) and 64 on a GPU (not measured) at 224 pixels, and
+        for as many pixels as those at another size.
       precision: of the layers up to the last feature maps; the layers behind them run in fp32. "auto" means bf16 on a
         GPU (fp16 where it has none), on a CPU with AMX, and on AMD's from Zen 5 on, provided that the network gives
         nearly the same maps; else fp32.
@@ -184,7 +184,7 @@ class MapSpec:
         """The maps that `camboxes label` makes of a network by default.
 
         They are fused from two scales, the network's own size and twice that, of competing labels, and refined along
-        the network's own features. Measured: docs/refinement.md.
+        the network's own features. Measured: benchmarks/records/refinement.md.
         """
         return cls.default_of(classifier.spec.name, classifier.spec.size)
 

@@ -47,7 +47,7 @@ class _Network(ClassOptions):
     accelerator: Accelerator | None = _network_option(
         None,
         "on other machines: run the network on workers with this kind of GPU, in this type of machine, such as "
-        "nvidia-l4:g2-standard-8 (docs/dataflow.md)",
+        "nvidia-l4:g2-standard-8 (docs/how-to/dataflow.md)",
         type=Accelerator.parse,
         metavar="KIND[:MACHINE]",
     )

@@ -7,15 +7,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "benchmarks").rglob("*.md")),
+]
 MENTIONED = re.compile(
-    r"\b(?:models|transforms|pipeline|tests|benchmarks|docs)/[\w/]+\.(?:py|md|json|jinja|js|png|jpg)\b"
+    r"\b(?:models|transforms|pipeline|tests|benchmarks|docs)/[\w/-]+\.(?:py|md|json|jinja|js|png|jpg)\b"
 )
 LINKED = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 TESTS = re.compile(r"\btest_\w+\.py\b")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_that_a_page_names_are_there(page):
     text = page.read_text()
     named = [ROOT / path for path in MENTIONED.findall(text)]

@@ -67,7 +67,7 @@ def test_the_transforms_list_their_public_names():
     assert dir(transforms) == sorted(transforms.__all__)
     assert all(getattr(transforms, name).__doc__ for name in transforms.__all__)
     documented = set()
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
         for names in re.findall(r"from camboxes\.transforms import ([\w, ]+)", page.read_text()):
             documented |= set(names.split(", "))
     assert documented and documented <= {*transforms.__all__}

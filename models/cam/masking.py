@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from camboxes.models.classifier import Classifier
 
-_WINDOW = 2  # strides on a side of an occluded window; measured: docs/methods.md
+_WINDOW = 2  # strides on a side of an occluded window; measured: benchmarks/records/methods.md
 
 
 def score_cam(classifier: Classifier, image: torch.Tensor, maps: torch.Tensor, class_ids: torch.Tensor) -> torch.Tensor:

@@ -64,7 +64,7 @@ class _Reading(NamedTuple):
         if method in OF_ATTENTION:
             return cls(method, ATTENTION)
         # CAM and its family expect the output of a ReLU. Where blocks end without one (MobileNet, EfficientNet),
-        # negative values are no evidence of an object: measured in docs/methods.md.
+        # negative values are no evidence of an object: measured in benchmarks/records/methods.md.
         rectified = BY_STRIDE.fullmatch(layer or "") is not None
         return cls(method, classifier.layer(layer) if layer else classifier.last, rectified)
 

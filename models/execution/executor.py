@@ -107,7 +107,7 @@ def fast_layers(features: nn.Module, probe: torch.Tensor, precision: Precision, 
 
 
 def fastest_precision(device: torch.device) -> Precision:
-    """The fastest precision of a device for convolutions, as far as it was measured: docs/speed.md."""
+    """The fastest precision of a device for convolutions, as far as it was measured: benchmarks/records/speed.md."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "bf16" if torch.cpu._is_amx_tile_supported() or _zen_5_or_later() else "fp32"

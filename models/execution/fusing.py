@@ -29,7 +29,7 @@ def fuse(features: nn.Module, probe: torch.Tensor, precision: torch.dtype) -> No
     """Fuses the layers of a network, in place. The maps that a `Tap` shows stay what they were.
 
     The first convolutions stay in float32 while they have at most 32 channels: an error in the few channels that carry
-    the whole image shows in every map, and they cost little (measured: docs/speed.md).
+    the whole image shows in every map, and they cost little (measured: benchmarks/records/speed.md).
 
     The modules that get a convolution's output tell what follows it. A function that gets it, too, is not seen, so
     compare the network's output before and after.

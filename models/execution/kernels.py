@@ -2,7 +2,7 @@
 
 Run one after the other, the three bring every map to memory and back three times. oneDNN does them in one pass, with
 weights that are laid out once as its kernel wants them. It is what torch.compile makes of convolutions, at once rather
-than in half a minute, and for images of any shape: docs/speed.md has both.
+than in half a minute, and for images of any shape: benchmarks/records/speed.md has both.
 """
 
 import copy

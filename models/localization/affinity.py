@@ -18,7 +18,8 @@ from torch.nn import functional
 # fine enough to tell objects apart; the second adds edges and texture.
 LAYER, FINER = "16", "8"
 
-_BORDER = 1 / 28  # the border at each side, as a share of the width or height; measured: docs/refinement.md
+# The border at each side, as a share of the width or height; measured: benchmarks/records/refinement.md.
+_BORDER = 1 / 28
 
 
 class Coherence(NamedTuple):
@@ -55,7 +56,7 @@ def refine(maps: torch.Tensor, stages: Sequence[torch.Tensor]) -> torch.Tensor:
     alike, size = affinity(stages), (stages[0].shape[2], stages[0].shape[3])
 
     def walk(cells: torch.Tensor) -> torch.Tensor:
-        return (alike @ (alike @ cells[:, :, None])).reshape(-1, *size)  # two steps: docs/refinement.md
+        return (alike @ (alike @ cells[:, :, None])).reshape(-1, *size)  # two steps: benchmarks/records/refinement.md
 
     inside = 1 - walk(_border(*size).to(alike).expand(len(maps), -1))
     found = maps.new_zeros((*maps.shape[:2], *size), dtype=torch.float32)

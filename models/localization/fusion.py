@@ -44,7 +44,7 @@ def compete(maps: torch.Tensor, claimed: torch.Tensor) -> torch.Tensor:
     """Lets the labels of one image compete for each cell: a label keeps the share c⁴ / (Σ c⁴ + 1/24) of its scaled map.
 
     c is the label's scaled claim to the cell, the sum runs over all labels of the image, and 1/24 is the background's
-    claim. The power and the background's claim were measured: docs/refinement.md.
+    claim. The power and the background's claim were measured: benchmarks/records/refinement.md.
 
     Maps and claims are [labels, height, width], signed, in any scale. The result is in [0, 1]; the map of a single
     label is returned as it is.

@@ -147,7 +147,8 @@ class Localizer:
     def _fused(self, looks: Sequence[Maps], labels: Sequence[int]) -> torch.Tensor:
         """Fuses the maps of all looks, [batch, labels, height, width].
 
-        Where several labels compete, things are small, and a scale counts by its size: docs/refinement.md.
+        Where several labels compete, things are small, and a scale counts by its size:
+        benchmarks/records/refinement.md.
         """
         several = looks[0].factors[0].new_zeros((self.batch_size, 1, 1))
         if self._spec.compete:

@@ -89,7 +89,7 @@ def find_network(spec: ModelSpec) -> tuple[Network, Description | None]:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{folder / DESCRIPTION} is not what camboxes train writes ({type(error).__name__}: {error}); "
-                "docs/own_networks.md has an example"
+                "docs/how-to/own-networks.md has an example"
             ) from error
         network = _with_weights(described.network, str(folder / WEIGHTS))
         return dataclasses.replace(network, preprocessing=described.preprocessing), described

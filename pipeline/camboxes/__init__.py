@@ -57,7 +57,7 @@ def label(input: str, output: str, **options: Any) -> "Run":
     """Draws pseudo-boxes for a data set, into a folder. A run that was cut short continues.
 
     Args:
-      input: the data set: a folder of class folders, a manifest, ... (docs/data.md).
+      input: the data set: a folder of class folders, a manifest, ... (docs/how-to/inputs.md).
       output: the folder for the run.
       options: other fields of `camboxes.pipeline.LabelJob`, such as threshold=0.4.
 

@@ -4,7 +4,7 @@ DATA is a folder of class folders (DATA/LABEL/IMAGE.jpg), or of splits of them (
 folder of images with a metadata.csv; or a table with a path and labels, or a column of 0 and 1 for each class: .csv,
 .tsv, .jsonl, .json, .parquet; or .json of COCO annotations, .csv of Open Images' labels; or containers of images:
 WebDataset's .tar, .tfrecord, .parquet with a column image, a pattern in quotes ("train-*.tar") or a folder.
-docs/data.md tells how each is read.
+docs/how-to/inputs.md tells how each is read.
 Paths are relative to the manifest's folder. All may lie on a store: s3://, gs://. Any option of Apache Beam may follow,
 such as --direct_num_workers=2 --direct_running_mode=multi_processing.
 Started again with the same options, a run that was cut short continues.

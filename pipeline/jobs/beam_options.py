@@ -14,7 +14,7 @@ from camboxes.pipeline.errors import CallError, refuse_unknown
 _LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
 
 # One process keeps two cores nine tenths busy, and a second process adds a second to a call. So it pays from some
-# thousands of images on, with Lite0 (measured: docs/speed.md).
+# thousands of images on, with Lite0 (measured: benchmarks/records/speed.md).
 _IMAGES_WORTH_PROCESSES = 3_000
 _BYTES_OF_A_PROCESS = 2 << 30  # half of which is measured
 _LARGE_NETWORK = 256 << 20  # bytes of weights; a process that runs them holds three to four times as many
@@ -128,7 +128,9 @@ def _check_dataflow(options: PipelineOptions) -> None:
         "--temp_location": google.temp_location or google.staging_location,
     }
     if missing := [name for name, value in given.items() if not value]:
-        raise CallError(f"DataflowRunner needs {' and '.join(missing)}, too: docs/dataflow.md has a whole command")
+        raise CallError(
+            f"DataflowRunner also needs {' and '.join(missing)}; docs/how-to/dataflow.md shows a complete command"
+        )
     setup = options.view_as(pipeline_options.SetupOptions)
     image = options.view_as(pipeline_options.WorkerOptions).sdk_container_image
     if not any([image, setup.setup_file, setup.requirements_file, setup.extra_packages]):

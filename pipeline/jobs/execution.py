@@ -108,7 +108,7 @@ def _finished(pipeline: beam.Pipeline, path: str) -> PipelineResult | None:
         result.wait_until_finish()
     except (Exception, KeyboardInterrupt) as error:
         if interrupts.interrupted(error):
-            if isinstance(result, PortableResult):  # Dataflow goes on: docs/dataflow.md
+            if isinstance(result, PortableResult):  # Dataflow goes on: docs/how-to/dataflow.md
                 with contextlib.suppress(Exception):
                     result.cancel()
             raise KeyboardInterrupt from None

@@ -3,7 +3,7 @@
 Beam itself starts an interpreter for each worker once the job runs, and each imports everything again. Here a fork
 server imports it, while this process still prepares the job, and each worker is a fork of that server: ready at once,
 with the imported modules in memory once. The server is `multiprocessing`'s own, a process without threads. A job of 160
-images takes 26.9 s with two forked workers, and 37.8 s with two of Beam's own (docs/development.md).
+images takes 26.9 s with two forked workers, and 37.8 s with two of Beam's own (benchmarks/records/development.md).
 
 Beam waits for ever for a worker that has died. Here the job fails, with what the worker died of.
 

@@ -104,7 +104,7 @@ class ClassOptions(NetworkOptions):
         None,
         "the class names in the order of the network's outputs: a text with one a line, or .json with a list or an "
         "object, such as ImageFolder's class_to_idx",
-        stated="the checkpoint's, or ImageNet's; see docs/own_networks.md",
+        stated="the checkpoint's, or ImageNet's; see docs/how-to/own-networks.md",
         metavar="FILE",
     )
     multilabel: bool | None = _option(
@@ -116,7 +116,7 @@ class ClassOptions(NetworkOptions):
     )
     prompts: str | None = _option(
         None,
-        "for open_clip:NAME: the classes, one label a line, or LABEL: NAME, NAME (docs/prompts.md)",
+        "for open_clip:NAME: the classes, one label a line, or LABEL: NAME, NAME (docs/how-to/labels-in-words.md)",
         metavar="FILE",
     )
 

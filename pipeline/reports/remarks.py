@@ -70,7 +70,7 @@ def of_input(
     if len(called := sorted(filter(split_called, labels))) > 1:
         yield (
             f"WARNING: {', '.join(map(on_one_line, called))} are taken for labels, and are called like splits; if they "
-            "are splits, take the folders beside them out, or name one of them (docs/data.md)"
+            "are splits, take the folders beside them out, or name one of them (docs/how-to/inputs.md)"
         )
     if missing := called_missing(labels):
         yield (

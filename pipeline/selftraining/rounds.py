@@ -18,7 +18,7 @@ from camboxes.transforms.boxes.from_map import MapBox, best_iou
 from camboxes.transforms.boxes.stored_maps import StoredMap, quantize
 from camboxes.transforms.inference.selftrained_maps import component
 
-THRESHOLD = 0.2  # for the maps of a regressor: docs/selftraining.md
+THRESHOLD = 0.2  # for the maps of a regressor: benchmarks/records/selftraining.md
 _GRID = 112  # cells a side of the square on which boxes are compared
 # The least figures of a round that has not collapsed, as shares of the run's own.
 _SPREAD, _BOXES, _SCORE = 0.5, 0.9, 0.75

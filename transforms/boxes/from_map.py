@@ -7,7 +7,7 @@ inference and later are the same.
 
 A threshold is a share of the scaled map's range (0.25), or of the map's Otsu level ("0.8*otsu"): the value that best
 splits the map's cells into two groups (Otsu, IEEE Transactions on Systems, Man, and Cybernetics, 1979). The second kind
-adapts to the image, and suits every method in measurements: docs/evaluation.md.
+adapts to the image, and suits every method in measurements: benchmarks/records/evaluation.md.
 """
 
 import dataclasses
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 Keep = Literal["largest", "peak", "all", "instances"]
 Threshold = float | str  # 0.25, or "0.8*otsu"
 
-# Thresholds for maps without refinement, of networks that 0.25 does not suit in measurements: docs/evaluation.md.
+# Thresholds for maps without refinement, of networks that 0.25 does not suit in measurements:
+# benchmarks/records/evaluation.md.
 _PLAIN_THRESHOLDS = {"timm:tf_efficientnet_lite1": 0.15, "timm:tf_efficientnet_lite2": 0.15}
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")

@@ -11,7 +11,7 @@ The surface is the one that boxes are drawn from, bilinear between the centres o
 Its saddles are cells or lie inside a square of four cells, where they have a closed form. So only some hundred cells
 are flooded, not the working grid.
 
-The constants were chosen on two development sets: docs/refinement.md.
+The constants were chosen on two development sets: benchmarks/records/refinement.md.
 """
 
 from typing import Any

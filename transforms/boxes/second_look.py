@@ -1,7 +1,7 @@
 """A second look at four overlapping quarters of an image, for objects that are too small in the whole image.
 
 Each quarter is mapped like an image. The map of the whole image takes precedence: a box of a quarter counts only where
-there is no box of its label yet, and its score is halved. Measurements: docs/refinement.md.
+there is no box of its label yet, and its score is halved. Measurements: benchmarks/records/refinement.md.
 """
 
 from collections.abc import Iterable, Sequence

@@ -2,7 +2,8 @@
 
 An image is in doubt if the network gives each of its labels less than chance. For a softmax over N classes chance is
 1/N. For sigmoids, whose size depends on the training, it is 0.7 of the network's highest probability. Measured
-(docs/own_networks.md): with right labels up to 8% of the images are in doubt, with labels of other classes 40% or more.
+(docs/how-to/own-networks.md): with right labels up to 8% of the images are in doubt, with labels of other classes 40%
+or more.
 """
 
 import collections

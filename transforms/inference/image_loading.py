@@ -79,7 +79,8 @@ class ImageLoader:
             if label["class_indices"] is None:
                 label["class_indices"] = self._match(label)
         image, second_look = LoadedImage(planned), self.localizer.settings["second_look"]
-        # Two pixels for one of the largest scale's. With one for one, one box in ten is another: docs/speed.md.
+        # Two pixels for one of the largest scale's. With one for one, one box in ten is another:
+        # benchmarks/records/speed.md.
         side = math.ceil(2 * max(self.localizer.settings["scales"]) / (SIDE if second_look else 1))
         classes = any(label["class_indices"] for label in planned.row["labels"])
         try:

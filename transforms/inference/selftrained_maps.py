@@ -55,7 +55,7 @@ def on_grid(entry: Mapping[str, Any], height: int, width: int) -> np.ndarray:
 def component(stored: StoredMap, rule: BoxRule, height: int, width: int) -> np.ndarray | None:
     """The share of each cell of a grid that lies in the component of a rule's first box.
 
-    The component is a better example than the filled box: docs/selftraining.md.
+    The component is a better example than the filled box: benchmarks/records/selftraining.md.
 
     Returns:
       float32 [height, width], in [0, 1]; None where the rule draws no box.

@@ -127,7 +127,7 @@ class LabelMatcher:
                 f"{len(problems)} of {counted(len(problems) + len(categories), 'label')} match no single class of the "
                 "network; map them with --label-map FILE, a JSON object from label to class names or indices (an empty "
                 "list: stands for none), or put your labels into words with --model open_clip:NAME --prompts FILE "
-                "(docs/prompts.md):\n" + "\n".join(f"  {error}" for error in problems.values()),
+                "(docs/how-to/labels-in-words.md):\n" + "\n".join(f"  {error}" for error in problems.values()),
                 categories,
                 self._starter(problems, categories),
             )
@@ -184,5 +184,5 @@ class LabelMatcher:
             f"the network has {classes} without names, so no label can be matched with one: {some}. Name them with "
             "--classes FILE, one name a line in the order of the network's outputs (torchvision's ImageFolder sorts "
             "its folders as text: 1, 10, 2); or map each label to a class index with --label-map FILE, as in "
-            f"{json.dumps({labels[0]: 0}, ensure_ascii=False)} (docs/own_networks.md)"
+            f"{json.dumps({labels[0]: 0}, ensure_ascii=False)} (docs/how-to/own-networks.md)"
         )

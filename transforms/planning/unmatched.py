@@ -80,7 +80,7 @@ def _unknown(name: str, words: ClassWords) -> UnmatchedNameError:
     if split_called(name):
         return UnmatchedNameError(
             f"{name!r} is the name of no class, but of a split; splits are taken for such where all folders are "
-            "called so, and hold folders of labels (docs/data.md)"
+            "called so, and hold folders of labels (docs/how-to/inputs.md)"
         )
     if name.strip().isdecimal():
         return UnmatchedNameError(

@@ -1,4 +1,4 @@
-"""Parses the values by which data sets give labels: one rule for every format (docs/data.md has it as a table)."""
+"""Parses the values by which data sets give labels: one rule for every format, a table in docs/how-to/inputs.md."""
 
 import ast
 import contextlib

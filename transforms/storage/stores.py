@@ -1,8 +1,8 @@
 """Beam's filesystems, with one client of S3 and one of Google Cloud Storage in each process.
 
 Beam makes a new client for every call. A client of S3 costs 70 to 300 ms of a processor, and each client opens
-connections of its own (docs/stores.md). Threads may share a client; a forked process makes its own. Beam's classes stay
-as they are: the clients are shared by camboxes' own calls alone.
+connections of its own (docs/how-to/stores.md). Threads may share a client; a forked process makes its own. Beam's
+classes stay as they are: the clients are shared by camboxes' own calls alone.
 """
 
 import copy

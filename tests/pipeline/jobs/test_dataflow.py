@@ -290,7 +290,7 @@ ON_DATAFLOW = ["--runner=DataflowRunner", *COMPLETE]
         (["--output", "out", *ON_DATAFLOW], "--output 'out' is a local path, and workers on other machines cannot see"),
         (["--root", "here", *ON_DATAFLOW], "--root 'here' is a local path"),
         (ON_DATAFLOW[:-1], "Dataflow's workers would have no camboxes: give --sdk_container_image IMAGE"),
-        (ON_DATAFLOW[:1], "DataflowRunner needs --project and --region and --temp_location, too"),
+        (ON_DATAFLOW[:1], "DataflowRunner also needs --project and --region and --temp_location"),
         (["--accelerator", "nvidia-l4"], "--accelerator is for workers on other machines; on this one give --device"),
         (["--accelerator", "nvidia-l4", "--device=cpu", *ON_DATAFLOW], "--accelerator nvidia-l4 and --device cpu"),
     ],
@@ -348,7 +348,7 @@ def test_where_the_workers_are(options, elsewhere):
 def _documented():
     """The calls of `camboxes label` in the documentation of runners."""
     for page in ("dataflow.md", "runners.md"):
-        text = (ROOT / "docs" / page).read_text().replace("\\\n", " ")
+        text = (ROOT / "docs" / "how-to" / page).read_text().replace("\\\n", " ")
         yield from re.findall(r"^camboxes label (.*)$", text, re.MULTILINE)
 
 

@@ -86,7 +86,7 @@ def test_folders_that_are_numbers_match_no_class_of_a_network_without_names():
         "the network has 12 classes without names, so no label can be matched with one: '1', '10', '11', '12', '2' and "
         "7 more. Name them with --classes FILE, one name a line in the order of the network's outputs (torchvision's "
         "ImageFolder sorts its folders as text: 1, 10, 2); or map each label to a class index with --label-map FILE, "
-        'as in {"1": 0} (docs/own_networks.md)'
+        'as in {"1": 0} (docs/how-to/own-networks.md)'
     )
     named = LabelMatcher(sorted(folders))
     assert [named.match(label)[0] for label in ("1", "10", "11", "12", "2", "9")] == [0, 1, 2, 3, 4, 11]
