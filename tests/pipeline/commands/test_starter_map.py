@@ -1,5 +1,7 @@
 import json
 import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -56,3 +58,29 @@ def test_labels_that_match_nothing_end_with_a_label_map_to_edit(tmp_path, capsys
     assert main(again[1:]) == 2, "no image is there"
     said = capsys.readouterr()
     assert "person = no class: its images get no box of it" in said.out and "2 of 2 images that were looked" in said.err
+
+
+@pytest.mark.parametrize(
+    ("model", "label", "options", "said"),
+    [
+        ("efficientnet_lite0", "person", [], "'person' has 10,296 kinds in WordNet"),
+        (
+            "efficientnet_lite0",
+            "dog",
+            ["--label-map", "map.json"],
+            "label map, 'dog': class index 1000 is not in 0 to ",
+        ),
+        ("CKPT", "dog", [], "1 of 1 label match no single class"),
+    ],
+)
+def test_wrong_labels_are_told_before_torch_is_loaded(model, label, options, said, tmp_path):
+    (tmp_path / "m.csv").write_text(f"path,label\na.jpg,{label}\nb.jpg,other\n")
+    (tmp_path / "map.json").write_text('{"dog": 1000, "other": []}')
+    (tmp_path / "CKPT").mkdir()
+    described = {"class_names": [["tripod"], ["dig"]], "training": {"settings": {"background": ["other"]}}}
+    (tmp_path / "CKPT" / "classifier.json").write_text(json.dumps(described))
+    call = ["label", "--input", "m.csv", "--output", "out", "--model", model, *options]
+    code = f"import sys; sys.modules['torch'] = None; from camboxes.pipeline.cli import main; sys.exit(main({call!r}))"
+    found = subprocess.run([sys.executable, "-c", code], check=False, cwd=tmp_path, capture_output=True, text=True)
+    assert (found.returncode, said in found.stderr) == (2, True), found.stderr
+    assert ("'other' is" in found.stderr) == (model != "CKPT" and not options), "it was background in training"
