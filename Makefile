@@ -10,14 +10,14 @@ BIN = $(VENV)/bin
 
 SUDO = $(shell test "$$(id -u)" = 0 || echo sudo)
 
-.PHONY: demo test test-app test-faults lint types installed chromium clean
+.PHONY: demo test test-app test-faults lint types docs installed chromium clean
 
 demo: $(VENV)/.demo
 	$(BIN)/camboxes demo
 
 # In two processes, a file of tests in one of them; each computes on one core. The App's tests have the machine to
 # themselves: beside others its pages raise errors of FiftyOne's own ("entry is loading").
-test: $(VENV)/.test lint types chromium
+test: $(VENV)/.test lint types docs chromium
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --ignore tests/app
 	$(BIN)/pytest tests/app
 
@@ -38,7 +38,12 @@ lint: installed
 types: installed
 	cd build/installed && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p camboxes
 
-# import-linter and mypy cannot follow the editable install's mapping of folders, so what they check is a plain one.
+# The site, build/site/index.html. A dead link, or a name that is not there, is an error. Material announces its successor
+# unless it is told not to.
+docs: installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# import-linter, mypy and mkdocs cannot follow the editable install's mapping of folders, so what they read is a plain one.
 installed: $(VENV)/.test
 	rm -rf build
 	$(BIN)/pip install --quiet --no-deps --target build/installed .

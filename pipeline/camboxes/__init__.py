@@ -65,7 +65,7 @@ def label(input: str, output: str, **options: Any) -> "Run":
       The finished run.
 
     Raises:
-      As `camboxes.pipeline.label`.
+      Exception: what `camboxes.pipeline.label` raises.
     """
     from camboxes.pipeline import LabelJob
     from camboxes.pipeline import label as label_job
