@@ -38,10 +38,10 @@ lint: installed
 types: installed
 	cd build/installed && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p camboxes
 
-# The site, build/site/index.html. A dead link, or a name that is not there, is an error. Material announces its successor
-# unless it is told not to.
+# The site, build/site/index.html. A dead link, or a name that is not there, is an error (not with --quiet, by which mkdocs
+# counts no warnings). Material announces its successor unless it is told not to.
 docs: installed
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 # import-linter, mypy and mkdocs cannot follow the editable install's mapping of folders, so what they read is a plain one.
 installed: $(VENV)/.test
