@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+_LOGGERS = "apache_beam", "PrismJobServer"  # Beam names that of a job server by its class
+
 
 @contextlib.contextmanager
 def job_log() -> Iterator[str]:
@@ -35,10 +37,9 @@ def job_log() -> Iterator[str]:
 @contextlib.contextmanager
 def _noted_in(log: Any) -> Iterator[None]:
     """Writes what Beam logs, and what its threads raise: where one step fails, much of Beam does."""
-    beam, root, handler, excepthook = (
-        logging.getLogger("apache_beam"), logging.getLogger(), logging.StreamHandler(log), threading.excepthook
-    )  # fmt: skip
-    verbose = beam.isEnabledFor(logging.INFO)
+    root, handler, excepthook = logging.getLogger(), logging.StreamHandler(log), threading.excepthook
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    verbose = loggers[0].isEnabledFor(logging.INFO)
 
     def noted(record: logging.LogRecord) -> bool:
         if record.module != "portable_runner":  # it tells the runner's messages by the root logger
@@ -46,8 +47,9 @@ def _noted_in(log: Any) -> Iterator[None]:
         handler.handle(record)
         return verbose
 
-    beam.addHandler(handler)
-    beam.propagate = verbose
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.propagate = verbose
     root.addFilter(noted)
     threading.excepthook = lambda failure: traceback.print_exception(failure.exc_value, file=log)
     try:
@@ -55,5 +57,6 @@ def _noted_in(log: Any) -> Iterator[None]:
     finally:
         threading.excepthook = excepthook
         root.removeFilter(noted)
-        beam.propagate = True
-        beam.removeHandler(handler)
+        for logger in loggers:
+            logger.propagate = True
+            logger.removeHandler(handler)
