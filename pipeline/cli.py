@@ -17,7 +17,7 @@ from camboxes.pipeline.errors import CallError, did_you_mean, refuse_unknown, un
 from camboxes.pipeline.options import fields
 from camboxes.pipeline.untrusted_text import error_text, failure_text
 
-_COMMANDS = {
+COMMANDS = {
     "label": "labelled images in, pseudo-boxes out",
     "classes": "the network's classes, or those that a word stands for",
     "rebox": "boxes again from a run's stored maps, without a model",
@@ -61,8 +61,8 @@ def main(arguments: Sequence[str] | None = None, answer: interrupts.Answer | Non
     )
     parser.add_argument("--version", action="version", version=f"camboxes {importlib.metadata.version('camboxes')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    modules = {name: importlib.import_module(f"camboxes.pipeline.commands.{name}") for name in _COMMANDS}
-    for name, summary in _COMMANDS.items():
+    modules = {name: importlib.import_module(f"camboxes.pipeline.commands.{name}") for name in COMMANDS}
+    for name, summary in COMMANDS.items():
         command = commands.add_parser(
             name,
             help=summary,
@@ -73,8 +73,8 @@ def main(arguments: Sequence[str] | None = None, answer: interrupts.Answer | Non
         command.add_argument("--verbose", action="store_true", help="log what happens, and tracebacks of errors")
         fields.add_arguments(command, modules[name].JOB)
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments and not arguments[0].startswith("-") and arguments[0] not in _COMMANDS:
-        remedy = did_you_mean(arguments[:1], _COMMANDS) or f"expected one of {', '.join(_COMMANDS)}"
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        remedy = did_you_mean(arguments[:1], COMMANDS) or f"expected one of {', '.join(COMMANDS)}"
         parser.exit(2, f"camboxes: there is no command {arguments[0]!r}; {remedy}\n")
     known, beam_options = parser.parse_known_args(arguments)
     logging.basicConfig(

@@ -24,7 +24,7 @@ class ExportJob(Options):
 
     run: str = option(help="a finished run's folder", metavar="OUT")
     output: str = option(help="local folder for the data set", metavar="DIR")
-    format: str = option("coco", choices=["coco", "yolo", "voc", "parquet"])
+    format: str = option("coco", "form of the data set", choices=["coco", "yolo", "voc", "parquet"])
     val: float | None = option(
         None,
         "share of the images for validation",

@@ -53,7 +53,7 @@ class _Network(ClassOptions):
         metavar="KIND[:MACHINE]",
     )
     batch_size: int | None = _network_option(
-        None, stated="at 224 pixels 4 on a CPU, 64 on a GPU", type=int, metavar="N"
+        None, "images in a forward pass", stated="at 224 pixels 4 on a CPU, 64 on a GPU", type=int, metavar="N"
     )
     precision: Precision = _network_option(
         "auto",
@@ -88,7 +88,13 @@ class _Maps(MapOptions):
 class LabelJob(NewBoxOptions, _Maps, _Network, _Folders):
     """What to label, and how. Its fields are the options of `camboxes label`, whose help describes them."""
 
-    shards: int | None = option(None, stated="one per 64 to 256 images", type=int, metavar="N")
+    shards: int | None = option(
+        None,
+        "number of files that the run is cut into",
+        stated="one per 64 to 256 images; of containers, one per 128 or more neighbours",
+        type=int,
+        metavar="N",
+    )
     overwrite: bool = option(False, "replace the run that OUT holds")
     dry_run: bool = option(False, "print the plan, write nothing")
     max_reject_rate: float = option(

@@ -22,7 +22,7 @@ class TuneJob(Options):
     run: str = option(help="a finished run's folder", metavar="OUT")
     ground_truth: str | None = truth_option(None, one_of="truth", needed=True)
     from_review: bool = option(False, "what was decided in the run's review", one_of="truth", needed=True)
-    output: str | None = option(None, stated="tuning.json in the run's folder", metavar="FILE")
+    output: str | None = option(None, "file for the result", stated="tuning.json in the run's folder", metavar="FILE")
 
 
 @dataclasses.dataclass(frozen=True)

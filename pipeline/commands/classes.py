@@ -1,7 +1,6 @@
-"""Lists the classes of a network, or those that a word stands for as a label: a class a line, its index and names.
+"""Lists the classes of a network: a class a line, its index and its names.
 
-camboxes classes            # all
-camboxes classes dog        # those that the label "dog" stands for, or that have the word in a name
+With WORD it lists those that WORD stands for as a label, or that have it in a name: camboxes classes dog.
 """
 
 import dataclasses

@@ -161,12 +161,18 @@ def option_names(job: type[Options]) -> list[str]:
 
 def help_text(field: "dataclasses.Field[Any]") -> str:
     """What an option does, and its default."""
-    text, stated = field.metadata["help"], field.metadata["stated"]
-    if stated is None and not is_required(field) and not is_flag(field) and field.default is not None:
-        stated = str(field.default)
-    if stated is None:
+    text, default = field.metadata["help"], default_text(field)
+    if default is None:
         return text
-    return f"{text} (default: {stated})" if text else f"default: {stated}"
+    return f"{text} (default: {default})" if text else f"default: {default}"
+
+
+def default_text(field: "dataclasses.Field[Any]") -> str | None:
+    """The default of an option in words; None where there is none to state."""
+    stated = field.metadata["stated"]
+    if stated is None and not is_required(field) and not is_flag(field) and field.default is not None:
+        return str(field.default)
+    return stated
 
 
 def is_flag(field: "dataclasses.Field[Any]") -> bool:

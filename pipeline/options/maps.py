@@ -42,7 +42,10 @@ class MapOptions(Options):
         action=argparse.BooleanOptionalAction,
     )
     compete: bool = _option(
-        DEFAULT_MAPS.compete, "labels of an image compete for each cell", action=argparse.BooleanOptionalAction
+        DEFAULT_MAPS.compete,
+        "labels of an image compete for each cell",
+        stated="on",
+        action=argparse.BooleanOptionalAction,
     )
     refine: Refinement = _option(
         DEFAULT_MAPS.refine,

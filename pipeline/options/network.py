@@ -62,7 +62,9 @@ class NetworkOptions(Options):
     map_stride: int | None = _option(
         None, "lower the last strides, for maps of N input pixels per cell", type=int, metavar="N"
     )
-    device: Device = _option("auto", stated="cuda where there is one", choices=get_args(Device))
+    device: Device = _option(
+        "auto", "where the network runs", stated="cuda where there is one", choices=get_args(Device)
+    )
 
     def model_spec(self, scales: Sequence[int] = ()) -> "ModelSpec":
         """The spec that is asked for; the first of several scales is its size.

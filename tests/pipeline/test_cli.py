@@ -64,7 +64,7 @@ def _options(command):
     return {name: (action, action.help % vars(action)) for name, action in helps.items()}
 
 
-@pytest.mark.parametrize("command", cli._COMMANDS)
+@pytest.mark.parametrize("command", cli.COMMANDS)
 def test_a_default_that_is_stated_is_the_commands_own(command):
     for name, (action, text) in _options(command).items():
         stated = text.partition("default: ")[2].rstrip(")")
@@ -73,7 +73,7 @@ def test_a_default_that_is_stated_is_the_commands_own(command):
                 float(stated) == action.default if isinstance(action.default, float) else stated == str(action.default)
             )
             assert same, (command, name, stated)
-        others = [other for other in cli._COMMANDS if other != command and f"{other}:" in stated]
+        others = [other for other in cli.COMMANDS if other != command and f"{other}:" in stated]
         assert not others, f"{name} of {command} tells of {others}"
 
 
