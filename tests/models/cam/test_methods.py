@@ -328,9 +328,13 @@ def test_the_network_is_left_as_it_was_found(method, training, frozen):
 def test_a_network_in_training_keeps_its_statistics(method):
     network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
                             nn.Linear(2, 3))  # fmt: skip
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.abs_()  # no ReLU is dead, no map is zero
     plain = Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 2, "bilinear")
     spec = ModelSpec("norm", size=2, device="cpu", batch_size=3)
     expected = class_maps(Classifier(network.eval(), plain, spec), IMAGE, torch.tensor([[2]]), method)
+    assert expected.min() > 0
     classifier = Classifier(network, plain, spec).train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     assert torch.equal(class_maps(classifier, IMAGE, torch.tensor([[2]]), method), expected)

@@ -58,6 +58,7 @@ def lite1(tmp_path_factory):
     """Options that name an EfficientNet-Lite1, untrained."""
     import timm
 
+    torch.manual_seed(0)
     weights = tmp_path_factory.mktemp("lite1") / "weights.pth"
     torch.save(timm.create_model("tf_efficientnet_lite1").state_dict(), weights)
     return "--model", "efficientnet_lite1", "--weights", str(weights)
