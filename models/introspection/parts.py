@@ -51,7 +51,7 @@ def take_apart(network: Any, name: str, probe: torch.Tensor) -> Parts:
     if parts is None:
         raise ValueError(
             f"{name} has no feature maps before its output: expected maps, or a sequence of tokens with one for each "
-            "patch of the image; choose another network: benchmarks/records/networks.md lists them"
+            "patch of the image; choose another network: docs/reference/networks.md lists them"
         )
     return parts
 
