@@ -1,4 +1,4 @@
-"""docs/speed.png: images/s over the number of images, and over worker processes."""
+"""docs/pictures/speed.png: images/s over the number of images, and over worker processes."""
 
 from collections.abc import Mapping
 from pathlib import Path
