@@ -1,24 +1,35 @@
-"""What the hardware gives: the best bare forward pass, the best bare decoding. Imports nothing of camboxes.
+"""What the hardware gives: the best bare passes, the best bare decoding.
 
-    python benchmarks/speed_ceiling.py forward NETWORK.json [--device cuda] [--only SETTING ...]
-    python benchmarks/speed_ceiling.py decode DATA_FOLDER
+    python benchmarks/speed_ceiling.py DATA_FOLDER NETWORK.json [--maps plain|default] [--device cuda]
 
-NETWORK.json and the data folder are what speed_images.py writes. Prints JSON: images/s of each setting of a fixed grid.
-`forward` is the network alone, uint8 images excluded: normalised batches that lie in memory go in, logits come out.
-`decode` brings the bytes of JPEGs in memory to 224 x 224 pixels, in as many threads as there are cores.
+DATA_FOLDER and NETWORK.json are what speed_images.py writes. Everything goes from memory to memory. Prints a line of
+JSON with the images/s of each setting of a fixed grid. Then, for each line on its input, it measures the best passes
+and the best decoder again, and prints a line with their images/s and `limit`: 1 / (1/decode + 1/passes), for on a CPU
+both share the same cores; on a GPU the slower of both. So a program can have the limit right before and right after
+what it measures itself.
+
+    plain      normalised batches in, logits out, at 224 x 224: the passes of plain CAM
+    default    the passes of the default maps: at each scale logits, and then the gradients of one logit of each image
+               with respect to each layer that the maps ask for; images are decoded once, and resized to each scale
+
+The network runs layer by layer ("eager"), in the kernels of models/execution ("fused"), or, without gradients, compiled
+by torch.compile; with one pass on all cores, or one a core.
 """
 
 import argparse
 import ctypes
+import dataclasses
 import io
 import itertools
 import json
 import os
+import sys
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -27,124 +38,209 @@ from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2 import functional as transforms
 
-SIDE = 224  # pixels
+from camboxes.models import Classifier, MapSpec, ModelSpec, load_classifier
+from camboxes.models.cam.forward_pass import ForwardPass
+from camboxes.models.localization.looks import looks_for
+
 SECONDS = 2.0  # for which each setting runs, after its warm-up
 FILES = 256  # JPEGs in memory, gone through again and again
-
-# How the network runs, in batches of how many images; on a CPU each with one pass on all cores, and with one a core.
-MODES = {
-    "cpu": {
-        "eager fp32": (4, 16),
-        "compiled fp32": (4, 16),
-        "eager bf16": (4, 16),
-        "compiled bf16": (4, 16, 32),
-    },
-    "cuda": {"eager bf16": (64, 256), "compiled bf16": (64, 256)},
-}
-WAYS = {"cpu": ("all cores", "a core each"), "cuda": ("one pass",)}
+PHOTOGRAPH = 375, 500  # pixels; of most of the files
+BATCHES = {"cpu": (4, 16), "cuda": (64, 256)}
 
 M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1  # of glibc's malloc.h
+
+Size = tuple[int, int]  # height and width, in pixels
+
+
+class Setting(NamedTuple):
+    """A way to do some work: its name, how many threads do it side by side, and the work; that gives its images."""
+
+    name: str
+    lanes: int
+    work: Callable[[], int]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["forward", "decode"])
-    parser.add_argument("file", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("network", type=Path)
+    parser.add_argument("--maps", choices=["plain", "default"], default="plain")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--only", nargs="*", help="settings by the names that this prints")
     arguments = parser.parse_args()
-    if arguments.part == "decode":
-        rates = decode_rates(arguments.file)
-    else:
-        rates = forward_rates(json.loads(arguments.file.read_text()), arguments.device, arguments.only)
-    print(json.dumps(rates))
-
-
-def forward_rates(network: dict, device: str, only: list[str] | None) -> dict[str, float]:
-    rates = {}
     torch._inductor.config.freezing = True
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # else every pass begins with the system's zeros
         mallopt(M_MMAP_THRESHOLD, 32 << 20)
         mallopt(M_TRIM_THRESHOLD, 1 << 30)
-    for mode, sizes in MODES[device].items():
-        for way, size in itertools.product(WAYS[device], sizes):
-            name = f"{mode}, batches of {size}, {way}"
-            if only is None or name in only:
-                rates[name] = forward_rate(build(network), device, mode, size, way)
-    return rates
+    cv2.setNumThreads(1)
+    network, device = json.loads(arguments.network.read_text()), arguments.device
+    if arguments.maps == "plain":
+        sizes, passes = [(224, 224)], plain_passes(network, device)
+    else:
+        sizes = default_sizes(network)
+        passes = default_passes(network, device)
+    grids = [{setting: rate(setting) for setting in settings} for settings in (passes, decoders(arguments.data, sizes))]
+    print(json.dumps({setting.name: found for grid in grids for setting, found in grid.items()}), flush=True)
+    best = [max(grid, key=grid.__getitem__) for grid in grids]
+    for _ in sys.stdin:
+        of_passes, of_decoder = map(rate, best)
+        limit = min(of_passes, of_decoder) if device == "cuda" else 1 / (1 / of_passes + 1 / of_decoder)
+        print(json.dumps({"passes": of_passes, "decode": of_decoder, "limit": limit}), flush=True)
 
 
-def forward_rate(model: torch.nn.Module, device: str, mode: str, size: int, way: str) -> float:
-    dtype = torch.float32 if mode.endswith("fp32") else torch.bfloat16
-    model = model.to(device, dtype).to(memory_format=torch.channels_last)
-    if mode.startswith("compiled"):
+def plain_passes(network: dict, device: str) -> Iterator[Setting]:
+    ways = [*itertools.product(("eager", "fused"), lanes_on(device), BATCHES[device])]
+    ways.append(
+        ("compiled", lanes_on(device)[-1], BATCHES[device][-1])
+    )  # it takes half a minute, so the likeliest alone
+    for precision, (mode, lanes, size) in itertools.product(precisions(device), ways):
+        batch = noise(size, (224, 224)).to(device)
+        work = bare_pass(network, device, mode, precision, batch)
+        yield Setting(f"{mode} {precision}, batches of {size}, {as_words(lanes)}", lanes, work)
+
+
+def bare_pass(network: dict, device: str, mode: str, precision: str, batch: torch.Tensor) -> Callable[[], int]:
+    model: Callable[[torch.Tensor], object]
+    if mode == "fused":
+        model = load(network, device, precision, "on")
+    else:
+        dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+        model, batch = build(network).to(device, dtype).to(memory_format=torch.channels_last), batch.to(dtype)
+    if mode == "compiled":
         torch._dynamo.reset()
         model = torch.compile(model)
-    # Made where it is used, outside of any mode: a tensor made inside inference_mode would compile the network twice.
-    batch = torch.randn(size, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-    batch = batch.to(device, dtype).contiguous(memory_format=torch.channels_last)
-    lanes = cores() if way == "a core each" else 1
 
     def work() -> int:
         with torch.no_grad():  # a mode belongs to its thread
             model(batch)
-        return size
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return len(batch)
 
-    settle = torch.cuda.synchronize if device == "cuda" else None
-    with ThreadPoolExecutor(lanes, initializer=torch.set_num_threads, initargs=(cores() // lanes,)) as threads:
-        threads.submit(work).result()  # compiles, where it is to be, in one thread only
-        return measure(threads, [work] * lanes, settle)
+    return work
 
 
-def decode_rates(folder: Path) -> dict[str, float]:
+def default_passes(network: dict, device: str) -> Iterator[Setting]:
+    for compilation, precision, lanes in itertools.product(("off", "on"), precisions(device), lanes_on(device)):
+        loaded = load(network, device, precision, compilation)
+        work = passes_with_gradients(loaded, MapSpec.default_for(loaded), default_sizes(network))
+        mode = {"off": "eager", "on": "fused"}[compilation]
+        yield Setting(f"{mode} {precision}, {as_words(lanes)}", lanes, work)
+
+
+def passes_with_gradients(classifier: Classifier, maps: MapSpec, sizes: Sequence[Size]) -> Callable[[], int]:
+    looks = looks_for(classifier, maps)
+    wanted = {factor.layer for term in maps.terms for factor in term.factors if factor.layer}
+    passes = []
+    for look, size in zip(looks, sizes, strict=True):
+        network = look.methods.classifier
+        layers = frozenset(map(network.layer, wanted))
+        batch = noise(look.batch_size, size).to(classifier.spec.device)
+        passes += [(network, batch, layers)] * (looks[0].batch_size // look.batch_size)
+
+    def work() -> int:
+        for network, batch, layers in passes:
+            forward = ForwardPass(network, batch, layers, gradients=layers)
+            for layer in layers:
+                forward.gradients(layer, torch.arange(len(batch), device=batch.device))
+        if classifier.spec.device == "cuda":
+            torch.cuda.synchronize()
+        return looks[0].batch_size
+
+    return work
+
+
+def default_sizes(network: dict) -> list[Size]:
+    """What a photograph is resized to at each scale of the default maps."""
+    preprocessing = load(network, "cpu", "fp32", "off").preprocessing
+    scales = MapSpec.default_of(qualified(network), preprocessing.size).scales
+    return [dataclasses.replace(preprocessing, size=scale).shape(*PHOTOGRAPH) for scale in scales]
+
+
+def decoders(folder: Path, sizes: Sequence[Size]) -> Iterator[Setting]:
     files = [path.read_bytes() for path in sorted(folder.glob("images/*.jpg"))[:FILES]]
-    cv2.setNumThreads(1)
+    largest = max(sizes)
 
     def pillow(data: bytes) -> None:
         with Image.open(io.BytesIO(data)) as image:
-            np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+            photograph = image.convert("RGB")
+        for height, width in sizes:
+            np.asarray(photograph.resize((width, height), Image.Resampling.BICUBIC))
 
     def pillow_draft(data: bytes) -> None:
         with Image.open(io.BytesIO(data)) as image:
-            image.draft("RGB", (SIDE, SIDE))  # decodes at a half, a quarter ... of the size where that is enough
-            np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+            image.draft("RGB", largest)  # decodes at a half, a quarter ... of the size where that is enough
+            for height, width in sizes:
+                np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
 
     def torchvision(data: bytes) -> None:
         image = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
-        transforms.resize(image, [SIDE, SIDE], transforms.InterpolationMode.BICUBIC, antialias=True)
+        for size in sizes:
+            transforms.resize(image, list(size), transforms.InterpolationMode.BICUBIC, antialias=True)
 
     def opencv(data: bytes) -> None:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-        cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        for height, width in sizes:
+            cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
-    rates = {}
     for decode in (pillow, pillow_draft, torchvision, opencv):
 
         def work(decode=decode, cycle=itertools.cycle(files)) -> int:  # noqa: B008  (the lanes share the files out)
             decode(next(cycle))
             return 1
 
-        with ThreadPoolExecutor(cores(), initializer=torch.set_num_threads, initargs=(1,)) as threads:
-            rates[decode.__name__] = measure(threads, [work] * cores())
-    return rates
+        yield Setting(decode.__name__, cores(), work)
 
 
-def measure(threads: Executor, lanes: list[Callable[[], int]], settle: Callable[[], None] | None = None) -> float:
-    """Images/s of lanes that run side by side, each over and over; a lane's call says how many images it did."""
-    ready = threading.Barrier(len(lanes))
+def rate(setting: Setting) -> float:
+    """Images/s of the lanes together, each over and over."""
+    ready = threading.Barrier(setting.lanes)
 
-    def rate(lane: Callable[[], int]) -> float:
+    def of_lane(_: int) -> float:
         for _ in range(2):
-            lane()
+            setting.work()
         ready.wait()
         done, start = 0, time.perf_counter()
         while (seconds := time.perf_counter() - start) < SECONDS:
-            done += lane()
-            if settle is not None:
-                settle()
+            done += setting.work()
         return done / seconds
 
-    return sum(threads.map(rate, lanes))
+    threads = max(1, cores() // setting.lanes)
+    with ThreadPoolExecutor(setting.lanes, initializer=torch.set_num_threads, initargs=(threads,)) as lanes:
+        lanes.submit(setting.work).result()  # compiles, where it is to be, in one thread only
+        return sum(lanes.map(of_lane, range(setting.lanes)))
+
+
+def precisions(device: str) -> list[str]:
+    """Those worth a trial: bf16 where there are kernels for it."""
+    if device == "cuda":
+        return ["bf16"]
+    return ["fp32", "bf16"] if torch.ops.mkldnn._is_mkldnn_bf16_supported() else ["fp32"]
+
+
+def lanes_on(device: str) -> list[int]:
+    return sorted({1, cores()}) if device == "cpu" else [1]
+
+
+def as_words(lanes: int) -> str:
+    return "one pass" if lanes == 1 else "a core each"
+
+
+def qualified(network: dict) -> str:
+    return f"{network['library']}:{network['name']}"
+
+
+def load(network: dict, device: str, precision: str, compilation: str) -> Classifier:
+    return load_classifier(
+        ModelSpec(
+            qualified(network),
+            network["weights"],
+            size=224,
+            aspect="keep",
+            device=device,
+            precision=precision,
+            compile=compilation,
+        )
+    )
 
 
 def build(network: dict) -> torch.nn.Module:
@@ -158,6 +254,11 @@ def build(network: dict) -> torch.nn.Module:
         model = torchvision.models.get_model(network["name"])
     model.load_state_dict(torch.load(network["weights"], weights_only=True))
     return model.eval().requires_grad_(False)
+
+
+def noise(images: int, size: Size) -> torch.Tensor:
+    batch = torch.randn(images, 3, *size, generator=torch.Generator().manual_seed(0))
+    return batch.contiguous(memory_format=torch.channels_last)
 
 
 def cores() -> int:

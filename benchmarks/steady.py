@@ -1,0 +1,80 @@
+"""The steady rate of a job from the times of its images; rates held against what is possible."""
+
+import os
+import statistics
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+_LOOK = 0.01  # seconds between two looks at how many images are done
+_LEFT_OUT = 1 / 8  # of the images, at either end of a job
+_UNSURE = 1.05  # a few measurements may differ by less than the machine does
+
+
+class Mark(NamedTuple):
+    """How many images of a job were done, and when, in seconds."""
+
+    seconds: float
+    images: int
+
+
+def watch(job: subprocess.Popen, folder: Path) -> list[Mark]:
+    """Marks each change of the number of images that a `camboxes label` has done, until it ends.
+
+    Args:
+      job: the command, just started: time begins now.
+      folder: its TMPDIR, which nothing else uses. There it keeps a file with a byte for each image that is done, by any
+        of its processes: `image_progress` in pipeline/jobs/progress.py.
+    """
+    start, marks, told = time.perf_counter(), [Mark(0, 0)], None
+    while job.poll() is None:
+        time.sleep(_LOOK)
+        told = told or next((file.open("rb") for file in folder.glob("camboxes-images-*")), None)
+        done = told.seek(0, os.SEEK_END) if told else 0
+        if done > marks[-1].images:
+            marks.append(Mark(time.perf_counter() - start, done))
+    return marks
+
+
+def steady_rate(marks: Sequence[Mark]) -> float:
+    """Images/s of the three quarters in the middle of a job.
+
+    Before, layers are made and worker processes start one after the other; after, batches are filled up with zeros, and
+    one process may wait for another.
+
+    Raises:
+      SystemExit: these three quarters hold too few marks.
+    """
+    total = marks[-1].images
+    middle = [mark for mark in marks if total * _LEFT_OUT <= mark.images <= total * (1 - _LEFT_OUT)]
+    if len(middle) < 3:
+        raise SystemExit(f"the number of images done changed {len(middle)} times in the middle of {total} images; "
+                         "expected 3 times or more: give more images")  # fmt: skip
+    return (middle[-1].images - middle[0].images) / (middle[-1].seconds - middle[0].seconds)
+
+
+def spread(figures: Sequence[float]) -> dict[str, float]:
+    """The median of repeated measurements, the lowest and the highest."""
+    return {"median": statistics.median(figures), "lowest": min(figures), "highest": max(figures)}
+
+
+def check_possible(name: str, rates: Sequence[float], limits: Sequence[float]) -> None:
+    """Ends the benchmark where a rate lies above its limit by more than the limit itself varies.
+
+    Args:
+      name: of the rate, for the message.
+      rates: images/s, one a round.
+      limits: images/s, all measurements of the limit.
+
+    Raises:
+      SystemExit: one of the rates is impossible.
+    """
+    lowest, highest, rate = min(limits), max(limits), max(rates)
+    if rate > highest * max(_UNSURE, highest / lowest):
+        raise SystemExit(
+            f"{name}: {rate:.1f} images/s, where {len(limits)} measurements of what is possible gave {lowest:.1f} to "
+            f"{highest:.1f}; expected no more than these. One of the two is wrong, or the machine changed its speed in "
+            "between: run it again where nothing else runs"
+        )
