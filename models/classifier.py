@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from camboxes.models.execution.executor import Executor, resolve
+from camboxes.models.execution.executor import Executor, is_near, resolve
 from camboxes.models.execution.process import sent
 from camboxes.models.introspection.layers import last_norm, last_tokens
 from camboxes.models.introspection.parts import LinearHead, linear_head, take_apart
@@ -21,7 +21,7 @@ from camboxes.models.networks.checkpoints import DESCRIPTION, WEIGHTS, Descripti
 from camboxes.models.networks.class_names import known_names, names_from_json
 from camboxes.models.networks.preprocessing import Preprocessing, described
 from camboxes.models.networks.stride import lower_stride
-from camboxes.models.spec import ModelSpec, ResolvedSpec
+from camboxes.models.spec import Execution, ModelSpec, ResolvedSpec
 
 
 class Activations(NamedTuple):
@@ -96,7 +96,7 @@ class Classifier(nn.Module):
             class_token_alone = self.tokens and not self.tokens.patches
             self.last = self.layer(last_norm(network, probe, parts)) if class_token_alone else LAST
         self._last = Tap(LAST, layout=parts.layout)
-        self._executor = Executor(spec.precision, spec.compile)
+        self._executor = Executor(Execution(spec.precision, spec.compile))
         self.inexact_because = head if isinstance(head, str) else None
         if isinstance(head, LinearHead):
             self.register_buffer("weight", head.weight, persistent=False)
@@ -196,16 +196,30 @@ class Classifier(nn.Module):
             for shape in {preprocessing.shape(2, width) for width in (2, 3, 4)} - {(size, size)}:
                 run_once(self._recorder.features, self.probe().new_zeros((1, 3, *shape)), self.spec.name)
 
-    def settle(self) -> None:
-        """Decides what the spec leaves open of how the network is executed, on the device that it is on.
+    def settled(self) -> "Classifier":
+        """The same classifier, with nothing left open of how its network is executed, on the device that it is on.
 
         Raises:
-          ValueError: what it asks for cannot be had.
+          ValueError: what the spec asks for cannot be had.
         """
-        asked = self.spec.precision, self.spec.compile
-        precision, compilation = resolve(self._recorder.features, self.probe(), *asked)
-        self.spec = dataclasses.replace(self.spec, precision=precision, compile=compilation)
-        self._executor = Executor(precision, compilation)
+        return self.executed(resolve(self._recorder.features, self.probe(), self.execution))
+
+    @property
+    def execution(self) -> Execution:
+        """How the network is executed."""
+        return Execution(self.spec.precision, self.spec.compile)
+
+    def executed(self, execution: Execution) -> "Classifier":
+        """The same classifier, with its network in the same memory, executed otherwise."""
+        same = Classifier.__new__(Classifier)
+        vars(same).update(vars(self))
+        same.spec = dataclasses.replace(self.spec, **execution._asdict())
+        same._executor = Executor(execution)
+        return same
+
+    def is_near(self, execution: Execution) -> bool:
+        """Whether the network runs so, and gives nearly the same maps as in float32, layer by layer."""
+        return is_near(self._recorder.features, self.probe(), execution)
 
     def probe(self) -> torch.Tensor:
         """Two images of noise, square, on the device, [2, 3, size, size]: always the same."""

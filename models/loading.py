@@ -27,8 +27,7 @@ def load_classifier(model: str | ModelSpec) -> Classifier:
         )
     device: Device = ("cuda" if torch.cuda.is_available() else "cpu") if spec.device == "auto" else spec.device
     classifier = _load(dataclasses.replace(spec, device=device)).to(device).to(memory_format=torch.channels_last)
-    classifier.settle()
-    return classifier
+    return classifier.settled()
 
 
 def load_for_elsewhere(spec: ModelSpec) -> Classifier:

@@ -16,6 +16,16 @@ Compilation = Literal["auto", "on", "off"]
 Refinement = Literal["none", "affinity"]
 
 
+class Execution(NamedTuple):
+    """How a network's layers are executed; the fields are those of a `ModelSpec`."""
+
+    precision: Precision
+    compile: Compilation
+
+    def __str__(self) -> str:
+        return f"{self.precision}, fused" if self.compile == "on" else self.precision
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
     """Names a classifier, and says how it is run.
@@ -37,9 +47,9 @@ class ModelSpec:
       batch_size: images in a forward pass; every pass has exactly this many, the last one padded with zeros. None
         for 4 on a CPU (measured: benchmarks/records/development.md) and 64 on a GPU (not measured) at 224 pixels, and
         for as many pixels as those at another size.
-      precision: of the layers up to the last feature maps; the layers behind them run in fp32. "auto" means bf16 on a
-        GPU (fp16 where it has none), on a CPU with AMX, and on AMD's from Zen 5 on, provided that the network gives
-        nearly the same maps; else fp32.
+      precision: of the layers up to the last feature maps; the layers behind them run in fp32. "auto" means fp32 on a
+        CPU; on a GPU bf16, or fp16 where it has no bf16, provided that the network gives nearly the same maps.
+        A job times both instead: see `localization.measured`.
       compile: "on" to fuse each convolution with what follows it, on a GPU with the norm alone: see
         `execution.executor`; "auto" for "on" wherever that gives the same maps.
       weights_sha256: the SHA-256 that the weights must have, in hexadecimal digits: see `Classifier.settings`. None to

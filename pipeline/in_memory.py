@@ -10,7 +10,9 @@ import numpy as np
 
 from camboxes.models import Localizer, MapSpec, load_classifier
 from camboxes.models.counts import counted
+from camboxes.models.localization.measured import measured
 from camboxes.models.networks.preprocessing import rgb
+from camboxes.models.spec import Execution
 from camboxes.pipeline.options.boxes import NewBoxOptions
 from camboxes.pipeline.options.maps import MapOptions
 from camboxes.pipeline.options.network import ClassOptions
@@ -121,7 +123,8 @@ class _Finder:
 def _load(options: _FindOptions) -> tuple[MapSpec, Localizer]:
     classifier = load_classifier(options.model_spec(options.scales))
     maps = options.map_spec(MapSpec.default_for(classifier))
-    return maps, Localizer(classifier, maps)
+    localizer, _ = measured(Localizer(classifier, maps), Execution("auto", "auto"), 0)  # as a job on this machine
+    return maps, localizer
 
 
 _kept = functools.lru_cache(maxsize=1)(_load)  # of networks by name: the contents of files may change

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
-from camboxes.models.spec import DEFAULT_MAPS, Compilation, MapSpec, Precision
+from camboxes.models.spec import DEFAULT_MAPS, Compilation, Execution, MapSpec, Precision
 from camboxes.pipeline.errors import CallError, blaming_the_call
 from camboxes.pipeline.jobs.remote import Accelerator
 from camboxes.pipeline.options.boxes import NewBoxOptions
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from camboxes.models import Classifier, Localizer, ModelSpec
+    from camboxes.models.localization.measured import Measured
     from camboxes.transforms import BoxRule, Plan, PlannedRun, PlanOnWorkers, ReadLabeledImages
     from camboxes.transforms.images.decoding import Limits
     from camboxes.transforms.planning.label_matching import LabelMap
@@ -58,13 +59,13 @@ class _Network(ClassOptions):
     precision: Precision = _network_option(
         "auto",
         "of the network's layers",
-        stated="bf16 on a GPU, a CPU with AMX or AMD's from Zen 5 on, else fp32",
+        stated="the fastest one here that gives nearly the same maps",
         choices=get_args(Precision),
     )
     compile: Compilation = _network_option(
         "auto",
         "fuse each convolution with what follows it",
-        stated="wherever that gives the same maps",
+        stated="where that gives the same maps, and is faster here",
         choices=get_args(Compilation),
     )
 
@@ -134,6 +135,7 @@ class Prepared:
     source: "Listing | None"  # None where the workers list the images
     maps: MapSpec
     localizer: "Localizer"
+    measured: "Measured | None"  # by which the localizer is executed so
     rule: "BoxRule"
     plan: "Plan"
 
@@ -147,7 +149,10 @@ class Prepared:
         scales = " and ".join(map(str, settings["scales"]))
         scales += ", equally fine" if settings["fine_scales"] else ""
         scales += ", flipped too" if settings["flip"] else ""
-        executed = f"{spec.precision}, fused" if spec.compile == "on" else spec.precision
+        executed = str(self.localizer.classifier.execution)
+        if self.measured:
+            times = "; ".join(f"{way}: {time:.0f} ms" for way, time in self.measured.milliseconds.items())
+            executed += f" ({'measured now' if self.measured.now else 'measured before'}: {times})"
         return f"{method} of {spec.name} at {scales} ({spec.aspect}) on {spec.device} in {executed}"
 
 
@@ -216,7 +221,7 @@ def label(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter = 
             reporter.say(remark)
         if remote.described(build, options):
             return Run(job.output)
-        execution.execute(build, options, job.output, reporter)
+        execution.execute(build, options, job.output, reporter, ready.measured)
         if aside:
             storage.delete(aside)
     return Run(job.output)
@@ -255,7 +260,7 @@ def prepare(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter 
         if not job.dry_run:  # which says of all labels what they stand for, and then what is wrong
             _check_labels(job, source, label_map)
         # What follows takes seconds: what can be told without the network was told before.
-        maps, localizer = _localizer(job, options, reporter)
+        maps, localizer, measured = _localizer(job, options, 0 if source is None else source.images, reporter)
         rule = job.box_rule(BoxRule.default_for(localizer.classifier, maps))
         plan = Plan(
             job.output,
@@ -270,7 +275,7 @@ def prepare(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter 
         )
         if job.reuse:
             reusable(job.reuse, localizer.settings)
-    return Prepared(options, source, maps, localizer, rule, plan)
+    return Prepared(options, source, maps, localizer, measured, rule, plan)
 
 
 def _check_begun(job: LabelJob, source: "Listing | None") -> None:
@@ -351,26 +356,33 @@ def _source(job: LabelJob, options: "PipelineOptions", reporter: Reporter) -> "L
     return source
 
 
-def _localizer(job: LabelJob, options: "PipelineOptions", reporter: Reporter) -> "tuple[MapSpec, Localizer]":
+def _localizer(
+    job: LabelJob, options: "PipelineOptions", images: int, reporter: Reporter
+) -> "tuple[MapSpec, Localizer, Measured | None]":
     """The maps that are asked for, and what makes them, here or on the workers that Beam's options ask for."""
     with reporter.step("loading PyTorch"):  # a wrong option was told before
         from camboxes.models import Localizer
+        from camboxes.models.localization.measured import measured
+        from camboxes.pipeline.jobs.beam_options import workers_elsewhere
         from camboxes.pipeline.jobs.remote import load
         from camboxes.transforms import PlannedRun
 
-    # What is left open was settled when the run was begun, maybe on another processor.
+    # What is left open was settled when the run was begun, or the one to take rows from, maybe on another processor.
     begun = None if job.overwrite else PlannedRun.load(job.output)
+    begun = begun or (PlannedRun.load(job.reuse) if job.reuse else None)
     settled = begun.settings.get("model", {}) if begun else {}
-    execution: dict[str, Any] = {
-        name: settled.get(name, "auto") if value == "auto" else value
-        for name, value in {"precision": job.precision, "compile": job.compile}.items()
-    }
-    spec = dataclasses.replace(job.model_spec(job.scales), batch_size=job.batch_size, **execution)
+    asked = Execution(job.precision, job.compile)
+    asked = Execution(*(settled.get(name, "auto") if way == "auto" else way for name, way in asked._asdict().items()))
+    spec = dataclasses.replace(job.model_spec(job.scales), batch_size=job.batch_size, **asked._asdict())
     with reporter.step(f"loading {job.model}"):
         classifier = load(spec, options, job.accelerator)
     maps = job.map_spec(MapSpec.default_for(classifier))
     with reporter.step(f"trying {maps.method} out"):
-        return maps, Localizer(classifier, maps)
+        localizer = Localizer(classifier, maps)
+    if workers_elsewhere(options):
+        return maps, localizer, None
+    with reporter.step(f"timing {maps.method}"):
+        return maps, *measured(localizer, asked, images)
 
 
 def _staged(classifier: "Classifier", output: str) -> "ModelSpec":

@@ -32,6 +32,14 @@ def pytest_addoption(parser):
     parser.addoption("--fault-rounds", type=int, default=6, metavar="N", help="jobs that test_faults.py kills")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """What was measured on this machine before does not decide what tests see, and theirs is not kept."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def fault_rounds(request):
     """How many jobs to kill."""

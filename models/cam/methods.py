@@ -1,5 +1,6 @@
 """The registry of CAM methods, all with one signature: classifier, images and class ids in, maps out."""
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -99,6 +100,12 @@ class Methods:
         self._gradients = frozenset(reading.layer for reading in self._readings if reading.method in of_gradients)
         if ATTENTION in self._layers:
             check_attention(classifier, class_token="tscam" in methods)
+
+    def of(self, classifier: Classifier) -> "Methods":
+        """The same methods, of the same network executed otherwise."""
+        same = copy.copy(self)
+        same.classifier = classifier
+        return same
 
     def forward(self, images: torch.Tensor, also: frozenset[str] = frozenset()) -> ForwardPass:
         """Runs the pass that the maps are read from; `images` as for `class_maps`, `also` further layers to record."""

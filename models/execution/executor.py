@@ -1,17 +1,15 @@
 """How a network's layers are executed: in which precision, and fused into larger kernels or one by one."""
 
 import copy
-import re
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from camboxes.models.execution.fusing import fold, fuse
 from camboxes.models.introspection.probing import evaluating
-from camboxes.models.spec import Compilation, Precision
+from camboxes.models.spec import Execution, Precision
 
 # How far the last feature maps of noise may be from those of the network as it is, as a share of the largest value.
 # Layers that are fused wrongly give something else altogether; bfloat16 has 8 bits.
@@ -19,7 +17,6 @@ _SAME, _NEAR = 1e-3, 0.1
 
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _NORMS = nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm
-_CPUINFO = Path("/proc/cpuinfo")
 
 
 class Executor:
@@ -28,9 +25,9 @@ class Executor:
     Without it everything gives the same maps, up to rounding: `layers` may return the features as they are.
     """
 
-    def __init__(self, precision: Precision, compilation: Compilation):
+    def __init__(self, execution: Execution):
         """Takes what `resolve` decided; where one is still "auto", the features run as they are."""
-        self._how = precision, compilation
+        self._execution = execution
         self._made: tuple[nn.Module, nn.Module] | None = None  # features, and the layers made of them
         self._making = threading.Lock()
 
@@ -41,62 +38,76 @@ class Executor:
           features: images to the last feature maps.
           probe: gives images to try them with, float32 [n, 3, height, width], on their device.
         """
-        if "auto" in self._how or self._how == ("fp32", "off"):
+        if "auto" in self._execution or self._execution == ("fp32", "off"):
             return features
         with self._making:
             if self._made is None or self._made[0] is not features:
                 with evaluating(*features.modules()):
-                    self._made = features, fast_layers(features, probe(), *self._how)
+                    self._made = features, fast_layers(features, probe(), self._execution)
             return self._made[1]
 
 
-def resolve(
-    features: nn.Module, probe: torch.Tensor, precision: Precision, compilation: Compilation
-) -> tuple[Precision, Compilation]:
-    """Decides how to execute a network on its device, where that is left open.
+def resolve(features: nn.Module, probe: torch.Tensor, asked: Execution) -> Execution:
+    """Decides how to execute a network on its device, where that is left open. Nothing is timed.
 
     Args:
       features: up to the last feature maps, float32, in evaluation mode.
       probe: images to try it with, float32 [n, 3, height, width], on that device.
-      precision: "auto" for the fastest that gives nearly the same maps.
-      compilation: "auto" for "on" where that gives the same maps.
+      asked: precision "auto" for fp32 on a CPU, and on a GPU for the one of 16 bits where that gives nearly the same
+        maps; compile "auto" for "on" where that gives the same maps.
 
     Raises:
       ValueError: what is asked for cannot be had.
     """
-    with torch.inference_mode():
-        expected = features(probe)
+    precision, compilation = asked
     cpu = probe.device.type == "cpu"
+    emulated = precision == "bf16" and half_precision(probe.device) != "bf16"
     if cpu and precision == "fp16":
         raise ValueError("precision fp16 is for GPUs; on a CPU use bf16, fp32 or auto")
-    if not cpu and precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+    if emulated and not cpu:
         raise ValueError("precision bf16: this GPU only emulates it; use fp16, fp32 or auto")
     if compilation != "off":
         # A GPU multiplies float32 as TF32, whose fractions have ten bits.
-        possible = _difference(features, probe, expected, "fp32", "on") <= (_SAME if cpu else _NEAR)
+        same = _SAME if cpu else _NEAR
+        possible = not emulated and _difference(features, probe, Execution("fp32", "on")) <= same
         if compilation == "on" and not possible:
-            raise ValueError("compile on: the layers of this network cannot be fused here; use compile auto or off")
+            why = "this CPU only emulates bf16" if emulated else "the layers of this network cannot be fused here"
+            raise ValueError(f"compile on: {why}; use compile auto or off")
         compilation = "on" if possible else "off"
     if precision == "auto":
-        precision = fastest_precision(probe.device)
-        if precision != "fp32" and not _difference(features, probe, expected, precision, compilation) <= _NEAR:
-            precision = "fp32"
-    return precision, compilation
+        half = half_precision(probe.device)
+        precision = half if half and not cpu and is_near(features, probe, Execution(half, compilation)) else "fp32"
+    return Execution(precision, compilation)
 
 
-def fast_layers(features: nn.Module, probe: torch.Tensor, precision: Precision, compilation: Compilation) -> nn.Module:
+def half_precision(device: torch.device) -> Precision | None:
+    """The precision of 16 bits that a device has instructions for: bf16, else on a GPU fp16; None where there is none.
+
+    Whether it is faster than fp32 is not known by that.
+    """
+    if device.type != "cpu":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported() else None
+
+
+def is_near(features: nn.Module, probe: torch.Tensor, execution: Execution) -> bool:
+    """Whether a network runs so, and gives nearly the maps that it gives as it is. Arguments: see `resolve`."""
+    return _difference(features, probe, execution) <= _NEAR
+
+
+def fast_layers(features: nn.Module, probe: torch.Tensor, execution: Execution) -> nn.Module:
     """Copies a network's features into what runs in a precision, compiled or not; the features stay as they are.
 
     The layers take float32 images in any precision. Compiled, convolutions, norms and activations are fused on a CPU,
     and norms are folded into convolutions on a GPU. Arguments: those of `resolve`, nothing left open.
     """
-    fused, dtype = compilation == "on" and probe.device.type == "cpu", _DTYPES[precision]
+    fused, dtype = execution.compile == "on" and probe.device.type == "cpu", _DTYPES[execution.precision]
     # No inference mode: the weights may become part of a graph of gradients.
     with torch.inference_mode(False), torch.no_grad():
         features = copy.deepcopy(features)
         if fused:
             fuse(features, probe, dtype)
-        elif compilation == "on":
+        elif execution.compile == "on":
             fold(features, probe)
         features = features.to(dtype).to(memory_format=torch.channels_last)
         if fused:  # kernels leave some maps in float32, which norms take with weights in float32 alone
@@ -104,27 +115,6 @@ def fast_layers(features: nn.Module, probe: torch.Tensor, precision: Precision, 
                 if isinstance(layer, _NORMS):
                     layer.float()
     return features if fused else nn.Sequential(_Cast(dtype), features)
-
-
-def fastest_precision(device: torch.device) -> Precision:
-    """The fastest precision of a device for convolutions, as far as it was measured: benchmarks/records/speed.md."""
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if torch.cpu._is_amx_tile_supported() or _zen_5_or_later() else "fp32"
-
-
-def _zen_5_or_later() -> bool:
-    """Whether this is an AMD processor that is faster in bf16 without AMX; others with AVX512-BF16 are not.
-
-    PyTorch tells which instructions there are, and not how fast they are.
-    """
-    try:
-        first, _, _ = _CPUINFO.read_text().partition("\n\n")
-    except OSError:  # no Linux
-        return False
-    said = dict(re.findall(r"^(\w[\w ]*?)\s*: (.*)$", first, re.MULTILINE))
-    new = said.get("vendor_id") == "AuthenticAMD" and int(said["cpu family"]) >= 26
-    return new and "avx512_bf16" in said["flags"].split()
 
 
 class _Cast(nn.Module):
@@ -136,15 +126,13 @@ class _Cast(nn.Module):
         return images.to(self._dtype)
 
 
-def _difference(
-    features: nn.Module, probe: torch.Tensor, expected: torch.Tensor, precision: Precision, compilation: Compilation
-) -> float:
+def _difference(features: nn.Module, probe: torch.Tensor, execution: Execution) -> float:
     """The largest difference of a way of execution, as a share of the largest value; infinite where it does not run."""
     run = nn.Module()
     try:
-        run = fast_layers(features, probe, precision, compilation)
+        run = fast_layers(features, probe, execution)
         with torch.inference_mode():
-            found = run(probe).float()
+            expected, found = features(probe), run(probe).float()
     except (RuntimeError, AttributeError, TypeError):  # a layer without such a kernel; a PyTorch without these
         return float("inf")
     finally:

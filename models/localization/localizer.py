@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from camboxes.models.execution.process import sent
 from camboxes.models.localization.affinity import coherence, refine
 from camboxes.models.localization.fusion import claims, compete, fuse
 from camboxes.models.localization.looks import Maps, looks_for
-from camboxes.models.spec import MapSpec
+from camboxes.models.spec import Execution, MapSpec
 
 
 class Localization(NamedTuple):
@@ -88,6 +89,27 @@ class Localizer:
         smaller = copy.copy(self)
         smaller._looks = [dataclasses.replace(look, batch_size=max(1, look.batch_size // 2)) for look in self._looks]
         return smaller
+
+    def executed(self, execution: Execution) -> "Localizer":
+        """The same maps of the same network in memory, executed otherwise."""
+        network = functools.cache(lambda classifier: classifier.executed(execution))
+        same = copy.copy(self)
+        same.classifier = network(self.classifier)
+        same._looks = [
+            dataclasses.replace(look, methods=look.methods.of(network(look.methods.classifier))) for look in self._looks
+        ]
+        same.settings = self.settings | {"model": same.classifier.settings}
+        return same
+
+    def largest_pass(self, image: Sequence[torch.Tensor]) -> None:
+        """Runs a pass at the largest scale, where a job spends most of its time, and reads the map of the first class.
+
+        Args:
+          image: as `resize` makes it.
+        """
+        look = max(self._looks, key=lambda look: look.scale)
+        for maps in look.read(look.forward([image]), [(0,)]).factors:
+            maps.cpu()  # a GPU is waited for
 
     def localize(
         self, images: Sequence[Sequence[torch.Tensor]], candidates: Sequence[Sequence[Sequence[int]]]

@@ -3,6 +3,7 @@
 ok marks what was found, FAIL what is broken, - an optional thing that is absent. Exit code 1 where anything fails.
 """
 
+import collections
 import dataclasses
 import functools
 import importlib.metadata
@@ -165,6 +166,15 @@ def _cache(folder: Path, pattern: str) -> str:
     return f"weights downloaded to {folder}: {len([*folder.glob(pattern)])}"
 
 
+def _execution() -> str:
+    from camboxes.models.execution import known
+    from camboxes.models.execution.timing import fastest
+
+    found = collections.Counter(map(fastest, known.answers()))
+    fast = [f"{way} for {counted(count, 'job')}" for way, count in sorted(found.items())]
+    return f"fastest as measured: {'; '.join(fast) or 'nothing yet'}; kept in {known.folder()}"
+
+
 def _disk() -> str:
     free = shutil.disk_usage(".").free
     text = f"{free / 1e9:.1f} GB are free in {Path.cwd()}"
@@ -268,6 +278,7 @@ CHECKS = (
     Check("efficientnet_lite2", functools.partial(_packaged_weights, _LITE2), _reinstall(_LITE2), _install(_LITE2)),
     Check("torch hub", _torch_hub, _TORCH),
     Check("hugging face", _hugging_face, _reinstall("huggingface-hub")),
+    Check("execution", _execution, "delete that folder"),
     Check("disk", _disk, "make room, or work in another folder"),
     Check("lightning", _lightning, _reinstall("lightning"), _extra("train")),
     Check("pycocotools", _pycocotools, _reinstall("pycocotools"), _extra("eval")),

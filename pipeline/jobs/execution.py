@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
@@ -25,8 +25,17 @@ from camboxes.pipeline.reports import run_report
 from camboxes.transforms import PlannedRun, quote_python, storage
 from camboxes.transforms.write import TooManyRejectedError
 
+if TYPE_CHECKING:
+    from camboxes.models.localization.measured import Measured
 
-def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, output: str, reporter: Reporter) -> None:
+
+def execute(
+    build: Callable[[beam.Pipeline], Any],
+    options: PipelineOptions,
+    output: str,
+    reporter: Reporter,
+    measured: "Measured | None" = None,
+) -> None:
     """Runs the job that `build` assembles, and writes the report.
 
     Args:
@@ -34,6 +43,7 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, out
       options: Beam's.
       output: the folder that the job writes to; it has a plan, unless the job makes one.
       reporter: is told of progress, and of remarks on an input that the workers list.
+      measured: by which the network is executed as it is, for summary.json.
 
     Raises:
       TooManyRejectedError: more images were rejected than `WriteCoco` was told to allow; all files are written.
@@ -42,7 +52,7 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, out
       Exception: whatever else made the job fail. A note says how many shards are done.
     """
     with interrupts.telling(functools.partial(_shards_done, output), _elsewhere(options)):
-        failure = _execute(build, options, output, reporter)
+        failure = _execute(build, options, output, reporter, measured)
     if failure:
         raise TooManyRejectedError(
             f"{failure}; each has its reason in {storage.join(output, 'report.html')}, "
@@ -51,7 +61,11 @@ def execute(build: Callable[[beam.Pipeline], Any], options: PipelineOptions, out
 
 
 def _execute(
-    build: Callable[[beam.Pipeline], Any], options: PipelineOptions, output: str, reporter: Reporter
+    build: Callable[[beam.Pipeline], Any],
+    options: PipelineOptions,
+    output: str,
+    reporter: Reporter,
+    measured: "Measured | None",
 ) -> str | None:
     """Does what `execute` does; returns why so many images were rejected that the job has failed."""
     start = time.monotonic()
@@ -77,6 +91,9 @@ def _execute(
         "seconds": round(seconds, 2),
         "peak_memory_bytes": peak if sys.platform == "darwin" else 1024 * peak,  # in bytes on macOS, in KiB on Linux
     }
+    if measured:
+        milliseconds = {str(way): round(time, 2) for way, time in measured.milliseconds.items()}
+        summary["run"]["measured"] = {"now": measured.now, "milliseconds": milliseconds}
     if result is not None:  # Beam's local runner has no counters of a job that fails
         counters = {
             counter.key.metric.name: counter.committed

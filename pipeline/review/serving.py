@@ -3,9 +3,7 @@
 import collections
 import contextlib
 import dataclasses
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from camboxes.models.counts import counted
@@ -119,7 +117,9 @@ def load_dataset(
         with reporter.progress(planned.images, "photograph", "comparing") as advance:
             photographs = local_photographs.places(planned, rows, advance)
     else:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "camboxes", "photographs")
+        import platformdirs
+
+        cache = platformdirs.user_cache_path("camboxes") / "photographs"
         with reporter.progress(planned.images, "photograph", "fetching") as advance:
             photographs, left = local_photographs.fetched(planned, rows, cache, int(cache_limit * 1e9), advance)
         if left:

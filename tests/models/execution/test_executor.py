@@ -8,12 +8,14 @@ from torch import nn
 from torch.nn import functional
 
 from camboxes.models import Localizer, MapSpec, ModelSpec, class_maps, load_classifier
-from camboxes.models.execution import executor
-from camboxes.models.execution.executor import Executor, fast_layers, fastest_precision, resolve
+from camboxes.models.execution.executor import Executor, fast_layers, half_precision, is_near, resolve
 from camboxes.models.execution.kernels import FusedConvolution
+from camboxes.models.spec import Execution
 from camboxes.transforms.boxes.from_map import BoxRule, boxes_from_map
 from camboxes.transforms.boxes.stored_maps import quantize
 
+CPU = torch.device("cpu")
+needs_bf16 = pytest.mark.skipif(half_precision(CPU) is None, reason="this processor has no instructions for bf16")
 IMAGES = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(1))
 
 
@@ -40,9 +42,9 @@ class UsedTwice(nn.Module):
 
 def test_layers_that_cannot_be_fused_are_left_as_they_are():
     network = UsedTwice().eval()
-    assert resolve(network, IMAGES, "fp32", "auto") == ("fp32", "off")
+    assert resolve(network, IMAGES, Execution("fp32", "auto")) == ("fp32", "off")
     with pytest.raises(ValueError, match="compile on: the layers of this network cannot be fused here; use compile"):
-        resolve(network, IMAGES, "fp32", "on")
+        resolve(network, IMAGES, Execution("fp32", "on"))
 
 
 class NormFirst(nn.Module):
@@ -58,12 +60,13 @@ class NormFirst(nn.Module):
         return self.norms[2](self.last(self.norms[1](self.middle(self.norms[0](self.first(images))))))
 
 
+@needs_bf16
 def test_norms_that_are_not_fused_take_maps_of_either_precision():
     torch.manual_seed(0)
     network = NormFirst().eval()
-    precision, compilation = resolve(network, IMAGES, "bf16", "auto")
-    assert (precision, compilation) == ("bf16", "on")
-    run = fast_layers(network, IMAGES, precision, compilation)
+    execution = resolve(network, IMAGES, Execution("bf16", "auto"))
+    assert execution == ("bf16", "on")
+    run = fast_layers(network, IMAGES, execution)
     assert type(run.norms[0]) is nn.BatchNorm2d and type(run.middle) is FusedConvolution and run.middle.widened
     images = IMAGES.clone().requires_grad_()
     found, expected = run(images), network(images)
@@ -80,19 +83,43 @@ class Overflowing(nn.Module):
         return (images + 1000) - 1000
 
 
-def test_a_network_that_needs_its_precision_keeps_it(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    assert resolve(nn.Identity(), IMAGES, "auto", "off") == ("bf16", "off")
-    assert resolve(Overflowing(), IMAGES, "auto", "off") == ("fp32", "off")
-    assert resolve(Overflowing(), IMAGES, "bf16", "off") == ("bf16", "off")
+def test_a_network_that_needs_its_precision_is_told():
+    assert is_near(nn.Identity(), IMAGES, Execution("bf16", "off"))
+    assert not is_near(Overflowing(), IMAGES, Execution("bf16", "off"))
+    assert resolve(Overflowing(), IMAGES, Execution("bf16", "off")) == ("bf16", "off")  # it was asked for
+
+
+class Spectrum(nn.Module):
+    """A transform that PyTorch has in float32 and in float64."""
+
+    def forward(self, images):
+        return torch.fft.rfft(images).abs()
+
+
+def test_what_does_not_run_is_not_near():
+    assert is_near(Spectrum(), IMAGES, Execution("fp32", "off"))
+    assert not is_near(Spectrum(), IMAGES, Execution("bf16", "off"))
 
 
 def test_half_precision_of_gpus_is_refused_on_a_cpu():
     with pytest.raises(ValueError, match="precision fp16 is for GPUs; on a CPU use bf16, fp32 or auto"):
-        resolve(nn.Identity(), IMAGES, "fp16", "auto")
+        resolve(nn.Identity(), IMAGES, Execution("fp16", "auto"))
 
 
-@pytest.fixture(scope="module", params=["on", "off"])
+def test_a_cpu_gets_float32_where_nothing_is_timed():
+    assert resolve(nn.Conv2d(3, 8, 1), IMAGES, Execution("auto", "auto")) == ("fp32", "on")
+    assert resolve(nn.Identity(), IMAGES, Execution("auto", "off")) == ("fp32", "off")
+
+
+def test_layers_are_not_fused_in_a_precision_that_a_cpu_only_emulates(monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    assert half_precision(CPU) is None
+    assert resolve(nn.Conv2d(3, 8, 1), IMAGES, Execution("bf16", "auto")) == ("bf16", "off")
+    with pytest.raises(ValueError, match="compile on: this CPU only emulates bf16; use compile auto or off"):
+        resolve(nn.Conv2d(3, 8, 1), IMAGES, Execution("bf16", "on"))
+
+
+@pytest.fixture(scope="module", params=[pytest.param("on", marks=needs_bf16), "off"])
 def rounded(request):
     return load_classifier(ModelSpec(precision="bf16", compile=request.param))
 
@@ -126,19 +153,19 @@ def test_bf16_that_is_only_emulated_is_refused():
     """On the device "meta" nothing is computed, and no GPU here multiplies bf16."""
     network, images = nn.Conv2d(3, 4, 1).to("meta"), IMAGES.to("meta")
     with pytest.raises(ValueError, match="precision bf16: this GPU only emulates it; use fp16"):
-        resolve(network, images, "bf16", "off")
-    assert resolve(network, images, "fp16", "off") == ("fp16", "off")
+        resolve(network, images, Execution("bf16", "off"))
+    assert resolve(network, images, Execution("fp16", "off")) == ("fp16", "off")
 
 
 def test_layers_that_are_left_open_or_plain_run_as_they_are():
     """So does everything without this package: see `test_boxes_are_the_same_without_this_package`."""
     network = nn.Conv2d(3, 4, 1)
-    for precision, compilation in (("auto", "on"), ("bf16", "auto"), ("fp32", "off")):
-        assert Executor(precision, compilation).layers(network, lambda: IMAGES) is network
+    for execution in (Execution("auto", "on"), Execution("bf16", "auto"), Execution("fp32", "off")):
+        assert Executor(execution).layers(network, lambda: IMAGES) is network
 
 
 def test_layers_are_made_once_for_the_same_features():
-    executing, asked = Executor("bf16", "on"), []
+    executing, asked = Executor(Execution("fp32", "on")), []
 
     def probe():
         asked.append(True)
@@ -176,44 +203,7 @@ def test_boxes_are_the_same_without_this_package(photographs, maps):
             np.testing.assert_allclose(box.mean, same.mean, atol=0.01)
 
 
-CPU = torch.device("cpu")
-
-
-@pytest.mark.parametrize(
-    ("vendor", "family", "flags", "expected"),
-    [
-        ("AuthenticAMD", 26, "avx512f avx512_bf16", "bf16"),  # Zen 5
-        ("AuthenticAMD", 27, "avx512_bf16", "bf16"),
-        ("AuthenticAMD", 26, "avx512f avx512_bf16x", "fp32"),
-        ("AuthenticAMD", 25, "avx512f avx512_bf16", "fp32"),
-        ("GenuineIntel", 26, "avx512f avx512_bf16", "fp32"),
-    ],
-)
-def test_bfloat16_without_amx_is_for_the_processors_that_are_faster_with_it(
-    vendor, family, flags, expected, monkeypatch, tmp_path
-):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    monkeypatch.setattr(executor, "_CPUINFO", tmp_path / "cpuinfo")
-    core = f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\nmodel name\t: X: Y\nflags\t\t: {flags}\n\n"
-    (tmp_path / "cpuinfo").write_text(2 * core)
-    assert fastest_precision(CPU) == expected
-
-
-def test_a_processor_that_says_nothing_of_itself_gets_float32(monkeypatch, tmp_path):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    for text in (None, "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd bf16\n"):  # macOS; Arm
-        monkeypatch.setattr(executor, "_CPUINFO", tmp_path / str(text is None))
-        if text:
-            (tmp_path / "False").write_text(text)
-        assert fastest_precision(CPU) == "fp32"
-
-
-def test_amx_multiplies_bfloat16(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    assert fastest_precision(CPU) == "bf16"
-
-
 @pytest.mark.parametrize(("supported", "expected"), [(True, "bf16"), (False, "fp16")])
 def test_a_gpu_computes_in_sixteen_bits(monkeypatch, supported, expected):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
-    assert fastest_precision(torch.device("cuda")) == expected
+    assert half_precision(torch.device("cuda")) == expected

@@ -13,6 +13,7 @@ from camboxes.models.execution.executor import fast_layers, resolve
 from camboxes.models.execution.fusing import fold, fuse
 from camboxes.models.execution.kernels import FusedConvolution
 from camboxes.models.introspection.recording import Tap, tapped
+from camboxes.models.spec import Execution
 
 
 def random_norm(norm):
@@ -96,7 +97,7 @@ def test_folded_norms_leave_values_and_gradients_as_they_were(kind):
 
 def test_on_a_gpu_norms_are_folded_and_nothing_else():
     """The device "meta", where nothing is computed, stands for it."""
-    network = fast_layers(Block().eval().to("meta"), IMAGES.to("meta"), "fp16", "on")
+    network = fast_layers(Block().eval().to("meta"), IMAGES.to("meta"), Execution("fp16", "on"))
     assert network(IMAGES.to("meta")).dtype == torch.float16
     kinds = {type(layer) for layer in network.modules()}
     assert nn.Conv2d in kinds and not kinds & {FusedConvolution, nn.BatchNorm2d, BatchNormAct2d}
@@ -113,7 +114,7 @@ def test_a_tap_shows_what_the_layer_gives(layer):
     hook.remove()
     shown = tapped(features, layer)
     with torch.no_grad():
-        run = fast_layers(shown.network, IMAGES, "fp32", "on")
+        run = fast_layers(shown.network, IMAGES, Execution("fp32", "on"))
     [tap] = [part for part in run.modules() if isinstance(part, Tap)]
     tap.register_forward_hook(lambda *told: found.append(told[2].clone()))
     with torch.inference_mode():
@@ -232,9 +233,9 @@ def test_networks_that_are_tried_are_freed_at_once():
     gc.disable()
     try:
         before = packed()
-        assert resolve(network, images, "bf16", "auto") == ("bf16", "on")
+        assert resolve(network, images, Execution("fp32", "auto")) == ("fp32", "on")
         assert packed() == before
-        run = fast_layers(network, images, "bf16", "on")
+        run = fast_layers(network, images, Execution("fp32", "on"))
         assert packed() > before
     finally:
         gc.enable()

