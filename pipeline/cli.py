@@ -18,20 +18,20 @@ from camboxes.pipeline.options import fields
 from camboxes.pipeline.untrusted_text import error_text, failure_text
 
 COMMANDS = {
-    "label": "labelled images in, pseudo-boxes out",
-    "classes": "the network's classes, or those that a word stands for",
-    "rebox": "boxes again from a run's stored maps, without a model",
-    "selftrain": "better maps, learnt from a run's own confident boxes",
-    "explain": "one photograph, several methods, side by side",
-    "report": "a page of one label's images, the worst first",
-    "evaluate": "how good a run's boxes are, given true ones",
-    "compare": "two runs side by side, given true boxes",
-    "tune": "thresholds and calibrated scores from a few boxed images",
-    "review": "a run in FiftyOne's App: see, slide, accept, correct",
-    "train": "image-level labels → a classifier that label takes",
-    "doctor": "what works on this machine, and how to mend the rest",
-    "export": "a data set to train on, from a finished run",
-    "demo": "the whole way on a few real photographs",
+    "label": "draw pseudo boxes for labelled images",
+    "classes": "list a network's classes, or those that a word stands for",
+    "rebox": "draw a run's boxes again from its stored maps, without a network",
+    "selftrain": "learn better maps from a run's own boxes",
+    "explain": "draw the maps of several methods for one photograph",
+    "report": "write a page of one label's images, the worst first",
+    "evaluate": "measure a run's boxes against true boxes",
+    "compare": "compare two runs, given true boxes",
+    "tune": "choose thresholds and calibrate scores from a few boxed images",
+    "review": "review a run in FiftyOne's App",
+    "train": "train a classifier on image-level labels",
+    "doctor": "check what works on this machine",
+    "export": "write a finished run as a data set to train a detector on",
+    "demo": "label five real photographs",
 }
 _IMPORTS = 15  # seconds after which a command has imported what it needs, or nearly so
 

@@ -20,7 +20,7 @@ class CompareJob(Options):
     first: str = option(help="a finished run's folder", positional=True, metavar="OUT1")
     second: str = option(help="another's", positional=True, metavar="OUT2")
     ground_truth: str = truth_option()
-    output: str | None = option(None, "where everything is written, every class too", metavar="FILE.json")
+    output: str | None = option(None, "file for all figures, those of each class too", metavar="FILE.json")
 
 
 def compare(job: CompareJob, reporter: Reporter = LOG) -> "Comparison":

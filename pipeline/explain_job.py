@@ -35,7 +35,7 @@ class _Photograph(Options):
     labels: str | None = option(
         None,
         "classes to explain, by name; they compete as an image's labels do",
-        stated="the network's first two, each by itself",
+        stated="the network's two most probable classes, each by itself",
         metavar="LABEL,…",
     )
     output: str = option("grid.png", "the figure, in any format that Pillow writes", metavar="FILE")

@@ -28,31 +28,29 @@ class ExportJob(Options):
     val: float | None = option(
         None,
         "share of the images for validation",
-        stated=f"{_VAL}; none where the input comes split",
+        stated=f"{_VAL}; none if the input has splits",
         type=float,
         metavar="SHARE",
     )
-    seed: int = option(0, "decides, with its content, on which side an image is", type=int, metavar="N")
+    seed: int = option(0, "decides, with an image's content, whether it goes to train or val", type=int, metavar="N")
     min_score: float = option(
         0.0,
-        "smallest score of a box that was not accepted, 0 to 1; the calibrated one where there is one",
+        "smallest score of a box that was not accepted, 0 to 1; the calibrated score if there is one",
         type=float,
         metavar="S",
     )
     include: Literal["accepted", "reviewed", "all"] = option(
         "all",
-        "images that a person accepted; those that a person rejected, too, without a box; or those that nobody "
-        "decided about, too",
+        "images that a person accepted; also those that a person rejected, without a box; or also those that nobody "
+        "reviewed",
         choices=["accepted", "reviewed", "all"],
     )
-    include_empty: bool = option(
-        False, "images of the background, too: they show none of the classes, and go out without an object"
-    )
-    background: tuple[str, ...] = background_option(stated="what the run was made with")
+    include_empty: bool = option(False, "also export images of the background, as images without objects")
+    background: tuple[str, ...] = background_option(stated="those of the run")
     classes: str | None = option(
         None,
-        "the classes in the order of their numbers, one a line, or the data.yaml of an earlier export: parts of a data "
-        "set then have the same numbers",
+        "the classes in the order of their numbers, one a line, or the data.yaml of an earlier export, to keep its "
+        "numbers",
         stated="the run's labels, sorted",
         metavar="FILE",
     )

@@ -72,10 +72,10 @@ class _Network(ClassOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Maps(MapOptions):
-    keep_plain: bool = option(False, "store the maps before refinement, too, for camboxes rebox --plain", group="maps")
+    keep_plain: bool = option(False, "also store the maps before refinement, for camboxes rebox --plain", group="maps")
     second_look: bool = option(
         False,
-        "look at four overlapping quarters of each image, too, for small objects: five times as long",
+        "also map four overlapping quarters of each image, for small objects; takes five times as long",
         group="maps",
     )
 
@@ -91,7 +91,7 @@ class LabelJob(NewBoxOptions, _Maps, _Network, _Folders):
 
     shards: int | None = option(
         None,
-        "number of files that the run is cut into",
+        "number of files that the run is divided into",
         stated="one per 64 to 256 images; of containers, one per 128 or more neighbours",
         type=int,
         metavar="N",
@@ -99,7 +99,7 @@ class LabelJob(NewBoxOptions, _Maps, _Network, _Folders):
     overwrite: bool = option(False, "replace the run that OUT holds")
     dry_run: bool = option(False, "print the plan, write nothing")
     max_reject_rate: float = option(
-        0.5, "share of rejected images above which the job fails, keeping what it has", type=float, metavar="R"
+        0.5, "share of rejected images above which the job fails; its results are kept", type=float, metavar="R"
     )
     max_bytes: int | None = option(
         None, "size of a file above which an image is rejected", stated="256 MiB", type=int, metavar="N"
@@ -114,7 +114,7 @@ class LabelJob(NewBoxOptions, _Maps, _Network, _Folders):
     retry_rejected: bool = option(False, "try the rejected images of the run in OUT again", one_of="again")
     reuse: str | None = option(
         None,
-        "take over what another run found for images of the same content and labels",
+        "take the results of another run for images with the same content and labels",
         one_of="again",
         metavar="OUT1",
     )

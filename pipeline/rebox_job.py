@@ -32,7 +32,7 @@ class ReboxJob(BoxOptions, _Folders):
     min_area: float | None = changed(BoxOptions, "min_area", None, stated=_OWN)
     boxes: str | None = changed(BoxOptions, "boxes", None, stated=_OWN)
     thresholds: str | None = option(
-        None, "what camboxes tune wrote: thresholds, and how scores are calibrated", metavar="FILE"
+        None, "the file that camboxes tune wrote, with thresholds and the calibration of scores", metavar="FILE"
     )
     plain: bool = option(False, "draw from the maps before refinement, which label --keep-plain stores")
     overwrite: bool = option(False, "replace the run that OUT2 holds")

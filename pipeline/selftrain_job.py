@@ -22,7 +22,7 @@ class SelftrainJob(Options):
     run: str = option(help="a finished run's folder", metavar="OUT")
     output: str = option(help="folder for the new run", metavar="OUT2")
     rounds: int = option(
-        3, "how many times to train, at most; it ends earlier where a round is no better", type=int, metavar="N"
+        3, "largest number of rounds; training stops earlier if a round is no better", type=int, metavar="N"
     )
     overwrite: bool = option(False, "replace the run that OUT2 holds")
 

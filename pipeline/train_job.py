@@ -37,16 +37,18 @@ class _Folders(SourceOptions):
 class TrainJob(NetworkOptions, _Folders):
     """What to train, and how. Its fields are the options of `camboxes train`, whose help describes them."""
 
-    train: str = option("head", "new layers, or after that all", choices=["head", "all"])
-    epochs: int = option(30, "at most; fewer where it stops to help", type=int, metavar="N")
+    train: str = option("head", "train the new layers only, or then all layers", choices=["head", "all"])
+    epochs: int = option(
+        30, "largest number of epochs; training stops earlier if it no longer helps", type=int, metavar="N"
+    )
     validation: float | None = option(
         None,
-        "share of each label's pictures that are kept to judge by",
-        stated=f"{_SHARE}; none where the input comes split",
+        "share of each label's images that is held out for validation",
+        stated=f"{_SHARE}; none if the input has splits",
         type=float,
         metavar="SHARE",
     )
-    seed: int = option(0, "another one splits otherwise", type=int, metavar="N")
+    seed: int = option(0, "decides which images are held out", type=int, metavar="N")
     overwrite: bool = option(False, "replace the training that CKPT holds")
 
 

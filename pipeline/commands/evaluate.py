@@ -1,10 +1,10 @@
-"""Judges a finished run by true boxes: figures, what a box without any network would reach, and intervals.
+"""Measures a finished run against true boxes, beside what boxes without any network would reach.
 
 The ground truth is COCO JSON, a CSV of boxes (path,label and x,y,width,height or xmin,ymin,xmax,ymax in pixels), YOLO's
 data.yaml, or a folder of Pascal VOC XML. Images are matched by path and categories by name; what does not match is
-listed, and left out. Figures at the run's own threshold come first. Boxes at other thresholds are drawn on 1,000 images
-at the most, chosen by a hash of their paths. evaluation.json holds everything, by category too; report.html is written
-again, with curves and the best and worst boxes.
+listed and left out. Figures at the run's own threshold come first, with 95% intervals. Boxes at other thresholds are
+drawn on at most 1,000 images, chosen by a hash of their paths. evaluation.json holds all figures, for each category
+too; report.html is written again, with curves and the best and worst boxes.
 """
 
 import shlex

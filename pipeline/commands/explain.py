@@ -1,9 +1,8 @@
-"""Draws the heat maps of several methods over one photograph, side by side in one figure.
+"""Draws the heat maps of several methods for one photograph, side by side in one figure.
 
-A row for each class: the photograph, then what each method sees of the class in it. The maps are those that camboxes
-label would store with the same options (but for the last bits, which depend on its batches), and the outlined boxes
-those that it would draw from them: the first column shows what label does by default. Milliseconds are all passes of
-that method alone, for all rows, on one core.
+Each row is a class: the photograph, then the map of each method. The first column shows what camboxes label draws by
+default. The maps are those that camboxes label would store with the same options, apart from rounding, and the outlines
+are the boxes that it would draw from them. The milliseconds are for all rows, on one core.
 """
 
 from camboxes.pipeline.explain_job import ExplainJob, explain

@@ -1,20 +1,19 @@
 """Writes a finished run as a data set to train a detector on.
 
   coco     images/, annotations/instances_train.json and instances_val.json; image ids as in the run's annotations.json
-  yolo     images/train, images/val, labels/train, labels/val, data.yaml and classes.txt, as ultralytics has them
+  yolo     images/train, images/val, labels/train, labels/val, data.yaml and classes.txt, as ultralytics expects them
   voc      VOCdevkit/VOC2012 with Annotations, ImageSets/Main, JPEGImages and classes.txt; whole pixels counted from 1
   parquet  boxes.parquet, a row for each box, without images
 
-What was decided in a review counts: --include accepted exports the accepted images alone, reviewed the rejected ones
-too, without a box, and all the others as drawn besides. Images of which nobody decided and no box is known (no_box,
-skipped, all boxes below --min-score) are left out: a trainer would learn from them that nothing is there. Images of the
-background show none of the classes; --include-empty exports them, too, without an object. Images that the run could not
-read are never exported. Where a box comes from (a person, or which network, method and threshold)
-stands beside it, but for yolo, which has no room for it. Images are hard links where that is possible, else
-copies. Those with an EXIF orientation are written upright, so that boxes fit whether a trainer turns them or not, and
-so are formats that not every trainer reads. The seed and an image's content decide whether it is in train or val, so
-copies of the same bytes are on one side; where the run's input comes split, in folders train, val and test, that split
-is kept. An image whose file is gone or changed is told at the end (exit code 1).
+Decisions of a review count. --include accepted exports only the accepted images; reviewed adds the rejected ones,
+without a box; all adds the others, as drawn. An image without a known box that nobody reviewed (no_box, skipped, or all
+boxes below --min-score) is left out: a trainer would learn that nothing is there. Images of the background are exported
+with --include-empty, without an object. Images that the run could not read are never exported.
+Each box says where it comes from (a person, or which network, method and threshold), except in yolo, which has no place
+for it. Images are hard links if possible, otherwise copies. Images with an EXIF orientation are written upright, and
+formats that some trainers cannot read are converted. The seed and an image's content decide whether it goes to train or
+val, so copies are on one side; if the run's input has folders train, val and test, that split is kept. Images that are
+missing or have changed are listed at the end (exit code 1).
 """
 
 from typing import TYPE_CHECKING

@@ -1,13 +1,13 @@
-"""Draws pseudo-boxes for a data set with image-level labels.
+"""Draws pseudo boxes for a data set with image-level labels.
 
-DATA is a folder of class folders (DATA/LABEL/IMAGE.jpg), or of splits of them (DATA/train/LABEL/IMAGE.jpg); or a
-folder of images with a metadata.csv; or a table with a path and labels, or a column of 0 and 1 for each class: .csv,
-.tsv, .jsonl, .json, .parquet; or .json of COCO annotations, .csv of Open Images' labels; or containers of images:
-WebDataset's .tar, .tfrecord, .parquet with a column image, a pattern in quotes ("train-*.tar") or a folder.
-docs/how-to/inputs.md tells how each is read.
-Paths are relative to the manifest's folder. All may lie on a store: s3://, gs://. Any option of Apache Beam may follow,
-such as --direct_num_workers=2 --direct_running_mode=multi_processing.
-Started again with the same options, a run that was cut short continues.
+DATA is one of: a folder of class folders (DATA/LABEL/IMAGE.jpg), or of splits of them (DATA/train/LABEL/IMAGE.jpg); a
+folder of images with a metadata.csv; a table (.csv, .tsv, .jsonl, .json, .parquet) with a path and labels, or with a
+column of 0 and 1 for each class; COCO annotations (.json) or Open Images' labels (.csv); containers of images
+(WebDataset's .tar, .tfrecord, .parquet with a column image), as a pattern in quotes ("train-*.tar") or a folder.
+docs/how-to/inputs.md describes all of them. Paths are relative to the table's folder. DATA and OUT may be on a store:
+s3://, gs://. Any option of Apache Beam may follow, such as
+--direct_num_workers=2 --direct_running_mode=multi_processing.
+If a run was interrupted, the same command continues it.
 """
 
 import logging

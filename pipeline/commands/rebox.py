@@ -1,6 +1,6 @@
-"""Draws a run's boxes again from its stored maps: another threshold in seconds, without a GPU or a model.
+"""Draws a run's boxes again from its stored maps, in seconds and without a network.
 
-What was decided in a review (OUT/review.jsonl) is carried over: accepted images keep exactly their boxes.
+Decisions of a review (OUT/review.jsonl) are carried over: accepted images keep exactly their boxes.
 """
 
 from collections.abc import Sequence

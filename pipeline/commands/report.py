@@ -1,4 +1,4 @@
-"""Writes a page of a label's images, the worst first: those without a box, then those of the lowest scores.
+"""Writes a page of one label's images, the worst first: without a box, then by ascending score.
 
 OUT/report.html, which every run has, shows a sample of all labels.
 """

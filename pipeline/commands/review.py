@@ -1,10 +1,10 @@
-"""Opens a run in FiftyOne's App, with a panel beside each image: see, slide, accept, correct.
+"""Opens a run in FiftyOne's App, with a panel to accept, reject and correct the boxes of each image.
 
-Boxes, labels and heat maps go into a FiftyOne dataset that stays; the same call again adds what is new and keeps what
-was decided. Decisions are written to OUT/review.jsonl, so that the database may be deleted at any time. The App listens
-on this machine alone. Needs an extra: pip install ".[review]" (in the clone).
+Boxes, labels and heat maps are loaded into a FiftyOne dataset that persists; the same command adds what is new and
+keeps your decisions. Decisions are written to OUT/review.jsonl, so FiftyOne's database may be deleted at any time. The
+App listens on this machine only. Needs an extra: pip install ".[review]" (in the clone).
 
-In Python, `load_dataset(OUT)` gives the dataset without opening the App.
+In Python, `load_dataset(OUT)` returns the dataset without opening the App.
 """
 
 import shlex

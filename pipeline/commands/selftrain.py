@@ -1,9 +1,9 @@
-"""Trains a small network on a run's own confident boxes and draws the run's boxes again from the maps that it gives.
+"""Trains a small network on a run's own boxes, and draws the boxes again from the maps that it predicts.
 
-No box is asked of anybody: the network learns what objects look like to the run's classifier, of whatever class. After
-each round the maps are compared with those before, and the better ones are kept; where no round is better, the new run
-has the maps of the old one. The photographs are read again. Started again with the same options, a call that was cut
-short continues. What was decided in a review (OUT/review.jsonl) is carried over.
+No true box is needed: the network learns what objects look like, whatever their class. After each round the new maps
+are compared with the old ones, and the better ones are kept. If no round is better, the new run has the old maps. The
+photographs are read again. If a call was interrupted, the same command continues it. Decisions of a review
+(OUT/review.jsonl) are carried over.
 """
 
 from collections.abc import Sequence

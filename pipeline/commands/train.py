@@ -1,15 +1,15 @@
 """Trains a classifier on image-level labels, for camboxes label --model CKPT.
 
-DATA is what camboxes label reads: a folder of class folders, or a table with a path and labels. Where every
-image has exactly one label, classes exclude each other (softmax); else an image may have any number of them (sigmoid),
-and one without a label shows none. Images that show none of the classes may have a label of their own, which
---background names. The network is trained as its GAP conversion, so that class activation maps are exact for it: the
-head on frozen features (--train head), or after that everything (--train all). It begins with the pretrained weights of
---model, or with another training's CKPT.
-Part of the images is held out to choose the best epoch by, and to report how good it is; the choice flatters that
-figure. Copies of an image, by content, are never on both sides. A folder of train/ and val/ with the class
-folders below is split by these folders; test/ is left out.
-Called again with the same options, a training that was cut short continues.
+DATA is what camboxes label reads, such as a folder of class folders, or a table with a path and labels. If every image
+has exactly one label, the classes exclude each other (softmax). Otherwise an image may have any number of labels
+(sigmoid), and an image without a label shows none of the classes. --background names labels of images that show none of
+the classes. The network is trained as its GAP conversion, for which class activation maps are exact: the head on frozen
+features (--train head), or then all layers (--train all). It begins with the pretrained weights of --model, or with
+another training's CKPT.
+Some images are held out, to choose the best epoch and to report how good it is; that figure is too optimistic, because
+the epoch was chosen by it. Copies of an image are never on both sides. Folders train/ and val/ with class folders are
+used as the split; test/ is not used.
+If a training was interrupted, the same command continues it.
 """
 
 import dataclasses

@@ -1,14 +1,14 @@
-"""Thresholds and calibrated scores from a few boxed images.
+"""Chooses thresholds and calibrates scores from a few boxed images.
 
 FILE holds true boxes of some of the run's images, as for camboxes evaluate; fifty images are enough to begin with.
-What is expected of the other images is told by cross-validation. The run's own rule stays unless another is better
-there by a standard error, and scores are calibrated only where that tells right boxes from wrong ones.
+Cross-validation estimates what to expect on other images. The run's own rule stays unless another is better by a
+standard error, and scores are calibrated only if that separates right boxes from wrong ones.
 OUT/tuning.json is for camboxes rebox --thresholds.
 
---from-review takes what was decided in a review (OUT/review.jsonl) instead. The boxes of accepted images count as true,
-and as all that there are of the image's labels; so what was accepted as it was drawn speaks for the threshold that drew
-it: the more boxes were corrected, the more there is to learn. Rejected boxes have no part in the choice of thresholds;
-to the calibration of scores they, and boxes that reach IoU 0.5 with them, are wrong ones.
+--from-review uses the decisions of a review (OUT/review.jsonl) instead. The boxes of accepted images count as the true
+boxes of the image's labels. A box that was accepted without a correction confirms the threshold that drew it, so
+correct boxes that are only roughly right. Rejected boxes, and boxes with an IoU of 0.5 or more with them, are used for
+the calibration only, as wrong boxes.
 """
 
 import shlex

@@ -16,8 +16,7 @@ class BoxOptions(Options):
 
     threshold: float | str | None = option(
         None,
-        "smallest foreground value of the min-max scaled map, 0 to 1; or, to suit each image, as a share of the map's "
-        "Otsu level: 0.8*otsu",
+        "smallest foreground value of the map, scaled to 0 to 1; or a share of each map's Otsu level: 0.8*otsu",
         group="boxes",
         metavar="T",
     )
@@ -26,8 +25,8 @@ class BoxOptions(Options):
     )
     boxes: str | None = option(
         None,
-        "of each label's components: the largest, the one that holds the map's peak, all, or instances: all, taken "
-        "apart at the map's saddles, without the small ones",
+        "which components of a label's map become boxes: the largest, the one with the map's peak, all, or instances "
+        "(all, split where objects touch, without small ones)",
         group="boxes",
         choices=["largest", "peak", "all", "instances"],
     )

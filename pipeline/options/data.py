@@ -22,7 +22,7 @@ def _labels(text: str) -> tuple[str, ...]:
 background_option = functools.partial(
     option,
     (),
-    "labels of images that show none of the classes; one that holds a comma in quotes: '\"a, b\",c'",
+    "labels of images that show none of the classes; a label with a comma in quotes: '\"a, b\",c'",
     stated="none",
     type=_labels,
     metavar="LABEL,…",
@@ -33,15 +33,15 @@ background_option = functools.partial(
 class SourceOptions(Options):
     """A data set: see `camboxes.transforms.planning.listing.read_source`."""
 
-    input: str = option(help="class folders, a manifest or containers (see above)", metavar="DATA")
+    input: str = option(help="class folders, a table or containers (see above)", metavar="DATA")
     root: str | None = option(
         None,
-        "what paths are relative to, and nothing is read outside of",
-        stated="DATA, or the manifest's folder",
+        "folder that paths are relative to; nothing outside of it is read",
+        stated="DATA, or the table's folder",
         metavar="DIR",
     )
     path_column: str | None = option(
-        None, "column of a manifest with the images' paths", stated="path, filename, image or the like", metavar="NAME"
+        None, "column of a table with the images' paths", stated="path, filename, image or the like", metavar="NAME"
     )
     label_column: str | None = option(
         None,
@@ -50,7 +50,7 @@ class SourceOptions(Options):
         metavar="NAME",
     )
     label_separator: str | None = option(
-        None, 'what stands between several labels in a cell, such as "|"', stated="a cell is one label", metavar="TEXT"
+        None, 'separator of several labels in a cell, such as "|"', stated="a cell is one label", metavar="TEXT"
     )
 
     def columns(self) -> "Columns":

@@ -21,15 +21,15 @@ class MapOptions(Options):
 
     method: str | None = _option(
         None,
-        f"{', '.join(METHODS)}, a sum of them (cam+gradcam++) or a product (cam*layercam@16); @16 reads the maps "
-        f"of the last block at stride 16, @32[-2] of the last but one at 32, and of {', '.join(CELLS)}, which read the "
-        "pixels, has cells of 16 x 16 of them",
+        f"{', '.join(METHODS)}, a sum of them (cam+gradcam++) or a product (cam*layercam@16); @16 reads the last "
+        f"block at stride 16, @32[-2] the last but one at stride 32; for {', '.join(CELLS)}, which read pixels, @16 "
+        "means cells of 16 x 16 pixels",
         stated=f"{DEFAULT_MAPS.method}; of EfficientNet-Lite {LITE_MAPS.method}",
         metavar="[WEIGHT*]METHOD[@LAYER]+…",
     )
     scales: tuple[int, ...] = _option(
         (),
-        "short sides of the input, whose maps are fused; the first decides probabilities",
+        "short sides of the input; their maps are averaged, and the first one gives the probabilities",
         stated="--size and twice that",
         type=_scales,
         metavar="PIXELS,…",
@@ -49,10 +49,10 @@ class MapOptions(Options):
     )
     refine: Refinement = _option(
         DEFAULT_MAPS.refine,
-        "affinity: spread the map along the likeness of the network's own features",
+        "affinity: spread each map over cells that look alike to the network",
         choices=get_args(Refinement),
     )
-    flip: bool = _option(False, "fuse the maps of the mirrored image in, too")
+    flip: bool = _option(False, "also use the maps of the mirrored image")
 
     def map_spec(self, default: MapSpec = DEFAULT_MAPS) -> MapSpec:
         """The maps that are asked for; what is left open is the default's.

@@ -114,8 +114,8 @@ class ClassOptions(NetworkOptions):
     )
     multilabel: bool | None = _option(
         None,
-        "read each output by itself, by its sigmoid",
-        stated="what the checkpoint says, else softmax; of a single output always",
+        "read each output by its sigmoid",
+        stated="the checkpoint's, else softmax; always on for a single output",
         action="store_const",
         const=True,
     )

@@ -26,11 +26,11 @@ class ReviewJob(Options):
 
     run: str = option(help="a finished run's folder", metavar="OUT")
     port: int = option(5151, "the App's port", type=int, metavar="N")  # FiftyOne's own
-    no_browser: bool = option(False, "open no browser; say where the App is")
-    remote: bool = option(False, "open no browser, and say how to reach the App from another machine by ssh")
+    no_browser: bool = option(False, "do not open a browser; print the App's address")
+    remote: bool = option(False, "do not open a browser; print how to reach the App from another machine by ssh")
     cache_limit: float = option(
         _CACHE_LIMIT_GB,
-        "the most that copies of photographs on a store may take; the images most worth reviewing are fetched first",
+        "largest size of the local copies of photographs on a store; images most worth reviewing are fetched first",
         stated=f"{_CACHE_LIMIT_GB:g}",
         type=float,
         metavar="GB",
