@@ -352,7 +352,7 @@ def _source(job: LabelJob, options: "PipelineOptions", reporter: Reporter) -> "L
         on_cpu = not job.dry_run and job.device != "cuda"  # as far as is known before torch is loaded
         if on_cpu and fitting_processes(options, source.images) > 1:
             localizer = "camboxes.models.localization.localizer"
-            worker_processes.import_ahead("camboxes.transforms", localizer, "timm", "torchvision")
+            worker_processes.import_ahead("camboxes.transforms", "camboxes.models.without_compiler", localizer)
     return source
 
 

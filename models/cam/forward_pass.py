@@ -68,8 +68,9 @@ class ForwardPass:
 
     def _gradients_of(self, class_ids: torch.Tensor, values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         with torch.inference_mode(False):
-            behind = self._behind(class_ids)
-            return [found.float() for found in torch.autograd.grad(self._graph, values, behind, retain_graph=True)]
+            # Of a sum, rather than with grad_outputs: for those PyTorch imports sympy, which takes half a second.
+            behind = (self._graph * self._behind(class_ids)).sum()
+            return [found.float() for found in torch.autograd.grad(behind, values, retain_graph=True)]
 
     def _behind(self, class_ids: torch.Tensor) -> torch.Tensor:
         """Computes the gradient of one logit of each image with respect to the last maps, or to all logits.

@@ -210,7 +210,7 @@ class Recorder(nn.Module):
         if name in self.names.values():
             return name
         features = tapped(self.features, name)
-        probe = noise(self.network, self._size)
+        probe = noise(self.network, self._size)[:1]
         with evaluating(*features.modules()), recording(frozenset([name]), probe.shape[2:]) as found:
             features(probe)
         layout = layout_of(found.maps[name].shape, self._prefix) if name in found.maps else None
