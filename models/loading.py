@@ -23,7 +23,7 @@ def load_classifier(model: str | ModelSpec) -> Classifier:
     spec = ModelSpec(model) if isinstance(model, str) else model
     if spec.device == "cuda" and not torch.cuda.is_available():
         raise RuntimeError(
-            "device cuda was asked for, and PyTorch sees no GPU here; use device cpu, or mend the driver"
+            "device cuda was asked for, but PyTorch finds no GPU here; use device cpu, or repair the driver"
         )
     device: Device = ("cuda" if torch.cuda.is_available() else "cpu") if spec.device == "auto" else spec.device
     classifier = _load(dataclasses.replace(spec, device=device)).to(device).to(memory_format=torch.channels_last)

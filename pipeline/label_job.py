@@ -147,7 +147,7 @@ class Prepared:
         method += ", refined by affinity" if settings["refine"] == "affinity" else ""
         method += ", with a second look" if settings["second_look"] else ""
         scales = " and ".join(map(str, settings["scales"]))
-        scales += ", equally fine" if settings["fine_scales"] else ""
+        scales += ", fine scales" if settings["fine_scales"] else ""
         scales += ", flipped too" if settings["flip"] else ""
         executed = str(self.localizer.classifier.execution)
         if self.measured:

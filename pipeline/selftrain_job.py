@@ -119,4 +119,4 @@ def _remarks(record: Mapping[str, Any]) -> Iterator[str]:
     if record["kept"]:
         yield f"kept: the maps of round {record['kept']}"
     else:
-        yield "kept: the run's own maps, for no round made better ones; the new run has the boxes of the old one"
+        yield "kept: the run's own maps, because no round gave better ones; the new run has the boxes of the old one"

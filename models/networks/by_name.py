@@ -206,7 +206,7 @@ def downloading(name: str, build: Callable[[], nn.Module]) -> nn.Module:
         return build()
     except Exception as error:  # each library and hub client has its own errors for a host that cannot be reached
         raise OSError(
-            f"the pretrained weights of {name} could not be had ({type(error).__name__}: {error}); "
+            f"the pretrained weights of {name} could not be loaded ({type(error).__name__}: {error}); "
             "download them elsewhere and give the file as weights"
         ) from error
 

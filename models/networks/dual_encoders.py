@@ -88,7 +88,7 @@ def load_dual_encoder(name: str, weights: str | None, prompts: Sequence[Prompt])
     try:
         tokenizer = open_clip.get_tokenizer(architecture)
     except Exception as error:  # some come from the hub, by way of a library that is not installed with open_clip
-        raise OSError(f"the tokenizer of {name} could not be had ({type(error).__name__}: {error})") from error
+        raise OSError(f"the tokenizer of {name} could not be loaded ({type(error).__name__}: {error})") from error
     texts = embed(model.eval(), tokenizer, prompts)
     with torch.no_grad():
         network.module.get_parameter("head.weight").copy_(model.logit_scale.exp() * texts)

@@ -37,7 +37,7 @@ def read_prompts(lines: Sequence[str]) -> list[Prompt]:
         if not label or not names:
             raise ValueError(f"prompts, line {number}: {line.strip()!r} is not LABEL, or LABEL: NAME, NAME")
         if label in prompts:
-            raise ValueError(f"prompts, line {number}: the label {label!r} stands there twice; leave one of them out")
+            raise ValueError(f"prompts, line {number}: the label {label!r} is there twice; remove one of them")
         prompts[label] = Prompt(label, names)
     if not prompts:
         raise ValueError("prompts: there is no label; expected one a line")

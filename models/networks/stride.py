@@ -43,6 +43,6 @@ def lower_stride(network: nn.Module, stride: int, probe: torch.Tensor) -> None:
                 layer.stride = (step, step)
         elif after > max(before, stride):
             raise ValueError(
-                f"map_stride {stride} cannot be had: a pooling layer brings the maps from stride {before} to {after}, "
+                f"map_stride {stride} is not possible: a pooling layer takes the maps from stride {before} to {after}, "
                 "and only convolutions can be kept from it"
             )

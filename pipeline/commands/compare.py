@@ -62,16 +62,16 @@ def _print_figures(comparison: "Comparison") -> None:
     from camboxes.pipeline.evaluation import figures, resampling
 
     print(
-        f"\nIn percent; a difference is run 2 less run 1, in brackets what {resampling.LEVEL}% of {figures.RESAMPLES} "
-        f"resamples of the images give (COCO: {figures.RESAMPLES_OF_DETECTION}). * marks those that leave 0 out; "
-        "of errors less is better.\n"
+        f"\nIn percent; a difference is run 2 minus run 1, with its {resampling.LEVEL}% interval from "
+        f"{figures.RESAMPLES} resamples of the images (COCO: {figures.RESAMPLES_OF_DETECTION}). * marks intervals "
+        "without 0; errors should be low.\n"
     )
     print(_line("", "run 1", "run 2", "difference", "p"))
     for name, of in comparison.figures.items():
         print(_line(figures.NAMES[name], *_cells(of)))
     print(
         f"\nright at IoU 0.5: {counted(comparison.both_right, 'pair')} in both runs, {comparison.first_right} in "
-        f"run 1 alone, {comparison.second_right} in run 2 alone, {comparison.neither_right} in neither"
+        f"run 1 only, {comparison.second_right} in run 2 only, {comparison.neither_right} in neither"
     )
 
 
@@ -83,7 +83,7 @@ def _print_classes(comparison: "Comparison") -> None:
         return
     print(
         f"\nThe largest differences of {counted(len(comparison.classes), 'category')} with at least {FEWEST_PAIRS} "
-        "pairs, GT-known Loc at IoU 0.5; chosen for their size, so some are chance:\n"
+        "pairs, GT-known Loc at IoU 0.5; selected by size, so some are due to chance:\n"
     )
     print(_line("", "run 1", "run 2", "difference", "p") + "  pairs")
     for name, (pairs, of) in list(comparison.classes.items())[:_CLASSES_SHOWN]:

@@ -57,7 +57,7 @@ class Check:
         except BrokenError as broken:
             text, remedy = str(broken), broken.remedy or remedy
         except Exception as error:
-            logging.getLogger("camboxes").info("the check of %s broke", self.name, exc_info=True)
+            logging.getLogger("camboxes").info("the check of %s raised an error", self.name, exc_info=True)
             text = _said(error)
         return FAIL, f"{text}; {remedy}"
 
@@ -267,7 +267,7 @@ _MONGOD = (
 )
 
 CHECKS = (
-    Check("python", _python, "make the environment anew with such a Python"),
+    Check("python", _python, "create the environment again with such a Python"),
     Check("torch", _torch, _TORCH),
     Check("torchvision", _torchvision, _TORCH),
     Check("gpu", _gpu, "install the build of PyTorch that fits its driver, or give --device cpu"),
@@ -279,7 +279,7 @@ CHECKS = (
     Check("torch hub", _torch_hub, _TORCH),
     Check("hugging face", _hugging_face, _reinstall("huggingface-hub")),
     Check("execution", _execution, "delete that folder"),
-    Check("disk", _disk, "make room, or work in another folder"),
+    Check("disk", _disk, "free some space, or work in another folder"),
     Check("lightning", _lightning, _reinstall("lightning"), _extra("train")),
     Check("pycocotools", _pycocotools, _reinstall("pycocotools"), _extra("eval")),
     Check("fiftyone", _fiftyone, _reinstall("fiftyone"), _extra("review")),

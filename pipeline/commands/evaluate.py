@@ -49,8 +49,8 @@ def run(job: EvaluateJob) -> None:
     if found.tuned:
         images = len(found.judged.paths)
         print(
-            f"this run was tuned on {found.tuned} of the {counted(images, 'image')} judged here: figures on them "
-            "flatter\n"
+            f"this run was tuned on {found.tuned} of the {counted(images, 'image')} judged here: figures on "
+            "them are too optimistic\n"
         )
     print(f"wrote {found.json}")
     print(f"look at {found.report}")
@@ -62,7 +62,7 @@ def _print_matching(judged: "Judged") -> None:
     matching = judged.matching
     print(
         f"judged: {counted(len(judged.paths), 'image')}, {counted(len(matching.categories), 'category')}, "
-        f"{counted(len(judged.image), 'pair')} of an image and a label that has true boxes there"
+        f"{counted(len(judged.image), 'pair')} of an image and a label with true boxes"
     )
     for name, words in _LEFT_OUT.items():
         if left_out := getattr(matching, name):
@@ -79,7 +79,7 @@ def _print_figures(judged: "Judged", evaluation: "Evaluation") -> None:
     best, rule = evaluation.best, judged.settings["rule"]
     threshold = "by label" if rule.get("thresholds") else rule["threshold"]
     print(
-        f"\nIn percent; in brackets what {resampling.LEVEL}% of {figures.RESAMPLES} resamples of the images give "
+        f"\nIn percent, with {resampling.LEVEL}% intervals from {figures.RESAMPLES} resamples of the images "
         f"(COCO: {figures.RESAMPLES_OF_DETECTION}).\n"
     )
     print(_line(f"at the run's threshold, {threshold}", "run", "centred box of 80%", "whole image"))
@@ -90,7 +90,7 @@ def _print_figures(judged: "Judged", evaluation: "Evaluation") -> None:
     for name, at, figure in zip(figures.GT_KNOWN, best.threshold, best.gt_known, strict=True):
         print(_line(f"{figures.NAMES[name]}, t {at:.2f}", *map(_shown, figure)))
     print(_line("V2: mean of the three", *map(_shown, best.v2)))
-    print(f"by the literature's rule: MaxBoxAcc {best.max_box_acc:.1f}, MaxBoxAccV2 {best.max_box_acc_v2:.1f}")
+    print(f"by the protocol of Choe et al.: MaxBoxAcc {best.max_box_acc:.1f}, MaxBoxAccV2 {best.max_box_acc_v2:.1f}")
 
 
 def _print_classes(evaluation: "Evaluation") -> None:

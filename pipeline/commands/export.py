@@ -43,16 +43,18 @@ def run(job: ExportJob) -> None:
     if exported.left_out["background"]:
         print("left out: images of the background; --include-empty exports them, as images without objects")
     if exported.empty:
-        print(f"{exported.empty} of the exported images have no box: a person found nothing there, or nothing right")
+        print(f"{exported.empty} of the exported images have no box: a person found no object, or rejected the boxes")
     if exported.partial:
-        print(f"{exported.partial} of the exported images have a label without a box: a trainer takes it for absent")
+        print(
+            f"{exported.partial} of the exported images have a label without a box: a trainer learns that it is absent"
+        )
     print(f"wrote {', '.join(exported.files)}")
     if exported.unreadable:
         path, reason = next(iter(exported.unreadable.items()))
         raise RuntimeError(
-            f"not in the export: {len(exported.unreadable):,} of {counted(exported.planned, 'image')}, for "
-            f"files that are gone or changed since the run, as {path!r} ({reason}); all of them are listed in "
-            f"{exported.files[-1]}. Put them back, or run camboxes label again, and export with --overwrite"
+            f"not in the export: {len(exported.unreadable):,} of {counted(exported.planned, 'image')}, because their "
+            f"files are missing or have changed since the run, such as {path!r} ({reason}); {exported.files[-1]} lists "
+            "all of them. Restore them, or run camboxes label again, and export with --overwrite"
         )
 
 
@@ -77,7 +79,10 @@ def _print_sides(job: ExportJob, exported: "Exported") -> None:
             "or export more images"
         )
     if job.format == "yolo" and "val" in bare:
-        print("data.yaml names train's images for val, too, as ultralytics needs some: figures on them flatter")
+        print(
+            "data.yaml uses train's images for val, too, because ultralytics needs some: figures on them are too "
+            "optimistic"
+        )
 
 
 def _print_copies(exported: "Exported") -> None:
@@ -89,6 +94,6 @@ def _print_copies(exported: "Exported") -> None:
     if copies.differing_example:
         path, other = (f"{remarks.on_one_line(path)} ({split})" for path, split in copies.differing_example)
         print(
-            f"WARNING: copies of images on another side: {copies.differing}, such as {path} of {other}; the input's "
-            "folders say so, and figures on them flatter"
+            f"WARNING: copies of images on another side: {copies.differing}, such as {path} of {other}; the split is "
+            "that of the input's folders, and figures on these images are too optimistic"
         )

@@ -70,7 +70,9 @@ def _describe(job: LabelJob, ready: Prepared) -> None:
         f"{counted(draft.passed_over.files, 'file')} passed over"
     )
     for name in draft.background:
-        print(f"          {on_one_line(name)} is background: its images get no box, and take no pass of the network")
+        print(
+            f"          {on_one_line(name)} is background: its images get no box and are not passed through the network"
+        )
     names = [category.name for category in draft.categories]
     found = remarks.look_up(source)
     if found.images:
@@ -107,7 +109,7 @@ def _describe_labels(labels: Sequence[str], matcher: "LabelMatcher") -> None:
     for name in shown_labels:
         classes = matcher.match(name)
         count = f"{len(classes)} classes: " if len(classes) > 1 else ""
-        meaning = matcher.words.shown(classes) or "no class: its images get no box of it"
+        meaning = matcher.words.shown(classes) or "no class: its images get no box for it"
         print(f"          {on_one_line(name)} = {count}{on_one_line(meaning, 300)}")
     by_name = sum(_by_name(name, matcher) for name in labels)
     if left := len(labels) - len(shown_labels):

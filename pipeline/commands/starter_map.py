@@ -22,9 +22,9 @@ def offered(starter: Mapping[str, Any], job: LabelJob, beam_options: Sequence[st
     again = ["camboxes", "label", *arguments_of(dataclasses.replace(job, label_map=path)), *beam_options]
     train = ["camboxes", "train", "--input", job.input, "--output", "CKPT"]
     return (
-        f'Edit {path}, which has all labels: where there is a "?", take it out and leave what the label stands for. '
+        f'Edit {path}, which lists all labels: remove each "?" and keep what the label stands for. '
         f"Then call\n  {shlex.join(again)}\n"
-        f"What no class can stand for needs a classifier of its own:\n  {shlex.join(train)}"
+        f"If the network has no class for a label, train a classifier:\n  {shlex.join(train)}"
     )
 
 

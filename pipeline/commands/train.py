@@ -34,7 +34,9 @@ def run(job: TrainJob) -> None:
         guess = trained.guessing[name]
         print(f"{name.replace('_', ' ')} {100 * value:.1f}% on validation images (guessing: {100 * guess:.1f}%)")
     if trained.metrics:
-        print("the epoch was chosen on the same images, so these figures flatter: the fewer images, the more")
+        print(
+            "the epoch was chosen on the same images, so these figures are too optimistic, most of all with few images"
+        )
     output = job.output.rstrip("/")
     print(f"wrote {', '.join(str(Path(output, name)) for name in trained.written)}")
     fields = dataclasses.fields(SourceOptions)

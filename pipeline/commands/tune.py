@@ -33,7 +33,7 @@ def run(job: TuneJob) -> None:
     _print_candidates(found.redrawn)
     _print_choice(found)
     if job.from_review:
-        print("boxes that were accepted as they were drawn count as true, which flatters the threshold that drew them")
+        print("boxes that were accepted without a correction count as true, which favours the threshold that drew them")
     _print_scores(found)
     print(f"wrote {found.path}")
     if found.changes_nothing:
@@ -51,8 +51,8 @@ def _print_candidates(redrawn: "Redrawn") -> None:
     matching = redrawn.matching
     boxed = sum(bool(true.boxes) for true in matching.truths.values())
     print(
-        f"boxed: {counted(boxed, 'image')}, {counted(len(redrawn.iou), 'pair')} of an image and a label that has true "
-        f"boxes there; without: {counted(len(matching.images_only_in_run), 'image')} of the run"
+        f"boxed: {counted(boxed, 'image')}, {counted(len(redrawn.iou), 'pair')} of an image and a label with true "
+        f"boxes; not boxed: {counted(len(matching.images_only_in_run), 'image')} of the run"
     )
     print("\nGT-known Loc at IoU 0.5 and mean IoU on these images, in percent, by threshold:\n")
     candidates = Candidates.of(redrawn)
@@ -78,8 +78,8 @@ def _print_choice(found: TunedRun) -> None:
         )
         return
     print(
-        "Expected on images that were not seen (five folds, four times), in percent, with a 95% interval;\n"
-        "the gain is over the run's own rule, with its standard error, and counts a box near IoU 0.5 in part:\n"
+        "Expected on other images, by cross-validation (five folds, four times), in percent, with a 95% interval;\n"
+        "the gain over the run's own rule has its standard error, and counts a box near IoU 0.5 in part:\n"
     )
     for name, of in choice.expected.items():
         known = f"{of.known:5.1f} ({of.low:.1f} to {of.high:.1f})"
@@ -87,7 +87,8 @@ def _print_choice(found: TunedRun) -> None:
         print(f"  {_RULES[name]:<26}  GT-known Loc, IoU 0.5: {known:<22} mean IoU: {of.mean_iou:.1f}{gain}")
     if choice.rule == thresholds.OWN:
         print(
-            f"\nchosen: the run's own threshold, {own}: no other gains more than its standard error and hits as often"
+            f"\nchosen: the run's own threshold, {own}: no other gains more than its standard error and reaches IoU "
+            "0.5 as often"
         )
         return
     by_class = f"and another for {len(choice.thresholds)} of the classes" if choice.thresholds else "for every class"
@@ -110,11 +111,11 @@ def _print_scores(found: TunedRun) -> None:
         print(f"calibration: {images} tell right boxes from wrong ones: scores become probabilities")
     else:
         print(
-            f"calibration: {images} do not tell right boxes from wrong ones clearly better than their share, "
-            f"{100 * found.right:.0f}%: {stay}"
+            f"calibration: {images} do not tell right boxes from wrong ones clearly better than chance "
+            f"({100 * found.right:.0f}% are right): {stay}"
         )
     auroc = "" if quality.auroc is None else f", AUROC {quality.auroc:.2f} ± {quality.auroc_error:.2f} (by chance 0.50)"
     print(
-        f"             on images that were not seen: Brier score {quality.brier:.3f} (with their share alone "
+        f"             on other images: Brier score {quality.brier:.3f} (of one probability for all boxes "
         f"{quality.constant_brier:.3f}){auroc}"
     )

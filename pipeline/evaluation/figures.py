@@ -85,7 +85,7 @@ class BestThresholds(NamedTuple):
     @property
     def caveat(self) -> str:
         """What a reader of these figures must know."""
-        caveat = "chosen on the very boxes that they are judged on, which flatters"
+        caveat = "chosen on the boxes that they are judged on, so too optimistic"
         if self.images == self.judged:
             return caveat
         return f"{caveat}; of {self.images:,} of {counted(self.judged, 'image')}, chosen by a hash of their paths"

@@ -97,8 +97,8 @@ class _Lease:
         found = self._read()
         if not self._is_mine(found):
             print(
-                f"\ncamboxes: {self._folder} has been taken over by a job {_of(found)}, for this one gave no sign of "
-                f"life for {_VALID_FOR:.0f} s; this one ends here, and what it has written stays",
+                f"\ncamboxes: {self._folder} was taken over by a job {_of(found)}, because this one did not renew "
+                f"its lease for {_VALID_FOR:.0f} s; this one ends here, and what it has written stays",
                 file=sys.stderr,
                 flush=True,
             )

@@ -53,33 +53,33 @@ def of_input(
         found = ", ".join(f"{on_one_line(folder)} ({split})" for folder, split in sorted(splits.items()))
         yield f"folders of splits: {found}" + ("" if assumed else "; labels are the folders inside them")
     if gone := passed_over.without(labels).labels:
-        yield "WARNING: labels of which no image is read, for all in their folders is passed over: " + _several(
+        yield "WARNING: labels without an image, because no file in their folders is read: " + _several(
             f"{on_one_line(label)} ({count.files}, such as {on_one_line(count.example)})"
             for label, count in sorted(gone.items())
         )
     for twins in near_twins(labels)[:_LABELS]:
         yield (
-            f"WARNING: {' and '.join(repr(on_one_line(label)) for label in twins)} are different labels, and differ in "
-            "case, spaces or accents alone; if they are one, write them alike, or each counts for itself"
+            f"WARNING: {' and '.join(repr(on_one_line(label)) for label in twins)} are different labels that differ "
+            "only in case, spaces or accents; if they mean the same, write them alike"
         )
     for label, sign in joined_labels({*labels})[:1]:
         yield (
-            f"WARNING: {on_one_line(label)!r} is taken for one label, and its parts are labels, too; if it is several, "
-            f"name each for itself, or, in a manifest, what separates them: --label-separator {sign!r}"
+            f"WARNING: {on_one_line(label)!r} is read as one label, but its parts are labels; if it means several, "
+            f"write one row for each, or name the separator of a manifest: --label-separator {sign!r}"
         )
     if len(called := sorted(filter(split_called, labels))) > 1:
         yield (
-            f"WARNING: {', '.join(map(on_one_line, called))} are taken for labels, and are called like splits; if they "
-            "are splits, take the folders beside them out, or name one of them (docs/how-to/inputs.md)"
+            f"WARNING: {', '.join(map(on_one_line, called))} are read as labels, and are named like splits; if they "
+            "are splits, remove the folders beside them, or use one of them as the input (docs/how-to/inputs.md)"
         )
     if missing := called_missing(labels):
         yield (
-            f"WARNING: {', '.join(map(repr, missing))} is taken for a label; it is what programs write where there is "
-            "none: leave the cell empty if that is meant"
+            f"WARNING: {', '.join(map(repr, missing))} is read as a label, but programs write it for a missing "
+            "value: leave the cell empty if there is no label"
         )
     for label in map(on_one_line, called_background(labels)):
         option = f"--background {shlex.quote(label)}"
-        yield f"{label!r} is taken for a class; if its images show none of the others: {option}"
+        yield f"{label!r} is read as a class; if its images show none of the other classes: {option}"
     for reason, endings in sorted(passed_over.kinds.items()):
         yield from _of_reason(reason, endings)
 
@@ -162,14 +162,14 @@ def of_rejected(codes: Collection[str], root: str) -> Iterator[str]:
     if "missing" in codes:
         yield f"missing: paths are looked up below {on_one_line(root)}; if files lie elsewhere, name it with --root DIR"
     if "outside_root" in codes:
-        yield f"outside_root: nothing is read outside of {on_one_line(root)}; --root DIR may be wider"
+        yield f"outside_root: nothing outside of {on_one_line(root)} is read; --root DIR can name a wider folder"
     if CONTRADICTION in codes:
         yield (
-            f"{CONTRADICTION}: an image that is labelled as background and with a class has neither a box nor a place "
-            "among the empty ones; keep the label that is right"
+            f"{CONTRADICTION}: an image with a background label and a class's label gets no box and does not "
+            "count as an empty image; keep the label that is right"
         )
     if "too_large" in codes:
-        yield "too_large: --max-bytes and --max-pixels say what is"
+        yield "too_large: --max-bytes and --max-pixels set the limits"
 
 
 def of_copies(images: int, example: Sequence[str]) -> str:

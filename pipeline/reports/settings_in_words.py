@@ -54,7 +54,7 @@ def exactly(settings: Mapping[str, Any]) -> str:
         settings["method"],
         "labels competing" if settings.get("compete") else "",
         f"{model['name']} at {scales} ({model['aspect']})",
-        "equally fine" if settings.get("fine_scales") else "",
+        "fine scales" if settings.get("fine_scales") else "",
         "flipped too" if settings.get("flip") else "",
         f"threshold {rule['threshold']}",
         f"boxes {rule['boxes']}",

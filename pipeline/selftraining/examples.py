@@ -49,7 +49,7 @@ def load_reader(run: PlannedRun, spec: ModelSpec) -> FeatureReader:
     try:
         classifier = load_classifier(spec)
     except (ValueError, OSError) as error:
-        raise ValueError(f"the network of --run {run.output!r} cannot be had: {error}; {_REMEDY}") from error
+        raise ValueError(f"the network of --run {run.output!r} cannot be loaded: {error}; {_REMEDY}") from error
     now, then = classifier.settings["weights_sha256"], run.settings["model"]["weights_sha256"]
     if now != then:
         raise ValueError(

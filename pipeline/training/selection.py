@@ -64,7 +64,7 @@ def select(
 
 def _tell_copies(copies: Copies, multilabel: bool, output: Path, reporter: Reporter) -> None:
     alike = sum(not copies.kind(*pair).startswith("same") for pair in copies.pairs)
-    kinds = f"{len(copies.pairs) - alike} of the same bytes, {alike} encoded or resized anew"
+    kinds = f"{len(copies.pairs) - alike} of the same bytes, {alike} encoded or resized again"
     reporter.say(f"{remarks.of_copies(len(copies.pairs), copies.pairs[0])}: {kinds}; see {output / COPIES}")
     if copies.contradictions:
         pair = copies.contradictions[0]
@@ -83,7 +83,7 @@ def _sides(
             path, trained = map(remarks.on_one_line, known[0])
             reporter.say(
                 f"WARNING: images to validate on that are copies of images to train on: {len(known)}, such as {path} "
-                f"of {trained}; they would flatter the figures, and are left out"
+                f"of {trained}; they are left out, because they would make the figures too optimistic"
             )
         learnt = data.counts(training)
         if strange := sorted(data.counts(validation).keys() - learnt.keys()):
@@ -92,11 +92,9 @@ def _sides(
     else:
         training, validation = data.split(settings["validation"], settings["seed"], copies.first)
     if not validation:
-        reporter.say("no images to validate on: the last epoch is kept, and how good it is stays unknown")
+        reporter.say("no images to validate on: the last epoch is kept, and its accuracy is unknown")
     elif unjudged := sorted(data.counts(training).keys() - data.counts(validation).keys()):
-        reporter.say(
-            f"labels of which no further picture is there to validate on are only trained on: {_named(unjudged)}"
-        )
+        reporter.say(f"labels with too few pictures to validate on are only trained on: {_named(unjudged)}")
     return training, validation
 
 

@@ -408,7 +408,7 @@ def test_the_tag_of_weights_decides_what_they_ask_of_an_image(tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_an_absent_gpu_is_an_error():
-    with pytest.raises(RuntimeError, match="device cuda was asked for, and PyTorch sees no GPU"):
+    with pytest.raises(RuntimeError, match="device cuda was asked for, but PyTorch finds no GPU"):
         load_classifier(ModelSpec("efficientnet_lite0", device="cuda"))
 
 

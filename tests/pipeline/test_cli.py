@@ -141,7 +141,7 @@ def test_an_absent_gpu_that_was_asked_for(photographs, tmp_path, capsys):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     line = _fails(capsys, "label", "--input", photographs, "--output", tmp_path / "out", "--device", "cuda")
-    assert "device cuda was asked for, and PyTorch sees no GPU here" in line
+    assert "device cuda was asked for, but PyTorch finds no GPU here" in line
 
 
 def test_labels_without_a_class_are_told_before_anything_runs(photographs, tmp_path, capsys):

@@ -318,7 +318,7 @@ def test_boxes_of_several_labels_and_maps(tmp_path):
         ]), equal_to([(
             "ok",
             "no_class: thing stands for no class of the network; "
-            "map_not_positive: no cell of the map speaks for the class (dog)",
+            "map_not_positive: no cell of the map is positive for the class (dog)",
             [2, 0, 1, 1], 0.5, 1,
         )]))  # fmt: skip
 

@@ -39,7 +39,7 @@ class StoredMap:
         if not (math.isfinite(self.raw_min) and math.isfinite(self.raw_max)):
             return "map_not_finite: the map holds NaN or infinity"
         if self.raw_max <= 0:
-            return "map_not_positive: no cell of the map speaks for the class"
+            return "map_not_positive: no cell of the map is positive for the class"
         if self.cells.min() == self.cells.max():
             return "map_constant: every cell of the map has the same value"
         return None

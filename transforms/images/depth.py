@@ -190,5 +190,5 @@ def _declared(tags: _Tags, most: float) -> tuple[float, float] | None:
 
 def _unclear(found: str) -> BadImageError:
     return BadImageError(
-        "unclear_range", f"{found}, and nothing in the file tells which value is white; convert it to 8 bits"
+        "unclear_range", f"{found}, and the file does not say which value is white; convert it to 8 bits"
     )

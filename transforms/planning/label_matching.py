@@ -155,7 +155,7 @@ class LabelMatcher:
         if _UNDECIDED in wanted:
             rest = json.dumps([item for item in wanted if item != _UNDECIDED], ensure_ascii=False)
             raise UnmatchedLabelsError(
-                f'still to be decided: leave "{_UNDECIDED}" out, and of {rest} what it does not stand for; an empty '
+                f'not decided yet: remove "{_UNDECIDED}", and from {rest} what it does not stand for; an empty '
                 "list stands for no class"
             )
         return tuple(sorted({index for item in wanted for index in self._item(item)}))

@@ -52,18 +52,18 @@ def _ambiguous(name: str, meanings: Sequence[Meaning], words: ClassWords) -> Unm
     listed = "; ".join(described(meaning, words) for meaning in in_order)
     several = f", or {_entry(name, ours)}" if len(ours) > 1 else ""
     return UnmatchedNameError(
-        f"{name!r} may mean: {listed}. The label map says which: {_entry(name, ours[0])}{several}", ours
+        f"{name!r} may mean: {listed}. Say which in the label map: {_entry(name, ours[0])}{several}", ours
     )
 
 
 def _too_wide(name: str, meaning: Meaning, words: ClassWords) -> UnmatchedNameError:
     if meaning.kinds is None:
         return UnmatchedNameError(
-            f"{name!r} stands for {len(meaning.classes)} of {len(words.class_names)} classes, which says too little"
+            f"{name!r} stands for {len(meaning.classes)} of {len(words.class_names)} classes; use a narrower word"
         )
     return UnmatchedNameError(
         f"{name!r} has {meaning.kinds:,} kinds in WordNet, and the network knows few of them: "
-        f"{words.shown(meaning.classes)}. If these will do, the label map says so: {_entry(name, meaning.synset)}",
+        f"{words.shown(meaning.classes)}. If these are enough, say so in the label map: {_entry(name, meaning.synset)}",
         [words.written(index) for index in meaning.classes[:_LISTED]],
     )
 
@@ -79,12 +79,12 @@ def _several(name: str, words: ClassWords) -> UnmatchedNameError:
 def _unknown(name: str, words: ClassWords) -> UnmatchedNameError:
     if split_called(name):
         return UnmatchedNameError(
-            f"{name!r} is the name of no class, but of a split; splits are taken for such where all folders are "
-            "called so, and hold folders of labels (docs/how-to/inputs.md)"
+            f"{name!r} is no class but the name of a split; folders are read as splits if all of them have such "
+            "names and hold folders of labels (docs/how-to/inputs.md)"
         )
     if name.strip().isdecimal():
         return UnmatchedNameError(
-            f"{name!r} is the name of no class; if it is meant as a class index, the label map says so by a number "
+            f"{name!r} is the name of no class; if it is a class index, write it into the label map as a number "
             f"without quotes: {json.dumps({name: int(name)})}"
         )
     if named := words.with_words(name):

@@ -159,7 +159,9 @@ def test_three_fine_scales_keep_the_largest_as_it_is(classifier):
 def test_fine_scales_of_a_network_that_pools(tmp_path):
     torch.save(empty_network("torchvision:densenet121").module.state_dict(), tmp_path / "w.pth")
     classifier = load_classifier(ModelSpec("torchvision:densenet121", str(tmp_path / "w.pth"), size=64))
-    with pytest.raises(ValueError, match=r"fine_scales: map_stride 16 cannot be had: a pooling layer .* leave it out"):
+    with pytest.raises(
+        ValueError, match=r"fine_scales: map_stride 16 is not possible: a pooling layer .* leave it out"
+    ):
         Localizer(classifier, MapSpec("gradcam", scales=(64, 128), fine_scales=True))
 
 

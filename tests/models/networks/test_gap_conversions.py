@@ -166,7 +166,7 @@ def test_a_lower_stride_is_what_torchvision_does(tmp_path):
         (
             "torchvision:densenet121",
             16,
-            "16 cannot be had: a pooling layer brings the maps from stride 16 to 32",
+            "16 is not possible: a pooling layer takes the maps from stride 16 to 32",
         ),
     ],
 )

@@ -84,7 +84,7 @@ def test_all_that_a_class_is_called_matches_labels():
     [
         ((), "there is no label; expected one a line"),
         ((" ",), "there is no label"),
-        (("a", "b", "a: c"), "line 3: the label 'a' stands there twice; leave one of them out"),
+        (("a", "b", "a: c"), "line 3: the label 'a' is there twice; remove one of them"),
         (("a", "b:"), "line 2: 'b:' is not LABEL, or LABEL: NAME, NAME"),
         ((": c",), "line 1: ': c' is not LABEL"),
     ],
@@ -297,7 +297,7 @@ def test_weights_that_cannot_be_downloaded(monkeypatch):
 
     monkeypatch.setattr(open_clip.factory, "download_pretrained", unreachable)
     with pytest.raises(
-        OSError, match=r"open_clip:RN50-quickgelu/cc12m could not be had .*no host.* give the file as weights"
+        OSError, match=r"open_clip:RN50-quickgelu/cc12m could not be loaded .*no host.* give the file as weights"
     ):
         load_classifier(ModelSpec("open_clip:RN50-quickgelu/cc12m", prompts=PROMPTS))
 

@@ -95,7 +95,7 @@ def test_wrong_names_are_told_before_anything_loads(manifest, tmp_path, capsys, 
 def test_a_dry_run_names_it(manifest, tmp_path, capsys):
     assert _label(manifest, tmp_path / "out", "--background", "no cat,nothing", "--dry-run") == 0
     said = capsys.readouterr().out
-    assert "no cat is background: its images get no box, and take no pass of the network" in said
+    assert "no cat is background: its images get no box and are not passed through the network" in said
     assert "labels    1 matched" in said
 
 

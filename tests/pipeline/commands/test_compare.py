@@ -59,7 +59,7 @@ def test_the_same_settings_and_no_file(run, tmp_path, capsys):
     assert _compare(run, tmp_path / "copy", "--ground-truth", run / "annotations.json") == 0
     said = capsys.readouterr().out
     assert said.startswith("they differ in no setting\n")
-    assert "right at IoU 0.5: 5 pairs in both runs, 0 in run 1 alone, 0 in run 2 alone, 0 in neither" in said
+    assert "right at IoU 0.5: 5 pairs in both runs, 0 in run 1 only, 0 in run 2 only, 0 in neither" in said
     assert "wrote" not in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy"]
 

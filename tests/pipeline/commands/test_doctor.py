@@ -135,7 +135,7 @@ def test_the_wrong_python(broken, monkeypatch):
     monkeypatch.setattr("platform.python_version", lambda: "3.10.4")
     bounds = importlib.metadata.metadata("camboxes")["Requires-Python"]
     assert broken("python") == (
-        f"FAIL python               3.10.4, camboxes asks for {bounds}; make the environment anew with such a Python"
+        f"FAIL python               3.10.4, camboxes asks for {bounds}; create the environment again with such a Python"
     )
 
 
@@ -237,7 +237,7 @@ def test_how_networks_run_fastest(doctor, tmp_path, monkeypatch):
 def test_the_disk(doctor, tmp_path, monkeypatch, free, mark):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
-    remedy = "; make room, or work in another folder" if mark == "FAIL" else ""
+    remedy = "; free some space, or work in another folder" if mark == "FAIL" else ""
     code, lines, _ = doctor()
     assert lines["disk"] == f"{mark} disk                 1.0 GB are free in {tmp_path}{remedy}"
     assert code == (mark == "FAIL")

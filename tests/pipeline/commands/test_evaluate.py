@@ -73,7 +73,7 @@ def test_a_run_judged_by_its_own_boxes(run, truth, tmp_path, capsys):
     assert lines[header + 2].split() == (
         f"GT-known Loc, IoU 0.5 75.0 (25.0 to 100.0) {_shown(record, 'centre')} {_shown(record, 'whole')}".split()
     )
-    flatters = lines.index("Best thresholds, chosen on the very boxes that they are judged on, which flatters:")
+    flatters = lines.index("Best thresholds, chosen on the boxes that they are judged on, so too optimistic:")
     assert header < flatters
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Judged by true boxes" in page
@@ -98,7 +98,7 @@ def test_best_thresholds_and_curves_of_a_sample_are_told_as_such(run, truth, tmp
     assert best["images"] == 3
     assert best["own_rule"] != best_of_all["own_rule"]
     words = "of 3 of 5 images, chosen by a hash of their paths"
-    assert best["note"] == f"chosen on the very boxes that they are judged on, which flatters; {words}"
+    assert best["note"] == f"chosen on the boxes that they are judged on, so too optimistic; {words}"
     assert f"Best thresholds, {best['note']}:" in said.splitlines()
     pages = [(tmp_path / name / "report.html").read_text() for name in ("sample", "all")]
     assert "Of 3 of 5 photographs, chosen by a hash of their paths." in pages[0]

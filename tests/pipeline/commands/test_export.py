@@ -569,7 +569,7 @@ def test_classes_of_an_earlier_export(made, tmp_path, capsys):
 
 def test_without_images_for_validation_yolo_validates_on_train(mixed, tmp_path, capsys):
     assert _export(mixed, tmp_path / "none", "--format", "yolo", "--val", 0) == 0
-    assert "data.yaml names train's images for val, too" in capsys.readouterr().out
+    assert "data.yaml uses train's images for val, too" in capsys.readouterr().out
     assert _export(mixed, tmp_path / "some", "--format", "yolo", "--val", 0.5) == 0
     data = yaml.safe_load((tmp_path / "none" / "data.yaml").read_text())
     assert data == {"train": "images/train", "val": "images/train", "names": {0: "cat", 1: "dog"}}
@@ -725,7 +725,7 @@ def test_what_a_review_decided(reviewed, tmp_path, capsys, kind, include, expect
     assert _export(reviewed, tmp_path / "out", "--format", kind, "--include", include, "--val", 0.4) == 0
     said = capsys.readouterr().out
     empty = sum(not boxes for boxes in expected.values())
-    assert f"{empty} of the exported images have no box: a person found nothing there, or nothing right" in said
+    assert f"{empty} of the exported images have no box: a person found no object, or rejected the boxes" in said
     assert "without a known box" not in said, "those that are left out are so for other reasons"
     record = json.loads((tmp_path / "out" / "export.json").read_text())
     assert (record["include"], record["images"]["left_out"]) == (include, left_out)

@@ -231,7 +231,7 @@ def test_fused_maps_have_the_same_bytes_in_two_processes_and_from_the_runs_own_c
     assert results(tmp_path / "again") == results(tmp_path / "one")
     stored = {row["path"].rpartition("/")[2]: row["maps"][0] for row in rows(tmp_path / "one")}
     assert {(one["method"], *one["scales"]) for one in stored.values()} == {("cam*layercam@16+gradcam++", 192, 256)}
-    assert "at 192 and 256 (keep), equally fine, flipped too" in (tmp_path / "one" / "report.html").read_text()
+    assert "at 192 and 256 (keep), fine scales, flipped too" in (tmp_path / "one" / "report.html").read_text()
     assert (stored["camera.png"]["height"], stored["camera.png"]["width"]) == (16, 16)
     assert (stored["chelsea.png"]["height"], stored["chelsea.png"]["width"]) == (16, 24)
 

@@ -161,8 +161,7 @@ def test_a_class_that_vanishes_is_told_in_the_terminal_the_summary_and_the_repor
     said = capsys.readouterr().out
     assert "5 images looked up, missing: 0" in said
     remarks = [
-        "WARNING: labels of which no image is read, for all in their folders is passed over: "
-        "beagle (1, such as beagle/a.heic)",
+        "WARNING: labels without an image, because no file in their folders is read: beagle (1, such as beagle/a.heic)",
         "1 file passed over, no image by its name: 1 .heic (beagle/a.heic)",
         "WARNING: 1 .heic: convert them to JPEG: ImageMagick's magick mogrify -format jpg *.heic, or pillow-heif",
         "1 file passed over, made by the system: a name on its path is one of a file manager's, a camera's or a NAS's: "

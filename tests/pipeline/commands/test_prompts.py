@@ -107,7 +107,7 @@ def test_labels_without_words(network, prompts, photographs, tmp_path, capsys):
     [
         (None, "labels.txt': there is no file at this path"),
         (b"\xff\xfe", "labels.txt' are not text in UTF-8"),
-        (b"cat\ncat\n", "prompts, line 2: the label 'cat' stands there twice"),
+        (b"cat\ncat\n", "prompts, line 2: the label 'cat' is there twice"),
     ],
 )
 def test_files_that_are_no_prompts(network, photographs, tmp_path, capsys, content, error):

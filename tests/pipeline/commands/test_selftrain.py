@@ -97,7 +97,7 @@ def test_where_no_round_is_better_the_run_stays_as_it_is(run, tmp_path, results,
     monkeypatch.setattr(Standing, "worse_because", lambda *_: "it is worse")
     assert _selftrain(run, tmp_path / "out") == 0
     said = capsys.readouterr().err
-    assert "it is worse" in said and "kept: the run's own maps, for no round made better ones" in said
+    assert "it is worse" in said and "kept: the run's own maps, because no round gave better ones" in said
     assert results(tmp_path / "out") == results(run)
     assert [found["verdict"] for found in _record(tmp_path / "out")["history"]] == ["the run's own maps", "it is worse"]
 
@@ -177,7 +177,7 @@ def test_the_network_is_gone(moved, tmp_path, capsys):
     (moved / "plan" / "classifier.json").unlink()  # as in a run of rebox; the library has it
     planned = PlannedRun.load(str(moved))
     for changed, expected in [
-        ({"name": "gap:timm:tf_efficientnet_lite0"}, "cannot be had: "),
+        ({"name": "gap:timm:tf_efficientnet_lite0"}, "cannot be loaded: "),
         ({"weights_sha256": "0" * 64}, "had weights 0000000000000000, "),
     ]:
         dataclasses.replace(planned, settings={**planned.settings, "model": planned.settings["model"] | changed}).save()

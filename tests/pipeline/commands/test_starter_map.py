@@ -21,7 +21,7 @@ def test_a_label_a_line_and_the_call_that_takes_it(job, tmp_path):
     edit, again, _, train = starter_map.offered(STARTER, job, ["--direct_num_workers=2"]).splitlines()
     path = tmp_path / "out-label-map.json"
     assert path.read_text() == '{\n  "Straße": ["?", "street sign"],\n  "dog": "dog"\n}\n'
-    assert edit.startswith(f"Edit {path}, which has all labels")
+    assert edit.startswith(f"Edit {path}, which lists all labels")
     assert again == (
         f"  camboxes label --input 'some data' --output {tmp_path}/out --label-map {path} --scales 224,448 "
         "--no-compete --direct_num_workers=2"
@@ -53,11 +53,13 @@ def test_labels_that_match_nothing_end_with_a_label_map_to_edit(tmp_path, capsys
     again = shlex.split(said.err.splitlines()[-3])
     assert again[again.index("--label-map") + 1] == str(path) and {"--no-compete", "--dry-run"} <= {*again}
     assert main(again[1:]) == 2
-    assert "label map, 'person': still to be decided" in capsys.readouterr().err
+    assert "label map, 'person': not decided yet" in capsys.readouterr().err
     path.write_text('{"person": [], "dog": "dog"}')
     assert main(again[1:]) == 2, "no image is there"
     said = capsys.readouterr()
-    assert "person = no class: its images get no box of it" in said.out and "2 of 2 images that were looked" in said.err
+    assert (
+        "person = no class: its images get no box for it" in said.out and "2 of 2 images that were looked" in said.err
+    )
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_what_is_said(trained, said, squares):
     assert out == [
         "mean class accuracy 100.0% on validation images (guessing: 50.0%)",
         "top1 accuracy 100.0% on validation images (guessing: 50.0%)",
-        "the epoch was chosen on the same images, so these figures flatter: the fewer images, the more",
+        "the epoch was chosen on the same images, so these figures are too optimistic, most of all with few images",
         f"wrote {trained}/weights.safetensors, {trained}/classifier.json",
         f"draw boxes: camboxes label --model {trained} --input {squares} --output {trained}-boxes",
     ]
@@ -242,11 +242,11 @@ def test_bad_images_and_empty_folders(squares, tmp_path, capsys):
     assert _train(data, tmp_path / "c") == 0
     said = capsys.readouterr().err.splitlines()
     assert said[2:] == [
-        "WARNING: labels of which no image is read, for all in their folders is passed over: empty (1, such as empty/)",
+        "WARNING: labels without an image, because no file in their folders is read: empty (1, such as empty/)",
         "1 file passed over, an empty folder: 1 without an ending (empty/)",
         f"images that cannot be used: 3 (1 empty, 1 not_an_image, 1 truncated); see {tmp_path}/c/rejected.csv",
         "labels none of whose images can be used are left out: broken",
-        "labels of which no further picture is there to validate on are only trained on: alone",
+        "labels with too few pictures to validate on are only trained on: alone",
     ]
     rows = list(csv.DictReader(io.StringIO((tmp_path / "c" / "rejected.csv").read_text())))
     assert [row["path"] for row in rows] == ["broken/a.jpg", "broken/b.jpg", "red/cut.png"]
@@ -260,7 +260,7 @@ def test_bad_images_and_empty_folders(squares, tmp_path, capsys):
 def test_too_few_images_to_validate(photographs, tmp_path, capsys):
     assert _train(photographs, tmp_path / "c", "--epochs", "30") == 0
     out, err = capsys.readouterr()
-    assert "no images to validate on: the last epoch is kept, and how good it is stays unknown" in err
+    assert "no images to validate on: the last epoch is kept, and its accuracy is unknown" in err
     assert "on validation images" not in out
     training = _described(tmp_path / "c")["training"]
     assert (training["epochs"], training["metrics"]) == (30, {})
@@ -370,8 +370,11 @@ def test_noise_labels_on_copies_report_what_guessing_gives(tmp_path, capsys):
     assert (
         "copies of other images: 300, such as a/11-encoded.jpg of a/11-again.png: 100 of the same bytes, " in said.err
     )
-    assert f"200 encoded or resized anew; see {tmp_path}/c/copies.csv" in said.err
-    assert "the epoch was chosen on the same images, so these figures flatter: the fewer images, the more" in said.out
+    assert f"200 encoded or resized again; see {tmp_path}/c/copies.csv" in said.err
+    assert (
+        "the epoch was chosen on the same images, so these figures are too optimistic, most of all with few images"
+        in said.out
+    )
     assert training["epoch_chosen_on"] == "validation"
     rows = list(csv.DictReader(io.StringIO((tmp_path / "c" / "copies.csv").read_text())))
     assert len(rows) == 300
@@ -461,7 +464,7 @@ def test_what_is_trained_on_is_not_validated_on(split, tmp_path, capsys):
     said = capsys.readouterr().err
     assert (
         "WARNING: images to validate on that are copies of images to train on: 2, such as valid/green/1.jpg of "
-        "train/green/1.png; they would flatter the figures, and are left out"
+        "train/green/1.png; they are left out, because they would make the figures too optimistic"
     ) in said
     assert "labels without images to train on are left out: blue" in said
     described = _described(tmp_path / "c")

@@ -239,8 +239,8 @@ def test_a_review_teaches_the_threshold_and_the_scores(haloed, rows, annotations
     tuning = tmp_path / "tuning.json"
     assert cli.main(["tune", "--run", haloed, "--from-review", "--output", str(tuning)]) == 0
     said = capsys.readouterr().out
-    assert "boxed: 12 images, 12 pairs of an image and a label that has true boxes there; without: 4 images" in said
-    assert "boxes that were accepted as they were drawn count as true, which flatters the threshold" in said
+    assert "boxed: 12 images, 12 pairs of an image and a label with true boxes; not boxed: 4 images" in said
+    assert "boxes that were accepted without a correction count as true, which favours the threshold" in said
     assert "14 boxes, 86% right: too few" in said, "12 right, 2 of 14 wrong: too few of a kind"
     value = json.loads(tuning.read_text())
     assert value["figures"]["pairs"] == 12
@@ -292,9 +292,8 @@ def test_scores_that_tell_right_boxes_from_wrong_ones_are_calibrated(tmp_path, r
     assert _tune(run, truth, tmp_path / "tuning.json") == 0
     said = capsys.readouterr().out
     assert "the run's own               GT-known Loc, IoU 0.5:  58.3 (38.5 to 75.8)" in said, "14 of 24, by Wilson"
-    assert (
-        "chosen: the run's own threshold, 0.25: no other gains more than its standard error and hits as often" in said
-    )
+    own = "the run's own threshold, 0.25: no other gains more than its standard error and reaches IoU 0.5 as often"
+    assert own in said
     assert "calibration: 24 images tell right boxes from wrong ones: scores become probabilities" in said
     assert "AUROC 1.00 ± 0.00 (by chance 0.50)" in said
     assert "nothing to draw again" not in said and "draw with them: camboxes rebox" in said
@@ -314,7 +313,10 @@ def test_scores_that_tell_nothing_stay_as_they_are(tmp_path, annotations, capsys
     boxes = {f"halo-{number:02d}": [0, 0, 5, 5] if number % 3 == 0 else HALO for number in range(30)}
     assert _tune(run, _true_boxes(tmp_path / "truth.csv", **boxes), tmp_path / "tuning.json") == 0
     said = capsys.readouterr().out
-    assert "30 images do not tell right boxes from wrong ones clearly better than their share, 67%: scores stay" in said
+    assert (
+        "30 images do not tell right boxes from wrong ones clearly better than chance (67% are right): scores stay"
+        in said
+    )
     assert "AUROC 0.50 ± 0.00" in said, "pooled over folds it is far below"
     assert "nothing to draw again" in said
     value = json.loads((tmp_path / "tuning.json").read_text())

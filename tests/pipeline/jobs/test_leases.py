@@ -115,7 +115,7 @@ def test_a_job_that_finds_its_lease_taken_over_ends(s3):
             time.sleep(0.1)
         _, said = job.communicate(timeout=60)
     assert job.returncode == 1
-    assert f"{folder} has been taken over by a job of elsewhere, begun 2026-01-01T00:00:00+00:00" in said
+    assert f"{folder} was taken over by a job of elsewhere, begun 2026-01-01T00:00:00+00:00" in said
     assert storage.read_json(f"{folder}/.lease") == ANOTHER
 
 

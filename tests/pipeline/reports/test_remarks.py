@@ -23,8 +23,7 @@ def test_a_class_of_photographs_that_are_not_read():
         ("cat/notes.txt", "no image by its name", "cat"), ("cat/video.mp4", "no image by its name", "cat"),
     )  # fmt: skip
     assert list(remarks.of_input(tally, ["cat"], {})) == [
-        "WARNING: labels of which no image is read, for all in their folders is passed over: "
-        "dog (2, such as dog/a.heic)",
+        "WARNING: labels without an image, because no file in their folders is read: dog (2, such as dog/a.heic)",
         "4 files passed over, no image by its name: "
         "2 .heic (dog/a.heic), 1 .txt (cat/notes.txt), 1 .mp4 (cat/video.mp4)",
         "WARNING: 2 .heic: convert them to JPEG: ImageMagick's magick mogrify -format jpg *.heic, or pillow-heif",
@@ -41,9 +40,9 @@ def test_of_many_kinds_and_labels_the_first_are_told():
 
 def test_labels_that_may_be_one_and_labels_that_may_be_none():
     first, second, third = remarks.of_input(Tally(), ["Dog", "dog", "hot dog", "hot_dog", "nan", "cat"], {})
-    assert first.startswith("WARNING: 'Dog' and 'dog' are different labels, and differ in case")
+    assert first.startswith("WARNING: 'Dog' and 'dog' are different labels that differ only in case")
     assert second.startswith("WARNING: 'hot dog' and 'hot_dog' are different labels")
-    assert third.startswith("WARNING: 'nan' is taken for a label; it is what programs write where there is none")
+    assert third.startswith("WARNING: 'nan' is read as a label, but programs write it for a missing value")
 
 
 def test_a_label_map_that_misses_a_label_by_its_case():
@@ -55,12 +54,12 @@ def test_what_was_assumed_and_a_label_that_may_be_several():
     first, second, third = remarks.of_input(Tally(), ["cat", "dog", "cat|dog"], {"train": "train"}, ["labels\x1b of x"])
     assert first == r"labels\x1b of x"
     assert second == "folders of splits: train (train)"
-    assert third.startswith("WARNING: 'cat|dog' is taken for one label") and third.endswith("--label-separator '|'")
+    assert third.startswith("WARNING: 'cat|dog' is read as one label") and third.endswith("--label-separator '|'")
 
 
 def test_labels_that_are_called_like_splits():
     [remark] = remarks.of_input(Tally(), ["train", "val", "unlabeled"], {})
-    assert remark.startswith("WARNING: train, val are taken for labels, and are called like splits; if they are")
+    assert remark.startswith("WARNING: train, val are read as labels, and are named like splits; if they are")
     assert list(remarks.of_input(Tally(), ["train", "car"], {})) == [], "a class of PASCAL VOC"
 
 
@@ -91,7 +90,7 @@ def test_a_thousand_images_are_looked_up(tmp_path):
 
 def test_a_label_that_is_called_like_a_background():
     told = [*remarks.of_input(Tally(), ["no cat", "cat"], {})]
-    assert told == ["'no cat' is taken for a class; if its images show none of the others: --background 'no cat'"]
+    assert told == ["'no cat' is read as a class; if its images show none of the other classes: --background 'no cat'"]
 
 
 def test_labels_that_were_matched_by_their_meaning():

@@ -150,7 +150,7 @@ def test_samples_that_do_not_fill_their_sixteen_bits_are_refused(bits, bands, wr
         mode = "I;16B" if bands == 1 else mode
     most = f"from 0 to {2**bits - 1}" if bands == 1 else f"up to {max(2**bits, 256) - 1} at most"
     assert reason(data) == (
-        f"unclear_range: samples of 16 bits (mode {mode}) {most}, and nothing in the file tells which value is white; "
+        f"unclear_range: samples of 16 bits (mode {mode}) {most}, and the file does not say which value is white; "
         "convert it to 8 bits"
     )
 
@@ -185,7 +185,7 @@ def test_samples_of_sixteen_bits(bits, bands):
 )
 def test_a_range_that_cannot_be_told(samples, found):
     assert reason(tiff(samples)) == (
-        f"unclear_range: samples of {found}, and nothing in the file tells which value is white; convert it to 8 bits"
+        f"unclear_range: samples of {found}, and the file does not say which value is white; convert it to 8 bits"
     )
 
 

@@ -20,7 +20,7 @@ def test_an_ambiguous_word_lists_its_meanings_and_how_to_write_each(words):
     assert said == (
         "'bike' may mean: n03790512, a motor vehicle with two wheels and a strong frame (1 class: moped); n02834778, a "
         "wheeled vehicle that has two wheels and is moved by foot pedals (2 classes: bicycle-built-for-two, mountain "
-        'bike). The label map says which: {"bike": "n03790512"}, or {"bike": ["n03790512", "n02834778"]}'
+        'bike). Say which in the label map: {"bike": "n03790512"}, or {"bike": ["n03790512", "n02834778"]}'
     )
     assert candidates == ["n03790512", "n02834778"]
     assert "sea lion); fastener consisting of a resinous composition" in _said("seal", words)[0]
@@ -30,13 +30,13 @@ def test_a_word_for_more_than_the_network_knows(words):
     said, candidates = _said("person", words)
     assert said == (
         "'person' has 10,296 kinds in WordNet, and the network knows few of them: ballplayer, groom, scuba diver. If "
-        'these will do, the label map says so: {"person": "n00007846"}'
+        'these are enough, say so in the label map: {"person": "n00007846"}'
     )
     assert candidates == ["ballplayer", "groom", "scuba diver"]
 
 
 def test_a_word_for_nearly_everything(words):
-    assert _said("object", words) == ("'object' stands for 958 of 1000 classes, which says too little", [])
+    assert _said("object", words) == ("'object' stands for 958 of 1000 classes; use a narrower word", [])
 
 
 def test_whole_words_come_before_spelling():
