@@ -155,6 +155,6 @@ def _check_output(job: ExportJob, run: "PlannedRun") -> None:
         others = [name for name in _CONTENTS if (output / name).exists()]
         if others and "export.json" not in others:
             raise CallError(
-                f"{given} holds {', '.join(others)}, which no export has left there (export.json is missing); "
+                f"{given} holds {', '.join(others)}, which are not from an export (export.json is missing); "
                 "choose another folder"
             )

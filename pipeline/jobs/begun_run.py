@@ -44,5 +44,5 @@ def naming_rebox(output: str) -> Iterator[None]:
         rule = [text for name, (_, now) in error.settings.items() for text in (_RULE[name], str(now))]
         call = ["camboxes", "rebox", "--run", output, "--output", f"{output.rstrip('/')}-reboxed", *rule]
         raise CallError(
-            f"{error}; from its maps boxes are drawn by this rule in seconds: {shlex.join(call)}"
+            f"{error}; to draw boxes by this rule from the stored maps, in seconds: {shlex.join(call)}"
         ) from error

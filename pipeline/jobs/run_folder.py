@@ -77,7 +77,7 @@ def check_contents(output: str) -> None:
     names = [name for name in CONTENTS if not (name == "plan" and unfinished)]
     if others := [name for name in names if storage.exists(storage.join(output, name))]:
         raise CallError(
-            f"--output {output!r} holds {', '.join(others)}, which no run has left there (plan/plan.json is missing); "
+            f"--output {output!r} holds {', '.join(others)}, which are not from a run (plan/plan.json is missing); "
             "choose another folder"
         )
 

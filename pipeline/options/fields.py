@@ -75,7 +75,7 @@ class Options:
                 given[group] = field.name
         for field in dataclasses.fields(self):
             if field.metadata["needed"] and field.metadata["one_of"] not in given:
-                raise ValueError(f"{field.name} is not given; expected it, or what takes its place")
+                raise ValueError(f"{field.name} is missing; expected it, or the option that replaces it")
 
 
 def _checked(field: "dataclasses.Field[Any]", value: Any) -> Any:

@@ -89,7 +89,7 @@ def load(
         _write(dataset, added, changed)
         advance(len(batch))
     if unseen:
-        _tell(f"{counted(unseen, 'image')} loaded before, without a photograph here now: left as before")
+        _tell(f"{counted(unseen, 'image')} loaded before have no photograph here now; they stay as they were")
     if replaced:
         some = ", ".join(map(on_one_line, replaced[:3])) + (", ..." if len(replaced) > 3 else "")
         _tell(

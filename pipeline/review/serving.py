@@ -60,7 +60,7 @@ def serve(job: ReviewJob, ready: Callable[[str], None] = print, reporter: Report
         from camboxes.transforms.review.decisions import FILE, read_decisions
 
     if not app_server.is_free(job.port):
-        raise CallError(f"something listens on port {job.port} already; stop it, or name another --port")
+        raise CallError(f"port {job.port} is in use; stop the program that uses it, or give another --port")
     with blaming_the_call():
         planned = _finished_run(job.run)
     app_server.quiet()

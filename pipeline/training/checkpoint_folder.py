@@ -27,7 +27,7 @@ def check_same(output: str, record: Mapping[str, Any]) -> None:
     present = [name for name in CONTENTS if Path(output, name).exists()]
     if present and RECORD not in present:
         raise ValueError(
-            f"--output {output!r} holds {', '.join(present)}, which no training has left there (training.json is "
+            f"--output {output!r} holds {', '.join(present)}, which are not from a training (training.json is "
             "missing); choose another folder"
         )
     before = storage.read_json(storage.join(output, RECORD)) if present else record

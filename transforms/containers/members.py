@@ -92,7 +92,7 @@ def beginning(file: IO[bytes], expected: str) -> str:
     head = file.read(8)
     for magic, tool in _COMPRESSIONS.items():
         if head.startswith(magic):
-            return f"is compressed ({tool}), and no place inside of it can be sought: decompress it"
+            return f"is compressed ({tool}), so images in it cannot be read one by one: decompress it"
     return f"begins with {head!r}; expected {expected}: check how the file was made and copied"
 
 

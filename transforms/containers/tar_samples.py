@@ -23,7 +23,7 @@ from camboxes.transforms.sources.entries import PassedOver
 NO_IMAGE, NO_LABEL = "its sample has no image", "its sample has no label"
 APART = "a label apart from its sample, which has others beside its image"
 FURTHER, SHARED = "a further image of its sample", "one of several images that share a label"
-REPEATED, AMBIGUOUS = "repeats the key of a sample before it", "torn from its labels, and its name repeats"
+REPEATED, AMBIGUOUS = "repeats the key of a sample before it", "separated from its labels, and its name repeats"
 NEITHER = "neither an image nor a label"
 
 

@@ -147,7 +147,7 @@ def append_decision(run: str, decision: Decision) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed, so that no unfinished line is read
         line = _mended(file) + line
         if os.write(file, line) < len(line):
-            raise OSError(f"{storage.join(run, FILE)!r} took a part of a decision alone; is the disk full?")
+            raise OSError(f"{storage.join(run, FILE)!r} got only a part of a decision; is the disk full?")
         os.fsync(file)
     finally:
         os.close(file)

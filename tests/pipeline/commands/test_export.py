@@ -664,7 +664,7 @@ def test_only_an_export_is_overwritten(mixed, tmp_path, capsys):
     (tmp_path / "own" / "images").mkdir(parents=True)
     (tmp_path / "own" / "images" / "only copy.jpg").write_text("dear")
     assert _export(mixed, tmp_path / "own", "--overwrite") == 2
-    assert "holds images, which no export has left there" in capsys.readouterr().err
+    assert "holds images, which are not from an export" in capsys.readouterr().err
     assert (tmp_path / "own" / "images" / "only copy.jpg").read_text() == "dear"
 
 

@@ -236,7 +236,7 @@ def test_a_port_that_is_taken(run, capsys):
         taken.listen()
         port = taken.getsockname()[1]
         assert cli.main(["review", "--run", str(run), "--port", str(port)]) == 2
-    assert f"something listens on port {port} already; stop it, or name another --port" in capsys.readouterr().err
+    assert f"port {port} is in use; stop the program that uses it, or give another --port" in capsys.readouterr().err
 
 
 def test_what_cannot_be_reviewed(run, tmp_path, capsys):

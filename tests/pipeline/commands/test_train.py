@@ -345,7 +345,7 @@ def test_wrong_calls(squares, tmp_path, capsys, monkeypatch):
     assert "nearest names" in refused(squares, "--model", "efficientnet_lite9")
     (tmp_path / "own" / "features").mkdir(parents=True)
     assert _train(squares, tmp_path / "own", "--overwrite") == 2
-    assert "holds features, which no training has left there" in capsys.readouterr().err
+    assert "holds features, which are not from a training" in capsys.readouterr().err
     assert (tmp_path / "own" / "features").exists()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert 'not installed: pip install ".[train]" (in the clone)' in refused(squares)

@@ -114,7 +114,7 @@ def test_files_of_somebody_elses_that_are_called_as_a_runs(photographs, run, tmp
     for options in ([], ["--overwrite"]):
         assert main([command, *source, "--output", str(tmp_path), *options]) == 2
         name = re.escape(mine.split("/")[0])
-        assert re.search(rf"holds {name}, which no run has left there", capsys.readouterr().err)
+        assert re.search(rf"holds {name}, which are not from a run", capsys.readouterr().err)
         assert own.read_text() == "mine"
 
 

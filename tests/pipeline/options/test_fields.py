@@ -96,7 +96,7 @@ def test_calls_that_the_parser_refuses(call, said, capsys):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({}, "first is not given; expected it, or what takes its place"),
+        ({}, "first is missing; expected it, or the option that replaces it"),
         ({"first": "x", "second": True}, "first and second were both given; leave one out"),
         ({"first": "x", "colour": "green"}, "colour is 'green'; expected one of red, blue"),
     ],

@@ -441,7 +441,7 @@ def test_a_decision_made_elsewhere_is_taken_over(steps):
 
 def test_an_image_without_a_photograph_stays_as_it_was(found, steps):
     assert steps["of one photograph"] == steps["decided elsewhere"]
-    said = "4 images loaded before, without a photograph here now: left as before"
+    said = "4 images loaded before have no photograph here now; they stay as they were"
     assert said in (found / "said.txt").read_text().splitlines()
 
 

@@ -39,7 +39,7 @@ def test_a_review_from_its_begin_to_its_end(run, tmp_path, rows, no_app):
 def test_what_cannot_be_served(run, tmp_path, monkeypatch, no_app):
     with socket.create_server((app_server.ADDRESS, 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(CallError, match=f"something listens on port {port} already"):
+        with pytest.raises(CallError, match=f"port {port} is in use"):
             serve(ReviewJob(run=run, port=port))
     with pytest.raises(CallError, match="holds no run"):
         serve(ReviewJob(run=tmp_path))

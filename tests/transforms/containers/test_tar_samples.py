@@ -96,7 +96,7 @@ def _read(path):
         pytest.param(
             [("a.jpg", b"A"), ("b.jpg", b"B"), ("a.jpg", b"C"), ("b.cls", b"dog"), ("a.cls", b"cat")],
             {"b.jpg": ("dog", b"B")},
-            [("a.jpg", "torn from its labels, and its name repeats")] * 2 + [("a.cls", "its sample has no image")],
+            [("a.jpg", "separated from its labels, and its name repeats")] * 2 + [("a.cls", "its sample has no image")],
             id="which image a label is for is not to be known",
         ),
         pytest.param(

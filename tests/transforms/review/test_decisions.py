@@ -163,7 +163,7 @@ def test_a_disk_that_is_full(tmp_path, monkeypatch):
     write = os.write
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", lambda file, data: write(file, data[:30]))
-        with pytest.raises(OSError, match="took a part of a decision alone"):
+        with pytest.raises(OSError, match="got only a part of a decision"):
             append_decision(str(tmp_path), _decision("b"))
     assert list(read_decisions(str(tmp_path))) == ["a"]
 
