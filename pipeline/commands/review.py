@@ -33,7 +33,7 @@ def run(job: ReviewJob) -> None:
 
     reviewed = serve(job, ready)
     said = ", ".join(f"{reviewed.verdicts[verdict]} {verdict}" for verdict in ("accepted", "rejected", "skipped"))
-    print(f"\n{said} of {counted(reviewed.images, 'image')}; decisions stand in {reviewed.decisions}")
+    print(f"\n{said} of {counted(reviewed.images, 'image')}; decisions are in {reviewed.decisions}")
     export = ["camboxes", "export", "--run", job.run, "--output", "DIR", "--include", "accepted"]
     print(f"export them: {shlex.join(export)}")
     print(f"learn from them: {shlex.join(['camboxes', 'tune', '--run', job.run, '--from-review'])}")

@@ -164,8 +164,8 @@ def _death(code: int) -> str:
     if code != -signal.SIGKILL:
         return f"a worker process died (exit code {code})"
     return (
-        f"a worker process was killed (exit code {code}), perhaps for its memory: if it happens again, ask for fewer "
-        "workers or a smaller --batch-size"
+        f"a worker process was killed (exit code {code}), perhaps because of its memory: if it happens again, ask "
+        "for fewer workers or a smaller --batch-size"
     )
 
 

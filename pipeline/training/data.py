@@ -89,8 +89,8 @@ class TrainingData:
             raise ValueError("no image that can be used has a label of a class")
         if len(self.classes) == 1 and all(self.labels.values()):
             raise ValueError(
-                f"all images are labelled {self.classes[0]!r}, so there is nothing to tell it from; add photographs of "
-                "other things, in a folder of their own such as other/, and name that with --background other"
+                f"all images are labelled {self.classes[0]!r}, so there is nothing to compare it with; add photographs "
+                "of other things, in a folder of their own such as other/, and name that with --background other"
             )
 
     def fingerprint(self) -> str:

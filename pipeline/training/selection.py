@@ -41,7 +41,7 @@ def select(
         write_table(output / REJECTED, ("path", "reason"), rejected.items())
     usable = data.without(read.rejected)
     if gone := sorted({*data.classes} - {*usable.classes}):
-        reporter.say(f"labels none of whose images can be used are left out: {_named(gone)}")
+        reporter.say(f"labels without a usable image are left out: {_named(gone)}")
     copies = Copies.among(usable.labels, read.prints)
     if copies.pairs:
         _tell_copies(copies, data.multilabel, output, reporter)

@@ -54,7 +54,7 @@ def review(environment, free_port):
                 server.send_signal(signal.SIGINT)
                 rest, _ = server.communicate(timeout=SECONDS)
         assert server.returncode == 0, rest
-        assert f"images; decisions stand in {output}/review.jsonl" in rest
+        assert f"images; decisions are in {output}/review.jsonl" in rest
 
     return reviewing
 

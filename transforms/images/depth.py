@@ -72,7 +72,7 @@ def layout_of_tiff(data: bytes) -> str:
     stream.seek(tags.next)
     tags.load(stream)
     if not tags.get(_WIDTH):
-        raise SyntaxError("its directory tells no width")
+        raise SyntaxError("its directory gives no width")
     bands = tags.get(_BANDS, 1)
     words = f"{bands} band{'s' if bands > 1 else ''} of {_first(tags, _BITS, 1)} {_kind(tags)}"
     compression = tags.get(_COMPRESSION, 1)

@@ -245,7 +245,7 @@ def test_bad_images_and_empty_folders(squares, tmp_path, capsys):
         "WARNING: labels without an image, because no file in their folders is read: empty (1, such as empty/)",
         "1 file passed over, an empty folder: 1 without an ending (empty/)",
         f"images that cannot be used: 3 (1 empty, 1 not_an_image, 1 truncated); see {tmp_path}/c/rejected.csv",
-        "labels none of whose images can be used are left out: broken",
+        "labels without a usable image are left out: broken",
         "labels with too few pictures to validate on are only trained on: alone",
     ]
     rows = list(csv.DictReader(io.StringIO((tmp_path / "c" / "rejected.csv").read_text())))
@@ -331,7 +331,7 @@ def test_wrong_calls(squares, tmp_path, capsys, monkeypatch):
         return capsys.readouterr().err
 
     _draw(tmp_path / "one" / "red" / "0.png", RED)
-    assert "all images are labelled 'red', so there is nothing to tell it from; add photographs of other things" in (
+    assert "all images are labelled 'red', so there is nothing to compare it with; add photographs of other things" in (
         said := refused(tmp_path / "one")
     )
     assert "--background other" in said

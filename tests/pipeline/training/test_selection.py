@@ -50,7 +50,7 @@ def test_what_is_left_out_is_listed_and_copies_stay_together(tmp_path):
         assert [*csv.reader(file)][1:] == [["cat7.jpg", "cat6.jpg", "same bytes"]]
     assert (tmp_path / "rejected.csv").read_text() == "path,reason\nowl.jpg,empty: no bytes\n"
     assert listener.said[0] == f"images that cannot be used: 1 (1 empty); see {tmp_path}/rejected.csv"
-    assert listener.said[1] == "labels none of whose images can be used are left out: owl"
+    assert listener.said[1] == "labels without a usable image are left out: owl"
 
 
 def test_a_given_split_is_taken_and_what_would_flatter_is_left_out(tmp_path):
