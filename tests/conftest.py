@@ -5,6 +5,7 @@ import itertools
 import json
 import logging
 import runpy
+import shutil
 import socket
 import subprocess
 import threading
@@ -48,10 +49,16 @@ def fault_rounds(request):
 
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory):
-    """A data set of five class folders with one photograph each."""
+    """A data set of five class folders with one photograph each; nothing is written there."""
     folder = tmp_path_factory.mktemp("photographs")
     demo.gather(folder)
     return folder
+
+
+@pytest.fixture
+def own_photographs(photographs, tmp_path):
+    """A copy of them, where a test may add files."""
+    return shutil.copytree(photographs, tmp_path / "photographs")
 
 
 @pytest.fixture(scope="session")

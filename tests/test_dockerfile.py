@@ -120,9 +120,9 @@ def _run(root, *call, cwd, **variables):
     )
 
 
-def test_what_is_installed_labels_without_the_libraries_of_other_commands(installed, photographs, tmp_path):
-    (photographs / "one.csv").write_text("path,label\nespresso/coffee.png,espresso\n")
-    call = ["label", "--input", str(photographs / "one.csv"), "--output", str(tmp_path / "out")]
+def test_what_is_installed_labels_without_the_libraries_of_other_commands(installed, own_photographs, tmp_path):
+    (own_photographs / "one.csv").write_text("path,label\nespresso/coffee.png,espresso\n")
+    call = ["label", "--input", str(own_photographs / "one.csv"), "--output", str(tmp_path / "out")]
     call += ["--method", "cam", "--scales", "224", "--refine", "none"]
     code = f"""
 import sys

@@ -144,9 +144,9 @@ def test_an_absent_gpu_that_was_asked_for(photographs, tmp_path, capsys):
     assert "device cuda was asked for, but PyTorch finds no GPU here" in line
 
 
-def test_labels_without_a_class_are_told_before_anything_runs(photographs, tmp_path, capsys):
-    (photographs / "odd.csv").write_text("path,label\na.jpg,crane\nb.jpg,egyptain cat\nc.jpg,tripod\n")
-    assert main(["label", "--input", str(photographs / "odd.csv"), "--output", str(tmp_path / "out")]) == 2
+def test_labels_without_a_class_are_told_before_anything_runs(tmp_path, capsys):
+    (tmp_path / "odd.csv").write_text("path,label\na.jpg,crane\nb.jpg,egyptain cat\nc.jpg,tripod\n")
+    assert main(["label", "--input", str(tmp_path / "odd.csv"), "--output", str(tmp_path / "out")]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("camboxes label: 2 of 3 labels match no single class of the network")
     assert lines[1] == "  'crane' is the name of 2 classes: 134: crane, n02012849; 517: crane, n03126707"

@@ -36,7 +36,7 @@ def test_wrong_values_are_value_errors(photographs, tmp_path):
 
 
 def test_a_label_map_may_be_given_as_it_is(photographs, tmp_path):
-    names = {path.name for path in photographs.iterdir() if path.is_dir()}
+    names = {path.name for path in photographs.iterdir()}
     job = LabelJob(
         input=photographs,
         output=tmp_path / "out",
@@ -60,12 +60,12 @@ def test_too_many_rejected_images_are_an_error_and_the_run_is_there(tmp_path):
     assert (image.status, image.boxes) == ("rejected", ()) and image.reason.startswith("not_an_image")
 
 
-def test_what_a_person_should_know_is_logged(photographs, tmp_path, caplog):
-    (photographs / "twins.csv").write_text(
+def test_what_a_person_should_know_is_logged(own_photographs, tmp_path, caplog):
+    (own_photographs / "twins.csv").write_text(
         "path,label\nespresso/coffee.png,espresso\nmoped/motorcycle_left.png,Espresso"
     )
     job = LabelJob(
-        input=photographs / "twins.csv",
+        input=own_photographs / "twins.csv",
         output=tmp_path / "out",
         label_map={"espresso": [967], "Espresso": [967]},
         method="cam",

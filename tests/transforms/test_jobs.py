@@ -99,11 +99,11 @@ def test_labels_that_are_one_text():
         pipeline | beam.Create([LabeledImage("a.png", "dog")]) | BatchImages(4, ["dog"])
 
 
-def test_a_planned_job_counts_what_it_does(photographs, tmp_path, classifier):
-    (photographs / "broken.csv").write_text("path,label\nnowhere.jpg,tripod\nespresso/coffee.png,espresso\n")
+def test_a_planned_job_counts_what_it_does(own_photographs, tmp_path, classifier):
+    (own_photographs / "broken.csv").write_text("path,label\nnowhere.jpg,tripod\nespresso/coffee.png,espresso\n")
     plan = Plan(str(tmp_path), classifier.class_names)
     pipeline = _pipeline()
-    source = str(photographs / "broken.csv")
+    source = str(own_photographs / "broken.csv")
     pipeline | ReadLabeledImages(source, plan) | InferClassMaps() | BoxesFromMaps(0.4) | WriteCoco(str(tmp_path))
     result = pipeline.run()
     result.wait_until_finish()

@@ -24,12 +24,13 @@ pytestmark = pytest.mark.usefixtures("one_core")
 
 
 @pytest.fixture(scope="module")
-def manifest(photographs):
+def manifest(photographs, tmp_path_factory):
     """A cat, and two photographs without one, of which the last is said to hold a cat, too."""
     rows = ["Egyptian cat/chelsea.png,Egyptian cat", "espresso/coffee.png,no cat", "tripod/camera.png,nothing"]
     rows += ["moped/motorcycle_left.png,no cat", "moped/motorcycle_left.png,Egyptian cat"]
-    (photographs / "cats.csv").write_text("path,label\n" + "\n".join(rows))
-    return photographs / "cats.csv"
+    folder = shutil.copytree(photographs, tmp_path_factory.mktemp("cats") / "photographs")
+    (folder / "cats.csv").write_text("path,label\n" + "\n".join(rows))
+    return folder / "cats.csv"
 
 
 @pytest.fixture(scope="module")

@@ -117,7 +117,7 @@ def test_pycocotools_loads_both_files_and_finds_a_copy_perfect(run):
 
 def test_bad_files_cost_themselves_alone(photographs, run, tmp_path, rows, annotations):
     data = tmp_path / "data"
-    shutil.copytree(photographs, data, ignore=shutil.ignore_patterns("*.csv"))
+    shutil.copytree(photographs, data)
     whole = (data / "military uniform" / "grace_hopper.jpg").read_bytes()
     (data / "tripod" / "empty.jpg").touch()
     (data / "tripod" / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
@@ -160,20 +160,21 @@ def test_bad_files_cost_themselves_alone(photographs, run, tmp_path, rows, annot
     assert "not_an_image: no image format begins with" in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_manifests_of_every_kind_give_the_same_bytes(photographs, run, tmp_path, results):
+def test_manifests_of_every_kind_give_the_same_bytes(own_photographs, run, tmp_path, results):
     rows = [
-        {"path": str(path.relative_to(photographs)), "label": path.parent.name} for path in photographs.glob("*/*.*")
+        {"path": str(path.relative_to(own_photographs)), "label": path.parent.name}
+        for path in own_photographs.glob("*/*.*")
     ]
-    (photographs / "m.csv").write_text("path,label\n" + "".join(f"{row['path']},{row['label']}\n" for row in rows))
-    (photographs / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    pq.write_table(pa.Table.from_pylist(rows), photographs / "m.parquet")
+    (own_photographs / "m.csv").write_text("path,label\n" + "".join(f"{row['path']},{row['label']}\n" for row in rows))
+    (own_photographs / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    pq.write_table(pa.Table.from_pylist(rows), own_photographs / "m.parquet")
     for kind in ("csv", "jsonl", "parquet"):
-        assert _label(photographs / f"m.{kind}", tmp_path / kind, "--shards", "2") == 0
+        assert _label(own_photographs / f"m.{kind}", tmp_path / kind, "--shards", "2") == 0
         assert results(tmp_path / kind) == results(run)
 
 
-def test_several_labels_an_image_a_label_map_and_skipped_images(photographs, tmp_path, annotations, rows):
-    (photographs / "multi.csv").write_text(
+def test_several_labels_an_image_a_label_map_and_skipped_images(own_photographs, tmp_path, annotations, rows):
+    (own_photographs / "multi.csv").write_text(
         "path,label\nespresso/coffee.png,cup\nespresso/coffee.png,pet\nespresso/coffee.png,unknown\n"
         "Egyptian cat/chelsea.png,unknown\nmoped/motorcycle_left.png,\n"
     )
@@ -181,7 +182,7 @@ def test_several_labels_an_image_a_label_map_and_skipped_images(photographs, tmp
         json.dumps({"cup": ["espresso", "cup", 968], "pet": list(range(151, 294)), "unknown": []})
     )
     options = ["--label-map", str(tmp_path / "map.json"), "--boxes", "all", "--min-area", "0.01"]
-    assert _label(photographs / "multi.csv", tmp_path / "out", *options) == 0
+    assert _label(own_photographs / "multi.csv", tmp_path / "out", *options) == 0
     written = annotations(tmp_path / "out")
     assert [category["name"] for category in written["categories"]] == ["cup", "pet", "unknown"]
     assert {annotation["category_id"] for annotation in written["annotations"]} <= {1, 2}

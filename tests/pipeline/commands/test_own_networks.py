@@ -237,7 +237,7 @@ def test_prompts_are_the_classes_of_a_dual_encoder():
 def many(photographs, tmp_path_factory):
     """A manifest of two copies of each photograph, with the labels in place, and a label map that is shifted by one."""
     folder = tmp_path_factory.mktemp("many")
-    lines, labels = ["path,label"], sorted(path.name for path in photographs.iterdir() if path.is_dir())
+    lines, labels = ["path,label"], sorted(path.name for path in photographs.iterdir())
     for path in sorted(photographs.glob("*/*.*")):
         for copy in "ab":
             shutil.copy(path, folder / f"{copy}{path.name}")
