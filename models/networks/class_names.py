@@ -5,6 +5,7 @@ never used as a name: libraries number the folders "1" to "12" in the order of t
 is folder "10".
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ _EXPECTED = (
 )
 
 
+@functools.cache
 def known_names(count: int) -> Names:
     """Guesses class names from the number of classes.
 

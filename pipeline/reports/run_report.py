@@ -10,6 +10,7 @@ enters the page, so that no template can forget to.
 
 import base64
 import collections
+import functools
 import hashlib
 import importlib.resources
 from collections.abc import Mapping, Sequence
@@ -109,6 +110,7 @@ def _write_page(run: PlannedRun, summary: Mapping[str, Any], rows: Sequence[Row]
     return sum(card["photograph"] is None for card in cards)
 
 
+@functools.cache
 def _template() -> jinja2.Template:
     files = importlib.resources.files(__package__)
     environment = jinja2.Environment(

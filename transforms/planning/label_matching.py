@@ -1,6 +1,7 @@
 """Matches a data set's labels with the classes of a network."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -49,6 +50,12 @@ class UnnamedClassesError(UnmatchedLabelsError):
     """Labels cannot be matched because the network's classes have no names."""
 
 
+@functools.lru_cache(maxsize=1)
+def _words(class_names: tuple[str | tuple[str, ...], ...]) -> ClassWords:
+    """Kept: a job makes several matchers for one network, and to read ImageNet's names takes 70 ms."""
+    return ClassWords(class_names)
+
+
 class LabelMatcher:
     """Finds the classes that a label stands for.
 
@@ -71,7 +78,7 @@ class LabelMatcher:
           UnmatchedLabelsError: the label map names a class that the network does not have, holds something else, or
             leaves a label undecided.
         """
-        self.words = ClassWords(class_names)
+        self.words = _words(tuple(names if isinstance(names, str) else tuple(names) for names in class_names))
         self._label_map = label_map or {}
         self._mapped: dict[str, tuple[int, ...]] = {}
         problems = []
