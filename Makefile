@@ -15,20 +15,23 @@ SUDO = $(shell test "$$(id -u)" = 0 || echo sudo)
 demo: $(VENV)/.demo
 	$(BIN)/camboxes demo
 
-# In two processes, a file of tests in one of them; each computes on one core. The App's tests have the machine to
-# themselves: beside others its pages raise errors of FiftyOne's own ("entry is loading").
-test: $(VENV)/.test lint types docs chromium
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --ignore tests/app
+# In two processes, a file of tests in one of them; each computes on one core. Files keep their order: sorted by their
+# number of tests, as xdist has them otherwise, those of a few long tests would be last, and one process would wait for
+# the other. The App's tests have the machine to themselves: beside others its pages raise errors of FiftyOne's own
+# ("entry is loading").
+test: $(VENV)/.test chromium
+	$(MAKE) --jobs 2 --output-sync lint types docs
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/app
 	$(BIN)/pytest tests/app
 
 # The review alone: a real mongod, the real App, a real browser. make test runs these too.
 test-app: $(VENV)/.test chromium
-	$(BIN)/pytest tests/app tests/pipeline/test_fiftyone.py tests/pipeline/test_review.py
+	$(BIN)/pytest tests/app tests/pipeline/review/test_fiftyone.py tests/pipeline/commands/test_review.py
 
 # Jobs killed at any of their file operations and at any time, full disks, and what is wrong with files: make test has a
 # short version of the first.
 test-faults: $(VENV)/.test
-	$(BIN)/pytest tests/pipeline/test_faults.py tests/pipeline/test_hostile_inputs.py --fault-rounds 64
+	$(BIN)/pytest tests/pipeline/jobs/test_faults.py tests/pipeline/commands/test_hostile_inputs.py --fault-rounds 64
 
 lint: installed
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """What happens to a job while it runs, and what it leaves: nothing lost, nothing doubled, the same bytes in the end.
 
-`make test-faults` runs more rounds than `make test` does: pytest tests/pipeline/test_faults.py --fault-rounds 60
+`make test-faults` runs more rounds than `make test` does: pytest tests/pipeline/jobs/test_faults.py --fault-rounds 60
 """
 
 import json
