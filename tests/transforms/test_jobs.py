@@ -10,12 +10,14 @@ import apache_beam as beam
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.window import GlobalWindow, IntervalWindow
 from apache_beam.utils.timestamp import Timestamp
 from PIL import Image
 
-from camboxes.models import Localizer, MapSpec, ModelSpec
+from camboxes.models import Localizer, MapSpec, ModelSpec, load_classifier
+from camboxes.models.networks.by_name import empty_network
 from camboxes.pipeline.jobs.beam_options import beam_options
 from camboxes.transforms import (
     BatchImages,
@@ -409,8 +411,12 @@ class _Says(beam.DoFn):
         yield found.maps.tobytes()
 
 
-def test_a_step_of_a_users_own_holds_a_localizer_that_was_used(classifier):
-    localizer, image = Localizer(classifier), np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+def test_a_step_of_a_users_own_holds_a_localizer_that_was_used(tmp_path):
+    """Of a small network: Beam compresses a step several times, and slowly."""
+    torch.manual_seed(0)
+    torch.save(empty_network("timm:test_efficientnet").module.state_dict(), tmp_path / "w.pth")
+    localizer = Localizer(load_classifier(ModelSpec("timm:test_efficientnet", str(tmp_path / "w.pth"))))
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
     [expected] = localizer.localize([localizer.resize(image)], [[[285]]])
     with _pipeline() as pipeline:
         said = pipeline | beam.Create([image]) | beam.ParDo(_Says(localizer))
