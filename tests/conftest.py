@@ -1,5 +1,6 @@
 """Real parts for the tests: five photographs that installed packages ship, a run over them, a browser, a database."""
 
+import gc
 import http.server
 import itertools
 import json
@@ -27,6 +28,16 @@ _FLAGS += ["--disable-background-networking", "--disable-component-update", "--d
 # How long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+
+# Collecting the tests imports everything, and what is imported stays: it is looked through for garbage neither then nor
+# ever again.
+gc.disable()
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_addoption(parser):
