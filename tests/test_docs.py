@@ -17,6 +17,8 @@ MENTIONED = re.compile(
     r"\b(?:models|transforms|pipeline|tests|benchmarks|docs)/[\w/-]+\.(?:py|md|json|jinja|js|png|jpg)\b"
 )
 LINKED = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
+ANCHORED = re.compile(r"\]\((?!https?:)([^)#\s]*)#([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 TESTS = re.compile(r"\btest_\w+\.py\b")
 
 
@@ -27,6 +29,13 @@ def test_files_that_a_page_names_are_there(page):
     linked = [page.parent / path for path in LINKED.findall(text)]
     assert [str(path) for path in named + linked if not path.exists()] == []
     assert [name for name in TESTS.findall(text) if not any((ROOT / "tests").rglob(name))] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_headings_that_a_page_links_to_are_there(page):
+    for path, anchor in ANCHORED.findall(page.read_text()):
+        headings = HEADING.findall((page.parent / path if path else page).read_text())
+        assert anchor in [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings], path
 
 
 @pytest.mark.parametrize("page", ["commands", "python"])
