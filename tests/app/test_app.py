@@ -201,7 +201,7 @@ def test_a_decided_image_is_not_drawn_again(page, samples, open_image):
     panel.locator("#camboxes-threshold").fill("0.5")
     expect(panel).to_contain_text("0.50")
     panel.locator("#camboxes-apply-view").click()
-    expect(panel).to_contain_text("3 undecided images were drawn anew.")
+    expect(panel).to_contain_text("3 undecided images were drawn again.")
     after = samples()
     assert {path: after[path]["boxes"] for path in decided} == decided
     assert {box["threshold"] for boxes in _boxes_of_undecided(after).values() for box in boxes} == {0.5}

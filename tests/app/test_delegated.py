@@ -59,7 +59,7 @@ def test_a_class_of_more_than_a_thousand_images(output, review, new_page, sample
         panel.locator("#camboxes-threshold").fill("0.75")
         expect(panel).to_contain_text("0.75")
         panel.locator("#camboxes-apply-class").click()
-        expect(panel).to_contain_text("So many images are drawn in the background: see the App's Runs.")
+        expect(panel).to_contain_text("These images are drawn in the background; the App's Runs show the progress.")
         assert boxes_after(1) == ({(REDRAWN,)}, [(IN_THE_RUN,), (IN_THE_RUN,)])
 
         panel.locator("#camboxes-restore-class").click()

@@ -83,7 +83,9 @@ def test_a_key_before_the_picture_is_on_the_screen_does_not_count(page, output):
       for (let key = 0; key < 2; key++) window.dispatchEvent(new KeyboardEvent("keydown", { key: "a" }));
       window.dispatchEvent(new KeyboardEvent("keydown", { key: "a", repeat: true }));
     }""")
-    expect(page.get_by_role("status")).to_have_text("That was before this image was on the screen, and did not count.")
+    expect(page.get_by_role("status")).to_have_text(
+        "The key came before this image was on the screen, so it did not count."
+    )
     assert _decisions(output, 7)[6:] == [(shown, "accepted")]
     expect(page.locator("#camboxes-curtain")).to_have_count(0)
     expect(page.locator("#camboxes-counts")).to_contain_text("5 accepted · 1 rejected · 1 skipped · 7 left")

@@ -480,7 +480,7 @@ span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--c
         if (how.threshold === undefined) follow(at);
         setTimeout(() => tell(at), SETTLED);
         refreshGrid();
-        setSaid([answer.delegated ? "So many images are drawn in the background: see the App's Runs." : answer.images + " undecided images were drawn anew.", false]);
+        setSaid([answer.delegated ? "These images are drawn in the background; the App's Runs show the progress." : answer.images + " undecided images were drawn again.", false]);
       }).catch(complain).finally(() => setBusy(false));
     }, [at, tell, follow, refreshGrid, complain]);
 
@@ -495,7 +495,7 @@ span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--c
     const take = (event, act) => {
       if (event.repeat || busy) return;
       if (event.timeStamp >= since.current) act();
-      else setSaid(["That was before this image was on the screen, and did not count.", false]);
+      else setSaid(["The key came before this image was on the screen, so it did not count.", false]);
     };
     const onKey = useRef(null); // that of what is on the screen
     useLayoutEffect(() => {
@@ -559,8 +559,8 @@ span:has(> [data-cy=nav-right-button]) { transform: translateX(calc(-1 * var(--c
         h("div", { className: "row" },
           h("span", { className: "grow quiet" }, h("kbd", { style: { marginLeft: 0 } }, ","), " ", h("kbd", { style: { marginLeft: 0 } }, "."), " move it"),
           h("button", { id: "camboxes-reset", disabled: locked, onClick: () => draw({ sample: at }) }, "as in the run")),
-        image.verdict && h("p", { className: "note quiet" }, "This image is decided, and its boxes stay. Undo to draw them again."),
-        !image.verdict && image.corrected > 0 && h("p", { className: "note quiet" }, image.corrected + (image.corrected === 1 ? " box is" : " boxes are") + " yours; no threshold moves what a person drew.")) :
+        image.verdict && h("p", { className: "note quiet" }, "This image is decided, so its boxes stay. Undo the decision to draw them again."),
+        !image.verdict && image.corrected > 0 && h("p", { className: "note quiet" }, image.corrected + (image.corrected === 1 ? " box is" : " boxes are") + " yours; the threshold does not change boxes that a person drew.")) :
         h("section", null, h("p", { className: "note" }, "This file could not be read: " + image.reason)),
       readable && h("section", null,
         h("h4", null, "Draw all undecided images"),
