@@ -15,6 +15,8 @@ from camboxes.pipeline.cli import main
 from camboxes.transforms import infer
 
 TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
+# Those of the fixture `plain_run`.
+PLAIN = ["--method", "cam", "--scales", "224", "--aspect", "squash", "--refine", "none", "--boxes", "largest"]
 
 
 def _label(source, output, *options):
@@ -57,10 +59,10 @@ def test_the_boxes_sit_on_the_objects(annotations, run, photographs, tmp_path):
         assert _iou(box, fastest[name]) >= 0.95, name
 
 
-def test_a_job_in_this_process_loads_the_network_once(annotations, run, photographs, tmp_path, monkeypatch):
+def test_a_job_in_this_process_loads_the_network_once(annotations, plain_run, photographs, tmp_path, monkeypatch):
     monkeypatch.setattr(infer, "load_stored", lambda model: pytest.fail(f"{model} was loaded once more"))
-    assert _label(photographs, tmp_path / "out", "--shards", "2") == 0
-    assert annotations(tmp_path / "out") == annotations(run)
+    assert _label(photographs, tmp_path / "out", *PLAIN, "--shards", "2") == 0
+    assert annotations(tmp_path / "out") == annotations(plain_run)
 
 
 def test_the_output_contract(annotations, run, rows):
@@ -160,7 +162,7 @@ def test_bad_files_cost_themselves_alone(photographs, run, tmp_path, rows, annot
     assert "not_an_image: no image format begins with" in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_manifests_of_every_kind_give_the_same_bytes(own_photographs, run, tmp_path, results):
+def test_manifests_of_every_kind_give_the_same_bytes(own_photographs, plain_run, tmp_path, results):
     rows = [
         {"path": str(path.relative_to(own_photographs)), "label": path.parent.name}
         for path in own_photographs.glob("*/*.*")
@@ -169,8 +171,8 @@ def test_manifests_of_every_kind_give_the_same_bytes(own_photographs, run, tmp_p
     (own_photographs / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
     pq.write_table(pa.Table.from_pylist(rows), own_photographs / "m.parquet")
     for kind in ("csv", "jsonl", "parquet"):
-        assert _label(own_photographs / f"m.{kind}", tmp_path / kind, "--shards", "2") == 0
-        assert results(tmp_path / kind) == results(run)
+        assert _label(own_photographs / f"m.{kind}", tmp_path / kind, *PLAIN, "--shards", "2") == 0
+        assert results(tmp_path / kind) == results(plain_run)
 
 
 def test_several_labels_an_image_a_label_map_and_skipped_images(own_photographs, tmp_path, annotations, rows):
@@ -243,7 +245,7 @@ def test_progress_is_shown_on_a_terminal(photographs, tmp_path):
 
     main_end, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 100))
-    call = [sys.executable, "-m", "camboxes.pipeline.cli", "label", "--input", str(photographs)]
+    call = [sys.executable, "-m", "camboxes.pipeline.cli", "label", "--input", str(photographs), *PLAIN]
     job = subprocess.Popen([*call, "--output", str(tmp_path / "out")], stderr=terminal, stdout=subprocess.DEVNULL)
     os.close(terminal)
     shown = b""

@@ -14,6 +14,7 @@ from PIL import Image
 
 IMAGES = 40
 PLAIN = ["--method", "cam", "--scales", "64", "--aspect", "squash", "--refine", "none", "--shards", "4"]
+PLAIN += ["--precision", "fp32", "--compile", "off"]  # none of the many jobs has to find out what is fast
 
 
 @pytest.fixture(scope="module")

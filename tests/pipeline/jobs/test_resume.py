@@ -54,7 +54,7 @@ def _children(pid):
 
 
 def test_a_worker_that_dies_ends_the_job_and_the_same_command_finishes_it(tmp_path, results):
-    manifest = _many(tmp_path, 200)
+    manifest = _many(tmp_path, 100)
     call = [sys.executable, "-m", "camboxes.pipeline.cli", "label", "--input", str(manifest), "--shards", "50"]
     killed = [*call, *PLAIN, "--output", str(tmp_path / "killed"), *TWO_PROCESSES]
     shards = tmp_path / "killed" / "shards"
