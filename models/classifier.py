@@ -200,7 +200,7 @@ class Classifier(nn.Module):
         """The same classifier, with nothing left open of how its network is executed, on the device that it is on.
 
         Raises:
-          ValueError: what the spec asks for cannot be had.
+          ValueError: the device does not support what the spec asks for.
         """
         return self.executed(resolve(self._recorder.features, self.probe(), self.execution))
 
@@ -236,7 +236,7 @@ class Classifier(nn.Module):
           [n, 3, height, width], in the dtype of the network.
 
         Raises:
-          ValueError: no image, what is no photograph, or photographs of different shapes where their aspect is kept.
+          ValueError: there is no image, or one that is no photograph; or shapes differ and the aspect is kept.
         """
         one = not isinstance(images, Iterable) or len(getattr(images, "shape", ())) in (2, 3)
         resized = [self.preprocessing.resize(image) for image in ([images] if one else images)]

@@ -16,8 +16,8 @@ def load_classifier(model: str | ModelSpec) -> Classifier:
 
     Raises:
       ValueError: an unknown name, weights of another network or other than those that the spec asks for, a network
-        without feature maps, or an execution that cannot be had on this device.
-      OSError: weights that cannot be had.
+        without feature maps, or an execution that this device does not support.
+      OSError: weights that cannot be loaded.
       RuntimeError: a GPU was asked for and there is none. There is no silent fall-back to the CPU.
     """
     spec = ModelSpec(model) if isinstance(model, str) else model
@@ -38,7 +38,7 @@ def load_for_elsewhere(spec: ModelSpec) -> Classifier:
 
     Raises:
       ValueError: the device, the precision or the compilation is left open; or see `load_classifier`.
-      OSError: weights that cannot be had.
+      OSError: weights that cannot be loaded.
     """
     if left_open := [name for name in ("device", "precision", "compile") if getattr(spec, name) == "auto"]:
         raise ValueError(f"{' and '.join(left_open)} auto: what another machine can do is not known here; name it")

@@ -27,7 +27,7 @@ def compare(job: CompareJob, reporter: Reporter = LOG) -> "Comparison":
     """Compares two runs on what they share, and writes the JSON file if `output` names one.
 
     Raises:
-      CallError: the call cannot be carried out as it was made.
+      CallError: the call is wrong; the message says what to change.
     """
     with reporter.step("loading libraries"):
         from camboxes.pipeline.evaluation.comparison import compare_shared, shared_part

@@ -50,7 +50,7 @@ def evaluate(job: EvaluateJob, reporter: Reporter = LOG) -> EvaluatedRun:
     """Judges a run, and writes evaluation.json and report.html.
 
     Raises:
-      CallError: the call cannot be carried out as it was made.
+      CallError: the call is wrong; the message says what to change.
     """
     with reporter.step("loading libraries"):
         from camboxes.pipeline.evaluation.figures import compute_figures

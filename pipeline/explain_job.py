@@ -74,7 +74,7 @@ def explain(job: ExplainJob, reporter: Reporter = LOG) -> Explanation:
     """Draws the heat maps of several methods over one photograph, in one figure.
 
     Raises:
-      CallError: the call cannot be carried out as it was made.
+      CallError: the call is wrong; the message says what to change.
       Exception: the network failed.
     """
     with reporter.step("loading libraries"):

@@ -64,7 +64,7 @@ def export(job: ExportJob, reporter: Reporter = LOG) -> "Exported":
     Images whose files are gone or changed since the run are not exported: the result's `unreadable` names them.
 
     Raises:
-      CallError: the call cannot be carried out as it was made.
+      CallError: the call is wrong; the message says what to change.
     """
     with reporter.step("loading libraries"):
         from camboxes.pipeline.detection_data.datasets import class_list, write_dataset

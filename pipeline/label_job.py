@@ -164,13 +164,13 @@ def label(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter = 
     Args:
       job: what to label, and how.
       beam_options: of Apache Beam, as on the command line: ["--direct_num_workers=2"].
-      reporter: is told remarks and progress.
+      reporter: receives remarks and progress.
 
     Returns:
       The run. Where a flex template's launcher asked only for a description of the job, there is nothing in it yet.
 
     Raises:
-      CallError: the call cannot be carried out as it was made.
+      CallError: the call is wrong; the message says what to change.
       TooManyRejectedError: more images were rejected than `max_reject_rate` allows; all files are written.
       Exception: the job failed.
     """
@@ -231,7 +231,7 @@ def prepare(job: LabelJob, beam_options: Sequence[str] = (), reporter: Reporter 
     """Checks a job, lists its images and loads its network. Arguments: see `label`.
 
     Raises:
-      CallError: the call cannot be carried out as it was made.
+      CallError: the call is wrong; the message says what to change.
     """
     with reporter.step("loading Apache Beam"):
         from camboxes.pipeline.jobs import beam_options as beams

@@ -41,7 +41,7 @@ class ReboxJob(BoxOptions, _Folders):
 def rebox(job: ReboxJob, beam_options: Sequence[str] = (), reporter: Reporter = LOG) -> Run:
     """Draws a run's boxes again from its stored maps, without the network and the photographs.
 
-    What was decided in a review is carried over: accepted images keep exactly their boxes.
+    Decisions of a review are carried over: accepted images keep exactly their boxes.
     Other arguments, and errors: see `label`.
     """
     with reporter.step("loading Apache Beam"):

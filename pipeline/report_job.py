@@ -28,7 +28,7 @@ def report(job: ReportJob, reporter: Reporter = LOG) -> str:
       The path of the page.
 
     Raises:
-      CallError: the call cannot be carried out as it was made.
+      CallError: the call is wrong; the message says what to change.
     """
     with reporter.step("loading libraries"):
         from camboxes.pipeline.jobs import run_folder

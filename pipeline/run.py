@@ -118,7 +118,7 @@ class Run:
 
     @property
     def counts(self) -> Counts:
-        """How the images ended, and how many boxes there are."""
+        """The numbers of images by status, and of boxes."""
         images = self.summary["images"]
         return Counts(**{name: images[name] for name in Counts._fields[:-1]}, boxes=self.summary["annotations"])
 

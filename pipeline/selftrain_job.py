@@ -30,7 +30,7 @@ class SelftrainJob(Options):
 def selftrain(job: SelftrainJob, beam_options: Sequence[str] = (), reporter: Reporter = LOG) -> Run:
     """Trains a small network on a run's confident boxes, and draws the run's boxes again from the maps that it gives.
 
-    What was decided in a review is carried over. Called again for the same job, it continues where it was cut short.
+    Decisions of a review are carried over. Called again for the same job, it continues where it was cut short.
     Other arguments, and errors: see `label`.
     """
     with reporter.step("loading Apache Beam"):

@@ -59,7 +59,7 @@ def tune(job: TuneJob, reporter: Reporter = LOG) -> TunedRun:
     """Tunes a run, and writes tuning.json.
 
     Raises:
-      CallError: the call cannot be carried out as it was made.
+      CallError: the call is wrong; the message says what to change.
     """
     with reporter.step("loading libraries"):
         from camboxes.pipeline.evaluation.judging import check_libraries, judge

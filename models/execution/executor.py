@@ -57,7 +57,7 @@ def resolve(features: nn.Module, probe: torch.Tensor, asked: Execution) -> Execu
         maps; compile "auto" for "on" where that gives the same maps.
 
     Raises:
-      ValueError: what is asked for cannot be had.
+      ValueError: the device does not support what is asked for.
     """
     precision, compilation = asked
     cpu = probe.device.type == "cpu"

@@ -201,7 +201,7 @@ def _timm_network(bare: str, arguments: dict[str, Any], pretrained: bool) -> tup
 
 
 def downloading(name: str, build: Callable[[], nn.Module]) -> nn.Module:
-    """Builds a network with its library's pretrained weights. Raises an OSError where they cannot be had."""
+    """Builds a network with its library's pretrained weights. Raises an OSError if they cannot be loaded."""
     try:
         return build()
     except Exception as error:  # each library and hub client has its own errors for a host that cannot be reached

@@ -64,7 +64,7 @@ def find_network(spec: ModelSpec) -> tuple[Network, Description | None]:
     Raises:
       ValueError: an unknown name, a folder that is no checkpoint, weights of another network, a GAP conversion without
         weights, or a dual encoder without prompts.
-      OSError: weights that cannot be had.
+      OSError: weights that cannot be loaded.
     """
     folder = Path(spec.name)
     if spec.name.startswith(OPEN_CLIP):

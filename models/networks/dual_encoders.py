@@ -64,7 +64,7 @@ def load_dual_encoder(name: str, weights: str | None, prompts: Sequence[Prompt])
     Raises:
       ValueError: open_clip is not installed, an unknown name, weights given twice or not at all, a file that does not
         hold this network's weights, or an unknown kind of image tower.
-      OSError: the weights or the tokenizer cannot be had.
+      OSError: the weights or the tokenizer cannot be loaded.
     """
     open_clip = _open_clip()
     architecture, _, pretrained = name.removeprefix(OPEN_CLIP).partition("/")

@@ -48,7 +48,7 @@ class Preprocessing:
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """Scales a uint8 batch [n, 3, height, width] to [0, 1], subtracts the mean, divides by std: float32.
 
-        In memory it lies pixel by pixel (channels_last), and goes fastest where the batch does so.
+        The result is in memory format channels_last; this is fastest if the batch is, too.
         """
         mean, std = (torch.tensor(values, device=images.device) for values in (self.mean, self.std))
         scale, shift = 1 / (255 * std), mean / std

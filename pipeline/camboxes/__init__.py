@@ -28,9 +28,9 @@ def find_boxes(
     label_map: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> "list[list[Box]]":
-    """Draws pseudo-boxes on images in memory: those that `label` draws of the same pixels.
+    """Draws pseudo boxes on images in memory: the same that `label` draws.
 
-    A network that is given by name is kept for the next call, until another one is asked for.
+    A network that is given by name is kept for the next call, until another one is named.
 
     Args:
       images: PIL images, which are turned upright by their EXIF orientation; or uint8 arrays: [height, width, 3] in
@@ -45,7 +45,7 @@ def find_boxes(
       stands for no class, and none where its map is nowhere positive.
 
     Raises:
-      ValueError: a label matches no class, or more than one; an image is none; the numbers of images and of lists of
+      ValueError: a label matches no class, or more than one; one of the images is no image; the numbers of images and of lists of
         labels differ; an option's value is wrong.
     """
     from camboxes.pipeline.in_memory import find_boxes
@@ -74,7 +74,7 @@ def label(input: str, output: str, **options: Any) -> "Run":
 
 
 def open_run(path: str) -> "Run":
-    """The finished run in a folder. Raises a ValueError where there is none, or it is not finished."""
+    """The finished run in a folder. Raises a ValueError if there is none, or if it is not finished."""
     from camboxes.pipeline import Run
 
     return Run.open(path)

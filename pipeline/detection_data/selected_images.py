@@ -69,7 +69,7 @@ class SelectedImages:
           categories: the names of the export's categories, in the order of their ids; all labels of the run that are no
             background, and maybe more.
           copy: copy images even where a link would do.
-          reporter: is told of progress.
+          reporter: receives progress.
         """
         self.run = run
         self.splits = selection.splits

@@ -42,7 +42,7 @@ def execute(
       build: applies the job's transforms to a pipeline.
       options: Beam's.
       output: the folder that the job writes to; it has a plan, unless the job makes one.
-      reporter: is told of progress, and of remarks on an input that the workers list.
+      reporter: receives progress, and remarks on an input that the workers list.
       measured: by which the network is executed as it is, for summary.json.
 
     Raises:

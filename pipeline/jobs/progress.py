@@ -25,7 +25,7 @@ def announce(output: str, work: str, reporter: Reporter, exactly: str | None = N
     Args:
       output: the folder.
       work: what is done, in words.
-      reporter: is told.
+      reporter: receives it.
       exactly: the same as options have it, for a line of its own.
     """
     run = PlannedRun.load(output)

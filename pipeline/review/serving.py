@@ -52,7 +52,7 @@ def serve(job: ReviewJob, ready: Callable[[str], None] = print, reporter: Report
     `ready` is called with the App's address as soon as it answers.
 
     Raises:
-      CallError: the call cannot be carried out as it was made.
+      CallError: the call is wrong; the message says what to change.
     """
     with reporter.step("loading libraries"):
         from camboxes.pipeline.review import app_server, fiftyone_dataset
@@ -97,7 +97,7 @@ def load_dataset(
       run: the run's folder, on this machine.
       name: the dataset's name; None for the folder's name and a few digits of a hash.
       cache_limit: the most that copies of photographs on a store may take, in GB.
-      reporter: is told of progress.
+      reporter: receives progress.
 
     Raises:
       ValueError: the folder holds no finished run, photographs are gone or replaced, or a dataset of this name holds

@@ -55,7 +55,7 @@ class Columns:
             raise ValueError('--label-separator is empty; expected what stands between labels, such as "|"')
 
     def check_unused(self, source: str) -> None:
-        """Raises a SourceError for a source that has no columns, if something is said of them."""
+        """Raises a SourceError for a source that has no columns, if columns are named."""
         if self != NO_COLUMNS:
             raise SourceError(
                 f"input {source!r} is no table; --path-column, --label-column and --label-separator are for CSV, "
