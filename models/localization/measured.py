@@ -3,6 +3,7 @@
 import functools
 import importlib.metadata
 import platform
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +18,8 @@ from camboxes.models.execution.timing import fastest, time_passes
 from camboxes.models.localization.localizer import Localizer
 from camboxes.models.spec import Execution, Precision
 
-# Images for each pass side by side from which on measuring is worth its ten passes or so.
-_IMAGES_WORTH_MEASURING = 100
+# Images for each pass side by side from which on measuring, which takes as long as some ten of them, costs little.
+_IMAGES_WORTH_MEASURING = 250
 
 _LIBRARIES = ("camboxes", "torch", "torchvision", "timm")
 _CPUINFO = Path("/proc/cpuinfo")
@@ -64,13 +65,14 @@ def measured(localizer: Localizer, asked: Execution, images: int) -> tuple[Local
     if now:
         noise = localizer.resize(np.random.default_rng(0).integers(0, 256, (375, 500, 3), np.uint8))
         passes = {way: functools.partial(other.largest_pass, noise) for way, other in others.items()}
-        times = time_passes(passes, threads)
-        known.remember(question, {str(way): round(time, 2) for way, time in times.items()})
+        clock = time.thread_time if classifier.spec.device == "cpu" else time.perf_counter
+        times = time_passes(passes, threads, clock)
+        known.remember(question, {str(way): round(milliseconds, 2) for way, milliseconds in times.items()})
     if classifier.execution not in times:
         return localizer, None
     chosen = fastest(times)
     if chosen.precision != classifier.spec.precision and not classifier.is_near(chosen):
-        chosen = fastest({way: time for way, time in times.items() if way.precision == classifier.spec.precision})
+        chosen = fastest({way: times[way] for way in times if way.precision == classifier.spec.precision})
     return others[chosen], Measured(times, now)
 
 

@@ -375,7 +375,7 @@ def times(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(measured, "_IMAGES_WORTH_MEASURING", 1)
     monkeypatch.setattr(measured, "half_precision", lambda device: None)
-    monkeypatch.setattr(measured, "time_passes", lambda passes, threads: {way: found[str(way)] for way in passes})
+    monkeypatch.setattr(measured, "time_passes", lambda passes, *_: {way: found[str(way)] for way in passes})
     return found
 
 
