@@ -45,8 +45,8 @@ def find_boxes(
       stands for no class, and none where its map is nowhere positive.
 
     Raises:
-      ValueError: a label matches no class, or more than one; one of the images is no image; the numbers of images and of lists of
-        labels differ; an option's value is wrong.
+      ValueError: a label matches no class, or more than one; one of the images is no image; the numbers of images and
+        of lists of labels differ; an option's value is wrong.
     """
     from camboxes.pipeline.in_memory import find_boxes
 
