@@ -49,7 +49,7 @@ def test_a_background_label_is_no_class_and_takes_no_pass(manifest, tmp_path, mo
     assert passed == [[[285]]], "one image, of one label"
     assert "(background: no cat, nothing), 1 shard; one scale, CAM" in said.err
     assert "4 images: 1 with boxes, 0 without, 2 skipped (background 2), 1 rejected (contradiction 1)" in said.out
-    assert "contradiction: an image that is labelled as background and with a class" in said.out
+    assert "contradiction: an image with a background label and a class's label gets no box" in said.out
     found = {row["path"].rpartition("/")[2]: row for row in rows(tmp_path / "out")}
     assert {name: (row["status"], row["reason"], [label["label"] for label in row["labels"]], row["width"])
             for name, row in found.items()} == {
