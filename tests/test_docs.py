@@ -2,6 +2,8 @@
 
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,18 @@ def test_the_reference_is_what_the_code_says(page):
     """`python docs/write_reference.py` writes it."""
     write = runpy.run_path(str(ROOT / "docs" / "write_reference.py"))
     assert (ROOT / "docs" / "reference" / f"{page}.md").read_text() == write[page]()
+
+
+@pytest.mark.parametrize(
+    ("text", "code"), [("# Here\n[x](#here)", 0), ("[x](nowhere.md)", 1), ("[x](#nowhere)", 1), ("![x](nowhere.png)", 1)]
+)
+def test_make_docs_refuses_a_dead_link(tmp_path, text, code):
+    """By the options that the Makefile gives to mkdocs: with --quiet it would refuse none."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text(text)
+    (tmp_path / "mkdocs.yml").write_text(f"INHERIT: {ROOT / 'mkdocs.yml'}\nnav: [index.md]\n")
+    recipe = subprocess.run(["make", "-n", "docs"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    options = recipe.splitlines()[-1].partition("/mkdocs ")[2].split()
+    call = [sys.executable, "-m", "mkdocs", *options, "--config-file", str(tmp_path / "mkdocs.yml")]
+    built = subprocess.run(call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert (built.returncode, "1 warnings in strict mode" in built.stdout) == (code, code == 1), built.stdout
