@@ -18,7 +18,8 @@ photographs or of those in a folder (speed_images.py, which also says why ResNet
 A job's rate is the steady one, from the times at which its images are done (steady.py). Start-up and the report are not
 in it; the time until the first image is done has a row of its own. Its limit is what bare passes and bare decoding give
 on the same cores, measured right before the job and right after (speed_ceiling.py); a ratio is to the mean of the two.
-A rate that is higher than its limit, by more than the limit varies, ends the benchmark.
+A rate that is higher than its limit, by more than the limit varies, ends the benchmark. All this is also done by CPU
+time, with which other programs on the machine hardly interfere; it does not tell whether cores are idle.
 
 Those of a round take turns, and one runs at a time. Medians over the rounds stand beside the lowest and the highest.
 ResNet-50 gets half of the images. Wants Linux, and a machine with nothing else to do.
@@ -46,7 +47,7 @@ from speed_curves import draw
 from speed_evaluation import repeat
 from speed_images import NETWORKS, make_images, make_network
 from speed_memory import peaks
-from steady import Mark, check_possible, spread, steady_rate, watch
+from steady import Mark, Rates, check_possible, spread, steady_rates, watch
 
 from camboxes.transforms import PlannedRun
 from camboxes.transforms.planning.plan import shard_file
@@ -135,7 +136,7 @@ class Limit:
 
     Attributes:
       grid: images/s of each of its settings.
-      found: all measurements of the limit so far, in images/s.
+      found: all measurements of the limit so far.
     """
 
     def __init__(self, data: Path, network: Network, passes: str, cores: tuple[int, ...]):
@@ -150,13 +151,13 @@ class Limit:
             **pinned(cores),
         )
         self.grid = self._line()
-        self.found: list[float] = []
+        self.found: list[Rates] = []
 
-    def measured(self) -> float:
-        """The limit now, in images/s."""
+    def measured(self) -> Rates:
+        """The limit now."""
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        self.found.append(self._line()["limit"])
+        self.found.append(Rates(**self._line()))
         return self.found[-1]
 
     def close(self) -> None:
@@ -211,7 +212,10 @@ def column(folder: Path, data: Path, network: Network, arguments: argparse.Names
             rounds.append(one_round(folder, data, network, parts, jobs, limits))
             say(", ".join(f"{name} {shown(value)}" for name, value in rounds[-1].items()))
             for name, job in jobs.items():
-                check_possible(name, [figures[name] for figures in rounds], limits[job.passes, job.cores].found)
+                for by, limit in zip(
+                    ("", "_by_cpu"), zip(*limits[job.passes, job.cores].found, strict=True), strict=True
+                ):
+                    check_possible(name + by, [figures[name + by] for figures in rounds], limit)
         grids = {f"{passes}, {len(cores) or 'all'} cores": limit.grid for (passes, cores), limit in limits.items()}
     found = summary(rounds, arguments.price) | {"images": network.images, "grids": grids}
     if "once" in parts and network.device == "cpu":
@@ -234,9 +238,10 @@ def one_round(
         limit = limits[job.passes, job.cores]
         before = limit.measured()
         marks, _ = label(data, network, job.images, folder / f"{network.name}-{name}", job.options, job.cores)
-        found[f"{name}_limit"] = (before + limit.measured()) / 2
-        found[name] = steady_rate(marks)
-        found[f"{name}_over_limit"] = found[name] / found[f"{name}_limit"]
+        figures = zip(("", "_by_cpu"), steady_rates(marks), before, limit.measured(), strict=True)
+        for by, own, earlier, later in figures:
+            mean = (earlier + later) / 2
+            found |= {f"{name}{by}": own, f"{name}{by}_limit": mean, f"{name}{by}_over_limit": own / mean}
         found[f"{name}_start_up_seconds"] = marks[1].seconds
     if "processes" in parts and network.device == "cpu":
         found["two_processes_over_one"] = found["two_processes"] / found["one_process"]
@@ -266,7 +271,7 @@ def rebox(folder: Path, data: Path, network: Network) -> float:
         repeat(plain_run(folder, data, network), run, 5 * network.images * SHARES[network.name])
     call = [*CAMBOXES, "rebox", "--run", run, "--output", output, "--overwrite", "--threshold", "0.4"]
     output_of([*call, *TWO_PROCESSES])
-    return steady_rate(shard_marks(output))
+    return steady_rates(shard_marks(output)).by_clock
 
 
 def shard_marks(output: Path) -> list[Mark]:
@@ -398,6 +403,8 @@ ROWS = {
     "end_to_end": "end to end, images/s",
     "end_to_end_limit": "  its limit, images/s",
     "end_to_end_over_limit": "  end to end / limit",
+    "end_to_end_by_cpu": "  images/s of CPU time",
+    "end_to_end_by_cpu_over_limit": "  the same / limit",
     "end_to_end_start_up_seconds": "  the first image is done, s",
     "torchcam": "torchcam loop, images/s",
     "gradcam": "grad-cam loop, images/s",
@@ -406,13 +413,19 @@ ROWS = {
     "one_process": "one process, one core, images/s",
     "one_process_limit": "  its limit, images/s",
     "one_process_over_limit": "  one process / limit",
+    "one_process_by_cpu": "  images/s of CPU time",
+    "one_process_by_cpu_over_limit": "  the same / limit",
     "two_processes": "two processes, two cores, images/s",
     "two_processes_limit": "  its limit, images/s",
     "two_processes_over_limit": "  two processes / limit",
+    "two_processes_by_cpu": "  images/s of CPU time",
+    "two_processes_by_cpu_over_limit": "  the same / limit",
     "two_processes_over_one": "two processes / one",
     "defaults": "label's own defaults, images/s",
     "defaults_limit": "  their limit, images/s",
     "defaults_over_limit": "  defaults / limit",
+    "defaults_by_cpu": "  images/s of CPU time",
+    "defaults_by_cpu_over_limit": "  the same / limit",
     "defaults_start_up_seconds": "  the first image is done, s",
     "rebox_images_per_second": "rebox, two processes, images/s",
 }

@@ -4,16 +4,16 @@
 
 DATA_FOLDER and NETWORK.json are what speed_images.py writes. Everything goes from memory to memory. Prints a line of
 JSON with the images/s of each setting of a fixed grid. Then, for each line on its input, it measures the best passes
-and the best decoder again, and prints a line with their images/s and `limit`: 1 / (1/decode + 1/passes), for on a CPU
-both share the same cores; on a GPU the slower of both. So a program can have the limit right before and right after
-what it measures itself.
+and the best decoder again, and prints a line with the limit that they set, `by_clock` in images a second, `by_cpu` in
+images a second of CPU time: 1 / (1/decode + 1/passes), for on a CPU both share the same cores; on a GPU the slower of
+both. So a program can have the limit right before and right after what it measures itself.
 
     plain      normalised batches in, logits out, at 224 x 224: the passes of plain CAM
     default    the passes of the default maps: at each scale logits, and then the gradients of one logit of each image
                with respect to each layer that the maps ask for; images are decoded once, and resized to each scale
 
 The network runs layer by layer ("eager"), in the kernels of models/execution ("fused"), or, without gradients, compiled
-by torch.compile; with one pass on all cores, or one a core.
+by torch.compile; on a CPU a pass on each core.
 """
 
 import argparse
@@ -35,6 +35,7 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
+from steady import Rates
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2 import functional as transforms
 
@@ -78,24 +79,26 @@ def main() -> None:
     else:
         sizes = default_sizes(network)
         passes = default_passes(network, device)
-    grids = [{setting: rate(setting) for setting in settings} for settings in (passes, decoders(arguments.data, sizes))]
-    print(json.dumps({setting.name: found for grid in grids for setting, found in grid.items()}), flush=True)
-    best = [max(grid, key=grid.__getitem__) for grid in grids]
+    grids = [
+        {setting: rates(setting) for setting in settings} for settings in (passes, decoders(arguments.data, sizes))
+    ]
+    print(json.dumps({setting.name: found.by_clock for grid in grids for setting, found in grid.items()}), flush=True)
+    # By CPU time, with which other programs hardly interfere; a GPU's passes take next to none.
+    best = [max(grid, key=lambda setting: grid[setting][device == "cpu"]) for grid in grids]
     for _ in sys.stdin:
-        of_passes, of_decoder = map(rate, best)
-        limit = min(of_passes, of_decoder) if device == "cuda" else 1 / (1 / of_passes + 1 / of_decoder)
-        print(json.dumps({"passes": of_passes, "decode": of_decoder, "limit": limit}), flush=True)
+        of_passes, of_decoder = map(rates, best)
+        limit = Rates(*(1 / (1 / one + 1 / other) for one, other in zip(of_passes, of_decoder, strict=True)))
+        if device == "cuda":
+            limit = limit._replace(by_clock=min(of_passes.by_clock, of_decoder.by_clock))
+        print(json.dumps(limit._asdict()), flush=True)
 
 
 def plain_passes(network: dict, device: str) -> Iterator[Setting]:
-    ways = [*itertools.product(("eager", "fused"), lanes_on(device), BATCHES[device])]
-    ways.append(
-        ("compiled", lanes_on(device)[-1], BATCHES[device][-1])
-    )  # it takes half a minute, so the likeliest alone
-    for precision, (mode, lanes, size) in itertools.product(precisions(device), ways):
-        batch = noise(size, (224, 224)).to(device)
-        work = bare_pass(network, device, mode, precision, batch)
-        yield Setting(f"{mode} {precision}, batches of {size}, {as_words(lanes)}", lanes, work)
+    ways = [*itertools.product(("eager", "fused"), BATCHES[device])]
+    ways.append(("compiled", BATCHES[device][-1]))  # it takes half a minute, so the likelier size alone
+    for precision, (mode, size) in itertools.product(precisions(device), ways):
+        work = bare_pass(network, device, mode, precision, noise(size, (224, 224)).to(device))
+        yield Setting(f"{mode} {precision}, batches of {size}", lanes_of(device), work)
 
 
 def bare_pass(network: dict, device: str, mode: str, precision: str, batch: torch.Tensor) -> Callable[[], int]:
@@ -120,11 +123,11 @@ def bare_pass(network: dict, device: str, mode: str, precision: str, batch: torc
 
 
 def default_passes(network: dict, device: str) -> Iterator[Setting]:
-    for compilation, precision, lanes in itertools.product(("off", "on"), precisions(device), lanes_on(device)):
-        loaded = load(network, device, precision, compilation)
+    modes = {"eager": "off", "fused": "on"}
+    for mode, precision in itertools.product(modes, precisions(device)):
+        loaded = load(network, device, precision, modes[mode])
         work = passes_with_gradients(loaded, MapSpec.default_for(loaded), default_sizes(network))
-        mode = {"off": "eager", "on": "fused"}[compilation]
-        yield Setting(f"{mode} {precision}, {as_words(lanes)}", lanes, work)
+        yield Setting(f"{mode} {precision}", lanes_of(device), work)
 
 
 def passes_with_gradients(classifier: Classifier, maps: MapSpec, sizes: Sequence[Size]) -> Callable[[], int]:
@@ -191,23 +194,26 @@ def decoders(folder: Path, sizes: Sequence[Size]) -> Iterator[Setting]:
         yield Setting(decode.__name__, cores(), work)
 
 
-def rate(setting: Setting) -> float:
-    """Images/s of the lanes together, each over and over."""
-    ready = threading.Barrier(setting.lanes)
+def rates(setting: Setting) -> Rates:
+    """The rates of the lanes together, each over and over."""
+    ready, worked = threading.Barrier(setting.lanes), []
 
     def of_lane(_: int) -> float:
         for _ in range(2):
-            setting.work()
+            worked.append(setting.work())
         ready.wait()
         done, start = 0, time.perf_counter()
         while (seconds := time.perf_counter() - start) < SECONDS:
             done += setting.work()
+        worked.append(done)
         return done / seconds
 
     threads = max(1, cores() // setting.lanes)
     with ThreadPoolExecutor(setting.lanes, initializer=torch.set_num_threads, initargs=(threads,)) as lanes:
         lanes.submit(setting.work).result()  # compiles, where it is to be, in one thread only
-        return sum(lanes.map(of_lane, range(setting.lanes)))
+        start = time.process_time()
+        by_clock = sum(lanes.map(of_lane, range(setting.lanes)))
+        return Rates(by_clock, sum(worked) / (time.process_time() - start))
 
 
 def precisions(device: str) -> list[str]:
@@ -217,12 +223,9 @@ def precisions(device: str) -> list[str]:
     return ["fp32", "bf16"] if torch.ops.mkldnn._is_mkldnn_bf16_supported() else ["fp32"]
 
 
-def lanes_on(device: str) -> list[int]:
-    return sorted({1, cores()}) if device == "cpu" else [1]
-
-
-def as_words(lanes: int) -> str:
-    return "one pass" if lanes == 1 else "a core each"
+def lanes_of(device: str) -> int:
+    """A pass a core: one on all cores is slower, or as fast (passes.py)."""
+    return cores() if device == "cpu" else 1
 
 
 def qualified(network: dict) -> str:

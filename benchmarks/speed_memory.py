@@ -9,6 +9,7 @@ from pathlib import Path
 import timm
 import torch
 from PIL import Image
+from steady import tree
 
 SIDE = 64  # pixels, of the images and of the network's input
 NETWORK = "test_resnet"  # timm's, some hundred kilobytes
@@ -58,16 +59,6 @@ def link_images(folder: Path, images: int, data: Path) -> list[str]:
         os.link(file, path)
         paths.append(str(path.relative_to(folder)))
     return paths
-
-
-def tree(process: int) -> list[int]:
-    """A process and all that descend from it."""
-    try:
-        threads = list(Path(f"/proc/{process}/task").iterdir())
-        children = [int(child) for thread in threads for child in (thread / "children").read_text().split()]
-    except FileNotFoundError:  # it has ended
-        return []
-    return [process, *(below for child in children for below in tree(child))]
 
 
 def peak(process: int) -> float:

@@ -1,5 +1,6 @@
 """The steady rate of a job from the times of its images; rates held against what is possible."""
 
+import contextlib
 import os
 import statistics
 import subprocess
@@ -14,10 +15,18 @@ _UNSURE = 1.05  # a few measurements may differ by less than the machine does
 
 
 class Mark(NamedTuple):
-    """How many images of a job were done, and when, in seconds."""
+    """How many images of a job were done, when, and after how much CPU time of its processes, in seconds."""
 
     seconds: float
     images: int
+    cpu: float = 0.0
+
+
+class Rates(NamedTuple):
+    """Images a second, and images a second of CPU time, with which other programs hardly interfere."""
+
+    by_clock: float
+    by_cpu: float
 
 
 def watch(job: subprocess.Popen, folder: Path) -> list[Mark]:
@@ -34,12 +43,32 @@ def watch(job: subprocess.Popen, folder: Path) -> list[Mark]:
         told = told or next((file.open("rb") for file in folder.glob("camboxes-images-*")), None)
         done = told.seek(0, os.SEEK_END) if told else 0
         if done > marks[-1].images:
-            marks.append(Mark(time.perf_counter() - start, done))
+            marks.append(Mark(time.perf_counter() - start, done, cpu_seconds(job.pid)))
     return marks
 
 
-def steady_rate(marks: Sequence[Mark]) -> float:
-    """Images/s of the three quarters in the middle of a job.
+def cpu_seconds(process: int) -> float:
+    """The CPU time that a process and those that descend from it have used; not of those that have ended."""
+    used = 0
+    for each in tree(process):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            user, system = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()[11:13]
+            used += int(user) + int(system)
+    return used / os.sysconf("SC_CLK_TCK")
+
+
+def tree(process: int) -> list[int]:
+    """A process and all that descend from it."""
+    try:
+        threads = list(Path(f"/proc/{process}/task").iterdir())
+        children = [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+    except FileNotFoundError:  # it has ended
+        return []
+    return [process, *(below for child in children for below in tree(child))]
+
+
+def steady_rates(marks: Sequence[Mark]) -> Rates:
+    """The rates of the three quarters in the middle of a job.
 
     Before, layers are made and worker processes start one after the other; after, batches are filled up with zeros, and
     one process may wait for another.
@@ -52,7 +81,8 @@ def steady_rate(marks: Sequence[Mark]) -> float:
     if len(middle) < 3:
         raise SystemExit(f"the number of images done changed {len(middle)} times in the middle of {total} images; "
                          "expected 3 times or more: give more images")  # fmt: skip
-    return (middle[-1].images - middle[0].images) / (middle[-1].seconds - middle[0].seconds)
+    seconds, images, cpu = (last - first for first, last in zip(middle[0], middle[-1], strict=True))
+    return Rates(images / seconds, images / cpu if cpu else 0.0)
 
 
 def spread(figures: Sequence[float]) -> dict[str, float]:
