@@ -2,15 +2,13 @@
 
 import collections
 import copy
-import itertools
-import operator
 from typing import Any, NamedTuple
 
 import torch
 from timm.layers.conv2d_same import Conv2dSame
-from torch import fx, nn
+from torch import nn
 
-from camboxes.models.execution.kernels import KERNELS, LIMITS, FusedConvolution, FusedSameConvolution, folded
+from camboxes.models.execution.kernels import KERNELS, FusedConvolution, FusedSameConvolution, folded
 from camboxes.models.introspection.probing import observe
 from camboxes.models.introspection.recording import Tap
 
@@ -57,9 +55,6 @@ def fuse(features: nn.Module, probe: torch.Tensor, precision: torch.dtype) -> No
             features.set_submodule(norm.name, own)
         if spent:
             features.set_submodule(spent, nn.Identity())
-    for part in list(features.modules()):
-        if isinstance(part, fx.GraphModule):
-            _fuse_calls(part)
 
 
 class _Call(NamedTuple):
@@ -94,7 +89,7 @@ def _chains(features: nn.Module, probe: torch.Tensor) -> list[_Chain]:
 
     Returns:
       In the order of execution a convolution, the norm behind it, the activation behind that, and the name of the
-      activation's layer where nothing else calls it.
+      activation's layer. An activation that is called elsewhere, too, is none of them.
     """
     calls: list[_Call] = []
 
@@ -122,12 +117,9 @@ def _chains(features: nn.Module, probe: torch.Tensor) -> list[_Chain]:
             norm, following = following, behind(following)
             if hasattr(norm.layer, "act"):
                 return convolution, norm, norm.layer.act if type(norm.layer.act) in KERNELS else None, ""
-        if following is None or type(following.layer) not in KERNELS:
+        if following is None or type(following.layer) not in KERNELS or times[following.name] > 1:
             return convolution, norm, None, ""
-        if times[following.name] == 1:
-            return convolution, norm, following.layer, following.name
-        # An activation that is called elsewhere, too, stays in place: a second time it changes nothing.
-        return convolution, norm, following.layer if type(following.layer) in LIMITS else None, ""
+        return convolution, norm, following.layer, following.name
 
     return [chain(call) for call in calls if times[call.name] == 1 and _is_plain(call.layer)]
 
@@ -148,44 +140,3 @@ def _is_plain(layer: nn.Module) -> bool:
 
 def _is_foldable(layer: nn.Module) -> bool:
     return isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None and layer.running_var is not None
-
-
-def _fuse_calls(traced: fx.GraphModule) -> None:
-    """Removes calls of rectifiers from a traced network, which may call one rectifier in many places.
-
-    Removed are those behind a convolution whose kernel has it already, and those behind a sum that a kernel can do.
-    """
-    layers = dict(traced.named_modules(remove_duplicate=False))
-
-    def layer_of(node: Any) -> Any:
-        return layers.get(node.target) if isinstance(node, fx.Node) and node.op == "call_module" else None
-
-    def source(node: Any) -> Any:
-        return source(node.all_input_nodes[0]) if type(layer_of(node)) is nn.Identity else node
-
-    for node in traced.graph.nodes:
-        if type(rectifier := layer_of(node)) is not nn.ReLU:
-            continue
-        given = source(node.all_input_nodes[0])
-        if isinstance(layer_of(given), FusedConvolution) and layer_of(given).activation is rectifier:
-            node.replace_all_uses_with(given)
-        elif given.target in (operator.add, operator.iadd, torch.add) and len(given.users) == 1 and not given.kwargs:
-            parts = [source(part) for part in given.args]
-            if len({_shape(part) for part in parts}) > 1:  # one is broadcast to the other
-                continue
-            for convolution, others in itertools.permutations(parts, 2):
-                layer = layer_of(convolution)
-                plain = isinstance(layer, FusedConvolution) and type(layer.activation) is nn.Identity
-                if plain and not layer.widened and len(convolution.users) == 1:
-                    layer.activation = nn.ReLU()
-                    with traced.graph.inserting_before(node):
-                        joined = traced.graph.call_module(convolution.target, (*convolution.all_input_nodes, others))
-                    joined.meta = node.meta
-                    node.replace_all_uses_with(joined)
-                    break
-    traced.graph.eliminate_dead_code()
-    traced.recompile()
-
-
-def _shape(part: Any) -> Any:
-    return getattr(part.meta.get("tensor_meta"), "shape", part) if isinstance(part, fx.Node) else part

@@ -27,7 +27,7 @@ KERNELS = {
     nn.Hardswish: "hardswish",
 }
 
-# The limits of activations that clip. Applied twice they change nothing more, and their gradient is 0 or 1.
+# The limits of activations that clip: their gradient is 0 or 1.
 LIMITS: dict[type, Callable[[Any], tuple[float, ...]]] = {
     nn.Identity: lambda _: (),
     nn.ReLU: lambda _: (0.0, math.inf),
@@ -71,19 +71,18 @@ class FusedConvolution(nn.Module):
         described = self._padding, self._stride, self._dilation, self._groups
         self._packed = _Packed(self._weight, bias.to(precision), *described)
 
-    def forward(self, maps: torch.Tensor, others: torch.Tensor | None = None) -> torch.Tensor:
-        """Maps [n, channels, height, width] to maps; `others` are added to them in front of the activation."""
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Maps [n, channels, height, width] to maps."""
         maps = maps.to(self.precision)
-        others = None if others is None else others.to(self.precision)
-        if not (maps.requires_grad or (others is not None and others.requires_grad)):
-            return self.convolve(maps, self.activation, others)
+        if not maps.requires_grad:
+            return self.convolve(maps, self.activation)
         if type(self.activation) in LIMITS:
-            return _Convolution.apply(maps, self, self.activation, others)
-        return self.activation(_Convolution.apply(maps, self, nn.Identity(), others))
+            return _Convolution.apply(maps, self, self.activation)
+        return self.activation(_Convolution.apply(maps, self, nn.Identity()))
 
-    def convolve(self, maps: torch.Tensor, activation: nn.Module, others: torch.Tensor | None = None) -> torch.Tensor:
-        """Convolution and norm of the maps, plus `others` where they are given, then the activation."""
-        found = self._packed.convolve(maps, activation, others)
+    def convolve(self, maps: torch.Tensor, activation: nn.Module) -> torch.Tensor:
+        """Convolution and norm of the maps, then the activation."""
+        found = self._packed.convolve(maps, activation)
         return found.float() if self.widened else found
 
     def backward(self, gradient: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -162,14 +161,11 @@ class _Packed:
         self._layouts: dict[bytes, torch.Tensor] = {}  # two or three, however many sizes there are
         self._of_size: dict[tuple[int, ...], torch.Tensor] = {}
 
-    def convolve(self, maps: torch.Tensor, activation: nn.Module, others: torch.Tensor | None = None) -> torch.Tensor:
-        """The convolution of the maps, plus `others` where they are given, then the activation."""
+    def convolve(self, maps: torch.Tensor, activation: nn.Module) -> torch.Tensor:
+        """The convolution of the maps, then the activation."""
         limits = [activation.min_val, activation.max_val] if isinstance(activation, nn.Hardtanh) else []
         convolution, kernel = (self._to_meet(maps), self._bias, *self._described), KERNELS[type(activation)]
-        run = torch.ops.mkldnn._convolution_pointwise
-        if others is not None:
-            return run.binary(maps, others, *convolution, "add", 1.0, kernel, limits, "")
-        return run(maps, *convolution, kernel, limits, "")
+        return torch.ops.mkldnn._convolution_pointwise(maps, *convolution, kernel, limits, "")
 
     def _to_meet(self, maps: torch.Tensor) -> torch.Tensor:
         """The weights for maps of this size, and for the number of threads that the caller has."""
@@ -188,21 +184,18 @@ class _Convolution(torch.autograd.Function):
     """`FusedConvolution.convolve` with the gradient of its maps; for the activations of LIMITS."""
 
     @staticmethod
-    def forward(
-        ctx: Any, maps: torch.Tensor, layer: FusedConvolution, activation: nn.Module, others: torch.Tensor | None
-    ) -> torch.Tensor:
-        found = layer.convolve(maps, activation, others)
+    def forward(ctx: Any, maps: torch.Tensor, layer: FusedConvolution, activation: nn.Module) -> torch.Tensor:
+        found = layer.convolve(maps, activation)
         ctx.layer, ctx.size, ctx.limits = layer, maps.shape[2:], LIMITS[type(activation)](activation)
         if ctx.limits:
             ctx.save_for_backward(found.clone())  # the network may go on to change it in place
         return found
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, torch.Tensor | None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         if ctx.limits:  # it is 0 where the output is at a limit
             gradient = torch.ops.aten.hardtanh_backward(gradient, *ctx.saved_tensors, *ctx.limits)
-        others = gradient if ctx.needs_input_grad[3] else None
-        return ctx.layer.backward(gradient, *ctx.size), None, None, others
+        return ctx.layer.backward(gradient, *ctx.size), None, None
 
 
 def folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[torch.Tensor, torch.Tensor]:
