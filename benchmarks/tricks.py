@@ -72,7 +72,6 @@ TRICKS: dict[str, tuple[Any, str, Any] | None] = {
     "weights laid out for the first size alone": (kernels._Packed, "_to_meet", first_layout),
     "padding same by copying": (fusing, "FusedSameConvolution", PaddedByCopying),
     "PyTorch's gradients of fused layers": (kernels.FusedConvolution, "backward", pytorchs_gradient),
-    "sums and rectifiers by themselves": (fusing, "_fuse_calls", lambda traced: None),
     "likeness by MKL": (affinity, "_onednn_multiplies", lambda: False),
     "normalised by channels": (Preprocessing, "normalize", by_channels),
     "layers one by one": None,  # by an option
