@@ -151,7 +151,7 @@ def test_labels_without_a_class_are_told_before_anything_runs(tmp_path, capsys):
     assert lines[0].startswith("camboxes label: 2 of 3 labels match no single class of the network")
     assert lines[1] == "  'crane' is the name of 2 classes: 134: crane, n02012849; 517: crane, n03126707"
     assert (
-        lines[2] == "  'egyptain cat' is the name of no class; nearest: egyptian cat (285)"
+        lines[2] == "  'egyptain cat' is not the name of a class; nearest: egyptian cat (285)"
         or "egyptian cat (285)" in lines[2]
     )
     assert not (tmp_path / "out").exists()

@@ -90,7 +90,7 @@ def test_another_input_leaves_the_plan_as_it_was(source, tmp_path):
 
 
 def test_labels_without_a_class_end_the_job(source, tmp_path):
-    with pytest.raises(Exception, match="'eel' is the name of no class"), beam.Pipeline(runner=RUNNER) as p:
+    with pytest.raises(Exception, match="'eel' is not the name of a class"), beam.Pipeline(runner=RUNNER) as p:
         _ = p | PlanOnWorkers(source, Plan(str(tmp_path / "out"), NAMES[:2]))
     assert PlannedRun.load(str(tmp_path / "out")) is None
 

@@ -84,14 +84,14 @@ def _unknown(name: str, words: ClassWords) -> UnmatchedNameError:
         )
     if name.strip().isdecimal():
         return UnmatchedNameError(
-            f"{name!r} is the name of no class; if it is a class index, write it into the label map as a number "
+            f"{name!r} is not the name of a class; if it is a class index, write it into the label map as a number "
             f"without quotes: {json.dumps({name: int(name)})}"
         )
     if named := words.with_words(name):
         listed = ", ".join(f"{words.shown([index])} ({index})" for index in named[:_LISTED])
         more = f" and {len(named) - _LISTED} more" if len(named) > _LISTED else ""
         return UnmatchedNameError(
-            f"{name!r} is the name of no class; classes with this word: {listed}{more}",
+            f"{name!r} is not the name of a class; classes with this word: {listed}{more}",
             [words.written(index) for index in named[:_LISTED]],
         )
     candidates: dict[tuple[int, ...], str] = {}
@@ -103,7 +103,7 @@ def _unknown(name: str, words: ClassWords) -> UnmatchedNameError:
         for classes, near in candidates.items()
     )
     return UnmatchedNameError(
-        f"{name!r} is the name of no class; nearest: {listed or 'nothing near'}", [*candidates.values()]
+        f"{name!r} is not the name of a class; nearest: {listed or 'nothing near'}", [*candidates.values()]
     )
 
 

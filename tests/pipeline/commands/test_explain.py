@@ -117,7 +117,7 @@ def test_one_network_for_all_methods(cat, tmp_path, drawn, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--labels", "Egyptian cat,tabbi"], "'tabbi' is the name of no class; nearest: tabby (281)"),
+        (["--labels", "Egyptian cat,tabbi"], "'tabbi' is not the name of a class; nearest: tabby (281)"),
         (["--labels", "crane"], "'crane' is the name of 2 classes: 134: crane, n02012849; 517: crane, n03126707"),
         (["--method", "cam,saliency"], "method 'saliency': 'saliency' is not understood; expected "),
         (["--method", "layercam@head"], "layer 'head': the network has none of this name"),

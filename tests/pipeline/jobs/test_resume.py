@@ -329,7 +329,7 @@ def test_a_dry_run_tells_matched_and_unmatched_labels(tmp_path, capsys):
     said = capsys.readouterr()
     assert said.out.splitlines() == ["labels    1 matched", "          all by name; --verbose prints them"]
     assert "1 of 2 labels match no single class" in said.err
-    assert "'tripot' is the name of no class; nearest: tripod (872)" in said.err
+    assert "'tripot' is not the name of a class; nearest: tripod (872)" in said.err
 
 
 def test_at_half_time_two_fifths_of_the_shards_are_on_disk(manifest, tmp_path, monkeypatch):

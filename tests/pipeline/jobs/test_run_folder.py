@@ -35,7 +35,7 @@ def test_a_failed_call_on_the_current_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(here)
     for output, label_map in ((".", "here-label-map.json"), ("../new", "new-label-map.json")):
         assert main(["label", "--input", "m.csv", "--output", output]) == 2
-        assert "'tripot' is the name of no class; nearest: tripod" in capsys.readouterr().err
+        assert "'tripot' is not the name of a class; nearest: tripod" in capsys.readouterr().err
         assert _files(tmp_path) == sorted(["here", "here/m.csv", label_map])
         (tmp_path / label_map).unlink()
 

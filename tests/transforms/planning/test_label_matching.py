@@ -31,7 +31,7 @@ def test_every_wrong_label_is_listed_with_its_candidates():
     lines = str(error.value).splitlines()
     assert lines[0].startswith("2 of 3 labels match no single class of the network; map them with --label-map FILE")
     assert lines[1] == "  'crane' is the name of 2 classes: 1: crane, n02012849; 2: crane, n03126707"
-    assert lines[2] == "  'tensh' is the name of no class; nearest: tench (0)"
+    assert lines[2] == "  'tensh' is not the name of a class; nearest: tench (0)"
 
 
 def test_a_label_map_decides_and_may_stand_for_several_classes_or_none():
@@ -50,7 +50,7 @@ def test_a_label_map_decides_and_may_stand_for_several_classes_or_none():
 def test_a_label_map_that_names_no_class():
     with pytest.raises(UnmatchedLabelsError, match="label map, 'dog': class index 5 is not in 0 to 4"):
         LabelMatcher(NAMES, {"dog": [5]})
-    with pytest.raises(UnmatchedLabelsError, match="label map, 'dog': 'hound' is the name of no class"):
+    with pytest.raises(UnmatchedLabelsError, match="label map, 'dog': 'hound' is not the name of a class"):
         LabelMatcher(NAMES, {"dog": "hound"})
     for value in (True, 1.0, {"tench": 0}, [True], [[0]]):
         with pytest.raises(
@@ -71,10 +71,12 @@ def test_accents_match_however_they_are_encoded():
 
 
 def test_a_number_is_the_index_of_a_class_only_in_a_label_map():
-    with pytest.raises(UnmatchedLabelsError, match=r"'2' is the name of no class; if .* without quotes: \{\"2\": 2\}$"):
+    with pytest.raises(
+        UnmatchedLabelsError, match=r"'2' is not the name of a class; if .* without quotes: \{\"2\": 2\}$"
+    ):
         LabelMatcher(NAMES).match("2")
     with pytest.raises(
-        UnmatchedLabelsError, match="label map, 'dog': '2' is the name of no class; if it is a class index"
+        UnmatchedLabelsError, match="label map, 'dog': '2' is not the name of a class; if it is a class index"
     ):
         LabelMatcher(NAMES, {"dog": "2"})
 
@@ -104,7 +106,7 @@ def test_a_label_map_serves_a_network_without_names():
 def test_a_class_without_a_name_among_others():
     matcher = LabelMatcher([(), ("cat",), ()])
     assert matcher.match("cat") == (1,)
-    with pytest.raises(UnmatchedLabelsError, match="'class 0' is the name of no class"):
+    with pytest.raises(UnmatchedLabelsError, match="'class 0' is not the name of a class"):
         matcher.match("class 0")
 
 

@@ -42,14 +42,15 @@ def test_a_word_for_nearly_everything(words):
 def test_whole_words_come_before_spelling():
     words = ClassWords(["crate", "Siamese cat", ("tabby", "tabby cat"), "vat"])
     assert _said("cat", words) == (
-        "'cat' is the name of no class; classes with this word: Siamese cat (1), tabby (2)", ["Siamese cat", "tabby"],
-    )  # fmt: skip
-    assert _said("crates of", words)[0] == "'crates of' is the name of no class; nearest: crate (0)"
+        "'cat' is not the name of a class; classes with this word: Siamese cat (1), tabby (2)",
+        ["Siamese cat", "tabby"],
+    )
+    assert _said("crates of", words)[0] == "'crates of' is not the name of a class; nearest: crate (0)"
 
 
 def test_the_last_words_say_what_a_thing_is(words):
     said, candidates = _said("sports ball", words)
-    assert said.startswith("'sports ball' is the name of no class; nearest: ball (10 classes), ")
+    assert said.startswith("'sports ball' is not the name of a class; nearest: ball (10 classes), ")
     assert candidates[0] == "ball"
 
 
