@@ -48,7 +48,8 @@ def test_the_reference_is_what_the_code_says(page):
 
 
 @pytest.mark.parametrize(
-    ("text", "code"), [("# Here\n[x](#here)", 0), ("[x](nowhere.md)", 1), ("[x](#nowhere)", 1), ("![x](nowhere.png)", 1)]
+    ("text", "code"),
+    [("# Here\n[x](#here)", 0), ("[x](nowhere.md)", 1), ("[x](#nowhere)", 1), ("![x](nowhere.png)", 1)],
 )
 def test_make_docs_refuses_a_dead_link(tmp_path, text, code):
     """By the options that the Makefile gives to mkdocs: with --quiet it would refuse none."""
