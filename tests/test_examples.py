@@ -2,12 +2,15 @@
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
 import nbclient
 import nbformat
 import pytest
+
+from camboxes.pipeline import cli
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "how-to" / "python.md"
@@ -53,3 +56,20 @@ def _boxes(output):
 
 def test_the_readme_has_one_of_them():
     assert _examples(ROOT / "README.md") == _examples(PAGE)[2:3]
+
+
+def test_the_tutorial_shows_what_the_commands_print(photographs, tmp_path, monkeypatch, capfd):
+    """But for seconds, the precision that suits the machine, and the steps that are told where they take long."""
+    shutil.copytree(photographs, tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    shown = r"```sh\n(camboxes (?:label|report|rebox) [^\n]*)\n```\n+```text\n(.*?)```"
+    calls = re.findall(shown, (ROOT / "docs" / "tutorial.md").read_text(), re.DOTALL)
+    assert len(calls) == 4
+    for typed, said in calls:
+        assert cli.main(shlex.split(typed)[1:]) == 0
+        assert _lines(said) == _lines("".join(capfd.readouterr()).replace(str(tmp_path), "…"))
+
+
+def _lines(text):
+    lines = re.sub(r"\d+\.\d s\b", "SECONDS", re.sub(r"\b(fp32|bf16)\b", "PRECISION", text)).splitlines()
+    return sorted(line for line in lines if not line.endswith(" …"))
