@@ -10,7 +10,7 @@ BIN = $(VENV)/bin
 
 SUDO = $(shell test "$$(id -u)" = 0 || echo sudo)
 
-.PHONY: demo test test-app test-faults lint types docs installed chromium clean
+.PHONY: demo test test-app test-faults lint types docs pictures installed chromium clean
 
 demo: $(VENV)/.demo
 	$(BIN)/camboxes demo
@@ -45,6 +45,11 @@ types: installed
 # counts no warnings). Material announces its successor unless it is told not to.
 docs: installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+# The docs' pictures, and the notebook with its outputs: after a change to what they show.
+pictures: $(VENV)/.test chromium
+	$(BIN)/python docs/make_pictures.py
+	$(BIN)/python examples/execute.py
 
 # import-linter, mypy and mkdocs cannot follow the editable install's mapping of folders, so what they read is a plain one.
 installed: $(VENV)/.test
