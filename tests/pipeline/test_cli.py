@@ -148,7 +148,7 @@ def test_labels_without_a_class_are_told_before_anything_runs(tmp_path, capsys):
     (tmp_path / "odd.csv").write_text("path,label\na.jpg,crane\nb.jpg,egyptain cat\nc.jpg,tripod\n")
     assert main(["label", "--input", str(tmp_path / "odd.csv"), "--output", str(tmp_path / "out")]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("camboxes label: 2 of 3 labels match no single class of the network")
+    assert lines[0].startswith("camboxes label: no single class of the network matches 2 of 3 labels")
     assert lines[1] == "  'crane' is the name of 2 classes: 134: crane, n02012849; 517: crane, n03126707"
     assert (
         lines[2] == "  'egyptain cat' is not the name of a class; nearest: egyptian cat (285)"

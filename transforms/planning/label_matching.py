@@ -131,10 +131,11 @@ class LabelMatcher:
             raise UnnamedClassesError(self._unnamed(unnamed), categories)
         if problems:
             raise UnmatchedLabelsError(
-                f"{len(problems)} of {counted(len(problems) + len(categories), 'label')} match no single class of the "
-                "network; map them with --label-map FILE, a JSON object from label to class names or indices (an empty "
-                "list: stands for none), or put your labels into words with --model open_clip:NAME --prompts FILE "
-                "(docs/how-to/labels-in-words.md):\n" + "\n".join(f"  {error}" for error in problems.values()),
+                f"no single class of the network matches {len(problems)} of "
+                f"{counted(len(problems) + len(categories), 'label')}; map them with --label-map FILE, a JSON object "
+                "from label to class names or indices (an empty list: stands for none), or put your labels into words "
+                "with --model open_clip:NAME --prompts FILE (docs/how-to/labels-in-words.md):\n"
+                + "\n".join(f"  {error}" for error in problems.values()),
                 categories,
                 self._starter(problems, categories),
             )

@@ -98,7 +98,9 @@ def test_labels_without_words(network, prompts, photographs, tmp_path, capsys):
     (tmp_path / "labels.txt").write_text(PROMPTS.replace("moped\n", ""))
     assert _label(photographs, tmp_path / "boxes", *network, *prompts) == 2
     told = capsys.readouterr().err
-    assert "1 of 5 labels match no single class" in told and "'moped' is not the name of a class" in told
+    assert (
+        "no single class of the network matches 1 of 5 labels" in told and "'moped' is not the name of a class" in told
+    )
     assert "--model open_clip:NAME --prompts FILE" in told
 
 

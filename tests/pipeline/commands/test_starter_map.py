@@ -72,7 +72,7 @@ def test_labels_that_match_nothing_end_with_a_label_map_to_edit(tmp_path, capsys
             ["--label-map", "map.json"],
             "label map, 'dog': class index 1000 is not in 0 to ",
         ),
-        ("CKPT", "dog", [], "1 of 1 label match no single class"),
+        ("CKPT", "dog", [], "no single class of the network matches 1 of 1 label"),
     ],
 )
 def test_wrong_labels_are_told_before_torch_is_loaded(model, label, options, said, tmp_path):

@@ -328,7 +328,7 @@ def test_a_dry_run_tells_matched_and_unmatched_labels(tmp_path, capsys):
     assert _label(tmp_path / "mixed.csv", tmp_path / "out", "--dry-run") == 2
     said = capsys.readouterr()
     assert said.out.splitlines() == ["labels    1 matched", "          all by name; --verbose prints them"]
-    assert "1 of 2 labels match no single class" in said.err
+    assert "no single class of the network matches 1 of 2 labels" in said.err
     assert "'tripot' is not the name of a class; nearest: tripod (872)" in said.err
 
 

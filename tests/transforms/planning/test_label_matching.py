@@ -29,7 +29,7 @@ def test_every_wrong_label_is_listed_with_its_candidates():
     with pytest.raises(UnmatchedLabelsError) as error:
         LabelMatcher(NAMES).categories(["tench", "crane", "tensh"])
     lines = str(error.value).splitlines()
-    assert lines[0].startswith("2 of 3 labels match no single class of the network; map them with --label-map FILE")
+    assert lines[0].startswith("no single class of the network matches 2 of 3 labels; map them with --label-map FILE")
     assert lines[1] == "  'crane' is the name of 2 classes: 1: crane, n02012849; 2: crane, n03126707"
     assert lines[2] == "  'tensh' is not the name of a class; nearest: tench (0)"
 
