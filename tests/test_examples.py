@@ -39,7 +39,7 @@ def test_the_examples(photographs, run, plain_run, tmp_path, monkeypatch, execut
     shutil.copytree(photographs, tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
     execute(examples)
-    assert _boxes("labelled") == _boxes("boxes") == _boxes(run)
+    assert _boxes("labelled") == _boxes("beam_boxes") == _boxes(run)
     assert len(_boxes("labelled-t40")) == 5
     assert _boxes("more_boxes") == {"cat.png": _boxes(plain_run)["Egyptian cat/chelsea.png"]}
 
