@@ -22,5 +22,5 @@ def test_it_returns_the_tuning_that_it_writes_and_says_nothing(run, tmp_path, ca
 def test_true_boxes_come_from_one_place(run):
     with pytest.raises(ValueError, match="ground_truth and from_review were both given"):
         TuneJob(run=run, ground_truth="truth.json", from_review=True)
-    with pytest.raises(ValueError, match="ground_truth is not given"):
+    with pytest.raises(ValueError, match="ground_truth is missing"):
         TuneJob(run=run)
