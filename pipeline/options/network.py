@@ -142,12 +142,13 @@ class ClassOptions(NetworkOptions):
 
         if self.classes is not None:
             return _class_names(self.classes)
-        if self.model in _OF_IMAGENET and self.weights is None:
-            from camboxes.transforms.planning.wordnet.nouns import imagenet_names
-
-            return imagenet_names()
         with contextlib.suppress(ValueError, KeyError, TypeError):  # `load_classifier` says what is wrong
-            return names_from_json(self._description()["class_names"])
+            if description := self._description():  # of a folder, which comes before a network of the same name
+                return names_from_json(description["class_names"])
+            if self.model in _OF_IMAGENET and self.weights is None:
+                from camboxes.transforms.planning.wordnet.nouns import imagenet_names
+
+                return imagenet_names()
         return None
 
     def known_background(self) -> tuple[str, ...]:

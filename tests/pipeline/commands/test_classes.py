@@ -37,9 +37,12 @@ def test_a_word_that_stands_for_none(capsys, word, said):
     assert said in capsys.readouterr().err
 
 
-def test_a_checkpoint_tells_its_classes_without_its_network(capsys, tmp_path):
-    (tmp_path / "classifier.json").write_text('{"class_names": [["tripod"], ["moped"]]}')
-    assert main(["classes", "--model", str(tmp_path)]) == 0
+@pytest.mark.parametrize("name", ["CKPT", "efficientnet_lite0"])
+def test_a_checkpoint_tells_its_classes_without_its_network(capsys, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "classifier.json").write_text('{"class_names": [["tripod"], ["moped"]]}')
+    assert main(["classes", "--model", name]) == 0
     assert capsys.readouterr().out == "0\ttripod\n1\tmoped\n"
 
 
