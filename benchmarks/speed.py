@@ -18,7 +18,7 @@ photographs or of those in a folder (speed_images.py, which also says why ResNet
 A job's rate is the steady one, from the times at which its images are done (steady.py). Start-up and the report are not
 in it; the time until the first image is done has a row of its own. Its limit is what bare passes and bare decoding give
 on the same cores, measured right before the job and right after (speed_ceiling.py); a ratio is to the mean of the two.
-A rate that is higher than its limit, by more than the limit varies, ends the benchmark. All this is also done by CPU
+A job that is faster than both is measured again, and ends the benchmark the third time. All this is also done by CPU
 time, with which other programs on the machine hardly interfere; it does not tell whether cores are idle.
 
 Those of a round take turns, and one runs at a time. Medians over the rounds stand beside the lowest and the highest.
@@ -47,7 +47,7 @@ from speed_curves import draw
 from speed_evaluation import repeat
 from speed_images import NETWORKS, make_images, make_network
 from speed_memory import peaks
-from steady import Mark, Rates, check_possible, spread, steady_rates, watch
+from steady import Mark, Rates, paired, spread, steady_rates, watch
 
 from camboxes.transforms import PlannedRun
 from camboxes.transforms.planning.plan import shard_file
@@ -136,7 +136,6 @@ class Limit:
 
     Attributes:
       grid: images/s of each of its settings.
-      found: all measurements of the limit so far.
     """
 
     def __init__(self, data: Path, network: Network, passes: str, cores: tuple[int, ...]):
@@ -151,14 +150,12 @@ class Limit:
             **pinned(cores),
         )
         self.grid = self._line()
-        self.found: list[Rates] = []
 
     def measured(self) -> Rates:
         """The limit now."""
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        self.found.append(Rates(**self._line()))
-        return self.found[-1]
+        return Rates(**self._line())
 
     def close(self) -> None:
         """Ends it."""
@@ -211,11 +208,6 @@ def column(folder: Path, data: Path, network: Network, arguments: argparse.Names
             say(f"round {number + 1} of {arguments.rounds}: {network.name} on {network.device}")
             rounds.append(one_round(folder, data, network, parts, jobs, limits))
             say(", ".join(f"{name} {shown(value)}" for name, value in rounds[-1].items()))
-            for name, job in jobs.items():
-                for by, limit in zip(
-                    ("", "_by_cpu"), zip(*limits[job.passes, job.cores].found, strict=True), strict=True
-                ):
-                    check_possible(name + by, [figures[name + by] for figures in rounds], limit)
         grids = {f"{passes}, {len(cores) or 'all'} cores": limit.grid for (passes, cores), limit in limits.items()}
     found = summary(rounds, arguments.price) | {"images": network.images, "grids": grids}
     if "once" in parts and network.device == "cpu":
@@ -236,13 +228,14 @@ def one_round(
     found: Figures = {}
     for name, job in jobs.items():
         limit = limits[job.passes, job.cores]
-        before = limit.measured()
-        marks, _ = label(data, network, job.images, folder / f"{network.name}-{name}", job.options, job.cores)
-        figures = zip(("", "_by_cpu"), steady_rates(marks), before, limit.measured(), strict=True)
-        for by, own, earlier, later in figures:
-            mean = (earlier + later) / 2
+
+        def rates(name=name, job=job) -> Rates:
+            marks, _ = label(data, network, job.images, folder / f"{network.name}-{name}", job.options, job.cores)
+            found[f"{name}_start_up_seconds"] = marks[1].seconds
+            return steady_rates(marks)
+
+        for by, own, mean in zip(("", "_by_cpu"), *paired(name, rates, limit.measured), strict=True):
             found |= {f"{name}{by}": own, f"{name}{by}_limit": mean, f"{name}{by}_over_limit": own / mean}
-        found[f"{name}_start_up_seconds"] = marks[1].seconds
     if "processes" in parts and network.device == "cpu":
         found["two_processes_over_one"] = found["two_processes"] / found["one_process"]
     if "peers" in parts:

@@ -1,17 +1,18 @@
-"""The steady rate of a job from the times of its images; rates held against what is possible."""
+"""The steady rate of a job from the times of its images; rates beside what is possible."""
 
 import contextlib
 import os
 import statistics
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 _LOOK = 0.01  # seconds between two looks at how many images are done
 _LEFT_OUT = 1 / 8  # of the images, at either end of a job
-_UNSURE = 1.05  # a few measurements may differ by less than the machine does
+_UNSURE = 1.05  # how far a rate may be above its limit: two measurements of the same differ
+_TRIALS = 3
 
 
 class Mark(NamedTuple):
@@ -90,21 +91,28 @@ def spread(figures: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(figures), "lowest": min(figures), "highest": max(figures)}
 
 
-def check_possible(name: str, rates: Sequence[float], limits: Sequence[float]) -> None:
-    """Ends the benchmark where a rate lies above its limit by more than the limit itself varies.
+def paired(name: str, job: Callable[[], Rates], limit: Callable[[], Rates]) -> tuple[Rates, Rates]:
+    """A job's rates, and the means of what was possible right before it and right after.
+
+    A job that was faster than either measurement of its limit is measured again, with its limit: what else the machine
+    did changed in between, or one of the two is wrong.
 
     Args:
-      name: of the rate, for the message.
-      rates: images/s, one a round.
-      limits: images/s, all measurements of the limit.
+      name: of the job, for the message.
+      job: runs it, and gives its rates.
+      limit: measures what is possible now.
 
     Raises:
-      SystemExit: one of the rates is impossible.
+      SystemExit: the rates were impossible each time.
     """
-    lowest, highest, rate = min(limits), max(limits), max(rates)
-    if rate > highest * max(_UNSURE, highest / lowest):
-        raise SystemExit(
-            f"{name}: {rate:.1f} images/s, where {len(limits)} measurements of what is possible gave {lowest:.1f} to "
-            f"{highest:.1f}; expected no more than these. One of the two is wrong, or the machine changed its speed in "
-            "between: run it again where nothing else runs"
-        )
+    for _ in range(_TRIALS):
+        before, own, after = limit(), job(), limit()
+        highest = Rates(*map(max, before, after))
+        if all(rate <= _UNSURE * most for rate, most in zip(own, highest, strict=True)):
+            return own, Rates(*(statistics.mean(both) for both in zip(before, after, strict=True)))
+    raise SystemExit(
+        f"{name}: {own.by_clock:.1f} images/s and {own.by_cpu:.1f} for a second of CPU time, where no more than "
+        f"{highest.by_clock:.1f} and {highest.by_cpu:.1f} were measured right before and right after, the last of "
+        f"{_TRIALS} times; expected no more than these. One of the two is wrong, or the machine changed its speed in "
+        "between each time: run it again where nothing else runs"
+    )

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 STEADY = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "steady.py"))
-Mark, steady_rates, check_possible = STEADY["Mark"], STEADY["steady_rates"], STEADY["check_possible"]
+Mark, steady_rates, Rates, paired = (
+    STEADY[name] for name in ("Mark", "steady_rates", "Rates", "paired")
+)
 
 
 def test_a_steady_rate_knows_neither_start_up_nor_the_end():
@@ -33,27 +35,39 @@ def test_too_few_steps_tell_no_rate():
         steady_rates([Mark(0, 0), Mark(1, 30), Mark(2, 60), Mark(3, 100)])
 
 
+def repeated(*rates):
+    """Gives rates by clock, one a call; by CPU time they are half."""
+    left = list(rates)
+    return lambda: Rates(rate := left.pop(0), rate / 2)
+
+
+def test_a_rate_is_paired_with_the_limit_around_it():
+    assert paired("a job", repeated(21.0), repeated(24.0, 26.0)) == ((21.0, 10.5), (25.0, 12.5))
+
+
 def test_an_impossible_rate_ends_the_benchmark():
     """122 images/s on one core where the bare pass gives 25: what the difference of two calls once said."""
-    with pytest.raises(SystemExit, match=r"one_process: 122\.0 images/s, where 2 measurements .* gave 24\.0 to 25\.0"):
-        check_possible("one_process", [21.0, 122.0, 22.0], [24.0, 25.0])
+    limits = repeated(25.0, 24.0, 24.5, 24.5, 24.0, 25.0)
+    message = r"one_process: 122\.0 images/s and 61\.0 .* no more than 25\.0 and 12\.5 were measured .* last of 3 times"
+    with pytest.raises(SystemExit, match=message):
+        paired("one_process", repeated(122.0, 122.0, 122.0), limits)
 
 
-@pytest.mark.parametrize(
-    ("rate", "limits", "possible"),
-    [
-        (26.2, [24.9, 25.0], True),  # 5% more than the highest
-        (26.3, [24.9, 25.0], False),
-        (31.2, [20.0, 25.0], True),  # the limit varies by a quarter
-        (31.3, [20.0, 25.0], False),
-    ],
-)
-def test_a_rate_may_be_above_its_limit_by_what_the_limit_varies(rate, limits, possible):
-    if possible:
-        check_possible("a job", [rate], limits)
-    else:
-        with pytest.raises(SystemExit, match="a job"):
-            check_possible("a job", [rate], limits)
+def test_a_job_beside_a_disturbed_limit_is_measured_again():
+    """The limit of another time, 40, makes a rate of 30 no more possible where 25 is."""
+    limits = repeated(25.0, 24.0, 40.0, 40.0)
+    assert paired("a job", repeated(30.0, 31.0), limits) == ((31.0, 15.5), (40.0, 20.0))
+
+
+@pytest.mark.parametrize(("rate", "again"), [(26.2, False), (26.3, True)])  # 5% more than the higher one of 25
+def test_a_rate_may_be_above_its_limit_by_what_two_measurements_differ(rate, again):
+    own, _ = paired("a job", repeated(rate, 20.0), repeated(25.0, 20.0, 25.0, 20.0))
+    assert own.by_clock == (20.0 if again else rate)
+
+
+def test_a_rate_by_cpu_time_is_checked_too():
+    rates = [Rates(20.0, 13.2), Rates(20.0, 12.0)]
+    assert paired("a job", lambda: rates.pop(0), repeated(25.0, 25.0, 25.0, 25.0))[0].by_cpu == 12.0
 
 
 def test_the_spread_of_three_rounds():
