@@ -10,19 +10,22 @@ BIN = $(VENV)/bin
 
 SUDO = $(shell test "$$(id -u)" = 0 || echo sudo)
 
-.PHONY: demo test test-app test-faults lint types docs pictures installed chromium clean
+.PHONY: demo test test-code test-app test-faults lint types docs pictures installed chromium clean
 
 demo: $(VENV)/.demo
 	$(BIN)/camboxes demo
 
+# The linters, the type checker and the site fill the time in which tests wait. The App's tests have the machine to
+# themselves: beside others its pages raise errors of FiftyOne's own ("entry is loading").
+test: $(VENV)/.test chromium
+	$(MAKE) --jobs 2 test-code lint types docs
+	$(BIN)/pytest tests/app
+
 # In two processes, a file of tests in one of them; each computes on one core. Files keep their order: sorted by their
 # number of tests, as xdist has them otherwise, those of a few long tests would be last, and one process would wait for
-# the other. The App's tests have the machine to themselves: beside others its pages raise errors of FiftyOne's own
-# ("entry is loading").
-test: $(VENV)/.test chromium
-	$(MAKE) --jobs 2 --output-sync lint types docs
+# the other.
+test-code: $(VENV)/.test chromium
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/app
-	$(BIN)/pytest tests/app
 
 # The review alone: a real mongod, the real App, a real browser. make test runs these too.
 test-app: $(VENV)/.test chromium

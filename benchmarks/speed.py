@@ -229,7 +229,7 @@ def one_round(
     for name, job in jobs.items():
         limit = limits[job.passes, job.cores]
 
-        def rates(name=name, job=job) -> Rates:
+        def rates(name=name, job=job, found=found) -> Rates:
             marks, _ = label(data, network, job.images, folder / f"{network.name}-{name}", job.options, job.cores)
             found[f"{name}_start_up_seconds"] = marks[1].seconds
             return steady_rates(marks)

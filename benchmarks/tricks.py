@@ -1,10 +1,10 @@
 """What each trick is worth: an image's time with all of them, and with one replaced by what is plain.
 
     OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/tricks.py DATA_FOLDER NETWORK.json
-                                       [--maps plain|default] [--tricks NAME ...] [--rounds N]
+                                       [--maps plain|default] [--precision fp32|bf16] [--tricks NAME ...] [--rounds N]
 
-DATA_FOLDER and NETWORK.json are what speed_images.py writes. On one core, in fp32, a batch of photographs goes from
-bytes in memory to stored maps as in a job. The variants take turns, a batch each. Prints milliseconds of CPU time for
+DATA_FOLDER and NETWORK.json are what speed_images.py writes. On one core a batch of photographs goes from bytes
+in memory to stored maps as in a job. The variants take turns, a batch each. Prints milliseconds of CPU time for
 an image, the lowest of the rounds, since other programs only add to it; and the ratio to that with all tricks.
 """
 
@@ -21,12 +21,10 @@ from unittest import mock
 
 import torch
 from speed_ceiling import PHOTOGRAPH, load
-from timm.layers.padding import pad_same
 from torch import nn
 
 from camboxes.models import Localizer, MapSpec
-from camboxes.models.execution import fusing, kernels
-from camboxes.models.localization import affinity
+from camboxes.models.execution import kernels
 from camboxes.models.networks.preprocessing import Preprocessing
 from camboxes.transforms.boxes.stored_maps import quantize
 from camboxes.transforms.images.decoding import decode, decode_at_least
@@ -34,20 +32,6 @@ from camboxes.transforms.inference.image_loading import decode_jpeg
 
 PLAIN = MapSpec("cam", scales=(224,))
 TO_MEET = kernels._Packed._to_meet
-
-
-class PaddedByCopying(nn.Module):
-    """In place of a `FusedSameConvolution`."""
-
-    def __init__(self, convolution: nn.Conv2d, *others: Any):
-        super().__init__()
-        self._described = convolution.kernel_size, convolution.stride, convolution.dilation
-        with mock.patch.object(convolution, "padding", (0, 0)):
-            self._fused = kernels.FusedConvolution(convolution, *others)
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Maps [n, channels, height, width] to maps."""
-        return self._fused(pad_same(maps, *self._described))
 
 
 def pytorchs_gradient(self: Any, gradient: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -70,9 +54,7 @@ TRICKS: dict[str, tuple[Any, str, Any] | None] = {
     "all": None,
     "weights as they are": (kernels._Packed, "_to_meet", lambda self, maps: self._weight),
     "weights laid out for the first size alone": (kernels._Packed, "_to_meet", first_layout),
-    "padding same by copying": (fusing, "FusedSameConvolution", PaddedByCopying),
     "PyTorch's gradients of fused layers": (kernels.FusedConvolution, "backward", pytorchs_gradient),
-    "likeness by MKL": (affinity, "_onednn_multiplies", lambda: False),
     "normalised by channels": (Preprocessing, "normalize", by_channels),
     "layers one by one": None,  # by an option
     "JPEGs by Pillow": None,  # by an argument
@@ -84,6 +66,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("network", type=Path)
     parser.add_argument("--maps", choices=["plain", "default"], default="default")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--tricks", nargs="+", choices=list(TRICKS), default=list(TRICKS), metavar="NAME")
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="default: %(default)s")
     arguments = parser.parse_args()
@@ -96,7 +79,7 @@ def main() -> None:
         ]
     jobs: dict[str, Callable[[], float]] = {}
     for name in names:
-        classifier = load(network, "cpu", "fp32", "off" if name == "layers one by one" else "on")
+        classifier = load(network, "cpu", arguments.precision, "off" if name == "layers one by one" else "on")
         localizer = Localizer(classifier, PLAIN if arguments.maps == "plain" else MapSpec.default_for(classifier))
         jobs[name] = job(localizer, rows, None if name == "JPEGs by Pillow" else decode_jpeg)
         measured(name, jobs[name])  # layers are made

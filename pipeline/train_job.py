@@ -182,7 +182,7 @@ def _share(job: TrainJob, data: "TrainingData") -> float | None:
     if job.validation is not None:
         raise ValueError(
             f"--validation is {job.validation}, and the input comes split, in folders "
-            f"{', '.join(sorted(data.splits))}; leave --validation out, or name a manifest of all images to split them "
+            f"{', '.join(sorted(data.splits))}; leave --validation out, or name a table of all images to split them "
             "anew"
         )
     return None

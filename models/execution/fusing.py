@@ -129,10 +129,8 @@ def _changes(value: Any) -> int:
 
 
 def _is_plain(layer: nn.Module) -> bool:
-    """Whether it is a convolution that pads with zeros, equally on both sides, no further than its kernel reaches."""
-    if type(layer) is Conv2dSame:
-        return layer.dilation == (1, 1)
-    if type(layer) is not nn.Conv2d or isinstance(layer.padding, str) or layer.padding_mode != "zeros":
+    """Whether it is a convolution that pads with zeros, no further than its kernel reaches."""
+    if type(layer) not in (nn.Conv2d, Conv2dSame) or isinstance(layer.padding, str) or layer.padding_mode != "zeros":
         return False
     sides = zip(layer.padding, layer.dilation, layer.kernel_size, strict=True)
     return all(padding <= dilation * (size - 1) for padding, dilation, size in sides)

@@ -5,7 +5,6 @@ weights that are laid out once as its kernel wants them. It is what torch.compil
 than in half a minute, and for images of any shape: benchmarks/records/speed.md has both.
 """
 
-import copy
 import functools
 import math
 from collections.abc import Callable
@@ -13,9 +12,8 @@ from typing import Any
 
 import torch
 from timm.layers.conv2d_same import Conv2dSame
-from timm.layers.padding import get_same_padding
+from timm.layers.padding import pad_same
 from torch import nn
-from torch.nn import functional
 
 # Activations that the kernels have, by oneDNN's names.
 KERNELS = {
@@ -111,39 +109,19 @@ class FusedConvolution(nn.Module):
         return _Packed(exchanged.flip(2, 3), None, around, [1, 1], self._dilation, self._groups)
 
 
-class FusedSameConvolution(nn.Module):
-    """A `FusedConvolution` with timm's padding "same", which pads one line more behind the maps where it is odd.
-
-    The maps are not copied: one more line of zeros in front of the kernel's weights gives the same with equal padding
-    on both sides.
-    """
+class FusedSameConvolution(FusedConvolution):
+    """A `FusedConvolution` with timm's padding "same": how many lines of zeros there are depends on the maps' size."""
 
     def __init__(
         self, convolution: Conv2dSame, norm: nn.BatchNorm2d | None, activation: nn.Module | None, precision: torch.dtype
     ):
-        """Arguments: those of `FusedConvolution`."""
-        super().__init__()
-        self._layers = convolution, norm, activation  # no submodules: they stay in float32
-        self._precision = precision
-        self._fused: dict[tuple[int, ...], FusedConvolution] = {}  # by padding, both sides together
+        """Arguments: those of `FusedConvolution`; the convolution has no other padding."""
+        super().__init__(convolution, norm, activation, precision)
+        self._same = convolution.kernel_size, convolution.stride, convolution.dilation
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Maps [n, channels, height, width] to maps."""
-        convolution = self._layers[0]
-        described = convolution.kernel_size, convolution.stride, convolution.dilation
-        padding = tuple(map(get_same_padding, maps.shape[2:], *described))
-        if padding not in self._fused:
-            self._fused[padding] = self._fuse(*padding)
-        return self._fused[padding](maps)
-
-    def _fuse(self, rows: int, columns: int) -> FusedConvolution:
-        convolution, norm, activation = self._layers
-        padded = copy.copy(convolution)
-        padded.padding = math.ceil(rows / 2), math.ceil(columns / 2)
-        with torch.inference_mode(False), torch.no_grad():  # whatever the mode of the first pass
-            weight = functional.pad(convolution.weight, (columns % 2, 0, rows % 2, 0))
-            padded._parameters = convolution._parameters | {"weight": nn.Parameter(weight, False)}
-            return FusedConvolution(padded, norm, activation, self._precision)
+        return super().forward(pad_same(maps, *self._same))
 
 
 class _Packed:

@@ -7,7 +7,6 @@ The border of a photograph is mostly background (Wei et al., ECCV 2012): a cell 
 ends at the border.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -87,28 +86,7 @@ def _cosines(maps: torch.Tensor) -> torch.Tensor:
     """Computes the cosine similarities, at least 0, of the cells of [n, channels, height, width]: [n, cells, cells]."""
     vectors = maps.flatten(2)
     vectors = functional.normalize(vectors - vectors.mean(2, keepdim=True), dim=1, eps=1e-6)
-    return _products(vectors.transpose(1, 2)).clamp_(min=0)
-
-
-def _products(vectors: torch.Tensor) -> torch.Tensor:
-    """Computes the scalar products of the vectors of [n, cells, channels]: [n, cells, cells]."""
-    if vectors.is_cpu and torch.backends.mkldnn.enabled and _onednn_multiplies():
-        # PyTorch multiplies with MKL, which takes twice as long as oneDNN on AMD's processors.
-        return torch.stack([_onednn_products(some) for some in vectors.contiguous()])
-    return vectors @ vectors.transpose(1, 2)
-
-
-def _onednn_products(vectors: torch.Tensor) -> torch.Tensor:
-    return torch.ops.mkldnn._linear_pointwise(vectors, vectors, None, "none", [], "")
-
-
-@functools.cache
-def _onednn_multiplies() -> bool:
-    """Whether this build of PyTorch has oneDNN's kernel; builds for other processors may lack it."""
-    try:
-        return torch.equal(_onednn_products(torch.eye(2)), torch.eye(2))
-    except (AttributeError, RuntimeError):
-        return False
+    return (vectors.transpose(1, 2) @ vectors).clamp_(min=0)
 
 
 def _border(height: int, width: int) -> torch.Tensor:

@@ -39,7 +39,7 @@ _OTHERS = {
     ".tar .tfrecord .tfrec .parquet": "containers are an input of their own: name them, in quotes: '*{ending}'",
 }
 _REMEDY = {ending: remedy for endings, remedy in (_PHOTOGRAPHS | _OTHERS).items() for ending in endings.split()} | {
-    "": "if they are images, name them in a manifest, which may name any file"
+    "": "if they are images, name them in a table, which may name any file"
 }
 _LOSSES = frozenset(ending for endings in _PHOTOGRAPHS for ending in endings.split())
 
@@ -65,7 +65,7 @@ def of_input(
     for label, sign in joined_labels({*labels})[:1]:
         yield (
             f"WARNING: {on_one_line(label)!r} is read as one label, but its parts are labels; if it means several, "
-            f"write one row for each, or name the separator of a manifest: --label-separator {sign!r}"
+            f"write one row for each, or name the separator of a table: --label-separator {sign!r}"
         )
     if len(called := sorted(filter(split_called, labels))) > 1:
         yield (
@@ -183,7 +183,7 @@ def of_other_labels(images: int, example: Sequence[tuple[str, Sequence[str]]]) -
     path, other = (f"{on_one_line(path)} ({_several(map(on_one_line, its)) or 'no label'})" for path, its in example)
     return (
         f"WARNING: images of the same bytes with other labels: {images}, such as {path} and {other}; if one label is "
-        "wrong, remove that copy; if both are right, name the image once, with both labels, in a manifest"
+        "wrong, remove that copy; if both are right, name the image once, with both labels, in a table"
     )
 
 

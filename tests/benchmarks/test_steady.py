@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 STEADY = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "steady.py"))
-Mark, steady_rates, Rates, paired = (
-    STEADY[name] for name in ("Mark", "steady_rates", "Rates", "paired")
-)
+Mark, steady_rates, Rates, paired = (STEADY[name] for name in ("Mark", "steady_rates", "Rates", "paired"))
 
 
 def test_a_steady_rate_knows_neither_start_up_nor_the_end():

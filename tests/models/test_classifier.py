@@ -27,7 +27,6 @@ from camboxes.models import (
 )
 from camboxes.models.classifier import Classifier
 from camboxes.models.loading import load_for_elsewhere
-from camboxes.models.localization import affinity
 from camboxes.models.networks.by_name import empty_network, qualified_name
 from camboxes.models.networks.gap_conversions import gap_network
 from camboxes.models.networks.preprocessing import Preprocessing
@@ -196,7 +195,6 @@ def test_maps_are_the_same_without_onednn(photographs):
     [image] = _photographs(photographs)[:1]
 
     def localized():
-        affinity._onednn_multiplies.cache_clear()
         localizer = Localizer(load_classifier(spec), maps)
         return localizer.classifier.spec.compile, localizer.localize([localizer.resize(image)], [[[285]]])[0].maps
 
@@ -209,7 +207,6 @@ def test_maps_are_the_same_without_onednn(photographs):
     with pytest.MonkeyPatch.context() as build:
         build.setattr(torch.ops, "mkldnn", types.SimpleNamespace())
         absent = localized()
-    affinity._onednn_multiplies.cache_clear()
     for compiled, found in (switched_off, absent):
         assert compiled == "off"
         np.testing.assert_allclose(found, expected, atol=1e-3)

@@ -36,7 +36,7 @@ def test_wrong_calls_get_one_line(photographs, tmp_path, capsys):
     )
     assert "threshold is 2.0; expected a share" in _fails(capsys, *label, "--threshold", "2")
     assert (
-        "nowhere' does not exist; expected a folder of class folders, a manifest ending in .csv, .json, .jsonl,"
+        "nowhere' does not exist; expected a folder of class folders, a table ending in .csv, .json, .jsonl,"
         in _fails(capsys, "label", "--input", tmp_path / "nowhere", "--output", tmp_path / "out")
     )
     assert "'resnte50' is not known to torchvision or timm; nearest names: " in _fails(

@@ -76,7 +76,7 @@ def read_source(path: str, root: str | None = None, columns: Columns = NO_COLUMN
 def check_labels(labels: Collection[str], containers: Sequence[str]) -> None:
     """Raises a SourceError if a data set has no label; says what its first container holds, if it has containers."""
     if not labels:
-        expected = "expected LABEL/IMAGE.jpg in folders, or labels in a manifest (docs/how-to/inputs.md has all forms)"
+        expected = "expected LABEL/IMAGE.jpg in folders, or labels in a table (docs/how-to/inputs.md has all forms)"
         raise SourceError(f"no image of the input has a label; {described(containers[0]) if containers else expected}")
 
 

@@ -84,7 +84,7 @@ def read_class_folders(folder: str) -> Iterator[Statement]:
         )
         raise SourceError(
             f"input {folder!r} holds no class folders with images{found and f', but {found}'}; expected "
-            f"{posixpath.join(folder, 'LABEL', 'IMAGE.jpg')}, or name a manifest, or containers: *.tar"
+            f"{posixpath.join(folder, 'LABEL', 'IMAGE.jpg')}, or name a table, or containers: *.tar"
         )
 
 

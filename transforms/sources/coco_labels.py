@@ -22,7 +22,7 @@ def read_coco(path: str) -> Iterator[Entry]:
     Raises:
       SourceError: it is not JSON, or no COCO annotations; says what is missing, or which id leads nowhere.
     """
-    source = f"manifest {path!r}"
+    source = f"file {path!r}"
     try:
         data = json.loads(read_whole(path).decode("utf-8-sig"), object_hook=_kept)
     except (ValueError, RecursionError) as error:

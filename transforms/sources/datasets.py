@@ -1,4 +1,4 @@
-"""Lists a data set of any form: a folder of class folders or with a table, or a manifest."""
+"""Lists a data set of any form: a folder of class folders, a folder with a table, or a table."""
 
 import glob
 import posixpath
@@ -47,7 +47,7 @@ def entries(path: str, root: str | None = None, columns: Columns = NO_COLUMNS) -
     ending = _ending(path)
     if ending not in READERS:
         endings = ", ".join(sorted(ending for ending in READERS if not ending.endswith(".gz")))
-        expected = f"a folder of class folders, a manifest ending in {endings}, of which those of text may be .gz, or "
+        expected = f"a folder of class folders, a table ending in {endings}, of which those of text may be .gz, or "
         expected += "containers of images: .tar, .tfrecord, .parquet"
         what = "is none of these" if storage.exists(path) else "does not exist"
         raise SourceError(f"input {path!r} {what}; expected {expected}")

@@ -1,4 +1,4 @@
-"""Completes the names of images that a manifest gives without their ending, such as Kaggle's ids."""
+"""Completes the names of images that a table gives without their ending, such as Kaggle's ids."""
 
 import contextlib
 import glob
@@ -68,7 +68,7 @@ class _Files:
             if len(found) > 1:
                 raise SourceError(
                     f"the image {path!r} may be {' or '.join(map(repr, found[:3]))}; write its ending into the "
-                    "manifest, or name the folder of the images: --root DIR"
+                    "table, or name the folder of the images: --root DIR"
                 )
             return found[0]
         return path

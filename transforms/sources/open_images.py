@@ -34,7 +34,7 @@ def read_open_images(path: str) -> Iterator[Entry]:
     rows = _rows(path)
     _, header = next(rows, (0, []))
     if not set(COLUMNS) <= set(header):
-        raise SourceError(f"manifest {path!r} begins with {','.join(header)!r}; expected {', '.join(COLUMNS)}")
+        raise SourceError(f"table {path!r} begins with {','.join(header)!r}; expected {', '.join(COLUMNS)}")
     image, label, confidence = map(header.index, COLUMNS)
     for line, row in rows:
         try:
@@ -45,7 +45,7 @@ def read_open_images(path: str) -> Iterator[Entry]:
             sure = -1.0
         if not 0 <= sure <= 1 or not row[image] or not row[label]:
             raise SourceError(
-                f"manifest {path!r}, line {line}: expected an ImageID, a LabelName and a Confidence from 0 to 1, "
+                f"table {path!r}, line {line}: expected an ImageID, a LabelName and a Confidence from 0 to 1, "
                 f"got {','.join(row)!r:.80}"
             )
         yield Entry(file, (name,) if sure >= MIN_CONFIDENCE else (), (name,) if sure == 0 else ())

@@ -52,7 +52,7 @@ def splits_among(images: Iterable[str]) -> dict[str, Split]:
         raise SourceError(
             f"the folders {', '.join(sorted(found))} are called like splits, and images without a label lie directly "
             f"in {', '.join(sorted(direct))}; expected SPLIT/LABEL/IMAGE. Sort them into folders of labels, or name a "
-            "folder of class folders, or a manifest with path and label"
+            "folder of class folders, or a table with path and label"
         )
     if not direct and labels and all(map(split_called, labels)):
         raise SourceError(

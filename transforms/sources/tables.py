@@ -21,7 +21,7 @@ from camboxes.transforms.sources.label_values import cell_value
 _ESCAPED = re.compile("[\udc80-\udcff]")  # bytes that are not UTF-8, as surrogateescape decodes them
 _UNMARKED = re.compile("[^\\0]\\0[^\\0]\\0|\\0[^\\0]\\0[^\\0]")  # ASCII in UTF-16
 _SHOWN = 80  # characters of a row, in an error
-EMPTY_ROW = "an empty row of the manifest"
+EMPTY_ROW = "an empty row of the table"
 
 
 class Row(NamedTuple):
@@ -53,7 +53,7 @@ class Table(NamedTuple):
 
     def __str__(self) -> str:
         """The file, for errors."""
-        return f"manifest {self.path!r}"
+        return f"table {self.path!r}"
 
 
 def csv_table(path: str, fits: Callable[[Sequence[str]], bool], signs: str = ",;\t|") -> Table:
@@ -75,7 +75,7 @@ def csv_table(path: str, fits: Callable[[Sequence[str]], bool], signs: str = ",;
     try:
         headers = {sign: tuple(next(csv.reader([first], delimiter=sign, skipinitialspace=True), ())) for sign in signs}
     except csv.Error as error:
-        raise SourceError(f"manifest {path!r}, line {above}: not CSV ({error})") from None
+        raise SourceError(f"table {path!r}, line {above}: not CSV ({error})") from None
     sign = next((sign for sign in signs if fits(headers[sign])), max(signs, key=lambda sign: len(headers[sign])))
     rows = functools.partial(_csv_rows, path, headers[sign], sign, above)
     return Table(path, headers[sign], rows, lambda cell: cell_value(cell) if isinstance(cell, str) else cell)
@@ -91,7 +91,7 @@ def _csv_rows(
     reader = csv.reader(lines, delimiter=sign, skipinitialspace=True, strict=True)
     try:
         for cells in reader:
-            where = f"manifest {path!r}, line {above + reader.line_num}"
+            where = f"table {path!r}, line {above + reader.line_num}"
             if len(cells) > len(names):
                 raise SourceError(
                     f"{where}: {len(cells)} cells below a header of {len(names)}: {sign.join(cells)[:_SHOWN]!r}; put a "
@@ -102,7 +102,7 @@ def _csv_rows(
             elif cells:  # not an empty line
                 yield PassedOver(storage.absolute(path), EMPTY_ROW)
     except csv.Error as error:
-        raise SourceError(f"manifest {path!r}, line {above + reader.line_num}: not CSV ({error})") from None
+        raise SourceError(f"table {path!r}, line {above + reader.line_num}: not CSV ({error})") from None
 
 
 def jsonl_table(path: str) -> Table:
@@ -123,8 +123,8 @@ def json_table(path: str) -> Table:
     try:
         found = json.loads(read_whole(path).decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise SourceError(f"manifest {path!r} is not JSON ({error})") from None
-    return _objects(path, lambda: ((f"manifest {path!r}, row {number}", row) for number, row in enumerate(found)))
+        raise SourceError(f"table {path!r} is not JSON ({error})") from None
+    return _objects(path, lambda: ((f"table {path!r}, row {number}", row) for number, row in enumerate(found)))
 
 
 def is_json_list(path: str) -> bool:
@@ -136,7 +136,7 @@ def is_json_list(path: str) -> bool:
 def _json_lines(path: str) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(text_lines(path), start=1):
         if line.strip():
-            where = f"manifest {path!r}, line {number}"
+            where = f"table {path!r}, line {number}"
             try:
                 yield where, json.loads(line)
             except (ValueError, RecursionError) as error:
@@ -166,7 +166,7 @@ def parquet_table(path: str) -> Table:
         with _parquet(path) as file:
             batches = file.iter_batches(columns=[*needed])
             for number, cells in enumerate(cells for batch in batches for cells in batch.to_pylist()):
-                yield Row(f"manifest {path!r}, row {number}", cells)
+                yield Row(f"table {path!r}, row {number}", cells)
 
     with _parquet(path) as file:
         return Table(path, tuple(file.schema_arrow.names), rows, lambda cell: cell)
@@ -178,7 +178,7 @@ def _parquet(path: str) -> Iterator[pq.ParquetFile]:
         with storage.open_binary(path) as file:
             yield pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"manifest {path!r} is not readable as Parquet ({error})") from error
+        raise SourceError(f"table {path!r} is not readable as Parquet ({error})") from error
 
 
 @contextlib.contextmanager

@@ -282,7 +282,7 @@ def test_copies_that_are_labelled_otherwise_are_told(photographs, tmp_path, caps
     assert (
         "WARNING: images of the same bytes with other labels: 1, such as moped/cat.png (moped) and Egyptian "
         "cat/again.png (Egyptian cat); if one label is wrong, remove that copy; if both are right, name the image "
-        "once, with both labels, in a manifest. Now each has boxes of its own labels, and labels of different copies "
+        "once, with both labels, in a table. Now each has boxes of its own labels, and labels of different copies "
         "do not compete\n"
     ) in capsys.readouterr().out
     copies = json.loads((tmp_path / "out" / "summary.json").read_text())["copies"]

@@ -268,7 +268,7 @@ _UNLABELLED = {
     ),
     "none.csv": (
         lambda path: path.write_text("path,label\na.jpg,\nb.jpg,-1\n"),
-        "no image of the input has a label; expected LABEL/IMAGE.jpg in folders, or labels in a manifest (docs",
+        "no image of the input has a label; expected LABEL/IMAGE.jpg in folders, or labels in a table (docs",
     ),
     "none.jsonl": (
         lambda path: path.write_text('{"path": "a.jpg", "text": "cat"}\n'),
@@ -276,7 +276,7 @@ _UNLABELLED = {
     ),
     "empty.csv": (
         lambda path: path.write_text("path,label\n"),
-        "no image of the input has a label; expected LABEL/IMAGE.jpg in folders, or labels in a manifest (docs",
+        "no image of the input has a label; expected LABEL/IMAGE.jpg in folders, or labels in a table (docs",
     ),
 }
 

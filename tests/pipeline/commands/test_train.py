@@ -390,7 +390,7 @@ def test_one_photograph_in_two_folders_of_labels(squares, tmp_path, capsys):
     assert (
         "WARNING: images of the same bytes with other labels: 3, such as red/0.png (red) and green/red0.png (green); "
         "if one label is wrong, remove that copy; if both are right, name the image once, with both labels, "
-        "in a manifest. Now each is trained on as it is\n"
+        "in a table. Now each is trained on as it is\n"
     ) in capsys.readouterr().err
     described = _described(tmp_path / "c")
     assert described["multilabel"] is False, "three strays do not make another problem of it"
@@ -452,7 +452,7 @@ def test_a_split_by_folders_is_taken(split, tmp_path, capsys):
     assert _train(split, tmp_path / "d", "--validation", "0.5") == 2
     assert (
         "--validation is 0.5, and the input comes split, in folders test, train, valid; leave --validation out, or "
-        "name a manifest of all images to split them anew"
+        "name a table of all images to split them anew"
     ) in capsys.readouterr().err
 
 

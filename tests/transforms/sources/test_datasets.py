@@ -199,7 +199,7 @@ def test_labels_of_parquet_as_pandas_writes_it(tmp_path):
         (
             "m.txt",
             b"",
-            "is none of these; expected a folder of class folders, a manifest ending in .csv, .json, .jsonl, ",
+            "is none of these; expected a folder of class folders, a table ending in .csv, .json, .jsonl, ",
         ),
     ],
 )
