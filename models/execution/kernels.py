@@ -117,7 +117,7 @@ class FusedSameConvolution(FusedConvolution):
     ):
         """Arguments: those of `FusedConvolution`; the convolution has no other padding."""
         super().__init__(convolution, norm, activation, precision)
-        self._same = convolution.kernel_size, convolution.stride, convolution.dilation
+        self._same = list(convolution.kernel_size), list(convolution.stride), list(convolution.dilation)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Maps [n, channels, height, width] to maps."""
