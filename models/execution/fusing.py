@@ -130,7 +130,9 @@ def _changes(value: Any) -> int:
 
 def _is_plain(layer: nn.Module) -> bool:
     """Whether it is a convolution that pads with zeros, no further than its kernel reaches."""
-    if type(layer) not in (nn.Conv2d, Conv2dSame) or isinstance(layer.padding, str) or layer.padding_mode != "zeros":
+    if not isinstance(layer, nn.Conv2d) or type(layer) not in (nn.Conv2d, Conv2dSame):
+        return False
+    if isinstance(layer.padding, str) or layer.padding_mode != "zeros":
         return False
     sides = zip(layer.padding, layer.dilation, layer.kernel_size, strict=True)
     return all(padding <= dilation * (size - 1) for padding, dilation, size in sides)
