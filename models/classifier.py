@@ -88,8 +88,7 @@ class Classifier(nn.Module):
         with evaluating(*network.modules()):
             logits = logits_of(network, probe, spec.name)
             parts = take_apart(network, spec.name, probe)
-            with torch.inference_mode():
-                features = parts.layout.maps(parts.features(probe), (size, size))
+            features = parts.layout.maps(parts.output, (size, size))
             head = linear_head(parts.head, features, logits)
             self.tokens = last_tokens(parts, probe)
             self._recorder = Recorder(network, parts, size)
@@ -177,7 +176,7 @@ class Classifier(nn.Module):
         """
         weights = {id(tensor): tensor for tensor in (*self.network.parameters(), *self.network.buffers())}
         network = copy.deepcopy(self.network, weights)
-        lower_stride(network, stride, self.probe()[:1])
+        lower_stride(network, stride, self.probe())
         spec = dataclasses.replace(self.spec, map_stride=stride)
         finer = self._make()(network, self.preprocessing, spec, self.class_names)
         if finer.preprocessing.stride > stride:
@@ -222,8 +221,8 @@ class Classifier(nn.Module):
         return is_near(self._recorder.features, self.probe(), execution)
 
     def probe(self) -> torch.Tensor:
-        """Two images of noise, square, on the device, [2, 3, size, size]: always the same."""
-        return noise(self.network, self.preprocessing.size)
+        """An image of noise, square, on the device, [1, 3, size, size]: always the same."""
+        return noise(self.network, self.preprocessing.size)[:1]
 
     def prepare(self, images: Any) -> torch.Tensor:
         """Brings photographs to what `forward` and `class_maps` take: resized and normalised, on the device.

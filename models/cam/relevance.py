@@ -77,7 +77,7 @@ def check_attention(classifier: Classifier, *, class_token: bool) -> None:
 
     Also where there is no class token, if there must be one.
     """
-    images, name = classifier.probe()[:1], classifier.spec.name
+    images, name = classifier.probe(), classifier.spec.name
     attention = frozenset([ATTENTION])
     activations, recorded = classifier.record(images, attention, attention)
     weights = [of_layer.detach().mean(1) for of_layer in recorded.attention]

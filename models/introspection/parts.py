@@ -20,7 +20,7 @@ class Parts(NamedTuple):
       head: the last linear layer; None where there is none, and the logits are the pooled maps themselves.
       layout: how maps lie in what `features` gives.
       prefix: how many tokens stand before those of the patches; None for a network without tokens.
-      rows: how many rows of cells the maps of the probe have.
+      output: what `features` gives for the probe.
     """
 
     features: nn.Module
@@ -28,7 +28,7 @@ class Parts(NamedTuple):
     head: Any
     layout: Layout
     prefix: int | None
-    rows: int
+    output: torch.Tensor
 
 
 def take_apart(network: Any, name: str, probe: torch.Tensor) -> Parts:
@@ -44,7 +44,7 @@ def take_apart(network: Any, name: str, probe: torch.Tensor) -> Parts:
         no images of that size; or it cannot be traced.
     """
     parts = _parts(network, name, probe)
-    if parts is None or parts.rows <= 4:  # of so few cells, larger images are tried
+    if parts is None or parts.layout.rows(parts.output.shape) <= 4:  # of so few cells, larger images are tried
         enough = _size_of_more_cells(network, name, probe, parts and _last_layer(parts))
         if enough is not None:
             raise ValueError(one_cell(name, probe.shape[2], enough))
@@ -132,10 +132,11 @@ def _parts(network: Any, name: str, probe: torch.Tensor) -> Parts | None:
         features, tail, head = found
     else:
         return None
-    shape: Sequence[int] = getattr(run_once(features, probe, name), "shape", ())  # a list of tensors has none
+    output = run_once(features, probe, name)
+    shape: Sequence[int] = getattr(output, "shape", ())  # a list of tensors has none
     prefix = prefix_tokens(network, shape)
     layout = layout_of(shape, prefix)
-    return layout and Parts(features, tail, head, layout, prefix, layout.rows(shape))
+    return layout and Parts(features, tail, head, layout, prefix, output)
 
 
 class LinearHead(NamedTuple):

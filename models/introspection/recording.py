@@ -177,7 +177,7 @@ class Recorder(nn.Module):
     def blocks(self) -> dict[int, list[str]]:
         """The dotted names of the network's blocks by their stride: see `outermost_layers`."""
         with evaluating(*self.network.modules()):
-            return outermost_layers(self.network, noise(self.network, self._size), self._prefix)
+            return outermost_layers(self.network, noise(self.network, self._size)[:1], self._prefix)
 
     def layer(self, wanted: str) -> str:
         """The name of a layer whose maps can be recorded from now on.
