@@ -10,6 +10,9 @@ BIN = $(VENV)/bin
 
 SUDO = $(shell test "$$(id -u)" = 0 || echo sudo)
 
+# The tests start some hundred interpreters, each of which would compile camboxes anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-code test-app test-faults lint types docs pictures installed chromium clean
 
 demo: $(VENV)/.demo

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import nbclient
 import nbformat
-import pytest
 
 from camboxes.pipeline import cli
 
@@ -20,25 +19,16 @@ def _examples(page):
     return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
 
 
-def _as_a_script(examples):
-    for example in examples:
-        exec(compile(example, str(PAGE), "exec"), {})
-
-
-def _in_a_notebook(examples):
-    """In a kernel of its own, in which Beam behaves otherwise."""
-    cells = [nbformat.v4.new_code_cell(example) for example in examples]
-    nbclient.NotebookClient(nbformat.v4.new_notebook(cells=cells), timeout=300, kernel_name="python3").execute()
-
-
-@pytest.mark.parametrize("execute", [_as_a_script, _in_a_notebook])
-def test_the_examples(photographs, run, plain_run, tmp_path, monkeypatch, execute):
-    """The second and third give what `camboxes label` does, the fourth what it does of plain CAM."""
+def test_the_examples(photographs, run, plain_run, tmp_path, monkeypatch):
+    """In a notebook, where Beam behaves otherwise; the second and third give what `camboxes label` does, the fourth
+    what `camboxes label` does with plain CAM.
+    """
     examples = _examples(PAGE)
     assert len(examples) == 4
     shutil.copytree(photographs, tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
-    execute(examples)
+    cells = [nbformat.v4.new_code_cell(example) for example in examples]
+    nbclient.NotebookClient(nbformat.v4.new_notebook(cells=cells), timeout=300, kernel_name="python3").execute()
     assert _boxes("labelled") == _boxes("beam_boxes") == _boxes(run)
     assert len(_boxes("labelled-t40")) == 5
     assert _boxes("more_boxes") == {"cat.png": _boxes(plain_run)["Egyptian cat/chelsea.png"]}
