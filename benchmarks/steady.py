@@ -4,6 +4,7 @@ import contextlib
 import os
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -95,7 +96,7 @@ def paired(name: str, job: Callable[[], Rates], limit: Callable[[], Rates]) -> t
     """A job's rates, and the means of what was possible right before it and right after.
 
     A job that was faster than either measurement of its limit is measured again, with its limit: what else the machine
-    did changed in between, or one of the two is wrong.
+    did changed in between, or one of the two is wrong. It is told on stderr.
 
     Args:
       name: of the job, for the message.
@@ -110,6 +111,7 @@ def paired(name: str, job: Callable[[], Rates], limit: Callable[[], Rates]) -> t
         highest = Rates(*map(max, before, after))
         if all(rate <= _UNSURE * most for rate, most in zip(own, highest, strict=True)):
             return own, Rates(*(statistics.mean(both) for both in zip(before, after, strict=True)))
+        print(f"{name}: {own} where {before} and {after} were possible; measured again", file=sys.stderr, flush=True)
     raise SystemExit(
         f"{name}: {own.by_clock:.1f} images/s and {own.by_cpu:.1f} for a second of CPU time, where no more than "
         f"{highest.by_clock:.1f} and {highest.by_cpu:.1f} were measured right before and right after, the last of "

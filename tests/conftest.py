@@ -53,7 +53,7 @@ def own_cache(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def nothing_measured():
+def nothing_measured(own_cache):
     """What a test measures does not decide how the networks of the next one are executed."""
     from camboxes.models.execution import known
 

@@ -51,10 +51,11 @@ def test_an_impossible_rate_ends_the_benchmark():
         paired("one_process", repeated(122.0, 122.0, 122.0), limits)
 
 
-def test_a_job_beside_a_disturbed_limit_is_measured_again():
+def test_a_job_beside_a_disturbed_limit_is_measured_again_and_told(capsys):
     """The limit of another time, 40, makes a rate of 30 no more possible where 25 is."""
     limits = repeated(25.0, 24.0, 40.0, 40.0)
     assert paired("a job", repeated(30.0, 31.0), limits) == ((31.0, 15.5), (40.0, 20.0))
+    assert "a job: Rates(by_clock=30.0, by_cpu=15.0) where Rates(by_clock=25.0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("rate", "again"), [(26.2, False), (26.3, True)])  # 5% more than the higher one of 25
