@@ -8,7 +8,7 @@ import torch
 from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
-from camboxes.models.execution.kernels import KERNELS, FusedConvolution, FusedSameConvolution, folded
+from camboxes.models.execution.kernels import KERNELS, FusedConvolution, FusedSameConvolution, folded, pads_alike
 from camboxes.models.introspection.probing import observe
 from camboxes.models.introspection.recording import Tap
 
@@ -111,13 +111,17 @@ def _chains(features: nn.Module, probe: torch.Tensor) -> list[_Chain]:
                 return later if later.given == call.left else None
         return None
 
+    def fusable(call: _Call, activation: nn.Module) -> bool:
+        """Whether there are kernels, and the output stays as it is, for gradients are computed from it."""
+        return type(activation) in KERNELS and _changes(call.output) == call.left
+
     def chain(convolution: _Call) -> _Chain:
         norm, following = None, behind(convolution)
         if following and _is_foldable(following.layer) and times[following.name] == 1:
             norm, following = following, behind(following)
             if hasattr(norm.layer, "act"):
-                return convolution, norm, norm.layer.act if type(norm.layer.act) in KERNELS else None, ""
-        if following is None or type(following.layer) not in KERNELS or times[following.name] > 1:
+                return convolution, norm, norm.layer.act if fusable(norm, norm.layer.act) else None, ""
+        if following is None or not fusable(following, following.layer) or times[following.name] > 1:
             return convolution, norm, None, ""
         return convolution, norm, following.layer, following.name
 
@@ -134,6 +138,8 @@ def _is_plain(layer: nn.Module) -> bool:
         return False
     if isinstance(layer.padding, str) or layer.padding_mode != "zeros":
         return False
+    if isinstance(layer, Conv2dSame):
+        return pads_alike(layer)
     sides = zip(layer.padding, layer.dilation, layer.kernel_size, strict=True)
     return all(padding <= dilation * (size - 1) for padding, dilation, size in sides)
 

@@ -5,6 +5,7 @@ weights that are laid out once as its kernel wants them. It is what torch.compil
 than in half a minute, and for images of any shape: benchmarks/records/speed.md has both.
 """
 
+import copy
 import functools
 import math
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 from timm.layers.conv2d_same import Conv2dSame
-from timm.layers.padding import pad_same
+from timm.layers.padding import get_same_padding
 from torch import nn
 
 # Activations that the kernels have, by oneDNN's names.
@@ -109,19 +110,43 @@ class FusedConvolution(nn.Module):
         return _Packed(exchanged.flip(2, 3), None, around, [1, 1], self._dilation, self._groups)
 
 
-class FusedSameConvolution(FusedConvolution):
-    """A `FusedConvolution` with timm's padding "same": how many lines of zeros there are depends on the maps' size."""
+class FusedSameConvolution(nn.Module):
+    """A `FusedConvolution` with timm's padding "same": how many lines of zeros there are depends on the maps' size.
+
+    Kernels pad both sides alike. Where the maps need one line more behind them than in front, they get a stride more at
+    both sides, and the output's first line, which is one too many, is left out.
+    """
 
     def __init__(
         self, convolution: Conv2dSame, norm: nn.BatchNorm2d | None, activation: nn.Module | None, precision: torch.dtype
     ):
-        """Arguments: those of `FusedConvolution`; the convolution has no other padding."""
-        super().__init__(convolution, norm, activation, precision)
-        self._same = list(convolution.kernel_size), list(convolution.stride), list(convolution.dilation)
+        """Arguments: those of `FusedConvolution`; `pads_alike` is true of the convolution."""
+        super().__init__()
+        self._sides = list(zip(convolution.kernel_size, convolution.stride, convolution.dilation, strict=True))
+
+        def padded(*padding: int) -> FusedConvolution:
+            same = copy.copy(convolution)
+            same.padding = padding
+            with torch.inference_mode(False), torch.no_grad():
+                return FusedConvolution(same, norm, activation, precision)
+
+        self._padded = functools.cache(padded)  # four at most, as a side needs one line more or not
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Maps [n, channels, height, width] to maps."""
-        return super().forward(pad_same(maps, *self._same))
+        needed = [get_same_padding(length, *side) for length, side in zip(maps.shape[2:], self._sides, strict=True)]
+        more = [lines % 2 for lines in needed]
+        padding = [
+            lines // 2 + one * stride for lines, one, (_, stride, _) in zip(needed, more, self._sides, strict=True)
+        ]
+        found = self._padded(*padding)(maps)
+        return found[:, :, more[0] :, more[1] :].contiguous(memory_format=torch.channels_last)
+
+
+def pads_alike(convolution: Conv2dSame) -> bool:
+    """Whether a `FusedSameConvolution` needs no more lines of zeros than the kernel reaches, for maps of any size."""
+    sides = zip(convolution.kernel_size, convolution.stride, convolution.dilation, strict=True)
+    return all(size == 1 or stride <= dilation * (size - 1) // 2 + 1 for size, stride, dilation in sides)
 
 
 class _Packed:
@@ -166,7 +191,7 @@ class _Convolution(torch.autograd.Function):
         found = layer.convolve(maps, activation)
         ctx.layer, ctx.size, ctx.limits = layer, maps.shape[2:], LIMITS[type(activation)](activation)
         if ctx.limits:
-            ctx.save_for_backward(found.clone())  # the network may go on to change it in place
+            ctx.save_for_backward(found)
         return found
 
     @staticmethod

@@ -169,6 +169,44 @@ def test_a_sum_in_place_stands_between_a_convolution_and_a_rectifier():
     assert [type(fused.relu), type(fused.late)] == [nn.Identity, nn.ReLU]
 
 
+class Doubling(nn.Module):
+    """What a rectifier gives is changed in place, of which gradients of fused layers would know nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 40, 3), nn.Conv2d(40, 40, 1)
+        self.norm, self.both = random_norm(nn.BatchNorm2d(40)), random_norm(BatchNormAct2d(40, act_layer=nn.ReLU6))
+        self.relu = nn.ReLU6()
+
+    def forward(self, images):
+        images = self.relu(self.norm(self.first(images)))
+        images *= 2
+        images = self.both(self.second(images))
+        images *= 2
+        return images
+
+
+def test_a_rectifier_whose_output_is_changed_in_place_is_not_fused():
+    torch.manual_seed(0)
+    network = Doubling().eval()
+    fused = copy.deepcopy(network)
+    fuse(fused, IMAGES, torch.float32)
+    assert [type(fused.first.activation), type(fused.second.activation)] == [nn.Identity, nn.Identity]
+    gradients = []
+    for run in (network, fused):
+        images = IMAGES.clone().requires_grad_()
+        gradients.append(torch.autograd.grad(run(images).square().sum(), images)[0])
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-3)
+
+
+def test_padding_that_kernels_do_not_have_is_left_as_it_is():
+    """Of 2 x 2 in steps of 2 a line more behind the maps would take two more in front, where kernels reach one."""
+    network = nn.Sequential(Conv2dSame(3, 8, 2, stride=2), nn.ReLU())
+    fused = copy.deepcopy(network)
+    fuse(fused, IMAGES, torch.float32)
+    assert [type(layer) for layer in fused] == [Conv2dSame, nn.ReLU]
+
+
 def traced(network, images):
     module = fx.symbolic_trace(network)
     ShapeProp(module).propagate(images)

@@ -38,9 +38,10 @@ def test_one_number_by_hand():
         (nn.Conv2d, {"groups": 4}),
         (nn.Conv2d, {"padding": (0, 1), "stride": (1, 2)}),
         (Conv2dSame, {"stride": 2, "groups": 8}),
-        (Conv2dSame, {"stride": 2, "kernel_size": 2}),
+        (Conv2dSame, {"kernel_size": 2}),
+        (Conv2dSame, {"stride": 2, "kernel_size": 1}),
         (Conv2dSame, {"stride": 2, "dilation": 2}),
-        (Conv2dSame, {"stride": 3, "kernel_size": (5, 1)}),
+        (Conv2dSame, {"stride": (3, 2), "kernel_size": (5, 1)}),
     ],
     ids=str,
 )
