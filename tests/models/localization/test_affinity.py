@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from camboxes.models import Localizer, MapSpec
-from camboxes.models.localization.affinity import affinity, coherence, refine
+from camboxes.models.localization.affinity import Affinity, coherence, refine
 
 # Four cells in two rows; the upper two look alike, so do the lower two. Without their mean the groups point in opposite
 # directions: cosine 1 inside, -1 and so 0 across.
@@ -16,6 +16,12 @@ FEATURES = torch.tensor([[[[3.0, 3.0], [0.0, 0.0]], [[0.0, 0.0], [3.0, 3.0]]]])
 
 # Each of the four cells is half as wide and high as the image, of which 1/28 is border at each side.
 INSIDE = (13 / 14) ** 2
+
+
+def affinity(stages):
+    """The whole of it, [n, cells, cells]: its columns are what it makes of one cell each."""
+    n, cells = len(stages[0]), stages[0].shape[2:].numel()
+    return torch.stack([Affinity(stages).spread(cell.expand(n, -1)) for cell in torch.eye(cells)], 2)
 
 
 def test_cells_that_look_alike_share_their_row():
@@ -30,6 +36,18 @@ def test_likeness_is_the_square_of_the_cosine():
     torch.testing.assert_close(
         affinity([features])[0], torch.tensor([[0.8, 0.2, 0.0], [0.2, 0.8, 0.0], [0.0, 0.0, 1.0]]), atol=1e-6, rtol=0
     )
+
+
+@pytest.mark.parametrize(("height", "width"), [(9, 31), (16, 16), (1, 129)])
+def test_blocks_of_rows_make_up_the_whole(height, width):
+    random = torch.Generator().manual_seed(0)
+    stages = [torch.randn(2, channels, height, width, generator=random) for channels in (5, 3)]
+    expected = torch.ones(2, height * width, height * width)
+    for maps in stages:
+        vectors = (maps - maps.mean((2, 3), keepdim=True)).flatten(2)
+        cosines = torch.cosine_similarity(vectors[:, :, :, None], vectors[:, :, None], dim=1)
+        expected *= cosines.clamp(min=0) ** 2
+    torch.testing.assert_close(affinity(stages), expected / expected.sum(2, keepdim=True), atol=1e-6, rtol=1e-4)
 
 
 def test_a_map_that_follows_the_groups_stays():
