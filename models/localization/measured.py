@@ -19,7 +19,7 @@ from camboxes.models.localization.localizer import Localizer
 from camboxes.models.spec import Execution, Precision
 
 # Images for each pass side by side from which on measuring, which takes as long as some ten of them, costs little.
-_IMAGES_WORTH_MEASURING = 250
+_IMAGES_WORTH_MEASURING = 50
 
 _LIBRARIES = ("camboxes", "torch", "torchvision", "timm")
 _CPUINFO = Path("/proc/cpuinfo")

@@ -50,7 +50,7 @@ def test_the_fastest_is_taken_and_known_to_the_next_job(localizer, times, monkey
     near(monkeypatch, localizer, True)
     found, asked = times
     found |= {PLAIN: 30.0, FUSED: 20.0, HALF: 10.0}
-    chosen, told = measured(localizer, OPEN, 250)
+    chosen, told = measured(localizer, OPEN, 50)
     assert chosen.classifier.execution == HALF and told == (found, True)
     assert [chosen.settings["model"][name] for name in ("precision", "compile")] == ["bf16", "on"]
     assert localizer.classifier.execution == FUSED  # as it was
@@ -63,17 +63,17 @@ def test_the_fastest_is_taken_and_known_to_the_next_job(localizer, times, monkey
 def test_what_gives_other_maps_is_not_taken(localizer, times, monkeypatch):
     near(monkeypatch, localizer, False)
     times[0].update({PLAIN: 30.0, FUSED: 20.0, HALF: 10.0})
-    assert measured(localizer, OPEN, 250)[0].classifier.execution == FUSED
-    assert measured(localizer, OPEN, 250)[0].classifier.execution == FUSED  # nor when it is known to be fast
+    assert measured(localizer, OPEN, 50)[0].classifier.execution == FUSED
+    assert measured(localizer, OPEN, 50)[0].classifier.execution == FUSED  # nor when it is known to be fast
     assert len(times[1]) == 1
 
 
 def test_what_fails_is_not_taken(localizer, times):
     times[0].update({PLAIN: 30.0, FUSED: 20.0})
-    assert measured(localizer, OPEN, 250)[0].classifier.execution == FUSED
+    assert measured(localizer, OPEN, 50)[0].classifier.execution == FUSED
     times[0].clear()
     known.remember(known_question(), {})
-    assert measured(localizer, OPEN, 250) == (localizer, None)
+    assert measured(localizer, OPEN, 50) == (localizer, None)
 
 
 def known_question():
@@ -82,9 +82,9 @@ def known_question():
 
 
 def test_a_small_job_measures_nothing(localizer, times, monkeypatch):
-    assert measured(localizer, OPEN, 249) == (localizer, None)
+    assert measured(localizer, OPEN, 49) == (localizer, None)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")  # passes at once, each of which costs what one image does
-    assert measured(localizer, OPEN, 499) == (localizer, None)
+    assert measured(localizer, OPEN, 99) == (localizer, None)
     assert times[1] == [] and not known.folder().exists()
 
 
@@ -98,7 +98,7 @@ def test_a_small_job_measures_nothing(localizer, times, monkeypatch):
 )
 def test_what_is_asked_for_stays(localizer, times, asked, ways):
     times[0].update({PLAIN: 10.0, FUSED: 10.0, HALF: 10.0})
-    chosen, told = measured(localizer, asked, 250)
+    chosen, told = measured(localizer, asked, 50)
     assert times[1] == ([ways] if ways else []) and (told is None) == (ways is None)
     assert chosen.classifier.execution == (ways[0] if ways else FUSED)  # a tie
 
@@ -106,10 +106,10 @@ def test_what_is_asked_for_stays(localizer, times, asked, ways):
 def test_a_processor_without_bf16_is_not_asked_for_it(localizer, times, monkeypatch):
     monkeypatch.setattr(module, "half_precision", lambda device: None)
     times[0].update({PLAIN: 30.0, FUSED: 20.0})
-    assert measured(localizer, OPEN, 250)[0].classifier.execution == FUSED
+    assert measured(localizer, OPEN, 50)[0].classifier.execution == FUSED
     assert times[1] == [[PLAIN, FUSED]]
     unfused = localizer.executed(PLAIN)
-    assert measured(unfused, OPEN, 250) == (unfused, None)  # there is nothing to choose
+    assert measured(unfused, OPEN, 50) == (unfused, None)  # there is nothing to choose
 
 
 def test_answers_are_of_a_kind_of_processor_and_job_and_not_of_weights(localizer, times, monkeypatch, tmp_path):
@@ -119,30 +119,30 @@ def test_answers_are_of_a_kind_of_processor_and_job_and_not_of_weights(localizer
     monkeypatch.setattr(module, "_CPUINFO", cpuinfo)
     core = "processor\t: {}\nmodel name\t: X\ncpu MHz\t: {}\nflags\t: avx2{}\n\n"
     cpuinfo.write_text(core.format(0, 2000, "") + core.format(1, 2000, ""))
-    measured(localizer, OPEN, 250)
+    measured(localizer, OPEN, 50)
     assert known_question()["processor"][1:] == ["model name\t: X", "flags\t: avx2"]
     cpuinfo.write_text(core.format(0, 3000, ""))
     trained = localizer.executed(FUSED)
     trained.settings["model"] = trained.settings["model"] | {"weights_sha256": "00", "class_names_sha256": "00"}
-    measured(trained, OPEN, 250)
+    measured(trained, OPEN, 50)
     assert len(times[1]) == 1
     other = localizer.executed(FUSED)
     other.settings["scales"] = [64, 96]
     for different in (other, Localizer(localizer.classifier, MapSpec("cam"))):
-        measured(different, OPEN, 250)
+        measured(different, OPEN, 50)
     cpuinfo.write_text(core.format(0, 2000, " avx512f"))
-    measured(localizer, OPEN, 250)
+    measured(localizer, OPEN, 50)
     cpuinfo.unlink()  # no Linux
-    measured(localizer, OPEN, 250)
+    measured(localizer, OPEN, 50)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    measured(localizer, OPEN, 500)
+    measured(localizer, OPEN, 100)
     assert len(times[1]) == 6 and len(known.answers()) == 6
 
 
 def test_layers_in_any_execution_give_nearly_the_same_maps_of_the_same_weights(localizer):
     """Really timed, in the ways that this processor has; which one wins is its own affair."""
     photograph = np.random.default_rng(1).integers(0, 256, (90, 120, 3), np.uint8)
-    chosen, told = measured(localizer, Execution("fp32", "auto"), 250)
+    chosen, told = measured(localizer, Execution("fp32", "auto"), 50)
     assert list(told.milliseconds) == [PLAIN, FUSED] and min(told.milliseconds.values()) > 0
     assert chosen.classifier.network is localizer.classifier.network
     found = [
