@@ -20,7 +20,7 @@ from camboxes.models.execution.process import passes_side_by_side, use_one_core
 
 SIZES = (1, 2, 4, 8, 16)
 IMAGES = 96
-WARM_UP = 30  # passes, by when one has become a program
+WARM_UP = 2  # passes, which make layers ready
 
 
 def main() -> None:

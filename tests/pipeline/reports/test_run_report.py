@@ -96,7 +96,9 @@ def synthetic_run(folder, images, shards=2):
     plan = Plan(str(output), classes, label_map=label_map, settings=SETTINGS, shards=shards)
     planned = plan.make(str(manifest))
     files = [path for path in photographs.rglob("*") if path.is_file()]
-    digests = {str(path.relative_to(photographs)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    one = {path.stat().st_ino: path for path in files}  # of those that are hard links to one file
+    digest = {number: hashlib.sha256(path.read_bytes()).hexdigest() for number, path in one.items()}
+    digests = {str(path.relative_to(photographs)): digest[path.stat().st_ino] for path in files}
     for key in planned.shards:
         rows = [labeled(row, images[row["path"]]) for row in planned.planned_rows(key).to_pylist()]
         for row in rows:
