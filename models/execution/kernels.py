@@ -127,6 +127,7 @@ class FusedSameConvolution(nn.Module):
         def padded(*padding: int) -> FusedConvolution:
             same = copy.copy(convolution)
             same.padding = padding
+            # Made in the first pass of such a size, whatever its mode; later ones may need gradients.
             with torch.inference_mode(False), torch.no_grad():
                 return FusedConvolution(same, norm, activation, precision)
 

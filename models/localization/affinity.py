@@ -7,6 +7,7 @@ The border of a photograph is mostly background (Wei et al., ECCV 2012): a cell 
 ends at the border.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -114,12 +115,12 @@ def _likeness(stages: Sequence[torch.Tensor], start: int) -> torch.Tensor:
 
     The stages are vectors of length 1, [n, channels, cells].
     """
-    alike = None
-    for vectors in stages:
+
+    def cosines(vectors: torch.Tensor) -> torch.Tensor:
         behind = vectors[:, :, start:]
-        cosines = (behind[:, :, :_ROWS].transpose(1, 2) @ behind).clamp_(min=0)
-        alike = cosines if alike is None else alike.mul_(cosines)
-    assert alike is not None, "there is a first stage"
+        return (behind[:, :, :_ROWS].transpose(1, 2) @ behind).clamp_(min=0)
+
+    alike = functools.reduce(torch.Tensor.mul_, map(cosines, stages))
     alike.square_().diagonal(dim1=1, dim2=2).fill_(1)  # also of a cell whose features are the mean
     return alike
 

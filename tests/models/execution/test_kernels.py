@@ -41,7 +41,7 @@ def test_one_number_by_hand():
         (Conv2dSame, {"kernel_size": 2}),
         (Conv2dSame, {"stride": 2, "kernel_size": 1}),
         (Conv2dSame, {"stride": 2, "dilation": 2}),
-        (Conv2dSame, {"stride": (3, 2), "kernel_size": (5, 1)}),
+        (Conv2dSame, {"stride": 3, "kernel_size": (5, 1)}),
     ],
     ids=str,
 )
